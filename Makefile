@@ -1,0 +1,98 @@
+# postchute: see README.md; `make help` lists the targets.
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+
+VARIANT ?= release
+B := build/$(VARIANT)
+VERSION := 0.1.0
+
+CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+
+include tests/deps.mk
+
+# ---- flags -------------------------------------------------------------------------------------------------
+PKGS := libmicrohttpd jansson libssl libcrypto uuid sqlite3 libevent libevent_openssl libevent_pthreads libunbound libcurl libidn2 libpcre2-8 yaml-0.1
+WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla \
+        -Wformat=2 -Wundef -Werror
+# the library's headers are found when they are installed; before that (`make deps`) nothing is compiled
+PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null | sed 's/-I/-isystem /g')
+PKG_LIBS = $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+CPPFLAGS += -I. -D_GNU_SOURCE -DPOSTCHUTE_VERSION='"$(VERSION)"' -include server/base/banned.h
+CFLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fPIE
+CFLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined -fPIE
+CFLAGS_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread -fPIE
+CFLAGS_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined
+CFLAGS_coverage := -O0 -g --coverage -fprofile-update=atomic
+LDFLAGS_release := -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
+LDFLAGS_asan := -fsanitize=address,undefined -pie
+LDFLAGS_tsan := -fsanitize=thread -pie
+LDFLAGS_fuzz := -fsanitize=address,undefined
+LDFLAGS_coverage := --coverage
+ifeq ($(VARIANT),fuzz)
+CC := clang
+endif
+ALL_CFLAGS = -std=gnu17 $(WARN) $(CFLAGS_$(VARIANT)) -pthread -MMD -MP $(PKG_CFLAGS) $(CFLAGS)
+ALL_LIBS = $(PKG_LIBS) -lm -pthread
+
+# ---- sources, found by folder --------------------------------------------------------------------------------
+SRC := $(sort $(shell find server api storage -name '*.c'))
+MAIN := server/main.c
+LIB_SRC := $(filter-out $(MAIN),$(SRC))
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
+MAIN_OBJ := $(MAIN:%.c=$(B)/%.o)
+UNIT_SRC := $(sort $(shell find tests/unit tests/contract tests/golden tests/transcript -name 'test_*.c' 2>/dev/null))
+UNIT_BIN := $(UNIT_SRC:tests/%.c=$(B)/tests/%)
+FUZZ_SRC := $(sort $(shell find tests/fuzz -name 'fuzz_*.c' 2>/dev/null))
+FUZZ_BIN := $(FUZZ_SRC:tests/%.c=$(B)/tests/%)
+# C programs that the e2e, crash and bench suites use (receivers, load generators): one per file
+TOOL_SRC := $(sort $(shell find tests/bench tests/crash tests/e2e -name 'tool_*.c' 2>/dev/null))
+TOOL_BIN := $(TOOL_SRC:tests/%.c=$(B)/tests/%)
+
+.PHONY: build
+build: $(B)/postchute
+
+$(B)/postchute: $(MAIN_OBJ) $(B)/libpostchute.a
+	@echo "  LINK $@"
+	@$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(ALL_LIBS)
+
+$(B)/libpostchute.a: $(LIB_OBJ)
+	@rm -f $@; $(AR) rcs $@ $^
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  CC   $<"
+	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
+
+$(B)/tests/fuzz/%: tests/fuzz/%.c $(B)/libpostchute.a
+	@mkdir -p $(@D)
+	@echo "  FUZZ $@"
+	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS_$(VARIANT)) -fsanitize=fuzzer -o $@ $< $(B)/libpostchute.a $(ALL_LIBS)
+
+$(B)/tests/%: tests/%.c $(B)/libpostchute.a
+	@mkdir -p $(@D)
+	@echo "  TEST $@"
+	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $< $(B)/libpostchute.a $(ALL_LIBS) -lcmocka
+
+-include $(LIB_OBJ:.o=.d) $(MAIN_OBJ:.o=.d) $(UNIT_BIN:=.d) $(FUZZ_BIN:=.d) $(TOOL_BIN:=.d)
+# a .c that was added or removed rebuilds the archive
+$(B)/libpostchute.a: $(B)/.sources
+$(B)/.sources: FORCE
+	@mkdir -p $(@D); echo '$(LIB_SRC)' | cmp -s - $@ || echo '$(LIB_SRC)' > $@
+.PHONY: FORCE
+FORCE:
+.SECONDARY:
+
+# ---- everyday ------------------------------------------------------------------------------------------------
+.PHONY: unit unit-bins
+unit-bins: $(UNIT_BIN)
+unit: unit-bins
+	@tests/run-unit $(UNIT_BIN)
+
+.PHONY: clean
+clean:
+	rm -rf build/release build/asan build/tsan build/fuzz build/coverage

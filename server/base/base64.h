@@ -1,0 +1,14 @@
+/* base64: RFC 4648 base64, base32 (lower case, no padding) and hex. Decoding is strict: no white
+ * space inside, right padding, no stray bits; ERR_INVALID otherwise, ERR_LIMIT when `out` is full.
+ * Thread: any. */
+#pragma once
+
+#include "server/base/buf.h"
+
+size_t base64_encoded_size(size_t n); /* with padding, without NUL */
+void base64_encode(struct str in, struct buf *out);
+NODISCARD enum err base64_decode(struct str in, struct buf *out);
+void base32_encode(struct str in, struct buf *out);
+NODISCARD enum err base32_decode(struct str in, struct buf *out);
+void hex_encode(struct str in, struct buf *out); /* lower case */
+NODISCARD enum err hex_decode(struct str in, struct buf *out);

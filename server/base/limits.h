@@ -1,0 +1,64 @@
+/* limits: every ceiling on what an outsider can make us hold, in one place, each with its reason.
+ * Those that are defaults of settings say so; the others are fixed. Sizes in bytes unless named
+ * otherwise. */
+#pragma once
+
+enum {
+    /* HTTP API */
+    LIMIT_REQUEST_BODY =
+        40 * 1024 * 1024, /* default setting; 25 MiB composed is about 34 MiB of base64 JSON */
+    LIMIT_SMALL_BODY =
+        256 *
+        1024, /* bodies of routes that carry no message; also: parsed on the loop below this */
+    LIMIT_JSON_DEPTH = 32, /* deeper than any real request; recursion stays bounded */
+    LIMIT_HTTP_HEADER_BYTES = 32 * 1024,
+    LIMIT_FAULTS = 64, /* faults listed in one problem */
+    LIMIT_PAGE = 100,  /* rows of one page */
+    LIMIT_WAIT_S = 60, /* Prefer: wait */
+    /* message */
+    LIMIT_MESSAGE =
+        25 * 1024 * 1024,        /* default setting; composed size that most receivers still take */
+    LIMIT_RECIPIENTS = 50,       /* default setting, to + cc + bcc */
+    LIMIT_RECIPIENTS_MAX = 1000, /* the setting's own ceiling: RFC 5321 4.5.3.1.8 asks for 100 */
+    LIMIT_SUBJECT = 2048,
+    LIMIT_DISPLAY_NAME = 512,
+    LIMIT_HEADERS = 100, /* extra header fields of a request */
+    LIMIT_HEADER_NAME = 76,
+    LIMIT_HEADER_VALUE = 8192,
+    LIMIT_ATTACHMENTS = 100,
+    LIMIT_FILENAME = 255,
+    LIMIT_TAGS = 20,
+    LIMIT_TAG = 128,
+    LIMIT_METADATA_PAIRS = 50,
+    LIMIT_METADATA_KEY = 64,
+    LIMIT_METADATA_VALUE = 1024,
+    LIMIT_EXTERNAL_ID = 255,
+    LIMIT_IDEMPOTENCY_KEY = 256,
+    LIMIT_REFERENCES = 50,
+    LIMIT_LOCAL_PART = 64, /* RFC 5321 4.5.3.1.1 */
+    LIMIT_DOMAIN = 253,    /* RFC 1035: 255 octets on the wire */
+    LIMIT_ADDRESS = 254,   /* RFC 5321 4.5.3.1.3: path 256 with its brackets */
+    LIMIT_LINE = 998,      /* RFC 5322 2.1.1, without CRLF */
+    /* what an SMTP peer can make us hold (T8) */
+    LIMIT_REPLY_LINE = 4096,
+    LIMIT_REPLY_LINES = 128,
+    LIMIT_REPLY = 64 * 1024,
+    LIMIT_REPLY_STORED = 1024,    /* of a reply's text in rows and events */
+    LIMIT_TRANSCRIPT = 32 * 1024, /* one dialogue as stored with its attempt */
+    /* SMTP receiver */
+    LIMIT_SMTP_COMMAND = 4096, /* RFC 5321 asks 512, extensions add to it */
+    LIMIT_SMTP_RCPT = 1000,
+    /* DNS */
+    LIMIT_MX_HOSTS = 32,    /* hosts of one domain that we look at */
+    LIMIT_MX_ADDRESSES = 5, /* addresses tried for one transaction */
+    /* webhooks */
+    LIMIT_WEBHOOK_RESPONSE = 64 * 1024,
+    LIMIT_WEBHOOK_RESPONSE_STORED = 1024,
+    LIMIT_URL = 2048,
+    /* outbox */
+    LIMIT_BATCH_BYTES = 4 * 1024 * 1024, /* committer: one transaction */
+    LIMIT_BATCH_ROWS = 1000,
+    LIMIT_BODY_CHUNK = 256 * 1024, /* larger bodies go in by chunks, in earlier transactions */
+    LIMIT_DUE_IN_MEMORY = 20000,   /* recipients that the scheduler holds */
+    LIMIT_DUE_PER_KEY = 1000,
+};

@@ -1,0 +1,13 @@
+/* thread: starting and joining, with a name that tools show; signals are blocked in every thread
+ * but main. */
+#pragma once
+
+#include "server/base/err.h"
+
+struct thread;
+typedef void (*thread_fn)(void *arg);
+
+/* Aborts when the system has no thread to give. `name` is at most 15 characters. */
+struct thread *thread_start(const char *name, thread_fn fn, void *arg);
+void thread_join(struct thread **tp); /* NULL is accepted; *tp = NULL */
+void thread_block_signals(void);      /* main, before the first thread */

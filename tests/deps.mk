@@ -1,0 +1,1 @@
+# Packages that building and testing need; `make deps` installs what is missing.
