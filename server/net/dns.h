@@ -1,0 +1,72 @@
+/* dns: asynchronous questions to a caching, validating resolver (libunbound) on a thread of its
+ * own.
+ *
+ * Modes: system (resolv.conf, hosts file and its search list, so that container names resolve),
+ * recursive, or addresses of resolvers. DNSSEC is probed at start: behind a resolver that strips
+ * it, answers are never `is_secure` and dns_status() says so. The trust anchor is Debian's
+ * dns-root-data, or a file given (tests).
+ *
+ * Thread: dns_ask from any; the note comes back to the mailbox given.
+ */
+#pragma once
+
+#include "server/base/arena.h"
+#include "server/base/mailbox.h"
+#include "server/mail/outcome.h"
+#include "server/net/sockaddr.h"
+
+struct dns;
+
+struct dns_options {
+    const char *mode;              /* "system" | "recursive" | "192.0.2.1,192.0.2.2@5353" */
+    const char *resolv_conf;       /* NULL: /etc/resolv.conf */
+    const char *hosts_file;        /* NULL: /etc/hosts */
+    const char *trust_anchor_file; /* NULL: the system's */
+    int64_t timeout_ms;            /* of one question, all tries; 0: 20 s */
+};
+
+enum dns_type {
+    DNS_A = 1,
+    DNS_CNAME = 5,
+    DNS_PTR = 12,
+    DNS_MX = 15,
+    DNS_TXT = 16,
+    DNS_AAAA = 28,
+    DNS_TLSA = 52
+};
+
+struct dns_mx {
+    uint16_t preference;
+    struct str host; /* lower case, no final dot; "" is the null MX */
+};
+
+struct dns_query {
+    struct note note; /* run() is called on `reply_to`'s thread when answered; the query is the
+                         caller's again */
+    struct mailbox *reply_to;
+    enum dns_type type;
+    char name[256]; /* A-label, without final dot */
+    /* the answer, valid until dns_query_release() */
+    enum failure failure; /* NONE, DNS_TEMPORARY, DNS_NXDOMAIN, DNS_NO_ADDRESS (= no such data),
+                             DNS_BOGUS, SHUTDOWN */
+    bool is_secure;       /* validated by DNSSEC */
+    char canonical[256];  /* after CNAMEs */
+    uint32_t ttl_s;
+    size_t count;
+    struct dns_mx *mx;         /* DNS_MX */
+    struct sockaddr_any *addr; /* DNS_A, DNS_AAAA; port 0 */
+    struct str
+        *data; /* TXT (strings concatenated, RFC 6376 3.6.2.2), TLSA rdata, PTR and CNAME names */
+    struct arena *arena; /* owns the answer */
+};
+
+NODISCARD enum err dns_start(const struct dns_options *o, struct dns **out, struct errinfo *info);
+void dns_stop(struct dns **dp); /* questions under way are answered with FAILURE_SHUTDOWN first */
+void dns_ask(struct dns *d, struct dns_query *q);
+void dns_query_release(struct dns_query *q); /* frees the answer, not q */
+
+struct dns_status {
+    bool is_validating; /* the probe found signatures that validate */
+    char text[160];     /* for the log, doctor and readiness */
+};
+struct dns_status dns_status(struct dns *d);

@@ -1,0 +1,45 @@
+/* httpc: HTTPS client for webhooks and policies: libcurl's multi interface on our loop.
+ *
+ * Resolves through dns, checks EVERY address with guard, connects to the one that was checked
+ * (CURLOPT_CONNECT_TO and OPENSOCKETFUNCTION), keeps SNI and Host; no redirects, no proxy of the
+ * environment, response read up to a ceiling (T19). Thread: the loop's.
+ */
+#pragma once
+
+#include "server/net/dns.h"
+#include "server/net/guard.h"
+#include "server/net/loop.h"
+
+struct httpc;
+struct httpc_options {
+    struct loop *loop;
+    struct dns *dns;
+    const struct guard *guard; /* borrowed */
+    const char *ca_file;       /* NULL: the system's */
+    size_t parallel_max;       /* transfers at once; more wait; 0: 64 */
+};
+struct httpc *httpc_new(const struct httpc_options *o);
+void httpc_free(struct httpc **hp); /* transfers under way end with FAILURE_SHUTDOWN */
+/* Replaces the guard for new transfers (reload); borrowed. */
+void httpc_set_guard(struct httpc *h, const struct guard *g);
+
+struct httpc_result {
+    enum failure failure; /* NONE: `status` holds */
+    struct str failure_text;
+    int status;
+    struct str body;        /* at most response_max */
+    int64_t retry_after_ms; /* -1: no such header; dates are turned into delays */
+    int64_t took_ms;
+    char address[SOCKADDR_TEXT_SIZE]; /* that was connected to */
+};
+struct httpc_request {
+    const char *method;         /* "POST", "GET" */
+    struct str url;             /* copied */
+    const char *const *headers; /* "Name: value", NULL-terminated, copied */
+    struct str body;            /* borrowed until done */
+    int64_t timeout_ms;
+    size_t response_max; /* 0: LIMIT_WEBHOOK_RESPONSE */
+};
+/* `done` is called once, never from inside this call; the result's strings live during the call. */
+void httpc_send(struct httpc *h, const struct httpc_request *r,
+                void (*done)(void *arg, const struct httpc_result *res), void *arg);

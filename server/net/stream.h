@@ -1,0 +1,75 @@
+/* stream: one TCP connection, in clear or TLS, on one loop; buffered both ways; every wait has a
+ * deadline.
+ *
+ * Client:  stream_connect -> on_open -> write / on_read ... -> stream_start_tls_client -> on_open
+ * again -> ... -> stream_close Server:  stream_accept(fd) -> on_open. After on_failed or on_closed
+ * nothing more is called; the owner still calls stream_close(). No callback ever runs inside a
+ * stream_* call; the owner may close the stream from within a callback.
+ *
+ * TCP_NODELAY is always set; what is written in one turn of the loop leaves in as few segments as
+ * possible. Thread: the loop's.
+ */
+#pragma once
+
+#include "server/mail/outcome.h"
+#include "server/net/loop.h"
+#include "server/net/sockaddr.h"
+#include "server/net/tls.h"
+
+struct stream;
+
+struct stream_events {
+    /* Connected (and handshaken when TLS was asked). */
+    void (*on_open)(void *ctx);
+    /* Bytes wait: look with stream_peek(), take with stream_drain(). Called again only when more
+     * arrive. */
+    void (*on_read)(void *ctx);
+    /* Everything written has been handed to the kernel (when it had not been at once). May be NULL.
+     */
+    void (*on_drained)(void *ctx);
+    /* Connect, handshake, timeout, reset. `text` is for people, valid during the call. */
+    void (*on_failed)(void *ctx, enum failure why, struct str text);
+    /* The peer closed in order; bytes that came before were delivered by on_read. */
+    void (*on_closed)(void *ctx);
+};
+
+struct stream_connect_options {
+    struct sockaddr_any to;
+    struct sockaddr_any source; /* len 0: the kernel chooses */
+    int64_t connect_timeout_ms;
+    struct tls_client_ctx *tls; /* non-NULL: implicit TLS from the first byte */
+    enum tls_verify verify;
+    const char *tls_name; /* SNI and verified name; NULL: none */
+    int64_t tls_timeout_ms;
+};
+
+struct stream *stream_connect(struct loop *l, const struct stream_connect_options *o,
+                              const struct stream_events *ev, void *ctx);
+/* Takes the descriptor. */
+struct stream *stream_accept(struct loop *l, int fd, const struct stream_events *ev, void *ctx);
+/* STARTTLS in place. ASSERTs that nothing waits to be written; bytes already received in clear make
+ * it fail with FAILURE_TLS_INJECTION (T6). on_open or on_failed follows. */
+void stream_start_tls_client(struct stream *s, struct tls_client_ctx *tls, enum tls_verify verify,
+                             const char *tls_name, int64_t timeout_ms);
+/* The server's side: what still waits to be written (the 220) goes out in clear first; bytes
+ * received in clear before the handshake are dropped (RFC 3207 4.2). */
+void stream_start_tls_server(struct stream *s, struct tls_server_ctx *tls, int64_t timeout_ms);
+/* Frees; with `flush` pending writes are still tried for up to 2 s (QUIT), then the connection is
+ * closed. *sp = NULL. */
+void stream_close(struct stream **sp, bool flush);
+
+void stream_write(struct stream *s, struct str bytes); /* copies */
+/* Writes without a copy; `done(arg)` when the bytes are no longer needed (maybe after
+ * stream_close). */
+void stream_write_ref(struct stream *s, struct str bytes, void (*done)(void *arg), void *arg);
+size_t stream_pending(const struct stream *s); /* bytes not yet handed to the kernel */
+struct str
+stream_peek(struct stream *s); /* all received bytes, contiguous; valid until the next call on s */
+void stream_drain(struct stream *s, size_t n);
+/* One deadline: unless moved or cancelled (0) before, on_failed(FAILURE_TIMEOUT) is called when it
+ * passes. */
+void stream_set_deadline(struct stream *s, int64_t delay_ms);
+void stream_set_reading(struct stream *s, bool on); /* back pressure */
+struct tls_info stream_tls_info(const struct stream *s);
+struct sockaddr_any stream_peer(const struct stream *s);
+struct sockaddr_any stream_local(const struct stream *s);

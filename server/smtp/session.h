@@ -1,0 +1,103 @@
+/* session: one SMTP conversation as a client (RFC 5321), a state machine on a stream. No store, no
+ * policy: it does what it is told and reports each reply; what a reply means is decided in
+ * mail/outcome.
+ *
+ *     session_open -> on_ready -> session_send(transaction) -> on_recipient ... on_done -> (again,
+ * reuse) -> session_quit
+ *
+ *     CONNECTING -> GREETING -> EHLO -> [STARTTLS -> TLS -> EHLO] -> [AUTH] -> IDLE
+ *     IDLE --session_send--> MAIL -> RCPT -> DATA -> BODY -> END -> IDLE   (RESET -> IDLE after a
+ * failed transaction) any  --failure--> DEAD (on_failed), then session_close
+ *
+ * PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES, STARTTLS, AUTH are used when offered.
+ * HELO when EHLO is refused (C1). Lines C1-C43 that apply; T1, T6, T8. Callbacks run on the loop,
+ * never inside a session_* call; the owner may close or quit the session from within one. Thread:
+ * the loop's.
+ */
+#pragma once
+
+#include "server/mail/message.h"
+#include "server/net/stream.h"
+
+struct session;
+
+enum session_tls {
+    SESSION_TLS_NONE,          /* never */
+    SESSION_TLS_OPPORTUNISTIC, /* STARTTLS when offered, any certificate; a failed handshake is
+                                  reported as such */
+    SESSION_TLS_ENCRYPT,       /* required, any certificate */
+    SESSION_TLS_VERIFY,        /* required and verified */
+    SESSION_TLS_IMPLICIT,      /* port 465: TLS from the first byte, verified */
+};
+
+struct session_timeouts { /* milliseconds; RFC 5321 4.5.3.2; all are settings */
+    int64_t connect, greeting, ehlo, starttls, mail, rcpt, data, block, end, rset;
+    int64_t min_rate_bytes_s; /* of the body, beyond the block timeout */
+};
+void session_timeouts_default(struct session_timeouts *t);
+
+struct session_options {
+    struct sockaddr_any to, source;
+    const char *host_name; /* of the peer: SNI, verification, logs */
+    const char *ehlo_name; /* ours, FQDN or address literal (C2) */
+    enum session_tls tls;
+    struct tls_client_ctx *tls_ctx;
+    const char *auth_user, *auth_password; /* NULL: no AUTH. Copied into memory that is wiped. */
+    bool insecure_auth; /* AUTH over unverified TLS or in clear: explicit only (C39) */
+    struct session_timeouts timeouts;
+    bool keep_transcript;
+};
+
+/* What was agreed, for attempts and reuse. */
+struct session_info {
+    char peer[SOCKADDR_TEXT_SIZE];
+    struct tls_info tls;
+    bool pipelining, size_known, smtputf8, eightbit, enhanced;
+    uint64_t size_max; /* 0: no limit given */
+    size_t transactions;
+};
+
+struct session_recipient {
+    struct str email; /* for RCPT TO; lives until on_done */
+    void *ctx;
+};
+
+struct transaction {
+    struct str mail_from; /* empty: <> */
+    struct session_recipient *recipient;
+    size_t count;
+    struct message *message; /* the session takes a reference of its own */
+    bool needs_smtputf8;
+};
+
+struct session_result {
+    enum stage stage;
+    enum failure failure;      /* NONE: `reply` decides */
+    const struct reply *reply; /* NULL when failure */
+    struct str text;           /* the failure's words */
+    size_t rcpt_accepted_before;
+};
+
+struct session_events {
+    void (*on_ready)(void *ctx);
+    /* Once for every recipient of the transaction, before on_done. Success is a 2xx reply with
+     * STAGE_END. */
+    void (*on_recipient)(void *ctx, size_t index, const struct session_result *r);
+    /* The transaction is over. `reusable`: the session is IDLE again; else it is DEAD. */
+    void (*on_done)(void *ctx, bool reusable);
+    /* Died outside of a transaction: while opening (the stage says where) or idle. */
+    void (*on_failed)(void *ctx, const struct session_result *r);
+};
+
+struct session *session_open(struct loop *l, const struct session_options *o,
+                             const struct session_events *ev, void *ctx);
+void session_send(struct session *s, const struct transaction *t); /* only in IDLE */
+void session_set_events(struct session *s, const struct session_events *ev,
+                        void *ctx);      /* a pooled one changes hands */
+void session_quit(struct session **sp);  /* sends QUIT, does not wait for its answer, frees (C11) */
+void session_close(struct session **sp); /* at once */
+const struct session_info *session_info_of(const struct session *s);
+/* The dialogue of the current or last transaction (with the opening, for the first), secrets left
+ * out, cut at LIMIT_TRANSCRIPT; lines begin with "C: " or "S: ". Valid until the next session_send
+ * or close. */
+struct str session_transcript(const struct session *s);
