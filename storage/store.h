@@ -1,0 +1,518 @@
+/* store: the contract of the durable outbox; everything remembered goes through here.
+ *
+ * A verb is a struct that begins with `struct store_call`: the caller fills in what goes in, posts
+ * it, and gets the same struct back in its mailbox with what came out. Backends block; callers
+ * never do: writing verbs run on the committer thread, in GROUP COMMIT (all that wait share one
+ * transaction and one sync; each is a SAVEPOINT whose failure fails only itself), reading verbs on
+ * reader threads.
+ *
+ *     struct store_accept *q = mem_zalloc(sizeof *q);
+ *     q->call = (struct store_call){.verb = STORE_ACCEPT, .reply_to = box, .done = accepted};
+ *     q->message = ...;
+ *     store_post(store, &q->call);
+ *     // later, on the thread of `box`:
+ *     static void accepted(struct store_call *c) {
+ *         struct store_accept *q = CONTAINER_OF(c, struct store_accept, call);
+ *         if (c->err == OK) ...                     // committed AND synced
+ *         store_call_release(c); free(q);
+ *     }
+ *
+ * Durability: `done` of a writing verb with OK is run only after the commit was synced. After any
+ * other result nothing of that verb is stored. ERR_UNAVAILABLE: could not be stored now (disk full,
+ * I/O error, closing); the answer to the user is 503.
+ *
+ * Order: writing verbs of one thread are executed in the order in which they were posted, a read
+ * posted after a `done` sees its effect.
+ *
+ * Guarantees and crash points: storage/README.md. Thread: store_post from any; results in the
+ * mailbox given.
+ */
+#pragma once
+
+#include "server/base/arena.h"
+#include "server/base/mailbox.h"
+#include "server/mail/message.h"
+#include "storage/model.h"
+
+struct store;
+
+enum store_verb {
+    /* outbox, writing */
+    STORE_ACCEPT,
+    STORE_CLAIM,
+    STORE_SETTLE,
+    STORE_RELEASE,
+    STORE_CANCEL,
+    STORE_RETRY,
+    STORE_EXPIRE,
+    STORE_RETAIN,
+    /* outbox, reading */
+    STORE_DUE,
+    STORE_CONTENT,
+    STORE_MESSAGE,
+    STORE_MESSAGES,
+    STORE_EVENTS,
+    STORE_ATTEMPTS,
+    STORE_TOTALS,
+    /* keys, domains, webhooks */
+    STORE_KEY_PUT,
+    STORE_KEY_REVOKE,
+    STORE_KEYS_USED,
+    STORE_KEYS,
+    STORE_DOMAIN_PUT,
+    STORE_DOMAIN_DELETE,
+    STORE_DOMAINS,
+    STORE_WEBHOOK_PUT,
+    STORE_WEBHOOK_DELETE,
+    STORE_WEBHOOKS,
+    STORE_WEBHOOK_TEST,
+    /* notifications */
+    STORE_NOTIFY_CLAIM,
+    STORE_NOTIFY_SETTLE,
+    STORE_NOTIFY_REPLAY,
+    STORE_NOTIFICATIONS,
+    /* sandbox */
+    STORE_CAPTURE_PUT,
+    STORE_CAPTURES,
+    STORE_CAPTURE,
+    STORE_VERB_COUNT
+};
+
+struct store_call {
+    struct note note; /* the store's own use */
+    enum store_verb verb;
+    struct mailbox *reply_to;
+    void (*done)(struct store_call *call);
+    /* out */
+    enum err err;
+    struct errinfo info;
+    struct arena *arena; /* holds what came out; NULL when nothing did */
+};
+
+/* ---- opening
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+enum store_backend { STORE_SQLITE, STORE_MEMORY };
+
+struct store_options {
+    enum store_backend backend;
+    const char *folder; /* sqlite: made if absent (0700); locked with flock: one server per store */
+    size_t cache_bytes; /* 0: 16 MiB */
+    size_t readers;     /* 0: 2 */
+    bool synchronous_normal; /* negative control of the power-cut tests only */
+};
+
+/* Opens, migrates, recovers (every recipient found SENDING becomes queued, due now,
+ * possible_duplicate), starts the threads. ERR_CONFLICT: another process holds the lock.
+ * ERR_INVALID: made by a newer version. */
+NODISCARD enum err store_open(const struct store_options *o, struct store **out,
+                              struct errinfo *info);
+/* Executes what was posted, then closes. Nobody may post any more. */
+void store_close(struct store **sp);
+
+/* Takes the call until `done` is run. */
+void store_post(struct store *s, struct store_call *call);
+/* The same, waiting for the result on the calling thread (commands, start-up, tests; never a loop).
+ * reply_to and done are ignored. */
+enum err store_sync(struct store *s, struct store_call *call);
+/* Frees what came out. The struct itself is the caller's. */
+void store_call_release(struct store_call *call);
+
+struct store_health {
+    bool is_writable; /* false after a failed sync until it was reopened, or while the disk is full
+                       */
+    char text[160];
+    int64_t disk_free_bytes;
+};
+struct store_health store_health(struct store *s); /* Thread: any */
+
+/* ---- watches: what changed, told after the commit
+ * ------------------------------------------------------------------- */
+
+/* Of one message, what delivery needs to know; immutable, refcounted, shared. */
+struct outgoing {
+    int64_t seq;
+    struct id id;
+    int64_t project;
+    enum lane lane;
+    enum tls_level tls;
+    bool needs_smtputf8;
+    int64_t created_wall_ms, expires_wall_ms;
+    int64_t size_bytes;
+    struct str mail_from, from_domain, route; /* live as long as it does */
+    struct message *message; /* composed bytes when they are at hand (a fresh accept of at most 256
+                                KiB), else NULL: STORE_CONTENT */
+    int refs;                /* use outgoing_ref/unref */
+};
+struct outgoing *outgoing_ref(struct outgoing *o);
+void outgoing_unref(struct outgoing **op);
+
+/* One recipient that is or will be due. `outgoing` holds one reference, released with the row by
+ * its owner. */
+struct due_row {
+    recipient_key_t key;
+    struct outgoing *outgoing;
+    int attempts;
+    int nxdomain; /* attempts that ended in NXDOMAIN */
+    bool possible_duplicate;
+    int64_t due_wall_ms;
+    struct str email, queue_key; /* malloc'ed: due_row_release() */
+};
+void due_row_release(struct due_row *d);
+
+enum store_notice_kind {
+    NOTICE_DUE =
+        1, /* recipients became due (accept, retry, cancel's counterpart); rows are in the notice */
+    NOTICE_GONE = 2, /* recipients became final or canceled otherwise than by settle: drop them */
+    NOTICE_MESSAGE = 4, /* a message's recipients changed state: `message_id`, `is_complete` */
+    NOTICE_NOTIFY = 8,  /* webhook notifications wait */
+    NOTICE_KEYS = 16,
+    NOTICE_DOMAINS = 32,
+    NOTICE_WEBHOOKS = 64,
+    NOTICE_HEALTH = 128, /* store_health() changed */
+};
+
+struct store_notice {
+    struct note note;
+    enum store_notice_kind kind;
+    void *ctx;
+    struct id message_id; /* DUE, GONE, MESSAGE */
+    bool is_complete;     /* MESSAGE: every recipient is final */
+    struct due_row *due;  /* DUE, GONE (GONE: only keys are set) */
+    size_t due_count;
+};
+void store_notice_free(
+    struct store_notice **np); /* rows that were taken out have outgoing == NULL */
+
+/* From now on `fn` gets every notice of the kinds in `mask`, on the thread of `box`; it owns the
+ * notice. Kinds without rows are merged while one is on its way. */
+void store_watch(struct store *s, unsigned mask, struct mailbox *box,
+                 void (*fn)(struct store_notice *n), void *ctx);
+void store_unwatch(struct store *s,
+                   struct mailbox *box); /* after it, no further notice is sent to the box */
+
+/* ---- outbox: writing
+ * --------------------------------------------------------------------------------------------------
+ */
+
+struct store_accept {
+    struct store_call call;
+    struct message_row message;  /* recipients with email, kind, state (QUEUED | SUPPRESSED), due;
+                                    seq and keys are assigned */
+    const struct str *queue_key; /* one per recipient: named route or domain */
+    struct message *content;     /* a reference that the store takes over */
+    struct str idempotency_key;  /* absent: none */
+    uint8_t fingerprint[32];
+    int64_t idempotency_until_wall_ms;
+    int64_t now_wall_ms;
+    /* out */
+    bool is_replay; /* the key was used for an equal submission: `message` is the stored one, as it
+                       is now */
+    /* ERR_CONFLICT: the key was used for another submission */
+};
+
+/* Claims recipients: queued -> sending, committed before the job leaves. */
+struct store_claim {
+    struct store_call call;
+    const recipient_key_t *key;
+    size_t count;
+    int64_t now_wall_ms;
+    bool *is_claimed; /* out, the caller's array of `count` */
+};
+
+/* The results of one transaction (or of its failure): states, attempt, events, notifications
+ * together. */
+struct settle_result {
+    recipient_key_t key;
+    enum recipient_state state; /* QUEUED (deferred) or a final one */
+    bool counts;                /* an attempt (false: shutdown, throttle) */
+    int64_t due_wall_ms;        /* QUEUED */
+    bool unknown_outcome; /* lost after the final dot: marks possible_duplicate when retried */
+    struct last_result last;
+};
+struct store_settle {
+    struct store_call call;
+    const struct settle_result *result; /* all of one message */
+    size_t count;
+    const struct attempt_row *attempt; /* NULL: none to record */
+    int64_t now_wall_ms;
+};
+
+/* Back to queued without an attempt: claimed but never started. */
+struct store_release {
+    struct store_call call;
+    const recipient_key_t *key;
+    size_t count;
+    int64_t due_wall_ms, now_wall_ms;
+};
+
+struct store_cancel {
+    struct store_call call;
+    struct id id;
+    int64_t project;
+    int64_t now_wall_ms;
+    /* out: the message as it is now; per recipient what happened */
+    struct message_row message;
+    enum cancel_result {
+        CANCEL_DONE,
+        CANCEL_TOO_LATE /* sending */,
+        CANCEL_FINAL
+    } *
+        result; /* message.recipient_count */
+};
+
+/* Deferred recipients become due now. Final undelivered ones go into a NEW message with the same
+ * content, `new_id` and retry_of. */
+struct store_retry {
+    struct store_call call;
+    struct id id;
+    int64_t project;
+    struct id new_id;
+    int64_t now_wall_ms, expires_wall_ms;
+    /* out */
+    struct message_row message; /* the old one, as it is now */
+    bool made_new;
+    struct message_row new_message; /* when made_new */
+    /* ERR_CONFLICT: nothing to retry (all delivered or under way, or content is erased) */
+};
+
+/* A sweep: queued and scheduled recipients past their message's expiry become expired, at most
+ * `most`. */
+struct store_expire {
+    struct store_call call;
+    int64_t now_wall_ms;
+    size_t most;
+    size_t expired; /* out */
+};
+
+/* A sweep of retention, in small steps: contents of messages whose recipients are all final,
+ * events, attempts, messages, idempotency rows, notifications, captures. */
+struct store_retain {
+    struct store_call call;
+    int64_t now_wall_ms;
+    int64_t content_before_wall_ms, events_before_wall_ms;
+    size_t captures_most; /* keep at most so many of each kind */
+    size_t most;          /* rows of one step */
+    size_t removed;       /* out: 0 when nothing is left to do */
+};
+
+/* ---- outbox: reading
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+/* Recipients that may go soon. Quota per key, parked keys skipped, room kept for high. */
+struct store_due {
+    struct store_call call;
+    int64_t until_wall_ms;      /* due at or before */
+    const struct str *skip_key; /* keys of which nothing is wanted now */
+    size_t skip_count;
+    size_t per_key, most;
+    /* out */
+    struct due_row *due; /* each owned by the caller; the array lives in the arena */
+    size_t count;
+    bool more;                /* something was left out */
+    int64_t next_due_wall_ms; /* earliest due time beyond until; 0: none */
+};
+
+struct store_content {
+    struct store_call call;
+    struct id id;
+    int64_t project;         /* -1: any */
+    struct message *message; /* out: one reference, the caller's. ERR_NOT_FOUND: no such message, or
+                                content erased (info) */
+};
+
+struct store_message {
+    struct store_call call;
+    struct id id;
+    int64_t project;
+    struct message_row message; /* out */
+};
+
+struct store_messages {
+    struct store_call call;
+    int64_t project;
+    struct str state, to, from, tag,
+        external_id;    /* filters, absent: any; state is what the API shows of a recipient */
+    int64_t before_seq; /* 0: from the newest */
+    size_t limit;
+    /* out: newest first */
+    struct message_row *message;
+    size_t count;
+    bool more;
+};
+
+struct store_events {
+    struct store_call call;
+    int64_t project;
+    struct id message_id; /* zero: the whole feed */
+    int64_t after_seq;
+    size_t limit;
+    struct event_row *event; /* out, ascending */
+    size_t count;
+    bool more;
+};
+
+struct store_attempts {
+    struct store_call call;
+    struct id message_id;
+    int64_t project;
+    struct attempt_row *attempt; /* out, ascending */
+    size_t count;
+};
+
+/* accepted = final + pending, always. In recipients. */
+struct store_totals {
+    struct store_call call;
+    int64_t accepted;
+    int64_t by_state[RECIPIENT_STATE_COUNT]; /* now; final ones also count those whose rows
+                                                retention removed */
+    int64_t oldest_queued_wall_ms;           /* 0: none */
+    int64_t notifications_pending;
+};
+
+/* ---- keys, domains, webhooks (project -1 in readers: all)
+ * ------------------------------------------------------------------ */
+
+struct store_key_put {
+    struct store_call call;
+    struct key_row key;
+}; /* inserts; the same prefix again: ERR_CONFLICT unless the hash is equal (then updates) */
+struct store_key_revoke {
+    struct store_call call;
+    struct id id;
+    int64_t project;
+    int64_t now_wall_ms;
+};
+struct store_keys_used {
+    struct store_call call;
+    const struct id *id;
+    const int64_t *wall_ms;
+    size_t count;
+};
+struct store_keys {
+    struct store_call call;
+    int64_t project;
+    struct key_row *key;
+    size_t count;
+};
+struct store_domain_put {
+    struct store_call call;
+    struct domain_row domain;
+    bool replace;
+}; /* ERR_CONFLICT: exists and !replace */
+struct store_domain_delete {
+    struct store_call call;
+    struct str name;
+    int64_t project;
+};
+struct store_domains {
+    struct store_call call;
+    int64_t project;
+    struct domain_row *domain;
+    size_t count;
+};
+struct store_webhook_put {
+    struct store_call call;
+    struct webhook_row webhook;
+    bool replace;
+}; /* replace: ERR_NOT_FOUND when absent */
+struct store_webhook_delete {
+    struct store_call call;
+    struct id id;
+    int64_t project;
+};
+struct store_webhooks {
+    struct store_call call;
+    int64_t project;
+    struct webhook_row *webhook;
+    size_t count;
+};
+/* Writes a webhook.test event for this endpoint alone. */
+struct store_webhook_test {
+    struct store_call call;
+    struct id id;
+    int64_t project;
+    int64_t now_wall_ms;
+    struct id event_id;
+};
+
+/* ---- notifications
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+/* Takes due notifications (pending -> sending) with their events, at most `per_webhook` of one
+ * endpoint. */
+struct store_notify_claim {
+    struct store_call call;
+    int64_t now_wall_ms;
+    size_t most, per_webhook;
+    struct notification_row *notification; /* out */
+    struct event_row *event;               /* out, same order */
+    size_t count;
+    int64_t next_due_wall_ms; /* earliest that was not taken; 0: none */
+};
+struct notify_result {
+    int64_t seq;
+    enum notification_state state; /* PENDING (again), DELIVERED, FAILED */
+    bool counts;
+    int64_t due_wall_ms;
+    int status;
+    int64_t took_ms;
+    struct str error, response;
+    bool disable_webhook; /* 410: the endpoint becomes disabled, with an event */
+    bool mark_failing;    /* the last try failed: endpoint FAILING, with an event */
+    bool mark_working;    /* it answered: FAILING -> ENABLED */
+};
+struct store_notify_settle {
+    struct store_call call;
+    const struct notify_result *result;
+    size_t count;
+    int64_t now_wall_ms;
+};
+/* Due again, now: one (seq != 0), or all of an endpoint in a period. */
+struct store_notify_replay {
+    struct store_call call;
+    struct id webhook_id;
+    int64_t project;
+    int64_t seq;
+    int64_t since_wall_ms, until_wall_ms;
+    bool only_failed;
+    int64_t now_wall_ms;
+    size_t replayed; /* out */
+};
+/* The delivery log, newest first. */
+struct store_notifications {
+    struct store_call call;
+    struct id webhook_id;
+    int64_t project;
+    int64_t before_seq;
+    size_t limit;
+    struct notification_row *notification; /* out */
+    size_t count;
+    bool more;
+};
+
+/* ---- sandbox
+ * ---------------------------------------------------------------------------------------------------------------
+ */
+
+struct store_capture_put {
+    struct store_call call;
+    struct capture_row capture;
+};
+struct store_captures {
+    struct store_call call;
+    enum capture_kind kind;
+    struct id before; /* zero: from the newest */
+    size_t limit;
+    struct capture_row *capture; /* out, newest first, without content for messages */
+    size_t count;
+    bool more;
+};
+struct store_capture {
+    struct store_call call;
+    struct id id;
+    struct capture_row capture;
+};
