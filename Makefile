@@ -20,8 +20,9 @@ PKGS := libmicrohttpd jansson libssl libcrypto uuid sqlite3 libevent libevent_op
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla \
         -Wformat=2 -Wundef -Werror
 # the library's headers are found when they are installed; before that (`make deps`) nothing is compiled
-PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null | sed 's/-I/-isystem /g')
-PKG_LIBS = $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+# asked once for each run of make, not once for each file
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null | sed 's/-I/-isystem /g')
+PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 CPPFLAGS += -I. -D_GNU_SOURCE -DPOSTCHUTE_VERSION='"$(VERSION)"' -include server/base/banned.h
 CFLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fPIE
 CFLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined -fPIE
@@ -40,7 +41,7 @@ ALL_CFLAGS = -std=gnu17 $(WARN) $(CFLAGS_$(VARIANT)) -pthread -MMD -MP $(PKG_CFL
 ALL_LIBS = $(PKG_LIBS) -lm -pthread
 
 # ---- sources, found by folder --------------------------------------------------------------------------------
-SRC := $(sort $(shell find server api storage -name '*.c'))
+SRC := $(sort $(shell find server api storage -name '*.c' 2>/dev/null))
 MAIN := server/main.c
 LIB_SRC := $(filter-out $(MAIN),$(SRC))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)

@@ -15,6 +15,8 @@ void arena_free(struct arena **ap);
 void arena_clear(struct arena *a); /* empty, keeps its first block */
 void *arena_alloc(struct arena *a, size_t n)
     __attribute__((malloc, returns_nonnull)); /* zeroed, aligned for any type */
+void *arena_alloc_array(struct arena *a, size_t each, size_t count)
+    __attribute__((malloc, returns_nonnull)); /* aborts when the product overflows */
 struct str arena_dup(struct arena *a,
                      struct str s);              /* a NUL follows the copy; absent stays absent */
 char *arena_dupz(struct arena *a, struct str s); /* NUL-terminated */
@@ -22,4 +24,4 @@ struct str arena_printf(struct arena *a, const char *fmt, ...) PRINTF(2, 3);
 size_t arena_size(const struct arena *a); /* bytes handed out */
 
 #define ARENA_NEW(a, type) ((type *)arena_alloc((a), sizeof(type)))
-#define ARENA_ARRAY(a, type, count) ((type *)arena_alloc((a), sizeof(type) * (size_t)(count)))
+#define ARENA_ARRAY(a, type, count) ((type *)arena_alloc_array((a), sizeof(type), (size_t)(count)))

@@ -13,7 +13,8 @@ int64_t clock_mono_us(void);
 enum { CLOCK_RFC3339_SIZE = 25 };
 /* "2026-01-31T12:00:00.123Z" plus NUL (RFC 3339 5.6). Years 1970..9999; ASSERTs otherwise. */
 void clock_print_rfc3339(int64_t wall_ms, char out[CLOCK_RFC3339_SIZE]);
-/* Date-time with offset or Z, fraction optional; ERR_INVALID otherwise. */
+/* Date-time with offset or Z, fraction optional (cut to milliseconds); ERR_INVALID otherwise and
+ * outside of the years 1970..9999 in UTC, so that what was parsed can be printed. */
 NODISCARD enum err clock_parse_rfc3339(struct str s, int64_t *wall_ms);
 
 struct civil_time {

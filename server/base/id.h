@@ -11,6 +11,9 @@ struct id {
     uint8_t b[ID_BYTES];
 };
 
+/* `wall_ms` is 0..2^47-1. An id asked for up to 100 ms behind the newest one (two threads, a small
+ * step of the clock) takes the newest one's millisecond, so that it still ascends; further back it
+ * follows the clock. */
 struct id id_new(int64_t wall_ms);
 bool id_is_zero(const struct id *id);
 bool id_equal(const struct id *a, const struct id *b);

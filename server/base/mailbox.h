@@ -30,7 +30,8 @@ struct mailbox;
 struct event_base;
 
 struct mailbox *mailbox_new(void);
-/* Runs what is left in it on the calling thread, then frees. Nobody may send any more. */
+/* Runs what is left in it on the calling thread, then frees. Nobody else may send any more, and
+ * each mailbox_send() must have returned (join the senders first). Not from inside of a note. */
 void mailbox_free(struct mailbox **mp);
 /* Thread: any. */
 void mailbox_send(struct mailbox *m, struct note *note);
@@ -47,4 +48,6 @@ struct note *mailbox_take(struct mailbox *m, int timeout_ms);
 /* The descriptor that becomes readable when notes wait; for external poll loops, which then call
  * mailbox_run(). */
 int mailbox_fd(const struct mailbox *m);
+/* Owner: runs at most `most` of the notes that are there now, returns how many; when some are left,
+ * the descriptor is readable again. */
 size_t mailbox_run(struct mailbox *m, size_t most);

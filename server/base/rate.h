@@ -14,5 +14,7 @@ struct rate {
 /* per_period units each period_ms, bursts of `burst` units (at least 1). per_period 0 = unlimited.
  */
 void rate_init(struct rate *r, uint64_t per_period, int64_t period_ms, uint64_t burst);
-/* Takes `units` if allowed. Otherwise takes nothing and *wait_us says how long until it will be. */
+/* Takes `units` if allowed. Otherwise takes nothing and *wait_us says how long until it will be (0
+ * when taken). More units than the burst are allowed once the bucket is full; what comes after them
+ * waits until they are paid off. Times are not negative. */
 bool rate_take(struct rate *r, int64_t now_mono_us, uint64_t units, int64_t *wait_us);

@@ -60,6 +60,9 @@ struct str str_split(struct str *rest, char sep);
 NODISCARD enum err str_parse_u64(struct str s, uint64_t max, uint64_t *out);
 /* True when the bytes are well-formed UTF-8 (no overlong form, no surrogate, at most U+10FFFF). */
 bool str_is_utf8(struct str s);
+/* Length (1..4) of the well-formed UTF-8 character that `s` begins with; 0 when it begins with none
+ * or is empty. */
+size_t str_utf8_length(struct str s);
 bool str_is_ascii(struct str s);
 /* True when a CR, LF, NUL, other C0 (but TAB when allow_tab), DEL or a C1 control (U+0080..U+009F)
  * is in it. */

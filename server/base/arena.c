@@ -1,0 +1,113 @@
+#include "server/base/arena.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { FIRST_BLOCK_BYTES = 4096, LARGEST_BLOCK_BYTES = 64 * 1024 };
+
+/* Blocks are a stack, and the newest is the one being filled. The first, at the bottom, stays when
+ * the arena is cleared. What is free in a block is zero. */
+struct block {
+    struct block *below;
+    size_t room, used;
+    _Alignas(max_align_t) char bytes[];
+};
+
+struct arena {
+    struct block *top;
+    size_t size;       /* bytes handed out */
+    size_t next_block; /* usual size of the next block */
+};
+
+static struct block *block_new(struct block *below, size_t room) {
+    ASSERT(room <= SIZE_MAX - sizeof(struct block));
+    struct block *b = mem_zalloc(sizeof(*b) + room);
+    b->below = below;
+    b->room = room;
+    return b;
+}
+
+struct arena *arena_new(void) {
+    struct arena *a = mem_zalloc(sizeof(*a));
+    a->top = block_new(NULL, FIRST_BLOCK_BYTES - sizeof(struct block));
+    a->next_block = (size_t)FIRST_BLOCK_BYTES * 2;
+    return a;
+}
+
+void arena_free(struct arena **ap) {
+    struct arena *a = *ap;
+    if (a == NULL)
+        return;
+    for (struct block *b = a->top, *below; b != NULL; b = below) {
+        below = b->below;
+        free(b);
+    }
+    free(a);
+    *ap = NULL;
+}
+
+void arena_clear(struct arena *a) {
+    while (a->top->below != NULL) {
+        struct block *b = a->top;
+        a->top = b->below;
+        free(b);
+    }
+    memset(a->top->bytes, 0, a->top->used);
+    a->top->used = 0;
+    a->size = 0;
+    a->next_block = (size_t)FIRST_BLOCK_BYTES * 2;
+}
+
+void *arena_alloc(struct arena *a, size_t n) {
+    const size_t align = _Alignof(max_align_t);
+    ASSERT(n <= SIZE_MAX - align);
+    /* Two things of no bytes still have two addresses. */
+    size_t step = n > 0 ? (n + align - 1) / align * align : align;
+    if (step > a->top->room - a->top->used) {
+        a->top = block_new(a->top, step > a->next_block ? step : a->next_block);
+        if (a->next_block < LARGEST_BLOCK_BYTES)
+            a->next_block *= 2;
+    }
+    void *p = a->top->bytes + a->top->used;
+    a->top->used += step;
+    a->size += n;
+    return p;
+}
+
+void *arena_alloc_array(struct arena *a, size_t each, size_t count) {
+    size_t n;
+    ASSERT(!__builtin_mul_overflow(each, count, &n));
+    return arena_alloc(a, n);
+}
+
+struct str arena_dup(struct arena *a, struct str s) {
+    if (str_is_absent(s))
+        return STR_NONE;
+    return (struct str){arena_dupz(a, s), s.n};
+}
+
+char *arena_dupz(struct arena *a, struct str s) {
+    ASSERT(s.n < SIZE_MAX);
+    char *z = arena_alloc(a, s.n + 1);
+    if (s.n > 0)
+        memcpy(z, s.p, s.n);
+    return z;
+}
+
+struct str arena_printf(struct arena *a, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    int n = vsnprintf(NULL, 0, fmt, args);
+    va_end(args);
+    ASSERT(n >= 0);
+    char *z = arena_alloc(a, (size_t)n + 1);
+    va_start(args, fmt);
+    vsnprintf(z, (size_t)n + 1, fmt, args);
+    va_end(args);
+    return (struct str){z, (size_t)n};
+}
+
+size_t arena_size(const struct arena *a) {
+    return a->size;
+}
