@@ -1,0 +1,43 @@
+/* rights: from which addresses a key may send (T11).
+ *
+ * Every comparison is of parsed A-label domains in lower case, never of text. A rule is
+ * "acme.test": exactly that domain, or "*.acme.test": every domain below it, but not itself. A key
+ * without rules may send from every domain that is not another project's. From and Sender are
+ * checked; Reply-To is free, because answers do not speak for the sender.
+ *
+ * Thread: immutable, any.
+ */
+#pragma once
+
+#include "server/mail/submission.h"
+#include "storage/model.h"
+
+/* The sending domains of all projects, as a snapshot. */
+struct domains;
+struct domains *domains_new(const struct domain_row *row, size_t count); /* one reference */
+struct domains *domains_ref(struct domains *d);
+void domains_unref(struct domains **dp);
+
+struct domain_info {
+    int64_t project;
+    bool is_verified;
+    struct str bounce_address; /* absent: none; lives as long as the snapshot */
+};
+/* NULL: nobody's. */
+const struct domain_info *domains_find(const struct domains *d, struct str a_label);
+
+struct rights {
+    int64_t project;
+    const struct str *from_domains; /* rules, checked when the key was made */
+    size_t from_domain_count;
+    bool is_test; /* no verified domain is asked for */
+};
+
+/* Does the rule cover the domain? Both in A-label form. */
+bool rights_rule_covers(struct str rule, struct str domain);
+/* The rule in the form that is stored: A-label, lower case. */
+NODISCARD enum err rights_rule_parse(struct str text, struct arena *a, struct str *out,
+                                     struct errinfo *info);
+/* Adds a fault for each address that the key may not use: true when there was none. */
+bool rights_check(const struct rights *r, const struct domains *d, const struct submission *s,
+                  struct faults *faults);

@@ -1,0 +1,26 @@
+/* message: rows of the outbox as the JSON that the API shows.
+ *
+ * Each function returns one reference, the caller's. Thread: any.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "storage/model.h"
+
+/* The answer to a submission: what was accepted, as it was when it was accepted. A message that has
+ * moved on in the meantime renders the same, so that a repetition with the same Idempotency-Key
+ * gets the first answer again. */
+json_t *render_accepted(const struct message_row *m);
+/* The message as it is now, with every recipient and what was last heard about it. */
+json_t *render_message(const struct message_row *m);
+/* One line of a listing: as render_message() when recipients were read. */
+json_t *render_message_summary(const struct message_row *m);
+
+json_t *render_recipient(const struct recipient_row *r);
+/* {code, enhanced, text, mx, tls}; NULL when nothing was heard yet. */
+json_t *render_smtp(const struct last_result *l);
+/* {class, hard, scope, code, enhanced, text, mx}; NULL when nothing was heard yet. */
+json_t *render_refusal(const struct last_result *l);
+
+json_t *render_attempt(const struct attempt_row *a);
