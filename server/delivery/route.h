@@ -1,0 +1,73 @@
+/* route: where a recipient's mail is handed over: the MX hosts of its domain, or smarthosts.
+ *
+ * A `struct route` is what the settings say about one way out; a `struct route_table` is the
+ * immutable snapshot of all of them that scheduler and workers share by reference count. Which
+ * route a message takes: the one that it names, else the table's default.
+ *
+ *     struct smarthost h;
+ *     if (smarthost_parse(STR("smtp://user:secret@mail.example:587"), &h, &info) != OK) ...
+ *     smarthost_wipe(&h);
+ *
+ * Nothing here resolves a name or opens a connection.
+ */
+#pragma once
+
+#include "server/base/err.h"
+#include "server/smtp/session.h"
+
+/* ---- one smarthost -------------------------------------------------------------------------- */
+
+/* By value, without pointers, so that it can be copied and wiped. Thread: immutable once made. */
+struct smarthost {
+    char host[254]; /* A-label in lower case, or an IP address without brackets */
+    uint16_t port;
+    char user[256], password[512]; /* "": no AUTH. Secrets: smarthost_wipe() */
+    enum session_tls tls;
+    bool insecure_auth; /* AUTH although the peer is not verified; private addresses only */
+    char ca_file[512];  /* "": the system's store */
+    char pin[65];       /* SHA-256 of the peer's public key in hex, "": none */
+    unsigned weight;    /* share among hosts of one priority, 1..1000 */
+    unsigned priority;  /* lower first; the next one is used when all before are down */
+};
+
+enum { SMARTHOST_WEIGHT_MAX = 1000, SMARTHOST_PRIORITY_MAX = 1000 };
+
+/* smtp://[user:password@]host[:port][?tls=none|opportunistic|encrypt|verify&ca=FILE&pin=HEX&
+ * weight=N&priority=N&insecure_auth=1]; smtps:// is TLS from the first byte, port 465. User,
+ * password and values may be %-encoded; an IPv6 address stands in brackets. The default port is 25,
+ * 587 with credentials.
+ *
+ * `tls` is by default verify with credentials and opportunistic without. Credentials over anything
+ * less than verify are ERR_INVALID but for insecure_auth=1 together with an address literal that is
+ * loopback or private, or a name without a dot (a container beside us), whose addresses are checked
+ * again when it is connected to. The words in `info` never contain what stood in the URL. */
+NODISCARD enum err smarthost_parse(struct str url, struct smarthost *out, struct errinfo *info);
+void smarthost_wipe(struct smarthost *h);
+/* Loopback, RFC 1918, link-local, ULA, CGNAT. */
+bool smarthost_address_is_private(const struct sockaddr_any *a);
+
+/* ---- a route -------------------------------------------------------------------------------- */
+
+enum route_kind { ROUTE_MX, ROUTE_SMARTHOST, ROUTE_SANDBOX /* smarthosts of our own */ };
+
+enum route_signing {
+    ROUTE_SIGNING_FULL,      /* with every key of the domain */
+    ROUTE_SIGNING_PUBLISHED, /* only with keys that were found in DNS */
+    ROUTE_SIGNING_OFF,
+};
+
+struct route {
+    const char *name;
+    enum route_kind kind;
+    const struct smarthost *smarthost; /* ROUTE_SMARTHOST, ROUTE_SANDBOX: at least one */
+    size_t smarthost_count;
+    uint16_t mx_port;             /* 0: 25 */
+    bool require_verified_domain; /* asked by intake, kept here for the views */
+    enum route_signing signing;
+    unsigned concurrency;             /* transactions at once to one site; 0: 10 MX, 20 else */
+    unsigned rate_per_s;              /* messages to one site; 0: unlimited */
+    unsigned messages_per_connection; /* 0: 100 */
+    enum session_tls mx_tls;          /* of MX hosts: OPPORTUNISTIC, ENCRYPT or VERIFY */
+};
+
+const char *route_kind_name(enum route_kind k); /* "mx" */
