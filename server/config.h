@@ -1,14 +1,17 @@
 /* config: the settings and declarations of one start, as an immutable snapshot.
  *
- * Sources, the later over the earlier: defaults, the YAML file (POSTCHUTE_CONFIG), the environment (POSTCHUTE_*; every text
- * setting also as POSTCHUTE_*_FILE, which names a file with the value). There is ONE table of settings (config_settings.c): from it come parsing,
- * `postchute help settings` and the README's table. An unknown or bad setting fails the load with its name and the reason.
+ * Sources, the later over the earlier: defaults, the YAML file (POSTCHUTE_CONFIG), the environment
+ * (POSTCHUTE_*; every text setting also as POSTCHUTE_*_FILE, which names a file with the value).
+ * There is ONE table of settings (config_settings.c): from it come parsing, `postchute help
+ * settings` and the README's table. An unknown or bad setting fails the load with its name and the
+ * reason.
  *
  *     struct config *c;
  *     if (config_load(environ, &c, &info) != OK) ...   // info.field is the setting
  *     config_unref(&c);
  *
- * No room includes this header: lifecycle fills each room's own options from it. Thread: immutable; ref and unref from any.
+ * No room includes this header: lifecycle fills each room's own options from it. Thread: immutable;
+ * ref and unref from any.
  */
 #pragma once
 
@@ -26,22 +29,23 @@ struct config_list {
 /* Declared in the YAML file; applied idempotently at start and reload. */
 struct config_route {
     struct str name;
-    struct str kind;                /* "mx" | "smarthost" | "sandbox" */
-    struct config_list smarthosts;  /* URLs */
+    struct str kind;               /* "mx" | "smarthost" | "sandbox" */
+    struct config_list smarthosts; /* URLs */
     bool require_verified_domain;
     bool sign;
-    struct config_list sender_domains;    /* chosen when From is in one of them; none: any */
-    struct config_list recipient_domains; /* chosen when the recipient is in one of them; none: any */
+    struct config_list sender_domains; /* chosen when From is in one of them; none: any */
+    struct config_list
+        recipient_domains; /* chosen when the recipient is in one of them; none: any */
 };
 struct config_key {
     struct str name;
-    struct str secret;              /* the key's whole text */
+    struct str secret; /* the key's whole text */
     struct config_list scopes;
     struct config_list from_domains;
 };
 struct config_domain_key {
     struct str selector;
-    struct str pem;                 /* secret */
+    struct str pem; /* secret */
 };
 struct config_domain {
     struct str name;
@@ -51,7 +55,7 @@ struct config_domain {
 };
 struct config_webhook {
     struct str url;
-    struct str secret;              /* "whsec_..." */
+    struct str secret; /* "whsec_..." */
     struct config_list events;
     struct str description;
 };
@@ -84,7 +88,8 @@ struct config {
     int64_t webhook_timeout_ms;
     int64_t disk_floor_bytes;
     int64_t http_threads, delivery_threads;
-    int64_t smtp_connect_ms, smtp_greeting_ms, smtp_ehlo_ms, smtp_starttls_ms, smtp_mail_ms, smtp_rcpt_ms;
+    int64_t smtp_connect_ms, smtp_greeting_ms, smtp_ehlo_ms, smtp_starttls_ms, smtp_mail_ms,
+        smtp_rcpt_ms;
     int64_t smtp_data_ms, smtp_block_ms, smtp_end_ms, smtp_rset_ms, smtp_min_rate;
     int64_t smtp_port; /* of MX hosts; 25 but in tests */
     int64_t site_connections;
@@ -105,7 +110,8 @@ struct config {
     struct config_private *private_;
 };
 
-/* `env` as in environ. ERR_INVALID: info->field is the setting as the user wrote it, info->text the reason and the remedy. */
+/* `env` as in environ. ERR_INVALID: info->field is the setting as the user wrote it, info->text the
+ * reason and the remedy. */
 NODISCARD enum err config_load(char *const *env, struct config **out, struct errinfo *info);
 struct config *config_ref(struct config *c);
 void config_unref(struct config **cp); /* wipes secrets with the last one */
