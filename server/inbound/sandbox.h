@@ -1,0 +1,27 @@
+/* sandbox: postchute's own receiving mail server on loopback, where a development profile really
+ * relays its mail to by SMTP (with STARTTLS), and from which nothing leaves: each message is
+ * captured in the store, shown by GET /v1/sandbox/messages.
+ *
+ * Local parts choose the answer, so that failures can be tried: bounce@ 550 5.1.1, defer@
+ * 451 4.7.1, full@ 452 4.2.2, spam@ 554 5.7.1 (at the end of DATA); a `+tag` behind them is
+ * ignored; everything else is accepted.
+ *
+ * Thread: start and stop on main; a loop of its own inside.
+ */
+#pragma once
+
+#include "server/net/sockaddr.h"
+#include "storage/store.h"
+
+struct sandbox;
+
+struct sandbox_options {
+    struct store *store;
+    const char *address; /* "127.0.0.1" */
+    uint16_t port;       /* 0: any free one */
+    size_t message_bytes_max;
+};
+NODISCARD enum err sandbox_start(const struct sandbox_options *o, struct sandbox **out,
+                                 struct errinfo *info);
+uint16_t sandbox_port(const struct sandbox *s);
+void sandbox_stop(struct sandbox **sp);
