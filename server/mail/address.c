@@ -1,0 +1,255 @@
+#include "server/mail/address.h"
+
+#include <arpa/inet.h>
+
+#include "server/base/limits.h"
+#include "server/mail/domain.h"
+#include "server/mail/header.h"
+
+/* RFC 5322 3.2.3 atext, and with RFC 6531 3.3 every octet of UTF-8 beyond ASCII. */
+static bool is_atext(char c) {
+    return ascii_is_alnum(c) || (unsigned char)c > 127 || (c && strchr("!#$%&'*+-/=?^_`{|}~", c));
+}
+
+/* Steps over a quoted-string (RFC 5322 3.2.4) that starts at s.p[0]; *inside gets its content with
+ * quoted-pairs resolved. Returns what it is long, 0 when it does not end. */
+static size_t quoted_string(struct str s, struct arena *a, struct str *inside) {
+    char *p = arena_dupz(a, s);
+    size_t n = 0;
+    for (size_t i = 1; i < s.n; i++) {
+        if (s.p[i] == '"') {
+            *inside = str_make(p, n);
+            return i + 1;
+        }
+        if (s.p[i] == '\\' && ++i == s.n)
+            return 0;
+        p[n++] = s.p[i];
+    }
+    return 0;
+}
+
+static bool is_dot_atom(struct str s) {
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] == '.') {
+            if (i == 0 || i + 1 == s.n || s.p[i - 1] == '.')
+                return false;
+        } else if (!is_atext(s.p[i])) {
+            return false;
+        }
+    }
+    return s.n > 0;
+}
+
+/* The local part's text with the least quoting (RFC 5321 4.1.2). */
+static struct str print_local(struct str content, struct arena *a) {
+    if (is_dot_atom(content))
+        return arena_dup(a, content);
+    char *p = arena_alloc(a, content.n * 2 + 3);
+    size_t n = 0;
+    p[n++] = '"';
+    for (size_t i = 0; i < content.n; i++) {
+        if (content.p[i] == '"' || content.p[i] == '\\')
+            p[n++] = '\\';
+        p[n++] = content.p[i];
+    }
+    p[n++] = '"';
+    return str_make(p, n);
+}
+
+/* [IPv4] and [IPv6:...] (RFC 5321 4.1.3), printed in their one canonical way. */
+NODISCARD static enum err parse_literal(struct str text, struct arena *a, struct str *out,
+                                        struct errinfo *info) {
+    char ip[INET6_ADDRSTRLEN];
+    unsigned char raw[16];
+    struct str inner = domain_is_literal(text) ? str_slice(text, 1, text.n - 1) : STR_NONE;
+    bool is_v6 = str_starts_with_nocase(inner, STR("IPv6:"));
+    if (is_v6)
+        inner = str_from(inner, 5);
+    if (inner.n == 0 || inner.n >= sizeof ip || memchr(inner.p, 0, inner.n))
+        goto invalid;
+    memcpy(ip, inner.p, inner.n);
+    ip[inner.n] = 0;
+    int family = is_v6 ? AF_INET6 : AF_INET;
+    if (inet_pton(family, ip, raw) != 1 || !inet_ntop(family, raw, ip, sizeof ip))
+        goto invalid;
+    *out = arena_printf(a, is_v6 ? "[IPv6:%s]" : "[%s]", ip);
+    return OK;
+invalid:
+    return err_set(info, ERR_INVALID, "address",
+                   "the address literal is neither [192.0.2.1] nor [IPv6:2001:db8::1]");
+}
+
+/* The local part at the start of `text`: its content, and how far it goes. */
+NODISCARD static enum err parse_local(struct str text, struct arena *a, struct str *content,
+                                      size_t *length, struct errinfo *info) {
+    if (text.n > 0 && text.p[0] == '"') {
+        *length = quoted_string(text, a, content);
+        if (*length == 0)
+            return err_set(info, ERR_INVALID, "address", "a quoted local part does not end");
+        /* Legal in a quoted-string, but they let one command argument look like two (T4). */
+        for (size_t i = 0; i < content->n; i++) {
+            if (content->p[i] == ' ' || content->p[i] == '<' || content->p[i] == '>')
+                return err_set(info, ERR_INVALID, "address",
+                               "the local part has a space or an angle bracket");
+        }
+    } else {
+        size_t n = 0;
+        while (n < text.n && (is_atext(text.p[n]) || text.p[n] == '.'))
+            n++;
+        *length = n;
+        *content = str_slice(text, 0, n);
+        if (n > 0 && !is_dot_atom(*content))
+            return err_set(info, ERR_INVALID, "address",
+                           "the local part starts or ends with a dot, or has two in a row");
+    }
+    if (content->n == 0 && (*length > 0 || text.n == 0 || text.p[0] == '@'))
+        return err_set(info, ERR_INVALID, "address", "the local part is empty");
+    return OK;
+}
+
+static const char *text_fault(struct str text) {
+    switch (header_text_check(text, false)) {
+    case HEADER_TEXT_OK:
+        return NULL;
+    case HEADER_TEXT_CONTROL:
+        return "a control character or line end is in it";
+    case HEADER_TEXT_NOT_UTF8:
+        return "it is not valid UTF-8";
+    }
+    return NULL;
+}
+
+enum err address_parse(struct address *out, struct str text, struct arena *a,
+                       struct errinfo *info) {
+    *out = (struct address){0};
+    if (text.n == 0)
+        return err_set(info, ERR_INVALID, "address", "the address is empty");
+    /* beyond any address, even when its domain shrinks as an A-label */
+    if (text.n > 8 * LIMIT_ADDRESS)
+        return err_set(info, ERR_INVALID, "address", "the address is longer than 254 octets");
+    const char *fault = text_fault(text);
+    if (fault)
+        return err_set(info, ERR_INVALID, "address", "%s", fault);
+
+    struct str content = STR_NONE;
+    size_t length = 0;
+    enum err e = parse_local(text, a, &content, &length, info);
+    if (e != OK)
+        return e;
+    struct str rest = str_from(text, length);
+    if (rest.n == 0)
+        return err_set(info, ERR_INVALID, "address", "the address has no @");
+    if (rest.p[0] != '@')
+        return err_set(info, ERR_INVALID, "address",
+                       "a character before the @ is not allowed there; comments, groups and lists "
+                       "of addresses are not accepted");
+    rest = str_from(rest, 1);
+
+    struct address addr = {.local = print_local(content, a)};
+    if (addr.local.n > LIMIT_LOCAL_PART)
+        return err_set(info, ERR_INVALID, "address", "the local part is longer than 64 octets");
+    if (rest.n > 0 && rest.p[0] == '[') {
+        e = parse_literal(rest, a, &addr.domain, info);
+    } else if (rest.n > 0 && rest.p[rest.n - 1] == '.') {
+        e = err_set(info, ERR_INVALID, "address", "the domain ends in a dot");
+    } else {
+        e = domain_parse(rest, false, a, &addr.domain, info);
+    }
+    if (e != OK)
+        return e;
+    addr.is_utf8_local = !str_is_ascii(addr.local);
+    addr.email = arena_printf(a, "%.*s@%.*s", STR_ARG(addr.local), STR_ARG(addr.domain));
+    if (addr.email.n > LIMIT_ADDRESS)
+        return err_set(info, ERR_INVALID, "address", "the address is longer than 254 octets");
+    *out = addr;
+    return OK;
+}
+
+/* RFC 5322 3.2.3 specials; all but "." end a display name that is not quoted. */
+static bool is_special(char c) {
+    return c && strchr("()<>[]:;@\\,\"", c);
+}
+
+/* phrase = 1*word (RFC 5322 3.2.5), where a "." may stand in a word as in "John Q. Public". */
+NODISCARD static enum err parse_phrase(struct str text, struct arena *a, struct str *out,
+                                       struct errinfo *info) {
+    char *p = arena_alloc(a, text.n + 1);
+    size_t n = 0, i = 0;
+    while (i < text.n) {
+        if (text.p[i] == ' ') {
+            i++;
+            continue;
+        }
+        if (n > 0)
+            p[n++] = ' ';
+        if (text.p[i] == '"') {
+            struct str inside;
+            size_t length = quoted_string(str_from(text, i), a, &inside);
+            if (length == 0)
+                return err_set(info, ERR_INVALID, "address", "a quoted name does not end");
+            memcpy(p + n, inside.p, inside.n);
+            n += inside.n;
+            i += length;
+            if (i < text.n && text.p[i] != ' ')
+                return err_set(info, ERR_INVALID, "address",
+                               "a space is missing after a quoted name");
+            continue;
+        }
+        for (; i < text.n && text.p[i] != ' '; i++) {
+            if (is_special(text.p[i]))
+                return err_set(info, ERR_INVALID, "address",
+                               "the name has a '%c'; put the name in double quotes, or give it in "
+                               "a field of its own",
+                               text.p[i]);
+            p[n++] = text.p[i];
+        }
+    }
+    *out = str_make(p, n);
+    return OK;
+}
+
+enum err address_parse_named(struct address *out, struct str text, struct arena *a,
+                             struct errinfo *info) {
+    *out = (struct address){0};
+    if (text.n > 8 * LIMIT_ADDRESS + 2 * LIMIT_DISPLAY_NAME)
+        return err_set(info, ERR_INVALID, "address", "the address is too long");
+    const char *fault = text_fault(text);
+    if (fault)
+        return err_set(info, ERR_INVALID, "address", "%s", fault);
+    text = str_trim(text);
+    if (text.n == 0 || text.p[text.n - 1] != '>')
+        return address_parse(out, text, a, info);
+
+    /* the bracket that opens the address is the last one: neither a name without quotes nor an
+     * address may hold one */
+    size_t open = text.n;
+    while (open > 0 && text.p[open - 1] != '<')
+        open--;
+    if (open == 0)
+        return err_set(info, ERR_INVALID, "address", "a '>' has no '<' before it");
+    struct str phrase = str_trim(str_slice(text, 0, open - 1)), name = STR_NONE;
+    enum err e = parse_phrase(phrase, a, &name, info);
+    if (e == OK)
+        e = address_parse(out, str_slice(text, open, text.n - 1), a, info);
+    if (e == OK)
+        e = address_set_name(out, name, a, info);
+    if (e != OK)
+        *out = (struct address){0};
+    return e;
+}
+
+enum err address_set_name(struct address *addr, struct str name, struct arena *a,
+                          struct errinfo *info) {
+    const char *fault = text_fault(name);
+    if (fault)
+        return err_set(info, ERR_INVALID, "name", "%s", fault);
+    if (name.n > LIMIT_DISPLAY_NAME)
+        return err_set(info, ERR_INVALID, "name", "the name is longer than %d octets",
+                       LIMIT_DISPLAY_NAME);
+    addr->name = name.n > 0 ? arena_dup(a, name) : STR_NONE;
+    return OK;
+}
+
+bool address_equal(const struct address *a, const struct address *b) {
+    return str_equal(a->local, b->local) && str_equal_nocase(a->domain, b->domain);
+}

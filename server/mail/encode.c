@@ -1,0 +1,202 @@
+#include "server/mail/encode.h"
+
+#include "server/base/base64.h"
+#include "server/base/limits.h"
+
+enum { BASE64_LINE_BYTES = ENCODE_LINE / 4 * 3 };
+
+const char *encoding_name(enum encoding e) {
+    static const char *const name[] = {"7bit", "quoted-printable", "base64"};
+    _Static_assert(sizeof name / sizeof *name == ENCODING_COUNT, "a name for each encoding");
+    return name[e];
+}
+
+bool encode_next_line(struct str *rest, struct str *line, bool *has_end) {
+    if (rest->n == 0)
+        return false;
+    const char *lf = memchr(rest->p, '\n', rest->n);
+    size_t n = lf ? (size_t)(lf - rest->p) : rest->n;
+    const char *cr = memchr(rest->p, '\r', n);
+    size_t skip = lf ? 1 : 0;
+    if (cr) {
+        size_t at = (size_t)(cr - rest->p);
+        skip = lf && at + 1 == n ? 2 : 1;
+        n = at;
+    }
+    *line = str_make(rest->p, n);
+    *has_end = skip > 0;
+    *rest = str_from(*rest, n + skip);
+    return true;
+}
+
+/* Printable us-ascii but "=", which introduces an octet (RFC 2045 6.7 rule 2). */
+static bool qp_is_literal(unsigned char c) {
+    return c >= 33 && c <= 126 && c != '=';
+}
+
+static bool is_wsp(char c) {
+    return c == ' ' || c == '\t';
+}
+
+static bool line_is_plain(struct str line) {
+    if (line.n > ENCODE_LINE_7BIT)
+        return false;
+    if (line.n == 0)
+        return true;
+    if (is_wsp(line.p[line.n - 1]) || str_equal(line, STR(".")) ||
+        str_starts_with(line, STR("From ")))
+        return false;
+    return true;
+}
+
+enum encoding encode_choose(struct str text) {
+    bool is_plain = true;
+    size_t escapes = 0, lines = 0, octets = 0;
+    struct str rest = text, line;
+    bool has_end;
+    while (encode_next_line(&rest, &line, &has_end)) {
+        size_t line_escapes = 0;
+        for (size_t i = 0; i < line.n; i++) {
+            unsigned char c = (unsigned char)line.p[i];
+            if (qp_is_literal(c) || is_wsp((char)c))
+                continue;
+            if (c != '=')
+                is_plain = false;
+            line_escapes++;
+        }
+        is_plain = is_plain && line_is_plain(line);
+        escapes += line_escapes;
+        octets += line.n;
+        lines++;
+    }
+    if (is_plain)
+        return ENCODING_7BIT;
+    /* sizes with their line ends; a soft break costs three */
+    size_t qp = octets + 2 * escapes;
+    qp += qp / (ENCODE_LINE - 1) * 3 + 2 * lines;
+    size_t b64 = (octets + 2 * lines + 2) / 3 * 4;
+    b64 += b64 / ENCODE_LINE * 2;
+    return qp <= b64 ? ENCODING_QUOTED_PRINTABLE : ENCODING_BASE64;
+}
+
+/* One line into `p`, which has room for 3 output octets an input octet and the soft breaks. */
+static char *qp_line(struct str line, char *p) {
+    static const char hex[] = "0123456789ABCDEF";
+    size_t column = 0;
+    for (size_t i = 0; i < line.n; i++) {
+        unsigned char c = (unsigned char)line.p[i];
+        bool is_last = i + 1 == line.n;
+        bool is_literal = qp_is_literal(c) || (is_wsp((char)c) && !is_last);
+        size_t width = is_literal ? 1 : 3;
+        /* the last character of a line needs no room for the "=" of a soft break */
+        if (column + width > (is_last ? ENCODE_LINE : ENCODE_LINE - 1)) {
+            *p++ = '=';
+            *p++ = '\r';
+            *p++ = '\n';
+            column = 0;
+        }
+        /* What a path may change at the start of a line: mbox files quote "From ", and a lone "."
+         * is the end of data where dot-stuffing is missing. */
+        if (column == 0 && is_literal &&
+            (str_starts_with(str_from(line, i), STR("From ")) || (c == '.' && is_last)))
+            is_literal = false;
+        if (is_literal) {
+            *p++ = (char)c;
+            column++;
+        } else {
+            *p++ = '=';
+            *p++ = hex[c >> 4];
+            *p++ = hex[c & 15];
+            column += 3;
+        }
+    }
+    return p;
+}
+
+static void qp_text(struct str text, struct buf *out) {
+    struct str rest = text, line;
+    bool has_end;
+    while (encode_next_line(&rest, &line, &has_end)) {
+        size_t room = line.n * 3;
+        room += (room / (ENCODE_LINE - 5) + 1) * 3 + 2;
+        /* the ceiling counts what is written, not what might be: a line near it goes by copy */
+        struct buf one = BUF_INIT(SIZE_MAX);
+        bool is_near = room > out->max - out->n || out->failed;
+        struct buf *to = is_near ? &one : out;
+        char *start = buf_reserve(to, room), *end = qp_line(line, start);
+        ASSERT((size_t)(end - start) <= room);
+        buf_advance(to, (size_t)(end - start));
+        if (has_end)
+            buf_put(to, STR("\r\n"));
+        if (is_near)
+            buf_put(out, buf_str(&one));
+        buf_release(&one);
+    }
+}
+
+static void plain_text(struct str text, struct buf *out) {
+    struct str rest = text, line;
+    bool has_end;
+    while (encode_next_line(&rest, &line, &has_end)) {
+        buf_put(out, line);
+        if (has_end)
+            buf_put(out, STR("\r\n"));
+    }
+}
+
+void encode_base64_lines(struct str bytes, struct buf *out) {
+    bool is_first = true;
+    while (bytes.n > 0) {
+        size_t n = bytes.n < BASE64_LINE_BYTES ? bytes.n : BASE64_LINE_BYTES;
+        if (!is_first)
+            buf_put(out, STR("\r\n"));
+        base64_encode(str_slice(bytes, 0, n), out);
+        bytes = str_from(bytes, n);
+        is_first = false;
+    }
+}
+
+void encode_text(struct str text, enum encoding e, struct buf *out) {
+    switch (e) {
+    case ENCODING_7BIT:
+        plain_text(text, out);
+        break;
+    case ENCODING_QUOTED_PRINTABLE:
+        qp_text(text, out);
+        break;
+    case ENCODING_BASE64: {
+        /* each octet may be a line end that becomes two */
+        struct buf canonical = BUF_INIT(SIZE_MAX);
+        plain_text(text, &canonical);
+        encode_base64_lines(buf_str(&canonical), out);
+        buf_release(&canonical);
+        break;
+    }
+    case ENCODING_COUNT:
+        ASSERT(false);
+    }
+}
+
+bool encode_is_7bit(struct str bytes) {
+    size_t crlf = 0, lf = 0, column = 0;
+    for (size_t i = 0; i < bytes.n; i++) {
+        unsigned char c = (unsigned char)bytes.p[i];
+        if (c == 0 || c > 127)
+            return false;
+        if (c == '\r') {
+            if (i + 1 == bytes.n || bytes.p[i + 1] != '\n')
+                return false;
+            continue;
+        }
+        if (c == '\n') {
+            if (i > 0 && bytes.p[i - 1] == '\r')
+                crlf++;
+            else
+                lf++;
+            column = 0;
+        } else if (++column > LIMIT_LINE) {
+            return false;
+        }
+    }
+    return crlf == 0 || lf == 0;
+}
