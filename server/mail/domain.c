@@ -55,8 +55,8 @@ NODISCARD static enum err from_unicode(struct str text, struct arena *a, struct 
     int rc = idn2_to_ascii_8z(arena_dupz(a, text), &ascii,
                               IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL | IDN2_USE_STD3_ASCII_RULES);
     if (rc != IDN2_OK)
-        return err_set(info, ERR_INVALID, "domain", "the domain is no international domain name: %s",
-                       idn2_strerror(rc));
+        return err_set(info, ERR_INVALID, "domain",
+                       "the domain is no international domain name: %s", idn2_strerror(rc));
     *out = arena_dup(a, str_of(ascii));
     idn2_free(ascii);
     return OK;

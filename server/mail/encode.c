@@ -121,9 +121,14 @@ static void qp_text(struct str text, struct buf *out) {
         room += (room / (ENCODE_LINE - 5) + 1) * 3 + 2;
         /* the ceiling counts what is written, not what might be: a line near it goes by copy */
         struct buf one = BUF_INIT(SIZE_MAX);
-        bool is_near = room > out->max - out->n || out->failed;
+        if (out->failed)
+            return;
+        bool is_near = room > out->max - out->n;
         struct buf *to = is_near ? &one : out;
-        char *start = buf_reserve(to, room), *end = qp_line(line, start);
+        char *start = buf_reserve(to, room);
+        if (!start)
+            return; /* `out` or memory has ended: `out` says so */
+        char *end = qp_line(line, start);
         ASSERT((size_t)(end - start) <= room);
         buf_advance(to, (size_t)(end - start));
         if (has_end)

@@ -32,6 +32,6 @@ void encode_base64_lines(struct str bytes, struct buf *out);
 /* Cuts the first line off `rest`: *line without its line end, *has_end false only for a last line
  * that had none. False when nothing is left. */
 bool encode_next_line(struct str *rest, struct str *line, bool *has_end);
-/* True when the bytes may stand in a message as they are (7bit, RFC 2045 2.7): us-ascii without NUL,
- * lines of at most 998 octets, and line ends that are all CRLF or all LF. */
+/* True when the bytes may stand in a message as they are (7bit, RFC 2045 2.7): us-ascii without
+ * NUL, lines of at most 998 octets, and line ends that are all CRLF or all LF. */
 bool encode_is_7bit(struct str bytes);

@@ -203,9 +203,10 @@ static bool needs_encoding(struct str word) {
     return !str_is_ascii(word) || str_find(word, STR("=?")) >= 0 || word.n > LIMIT_LINE / 2;
 }
 
-/* The span that goes as encoded-words: from the first to the last word that needs it, with the white
- * space around it but for one space on each side, which separates it from raw text. A text with
- * white space at an end goes whole, because readers drop it there. False when there is none. */
+/* The span that goes as encoded-words: from the first to the last word that needs it, with the
+ * white space around it but for one space on each side, which separates it from raw text. A text
+ * with white space at an end goes whole, because readers drop it there. False when there is none.
+ */
 static bool encoded_span(struct str text, size_t *from, size_t *to) {
     size_t first = text.n, last = 0;
     if (text.n > 0 && (is_wsp(text.p[0]) || is_wsp(text.p[text.n - 1]))) {
@@ -305,11 +306,6 @@ void header_put_mailbox(struct header_writer *w, const struct address *addr, boo
         w->failed = true;
     header_put_word(w, buf_str(&spec));
     buf_release(&spec);
-}
-
-void header_put_mailboxes(struct header_writer *w, const struct address_list *list) {
-    for (size_t i = 0; i < list->count; i++)
-        header_put_mailbox(w, &list->list[i], i + 1 < list->count);
 }
 
 /* ---- parameters ----------------------------------------------------------------------------- */

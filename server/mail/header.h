@@ -16,6 +16,7 @@
  */
 #pragma once
 
+#include "server/base/buf.h"
 #include "server/mail/address.h"
 
 enum {
@@ -44,9 +45,9 @@ void header_put_raw(struct header_writer *w, struct str text);
 /* Unstructured text; the words that need it go as encoded-words (RFC 2047 5 (1)). Reading gives the
  * same text back, white space included. */
 void header_put_text(struct header_writer *w, struct str text);
-/* Display name as atoms, quoted-string or encoded-words, then <address>; a comma when more follow. */
+/* Display name as atoms, quoted-string or encoded-words, then <address>; a comma when more follow.
+ */
 void header_put_mailbox(struct header_writer *w, const struct address *addr, bool more_follow);
-void header_put_mailboxes(struct header_writer *w, const struct address_list *list);
 /* "; name=value" with the value as token, quoted-string or RFC 2231 extended. */
 void header_put_parameter(struct header_writer *w, const char *name, struct str value);
 NODISCARD enum err header_status(const struct header_writer *w);

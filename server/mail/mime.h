@@ -38,8 +38,8 @@ struct mime_type {
     size_t parameter_count;
 };
 
-/* "type/subtype" with parameters (RFC 2045 5.1), us-ascii, without comments. What `out` holds points
- * into `text`. ERR_INVALID says why. */
+/* "type/subtype" with parameters (RFC 2045 5.1), us-ascii, without comments. What `out` holds
+ * points into `text`. ERR_INVALID says why. */
 NODISCARD enum err mime_type_parse(struct str text, struct mime_type *out, struct errinfo *info);
 bool mime_type_is(const struct mime_type *t, const char *type, const char *subtype); /* NULL: any */
 bool mime_type_has_parameter(const struct mime_type *t, const char *name);
