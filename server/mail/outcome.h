@@ -68,6 +68,7 @@ enum verdict_action {
     VERDICT_BOUNCED,
     VERDICT_FAILED /* policy, TLS, DNS of ours */
 };
+/* Who else would hear the same answer now. */
 enum verdict_scope { SCOPE_RECIPIENT, SCOPE_MESSAGE, SCOPE_SESSION, SCOPE_HOST, SCOPE_SITE };
 enum verdict_class {
     CLASS_NONE,
@@ -112,8 +113,12 @@ struct outcome_input {
     bool is_last_host;           /* no other MX is left to try */
     size_t rcpt_accepted_before; /* in this transaction, for 452 and 552 at RCPT */
     size_t earlier_nxdomain;     /* attempts of this recipient that ended in NXDOMAIN before */
+    bool has_other_source;       /* another source address could send it (reputation, blocklist) */
 };
 
+/* `action` holds when the caller does not follow `try_next_host` or `retry_at_once`; both are only
+ * said when they are possible. A refusal for the source's reputation is bounced unless there is
+ * another source. */
 struct verdict outcome_judge(const struct outcome_input *in);
 
 const char *stage_name(enum stage s);     /* "rcpt" */

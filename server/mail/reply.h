@@ -18,8 +18,8 @@ struct reply {
     int code; /* 200..599; 0: none */
     struct enhanced_code enhanced;
     size_t line_count;
-    struct str
-        text; /* lines joined by LF, without codes; bytes made valid UTF-8 and free of controls */
+    struct str text; /* lines joined by LF, without the reply code and without the enhanced code
+                        when that is in `enhanced`; bytes made valid UTF-8 and free of controls */
 };
 
 struct reply_parser;
