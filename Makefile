@@ -19,12 +19,11 @@ include tests/deps.mk
 PKGS := libmicrohttpd jansson libssl libcrypto uuid sqlite3 libevent libevent_openssl libevent_pthreads libunbound libcurl libidn2 libpcre2-8 yaml-0.1
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla \
         -Wformat=2 -Wundef -Werror
-# the library's headers are found when they are installed; before that (`make deps`) nothing is compiled
-# asked once for each run of make, not once for each file
-PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null | sed 's/-I/-isystem /g')
-PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+# Asked once, and not before the first file is compiled: so `make deps build` finds what deps installed.
+PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $$(PKGS) | sed 's/-I/-isystem /g'))$(PKG_CFLAGS)
+PKG_LIBS = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)
 CPPFLAGS += -I. -D_GNU_SOURCE -DPOSTCHUTE_VERSION='"$(VERSION)"' -include server/base/banned.h
-CFLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fPIE
+CFLAGS_release := -O2 -g -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fPIE
 CFLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined -fPIE
 CFLAGS_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread -fPIE
 CFLAGS_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined
@@ -34,8 +33,9 @@ LDFLAGS_asan := -fsanitize=address,undefined -pie
 LDFLAGS_tsan := -fsanitize=thread -pie
 LDFLAGS_fuzz := -fsanitize=address,undefined
 LDFLAGS_coverage := --coverage
+# libFuzzer is clang's
 ifeq ($(VARIANT),fuzz)
-CC := clang
+override CC := clang
 endif
 ALL_CFLAGS = -std=gnu17 $(WARN) $(CFLAGS_$(VARIANT)) -pthread -MMD -MP $(PKG_CFLAGS) $(CFLAGS)
 ALL_LIBS = $(PKG_LIBS) -lm -pthread
@@ -62,19 +62,19 @@ $(B)/postchute: $(MAIN_OBJ) $(B)/libpostchute.a
 	@$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(ALL_LIBS)
 
 $(B)/libpostchute.a: $(LIB_OBJ)
-	@rm -f $@; $(AR) rcs $@ $^
+	@rm -f $@; $(AR) qcs $@ $(LIB_OBJ)
 
-$(B)/%.o: %.c
+$(B)/%.o: %.c $(B)/.flags
 	@mkdir -p $(@D)
 	@echo "  CC   $<"
 	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 
-$(B)/tests/fuzz/%: tests/fuzz/%.c $(B)/libpostchute.a
+$(B)/tests/fuzz/%: tests/fuzz/%.c $(B)/libpostchute.a $(B)/.flags
 	@mkdir -p $(@D)
-	@echo "  FUZZ $@"
+	@echo "  TEST $@"
 	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS_$(VARIANT)) -fsanitize=fuzzer -o $@ $< $(B)/libpostchute.a $(ALL_LIBS)
 
-$(B)/tests/%: tests/%.c $(B)/libpostchute.a
+$(B)/tests/%: tests/%.c $(B)/libpostchute.a $(B)/.flags
 	@mkdir -p $(@D)
 	@echo "  TEST $@"
 	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $< $(B)/libpostchute.a $(ALL_LIBS) -lcmocka
@@ -84,16 +84,49 @@ $(B)/tests/%: tests/%.c $(B)/libpostchute.a
 $(B)/libpostchute.a: $(B)/.sources
 $(B)/.sources: FORCE
 	@mkdir -p $(@D); echo '$(LIB_SRC)' | cmp -s - $@ || echo '$(LIB_SRC)' > $@
+# another compiler or other flags rebuild everything
+$(B)/.flags: FORCE
+	@pkg-config --exists --print-errors $(PKGS) || { echo "libraries are missing: make deps"; exit 1; }
+	@mkdir -p $(@D); echo '$(FLAGS_STAMP)' | cmp -s - $@ || echo '$(FLAGS_STAMP)' > $@
+FLAGS_STAMP = $(subst ','"'"',$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) $(ALL_LIBS))
 .PHONY: FORCE
 FORCE:
 .SECONDARY:
 
-# ---- everyday ------------------------------------------------------------------------------------------------
+# ---- everyday (a line that begins with `##` is shown by `make help`) ------------------------------------------------------------------------------------------------
+.PHONY: help
+help:
+	@sed -n 's/^## /  make /p' $(firstword $(MAKEFILE_LIST))
+
+## build      the program, build/release/postchute (VARIANT=asan|tsan|coverage: build/<variant>/postchute)
+## unit       the unit tests
 .PHONY: unit unit-bins
 unit-bins: $(UNIT_BIN)
 unit: unit-bins
 	@tests/run-unit $(UNIT_BIN)
 
+## asan tsan  the unit tests under the sanitizers, each in a build folder of its own
+.PHONY: asan tsan
+asan tsan:
+	@$(MAKE) VARIANT=$@ unit
+
+# what a fuzz target finds stays in build/fuzz/corpus, the seeds are only read
+## fuzz       every fuzz target for FUZZ_SECONDS=20
+FUZZ_SECONDS ?= 20
+.PHONY: fuzz fuzz-bins fuzz-run
+fuzz:
+	@$(MAKE) VARIANT=fuzz fuzz-run
+fuzz-bins: $(FUZZ_BIN)
+fuzz-run: fuzz-bins
+	@for bin in $(FUZZ_BIN); do \
+	    room=$${bin##*/fuzz_}; found=$(B)/corpus/$$room; seeds=tests/fuzz/corpus/$$room; mkdir -p $$found; \
+	    echo "  FUZZ $$room ($(FUZZ_SECONDS) s)"; \
+	    $$bin -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=0 -verbosity=0 \
+	        -artifact_prefix=$(B)/ $$found $$( [ ! -d $$seeds ] || echo $$seeds ) \
+	        || { echo "fuzz: $$room failed; the input is in $(B)/"; exit 1; }; \
+	done
+
+## clean      removes what was built
 .PHONY: clean
 clean:
-	rm -rf build/release build/asan build/tsan build/fuzz build/coverage
+	rm -rf build
