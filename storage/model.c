@@ -1,0 +1,178 @@
+#include "storage/model.h"
+
+static const char *const recipient_states[] = {
+    [RECIPIENT_SCHEDULED] = "scheduled", [RECIPIENT_QUEUED] = "queued",
+    [RECIPIENT_SENDING] = "sending",     [RECIPIENT_DELIVERED] = "delivered",
+    [RECIPIENT_BOUNCED] = "bounced",     [RECIPIENT_FAILED] = "failed",
+    [RECIPIENT_EXPIRED] = "expired",     [RECIPIENT_SUPPRESSED] = "suppressed",
+    [RECIPIENT_CANCELED] = "canceled",
+};
+_Static_assert(sizeof(recipient_states) / sizeof(recipient_states[0]) == RECIPIENT_STATE_COUNT,
+               "each state of a recipient has a name");
+
+static const char *const event_types[] = {
+    [EVENT_MESSAGE_ACCEPTED] = "message.accepted",
+    [EVENT_MESSAGE_SCHEDULED] = "message.scheduled",
+    [EVENT_MESSAGE_COMPLETED] = "message.completed",
+    [EVENT_RECIPIENT_DEFERRED] = "recipient.deferred",
+    [EVENT_RECIPIENT_DELIVERED] = "recipient.delivered",
+    [EVENT_RECIPIENT_BOUNCED] = "recipient.bounced",
+    [EVENT_RECIPIENT_FAILED] = "recipient.failed",
+    [EVENT_RECIPIENT_EXPIRED] = "recipient.expired",
+    [EVENT_RECIPIENT_SUPPRESSED] = "recipient.suppressed",
+    [EVENT_RECIPIENT_CANCELED] = "recipient.canceled",
+    [EVENT_RECIPIENT_COMPLAINED] = "recipient.complained",
+    [EVENT_RECIPIENT_UNSUBSCRIBED] = "recipient.unsubscribed",
+    [EVENT_WEBHOOK_DISABLED] = "webhook.disabled",
+    [EVENT_WEBHOOK_TEST] = "webhook.test",
+};
+_Static_assert(sizeof(event_types) / sizeof(event_types[0]) == EVENT_TYPE_COUNT,
+               "each type of event has a name");
+
+const char *recipient_state_name(enum recipient_state s) {
+    ASSERT((unsigned)s < RECIPIENT_STATE_COUNT);
+    return recipient_states[s];
+}
+
+enum err recipient_state_parse(struct str s, enum recipient_state *out) {
+    for (unsigned i = 0; i < RECIPIENT_STATE_COUNT; i++) {
+        if (str_equal(s, str_of(recipient_states[i]))) {
+            *out = (enum recipient_state)i;
+            return OK;
+        }
+    }
+    return ERR_INVALID;
+}
+
+bool recipient_state_is_final(enum recipient_state s) {
+    return s != RECIPIENT_SCHEDULED && s != RECIPIENT_QUEUED && s != RECIPIENT_SENDING;
+}
+
+bool recipient_transition_is_legal(enum recipient_state from, enum recipient_state to) {
+    switch (from) {
+    case RECIPIENT_SCHEDULED:
+        return to == RECIPIENT_QUEUED || to == RECIPIENT_EXPIRED || to == RECIPIENT_CANCELED;
+    case RECIPIENT_QUEUED:
+        return to == RECIPIENT_SENDING || to == RECIPIENT_EXPIRED || to == RECIPIENT_CANCELED;
+    case RECIPIENT_SENDING:
+        return to == RECIPIENT_QUEUED || to == RECIPIENT_DELIVERED || to == RECIPIENT_BOUNCED ||
+               to == RECIPIENT_FAILED;
+    case RECIPIENT_DELIVERED: /* the report of a later hop */
+        return to == RECIPIENT_BOUNCED;
+    case RECIPIENT_BOUNCED:
+    case RECIPIENT_FAILED:
+    case RECIPIENT_EXPIRED:
+    case RECIPIENT_SUPPRESSED:
+    case RECIPIENT_CANCELED:
+    case RECIPIENT_STATE_COUNT:
+        break;
+    }
+    return false;
+}
+
+const char *recipient_shown_state(const struct recipient_row *r) {
+    return r->state == RECIPIENT_QUEUED && r->attempts > 0 ? "deferred"
+                                                           : recipient_state_name(r->state);
+}
+
+/* What the first state in this order that any recipient has says about the whole, while something
+ * is open. */
+static const char *open_state(const struct recipient_row *r, size_t count) {
+    bool scheduled = false, fresh = false, deferred = false;
+    for (size_t i = 0; i < count; i++) {
+        if (r[i].state == RECIPIENT_SENDING)
+            return "sending";
+        scheduled |= r[i].state == RECIPIENT_SCHEDULED;
+        fresh |= r[i].state == RECIPIENT_QUEUED && r[i].attempts == 0;
+        deferred |= r[i].state == RECIPIENT_QUEUED && r[i].attempts > 0;
+    }
+    return fresh ? "queued" : deferred ? "deferred" : scheduled ? "scheduled" : NULL;
+}
+
+const char *message_state_name(const struct recipient_row *r, size_t count) {
+    ASSERT(count > 0);
+    const char *open = open_state(r, count);
+    if (open != NULL)
+        return open;
+    for (size_t i = 1; i < count; i++)
+        if (r[i].state != r[0].state)
+            return "partial";
+    return recipient_state_name(r[0].state);
+}
+
+const char *event_type_name(enum event_type t) {
+    ASSERT((unsigned)t < EVENT_TYPE_COUNT);
+    return event_types[t];
+}
+
+enum err event_type_parse(struct str s, enum event_type *out) {
+    for (unsigned i = 0; i < EVENT_TYPE_COUNT; i++) {
+        if (str_equal(s, str_of(event_types[i]))) {
+            *out = (enum event_type)i;
+            return OK;
+        }
+    }
+    return ERR_INVALID;
+}
+
+bool event_type_is_final(enum event_type t) {
+    switch (t) {
+    case EVENT_MESSAGE_COMPLETED:
+    case EVENT_RECIPIENT_DELIVERED:
+    case EVENT_RECIPIENT_BOUNCED:
+    case EVENT_RECIPIENT_FAILED:
+    case EVENT_RECIPIENT_EXPIRED:
+    case EVENT_RECIPIENT_SUPPRESSED:
+    case EVENT_RECIPIENT_CANCELED:
+        return true;
+    case EVENT_MESSAGE_ACCEPTED:
+    case EVENT_MESSAGE_SCHEDULED:
+    case EVENT_RECIPIENT_DEFERRED:
+    case EVENT_RECIPIENT_COMPLAINED:
+    case EVENT_RECIPIENT_UNSUBSCRIBED:
+    case EVENT_WEBHOOK_DISABLED:
+    case EVENT_WEBHOOK_TEST:
+    case EVENT_TYPE_COUNT:
+        break;
+    }
+    return false;
+}
+
+bool event_type_is_undelivered(enum event_type t) {
+    return t == EVENT_RECIPIENT_BOUNCED || t == EVENT_RECIPIENT_FAILED ||
+           t == EVENT_RECIPIENT_EXPIRED || t == EVENT_RECIPIENT_SUPPRESSED;
+}
+
+const char *webhook_state_name(enum webhook_state s) {
+    static const char *const names[] = {
+        [WEBHOOK_ENABLED] = "enabled",
+        [WEBHOOK_FAILING] = "failing",
+        [WEBHOOK_DISABLED] = "disabled",
+    };
+    ASSERT((unsigned)s < sizeof(names) / sizeof(names[0]));
+    return names[s];
+}
+
+bool webhook_wants(const struct webhook_row *w, enum event_type t) {
+    if (w->event_count == 0)
+        return true;
+    for (size_t i = 0; i < w->event_count; i++) {
+        struct str e = w->events[i];
+        if (str_equal(e, STR("*")) || str_equal(e, str_of(event_type_name(t))) ||
+            (str_equal(e, STR("final")) && event_type_is_final(t)) ||
+            (str_equal(e, STR("undelivered")) && event_type_is_undelivered(t)))
+            return true;
+    }
+    return false;
+}
+
+const char *notification_state_name(enum notification_state s) {
+    static const char *const names[] = {
+        [NOTIFICATION_PENDING] = "pending",
+        [NOTIFICATION_SENDING] = "sending",
+        [NOTIFICATION_DELIVERED] = "delivered",
+        [NOTIFICATION_FAILED] = "failed",
+    };
+    ASSERT((unsigned)s < sizeof(names) / sizeof(names[0]));
+    return names[s];
+}
