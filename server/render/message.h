@@ -14,7 +14,8 @@
 json_t *render_accepted(const struct message_row *m);
 /* The message as it is now, with every recipient and what was last heard about it. */
 json_t *render_message(const struct message_row *m);
-/* One line of a listing: as render_message() when recipients were read. */
+/* One line of a listing: the same without what was heard from each recipient; recipients may be
+ * NULL. */
 json_t *render_message_summary(const struct message_row *m);
 
 json_t *render_recipient(const struct recipient_row *r);
@@ -23,4 +24,5 @@ json_t *render_smtp(const struct last_result *l);
 /* {class, hard, scope, code, enhanced, text, mx}; NULL when nothing was heard yet. */
 json_t *render_refusal(const struct last_result *l);
 
-json_t *render_attempt(const struct attempt_row *a);
+/* `m` gives recipients their addresses; NULL: only their index. */
+json_t *render_attempt(const struct attempt_row *a, const struct message_row *m);
