@@ -53,6 +53,11 @@ static void below_is_below_and_reaches_everything(void **state) {
         assert_true(seen[i] < 1300);
     }
     assert_true(random_below(1) == 0);
+    /* Of three quarters of the range, a plain remainder draws the first third every other time. */
+    unsigned first_third = 0;
+    for (int i = 0; i < 10000; i++)
+        first_third += random_below(UINT64_C(3) << 62) < UINT64_C(1) << 62;
+    assert_in_range(first_third, 2900, 3800);
     for (int i = 0; i < 100; i++)
         assert_true(random_below((UINT64_MAX >> 1) + 2) <= (UINT64_MAX >> 1) + 1);
 }
