@@ -1,0 +1,224 @@
+#include "server/inbound/sandbox.h"
+
+#include <sys/queue.h>
+#include <unistd.h>
+
+#include "server/base/clock.h"
+#include "server/base/limits.h"
+#include "server/base/log.h"
+#include "server/net/listener.h"
+#include "server/render/capture.h"
+
+enum { META_MAX = 1024 * 1024, CONNECTIONS_MAX = 256 };
+
+struct connection {
+    LIST_ENTRY(connection) link;
+    struct sandbox *sandbox;
+    struct receive *receive;
+    struct capture_note *storing; /* under way; it forgets us when the connection ends first */
+};
+
+struct sandbox {
+    struct loop *loop;
+    struct listener *listener;
+    struct store *store;
+    struct tls_server_ctx *tls;
+    size_t message_bytes_max;
+    uint16_t port;
+    size_t count;   /* connections */
+    size_t storing; /* captures on their way to the store */
+    LIST_HEAD(, connection) connections;
+    /* stopping: set on the loop; main waits until both counts are 0 */
+    struct mailbox *stop_box; /* main's, handed over with the note */
+    struct mailbox *stopper;  /* the same, once the loop knows */
+    struct note stop, stopped;
+};
+
+/* A capture on its way to the store: keeps its text. */
+struct capture_note {
+    struct store_capture_put put;
+    struct sandbox *sandbox;
+    struct connection *connection; /* NULL: gone */
+    struct buf meta;
+    char *content;
+};
+
+static void finish_stop(struct sandbox *s) {
+    if (s->stopper && s->count == 0 && s->storing == 0)
+        mailbox_send(s->stopper, &s->stopped);
+}
+
+static struct receive_answer answer_for(struct str address, bool at_end) {
+    static const struct {
+        const char *local;
+        bool at_end;
+        struct receive_answer answer;
+    } rows[] = {
+        {"bounce", false, {550, "5.1.1", "no such user here (the sandbox refuses bounce@)"}},
+        {"defer", false, {451, "4.7.1", "try again later (the sandbox defers defer@)"}},
+        {"full", false, {452, "4.2.2", "mailbox full (the sandbox defers full@)"}},
+        {"spam", true, {554, "5.7.1", "message looks like spam (the sandbox refuses spam@)"}},
+    };
+    ptrdiff_t at = str_find_char(address, '@');
+    struct str local = at < 0 ? address : str_slice(address, 0, (size_t)at);
+    struct str bare = str_split(&local, '+');
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (rows[i].at_end == at_end && str_equal_nocase(bare, str_of(rows[i].local)))
+            return rows[i].answer;
+    return (struct receive_answer){250, at_end ? "2.0.0" : "2.1.5", "ok"};
+}
+
+static struct receive_answer on_rcpt(void *ctx, struct str to) {
+    (void)ctx;
+    return answer_for(to, false);
+}
+
+static void on_stored(struct store_call *call) {
+    struct store_capture_put *put = CONTAINER_OF(call, struct store_capture_put, call);
+    struct capture_note *n = CONTAINER_OF(put, struct capture_note, put);
+    struct sandbox *s = n->sandbox;
+    if (call->err != OK)
+        log_warn("sandbox", "message not captured", LOG_STRZ("why", call->info.text));
+    if (n->connection) {
+        n->connection->storing = NULL;
+        receive_answer_data(n->connection->receive,
+                            call->err == OK
+                                ? (struct receive_answer){250, "2.0.0", "captured"}
+                                : (struct receive_answer){451, "4.3.0", "not stored, try again"});
+    }
+    store_call_release(call);
+    buf_release(&n->meta);
+    free(n->content);
+    free(n);
+    s->storing--;
+    finish_stop(s);
+}
+
+static void on_message(void *ctx, struct receive *r, const struct received *m) {
+    struct connection *c = ctx;
+    struct sandbox *s = c->sandbox;
+    for (size_t i = 0; i < m->rcpt_count; i++) {
+        struct receive_answer a = answer_for(m->rcpt[i], true);
+        if (a.code >= 400) {
+            receive_answer_data(r, a);
+            return;
+        }
+    }
+    struct capture_note *n = mem_zalloc(sizeof *n);
+    int64_t now = clock_wall_ms();
+    n->sandbox = s;
+    n->connection = c;
+    c->storing = n;
+    buf_init(&n->meta, META_MAX);
+    render_capture_message(m, &n->meta);
+    n->content = mem_dup(m->data.p, m->data.n);
+    n->put.call = (struct store_call){
+        .verb = STORE_CAPTURE_PUT, .reply_to = loop_mailbox(s->loop), .done = on_stored};
+    n->put.capture = (struct capture_row){.id = id_new(now),
+                                          .kind = CAPTURE_MESSAGE,
+                                          .wall_ms = now,
+                                          .meta_json = buf_str(&n->meta),
+                                          .content = str_make(n->content, m->data.n)};
+    s->storing++;
+    store_post(s->store, &n->put.call);
+}
+
+static void end_connection(struct connection *c, bool shutting_down) {
+    struct sandbox *s = c->sandbox;
+    if (c->storing)
+        c->storing->connection = NULL;
+    receive_close(&c->receive, shutting_down);
+    LIST_REMOVE(c, link);
+    free(c);
+    s->count--;
+    finish_stop(s);
+}
+
+static void on_end(void *ctx, struct receive *r) {
+    (void)r;
+    end_connection(ctx, false);
+}
+
+static const struct receive_policy policy = {
+    .on_rcpt = on_rcpt, .on_message = on_message, .on_end = on_end};
+
+static void on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
+    struct sandbox *s = ctx;
+    (void)peer;
+    if (s->count >= CONNECTIONS_MAX || s->stopper) {
+        close(fd);
+        return;
+    }
+    struct connection *c = mem_zalloc(sizeof *c);
+    struct receive_options o = {.host_name = "sandbox.postchute.invalid",
+                                .tls = s->tls,
+                                .message_bytes_max = s->message_bytes_max};
+    c->sandbox = s;
+    LIST_INSERT_HEAD(&s->connections, c, link);
+    s->count++;
+    c->receive = receive_new(s->loop, fd, &o, &policy, c);
+}
+
+enum err sandbox_start(const struct sandbox_options *o, struct sandbox **out,
+                       struct errinfo *info) {
+    struct sandbox *s = mem_zalloc(sizeof *s);
+    struct sockaddr_any at;
+    LIST_INIT(&s->connections);
+    s->store = o->store;
+    s->message_bytes_max = o->message_bytes_max;
+    s->loop = loop_start("sandbox");
+    enum err e = sockaddr_parse(str_of(o->address), o->port, &at);
+    if (e == OK)
+        e = tls_server_ctx_new_selfsigned("sandbox.postchute.invalid", &s->tls, info);
+    if (e == OK)
+        e = listener_open(s->loop, &at, on_accept, s, &s->listener, info);
+    if (e != OK) {
+        loop_stop(&s->loop);
+        tls_server_ctx_unref(&s->tls);
+        free(s);
+        return e;
+    }
+    struct sockaddr_any bound = listener_address(s->listener);
+    s->port = sockaddr_port(&bound);
+    *out = s;
+    return OK;
+}
+
+uint16_t sandbox_port(const struct sandbox *s) {
+    return s->port;
+}
+
+static void stop_on_loop(struct note *n) {
+    struct sandbox *s = CONTAINER_OF(n, struct sandbox, stop);
+    struct connection *c, *next;
+    listener_close(&s->listener);
+    s->stopper = s->stop_box;
+    s->count++; /* keeps finish_stop() quiet until the end of this function */
+    for (c = LIST_FIRST(&s->connections); c; c = next) {
+        next = LIST_NEXT(c, link);
+        end_connection(c, true);
+    }
+    s->count--;
+    finish_stop(s);
+}
+
+static void nothing(struct note *n) {
+    (void)n;
+}
+
+void sandbox_stop(struct sandbox **sp) {
+    struct sandbox *s = *sp;
+    *sp = NULL;
+    if (!s)
+        return;
+    s->stop_box = mailbox_new();
+    s->stop.run = stop_on_loop;
+    s->stopped.run = nothing;
+    mailbox_send(loop_mailbox(s->loop), &s->stop);
+    while (mailbox_wait(s->stop_box, -1) == 0)
+        ;
+    loop_stop(&s->loop);
+    mailbox_free(&s->stop_box);
+    tls_server_ctx_unref(&s->tls);
+    free(s);
+}
