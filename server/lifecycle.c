@@ -1,0 +1,367 @@
+#include "server/lifecycle.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "api/api.h"
+#include "server/base/clock.h"
+#include "server/base/limits.h"
+#include "server/base/log.h"
+#include "server/base/thread.h"
+#include "server/delivery/delivery.h"
+#include "server/delivery/housekeeping.h"
+#include "server/events/webhook.h"
+#include "server/inbound/sandbox.h"
+#include "server/lifecycle_options.h"
+#include "server/provision.h"
+
+struct server {
+    struct config *config;
+    char *const *env;
+    struct store *store;
+    struct dns *dns;
+    struct tls_client_ctx *tls;
+    struct guard *guard;
+    struct sandbox *sandbox;
+    struct delivery *delivery;
+    struct webhooks *webhooks;
+    struct housekeeping *housekeeping;
+    struct api *api;
+    struct buf dev_key;
+    atomic_bool is_stopping;
+};
+
+static bool is_development(const struct server *s) {
+    return s->config->profile == PROFILE_DEVELOPMENT;
+}
+
+/* ---- readiness and the supervisor
+ * ------------------------------------------------------------------------------------ */
+
+static bool is_ready(void *ctx, char why[160]) {
+    struct server *s = ctx;
+    if (atomic_load(&s->is_stopping)) {
+        snprintf(why, 160, "shutting down");
+        return false;
+    }
+    struct store_health h = store_health(s->store);
+    if (!h.is_writable) {
+        snprintf(why, 160, "the outbox cannot be written: %.100s", h.text);
+        return false;
+    }
+    if (h.disk_free_bytes >= 0 && h.disk_free_bytes < s->config->disk_floor_bytes) {
+        snprintf(why, 160, "%lld MiB of disk are free, fewer than disk_floor",
+                 (long long)(h.disk_free_bytes >> 20));
+        return false;
+    }
+    return true;
+}
+
+/* systemd's readiness protocol (sd_notify(3)): one datagram. */
+static void notify_supervisor(const char *state) {
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    if (!path || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof to.sun_path)
+        return;
+    memcpy(to.sun_path, path, strlen(path));
+    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+    if (path[0] == '@')
+        to.sun_path[0] = '\0';
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0) {
+        (void)sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&to, len);
+        close(fd);
+    }
+}
+
+/* ---- start
+ * --------------------------------------------------------------------------------------------------------------
+ */
+
+static enum err start_store(struct server *s, struct errinfo *info) {
+    char *folder = str_dupz(s->config->data);
+    struct store_options o = {.backend = STORE_SQLITE, .folder = folder};
+    enum err e = store_open(&o, &s->store, info);
+    free(folder);
+    return e;
+}
+
+static enum err start_net(struct server *s, struct errinfo *info) {
+    struct lifecycle_net o;
+    lifecycle_net_options(s->config, &o);
+    enum err e = dns_start(&o.dns, &s->dns, info);
+    if (e == OK)
+        e = tls_client_ctx_new(&o.tls, &s->tls, info);
+    if (e == OK)
+        e = guard_new(&o.guard, &s->guard, info);
+    lifecycle_net_release(&o);
+    return e;
+}
+
+static enum err start_sandbox(struct server *s, struct errinfo *info) {
+    if (!lifecycle_wants_sandbox(s->config))
+        return OK;
+    struct sandbox_options o = {.store = s->store,
+                                .address = "127.0.0.1",
+                                .message_bytes_max = (size_t)s->config->max_message_bytes + 65536};
+    return sandbox_start(&o, &s->sandbox, info);
+}
+
+static enum err start_delivery(struct server *s, struct errinfo *info) {
+    struct lifecycle_delivery o;
+    enum err e =
+        lifecycle_delivery_options(s->config, s->sandbox ? sandbox_port(s->sandbox) : 0, &o, info);
+    o.options.store = s->store;
+    o.options.dns = s->dns;
+    o.options.tls_ctx = s->tls;
+    if (e == OK)
+        e = delivery_start(&o.options, &s->delivery, info);
+    lifecycle_delivery_release(&o);
+    return e;
+}
+
+static enum err start_webhooks(struct server *s, struct errinfo *info) {
+    char *ca = s->config->ca_file.n ? str_dupz(s->config->ca_file) : NULL;
+    struct webhooks_options o = {.store = s->store,
+                                 .dns = s->dns,
+                                 .guard = s->guard,
+                                 .ca_file = ca,
+                                 .timeout_ms = s->config->webhook_timeout_ms,
+                                 .user_agent = "postchute/" POSTCHUTE_VERSION};
+    enum err e = webhooks_start(&o, &s->webhooks, info);
+    free(ca);
+    return e;
+}
+
+static void set_housekeeping(struct server *s) {
+    struct housekeeping_options o = {.store = s->store,
+                                     .content_keep_ms = s->config->content_keep_ms,
+                                     .events_keep_ms = s->config->events_keep_ms};
+    if (s->housekeeping)
+        housekeeping_set(s->housekeeping, &o);
+    else
+        s->housekeeping = housekeeping_start(&o);
+}
+
+static enum err start_api(struct server *s, bool is_reload, struct errinfo *info) {
+    struct lifecycle_api o;
+    enum err e = lifecycle_api_options(s->config, &o, info);
+    o.options.store = s->store;
+    o.options.sandbox = s->sandbox != NULL;
+    o.options.is_ready = is_ready;
+    o.options.is_ready_ctx = s;
+    if (e == OK)
+        e = is_reload ? api_reload(s->api, &o.options, info) : api_start(&o.options, &s->api, info);
+    lifecycle_api_release(&o);
+    return e;
+}
+
+static enum err start_provision(struct server *s, struct errinfo *info) {
+    enum err e = provision_apply(s->store, s->config, info);
+    if (e == OK && is_development(s)) {
+        char url[128];
+        char *folder = str_dupz(s->config->data);
+        lifecycle_local_url(s->config, "/v1/sandbox/webhook-receiver", url, sizeof url);
+        e = provision_development(s->store, folder, url, &s->dev_key, info);
+        free(folder);
+    }
+    return e;
+}
+
+static enum err start(struct server *s, struct errinfo *info) {
+    enum err e = start_store(s, info);
+    if (e == OK)
+        e = start_net(s, info);
+    if (e == OK)
+        e = start_provision(s, info);
+    if (e == OK)
+        e = start_sandbox(s, info);
+    if (e == OK)
+        e = start_delivery(s, info);
+    if (e == OK)
+        e = start_webhooks(s, info);
+    if (e == OK)
+        set_housekeeping(s);
+    if (e == OK)
+        e = start_api(s, false, info);
+    return e;
+}
+
+/* ---- stop
+ * ------------------------------------------------------------------------------------------------------------------
+ */
+
+static void stop(struct server *s) {
+    int64_t deadline = clock_mono_ms() + s->config->shutdown_ms;
+    atomic_store(&s->is_stopping, true);
+    notify_supervisor("STOPPING=1");
+    if (s->api)
+        api_drain(s->api);
+    if (s->delivery)
+        delivery_drain(s->delivery, deadline);
+    int64_t left = deadline - clock_mono_ms();
+    webhooks_stop(&s->webhooks, left > 500 ? left : 500);
+    housekeeping_stop(&s->housekeeping);
+    api_stop(&s->api);
+    delivery_stop(&s->delivery);
+    sandbox_stop(&s->sandbox);
+    dns_stop(&s->dns);
+    store_close(&s->store);
+    guard_free(&s->guard);
+    tls_client_ctx_unref(&s->tls);
+    buf_release_secret(&s->dev_key);
+}
+
+/* ---- reload
+ * ----------------------------------------------------------------------------------------------------------------
+ */
+
+static enum err reload_with(struct server *s, struct config *next, struct errinfo *info) {
+    struct config *old = s->config;
+    struct lifecycle_delivery d;
+    struct lifecycle_net n;
+    struct guard *guard = NULL;
+    enum err e =
+        lifecycle_delivery_options(next, s->sandbox ? sandbox_port(s->sandbox) : 0, &d, info);
+    d.options.store = s->store;
+    d.options.dns = s->dns;
+    d.options.tls_ctx = s->tls;
+    lifecycle_net_options(next, &n);
+    if (e == OK)
+        e = guard_new(&n.guard, &guard, info);
+    s->config = next; /* start_api reads it; put back below when that fails */
+    if (e == OK)
+        e = start_api(s, true, info);
+    if (e == OK)
+        e = delivery_reload(s->delivery, &d.options, info);
+    if (e == OK)
+        e = provision_apply(s->store, next, info);
+    if (e == OK) {
+        struct guard *before = s->guard;
+        webhooks_set_guard(s->webhooks, guard);
+        s->guard = guard;
+        guard = before;
+        set_housekeeping(s);
+        log_setup((enum log_level)next->log_level, lifecycle_log_format(next));
+        config_unref(&old);
+    } else {
+        s->config = old;
+    }
+    guard_free(&guard);
+    lifecycle_net_release(&n);
+    lifecycle_delivery_release(&d);
+    return e;
+}
+
+static void reload(struct server *s) {
+    struct errinfo info = {0};
+    struct config *next = NULL;
+    notify_supervisor("RELOADING=1");
+    enum err e = config_load(s->env, &next, &info);
+    if (e == OK)
+        e = reload_with(s, next, &info);
+    if (e == OK) {
+        log_info("server", "settings read again");
+    } else {
+        log_error("server", "settings not taken over, the old ones stay",
+                  LOG_STRZ("setting", info.field), LOG_STRZ("why", info.text));
+        config_unref(&next);
+    }
+    notify_supervisor("READY=1");
+}
+
+/* ---- run
+ * --------------------------------------------------------------------------------------------------------------------
+ */
+
+static void print_development(const struct server *s) {
+    char url[128];
+    lifecycle_local_url(s->config, "", url, sizeof url);
+    printf("postchute " POSTCHUTE_VERSION ", development profile: %s\n"
+           "mail goes to: %.*s\n\n"
+           "Send a message:\n\n"
+           "  curl -X POST %s/send \\\n"
+           "    -H 'Authorization: Bearer %.*s' \\\n"
+           "    -H 'Content-Type: application/json' \\\n"
+           "    -d '{\"from\": \"Acme <no-reply@acme.test>\", \"to\": \"ann@example.net\","
+           " \"subject\": \"Your code\", \"text\": \"123456\"}'\n\n",
+           url, STR_ARG(lifecycle_shown_route(s->config)), url, STR_ARG(buf_str(&s->dev_key)));
+    printf("See what happened:\n\n"
+           "  curl -H 'Authorization: Bearer %.*s' %s/v1/messages\n",
+           STR_ARG(buf_str(&s->dev_key)), url);
+    if (s->sandbox)
+        printf("  curl -H 'Authorization: Bearer %.*s' %s/v1/sandbox/messages\n"
+               "  curl -H 'Authorization: Bearer %.*s' %s/v1/sandbox/webhooks\n",
+               STR_ARG(buf_str(&s->dev_key)), url, STR_ARG(buf_str(&s->dev_key)), url);
+    printf("\nCtrl-C ends it.\n\n");
+    fflush(stdout);
+}
+
+static int open_signals(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC);
+    ASSERT(fd >= 0);
+    return fd;
+}
+
+static void wait_for_end(struct server *s, int signals) {
+    struct signalfd_siginfo got;
+    for (;;) {
+        ssize_t n = read(signals, &got, sizeof got);
+        if (n != (ssize_t)sizeof got) {
+            ASSERT(n < 0 && errno == EINTR);
+            continue;
+        }
+        if (got.ssi_signo != SIGHUP)
+            break;
+        reload(s);
+    }
+    log_info("server", "stopping",
+             LOG_STRZ("signal", got.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM"));
+}
+
+int lifecycle_run(struct config *config, char *const *env) {
+    struct server s = {.config = config_ref(config), .env = env, .dev_key = BUF_INIT(256)};
+    struct errinfo info = {0};
+    int code = 0;
+    thread_block_signals();
+    int signals = open_signals();
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_DUMPABLE, 0); /* keys are in memory: no core, no ptrace by equals (T23) */
+    umask(077);
+    log_setup((enum log_level)config->log_level, lifecycle_log_format(config));
+    enum err e = start(&s, &info);
+    if (e == OK) {
+        if (is_development(&s))
+            print_development(&s);
+        log_info("server", "ready", LOG_STRZ("version", POSTCHUTE_VERSION),
+                 LOG_STR("listen", s.config->listen.list[0]),
+                 LOG_STR("route", lifecycle_shown_route(s.config)),
+                 LOG_STR("data", s.config->data));
+        notify_supervisor("READY=1");
+        wait_for_end(&s, signals);
+    } else {
+        fprintf(stderr, "postchute: cannot start: %s%s%s\n", info.field, info.field[0] ? ": " : "",
+                info.text);
+        code = 1;
+    }
+    stop(&s);
+    if (code == 0)
+        log_info("server", "stopped");
+    close(signals);
+    config_unref(&s.config);
+    return code;
+}

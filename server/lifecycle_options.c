@@ -1,0 +1,292 @@
+#include "server/lifecycle_options.h"
+
+#include <unistd.h>
+
+#include "server/base/limits.h"
+#include "server/config_declare.h"
+
+enum { PEM_FILE_MAX = 1024 * 1024, DEFAULT_ROUTE_COUNT = 1 };
+
+static const char DEFAULT_ROUTE[] = "default";
+
+static const char *text_or_null(struct arena *a, struct str s) {
+    return s.n ? arena_dupz(a, s) : NULL;
+}
+
+/* ---- net
+ * --------------------------------------------------------------------------------------------------------------
+ */
+
+void lifecycle_net_options(const struct config *c, struct lifecycle_net *o) {
+    static const struct str loopback[] = {{"127.0.0.0/8", 11}, {"::1/128", 7}};
+    static const struct str local_hosts[] = {{"127.0.0.1", 9}, {"::1", 3}, {"localhost", 9}};
+    bool dev = c->profile == PROFILE_DEVELOPMENT;
+    *o = (struct lifecycle_net){.arena = arena_new()};
+    struct arena *a = o->arena;
+    o->dns = (struct dns_options){.mode = arena_dupz(a, c->dns),
+                                  .trust_anchor_file = text_or_null(a, c->dns_trust_anchor)};
+    o->tls.ca_file = text_or_null(a, c->ca_file);
+    struct str *networks = ARENA_ARRAY(a, struct str, c->webhook_networks.count + 2);
+    struct str *hosts = ARENA_ARRAY(a, struct str, c->webhook_http_hosts.count + 3);
+    size_t n = 0, h = 0;
+    for (size_t i = 0; i < c->webhook_networks.count; i++)
+        networks[n++] = c->webhook_networks.list[i];
+    for (size_t i = 0; i < c->webhook_http_hosts.count; i++)
+        hosts[h++] = c->webhook_http_hosts.list[i];
+    for (size_t i = 0; dev && i < 2; i++)
+        networks[n++] = loopback[i];
+    for (size_t i = 0; dev && i < 3; i++)
+        hosts[h++] = local_hosts[i];
+    o->guard = (struct guard_options){.allow_networks = networks,
+                                      .allow_network_count = n,
+                                      .allow_http_hosts = hosts,
+                                      .allow_http_host_count = h};
+}
+
+void lifecycle_net_release(struct lifecycle_net *o) {
+    arena_free(&o->arena);
+}
+
+/* ---- routes
+ * -------------------------------------------------------------------------------------------------------------
+ */
+
+bool lifecycle_wants_sandbox(const struct config *c) {
+    if (str_equal(c->route, STR("sandbox")))
+        return true;
+    for (size_t i = 0; i < c->route_count; i++)
+        if (str_equal(c->routes[i].kind, STR("sandbox")))
+            return true;
+    return false;
+}
+
+static enum err add_hosts(struct lifecycle_delivery *o, struct route *r, const struct str *urls,
+                          size_t count, const char *setting, struct errinfo *info) {
+    r->smarthost = o->hosts + o->host_count;
+    for (size_t i = 0; i < count; i++) {
+        struct errinfo why = {0};
+        if (smarthost_parse(urls[i], &o->hosts[o->host_count], &why) != OK)
+            return err_set(info, ERR_INVALID, setting, "%s", why.text);
+        o->host_count++;
+        r->smarthost_count++;
+    }
+    return OK;
+}
+
+static enum err add_sandbox(struct lifecycle_delivery *o, struct route *r, uint16_t port,
+                            const char *setting, struct errinfo *info) {
+    struct str url = arena_printf(o->arena, "smtp://127.0.0.1:%u?tls=encrypt", (unsigned)port);
+    r->kind = ROUTE_SANDBOX;
+    return add_hosts(o, r, &url, 1, setting, info);
+}
+
+static enum err fill_route(struct lifecycle_delivery *o, struct route *r, struct str kind,
+                           const struct str *urls, size_t count, uint16_t sandbox_port,
+                           const char *setting, struct errinfo *info) {
+    if (str_equal(kind, STR("mx"))) {
+        r->kind = ROUTE_MX;
+        return OK;
+    }
+    if (str_equal(kind, STR("sandbox"))) {
+        if (sandbox_port == 0)
+            return err_set(info, ERR_INVALID, setting,
+                           "the sandbox was not on at the start: restart to use it");
+        return add_sandbox(o, r, sandbox_port, setting, info);
+    }
+    r->kind = ROUTE_SMARTHOST;
+    return add_hosts(o, r, urls, count, setting, info);
+}
+
+static void fill_timeouts(const struct config *c, struct session_timeouts *t) {
+    t->connect = c->smtp_connect_ms;
+    t->greeting = c->smtp_greeting_ms;
+    t->ehlo = c->smtp_ehlo_ms;
+    t->starttls = c->smtp_starttls_ms;
+    t->mail = c->smtp_mail_ms;
+    t->rcpt = c->smtp_rcpt_ms;
+    t->data = c->smtp_data_ms;
+    t->block = c->smtp_block_ms;
+    t->end = c->smtp_end_ms;
+    t->rset = c->smtp_rset_ms;
+    t->min_rate_bytes_s = c->smtp_min_rate;
+}
+
+static void fill_retries(const struct config *c, struct delivery_options *d) {
+    d->retry_count = 0;
+    for (size_t i = 0; i < c->retry_after.count && i < DELIVERY_RETRY_STEPS_MAX; i++)
+        if (config_parse_duration(c->retry_after.list[i], &d->retry_ms[d->retry_count]) == OK)
+            d->retry_count++;
+    if (d->retry_count)
+        d->retry_then_ms = d->retry_ms[d->retry_count - 1];
+}
+
+static enum err fill_source(const struct config *c, struct delivery_options *d,
+                            struct errinfo *info) {
+    struct sockaddr_any source;
+    if (str_is_absent(c->source_address))
+        return OK;
+    if (sockaddr_parse(c->source_address, 0, &source) != OK)
+        return err_set(info, ERR_INVALID, "POSTCHUTE_SOURCE_ADDRESS", "is not an IP address");
+    if (sockaddr_is_ipv6(&source))
+        d->source_ipv6 = source;
+    else
+        d->source_ipv4 = source;
+    return OK;
+}
+
+enum err lifecycle_delivery_options(const struct config *c, uint16_t sandbox_port,
+                                    struct lifecycle_delivery *o, struct errinfo *info) {
+    *o = (struct lifecycle_delivery){.arena = arena_new()};
+    struct arena *a = o->arena;
+    struct delivery_options *d = &o->options;
+    size_t hosts = 1 + DEFAULT_ROUTE_COUNT;
+    for (size_t i = 0; i < c->route_count; i++)
+        hosts += c->routes[i].smarthosts.count + 1;
+    o->hosts = ARENA_ARRAY(a, struct smarthost, hosts);
+    struct route *routes = ARENA_ARRAY(a, struct route, c->route_count + DEFAULT_ROUTE_COUNT);
+    delivery_options_default(d);
+    fill_timeouts(c, &d->timeouts);
+    fill_retries(c, d);
+    d->loops = (size_t)c->delivery_threads;
+    d->hostname = c->hostname.n ? arena_dupz(a, c->hostname) : "[127.0.0.1]";
+    d->want_ipv6 = c->ipv6 == IPV6_ON;
+    d->keep_transcripts = true;
+    d->routes = routes;
+    d->default_route = DEFAULT_ROUTE;
+    enum err e = fill_source(c, d, info);
+    for (size_t i = 0; i < c->route_count + DEFAULT_ROUTE_COUNT && e == OK; i++) {
+        bool is_default = i == c->route_count;
+        const struct config_route *from = is_default ? NULL : &c->routes[i];
+        struct route *r = &routes[i];
+        *r = (struct route){.name = is_default ? DEFAULT_ROUTE : arena_dupz(a, from->name),
+                            .mx_port = (uint16_t)c->smtp_port,
+                            .require_verified_domain = is_default ? c->require_verified_domain
+                                                                  : from->require_verified_domain,
+                            .signing =
+                                is_default || from->sign ? ROUTE_SIGNING_FULL : ROUTE_SIGNING_OFF,
+                            .concurrency = (unsigned)c->site_connections,
+                            .mx_tls = SESSION_TLS_OPPORTUNISTIC};
+        struct str kind = is_default ? c->route : from->kind;
+        e = fill_route(o, r, kind, is_default ? &c->route : from->smarthosts.list,
+                       is_default ? 1 : from->smarthosts.count, sandbox_port,
+                       is_default ? "POSTCHUTE_ROUTE" : "routes.smarthosts", info);
+        d->route_count = i + 1;
+    }
+    return e;
+}
+
+void lifecycle_delivery_release(struct lifecycle_delivery *o) {
+    for (size_t i = 0; i < o->host_count; i++)
+        smarthost_wipe(&o->hosts[i]);
+    arena_free(&o->arena);
+}
+
+/* ---- api
+ * ------------------------------------------------------------------------------------------------------------------
+ */
+
+static enum intake_route_kind intake_kind(struct str kind) {
+    if (str_equal(kind, STR("mx")))
+        return INTAKE_ROUTE_MX;
+    return str_equal(kind, STR("sandbox")) ? INTAKE_ROUTE_SANDBOX : INTAKE_ROUTE_SMARTHOST;
+}
+
+static void fill_intake(const struct config *c, struct arena *a, struct intake_settings *s) {
+    *s = (struct intake_settings){
+        .limits = {.recipients_max = (size_t)c->max_recipients,
+                   .message_bytes_max = (size_t)c->max_message_bytes},
+        .expires_default_ms = c->give_up_ms,
+        .expires_max_ms = c->give_up_ms > 5 * 86400000LL ? c->give_up_ms : 5 * 86400000LL,
+        .idempotency_keep_ms = c->idempotency_keep_ms,
+        .default_route = STR("default"),
+        .only_to = {c->only_to.list, c->only_to.count},
+        .redirect_to = c->redirect_to,
+    };
+    s->routes = ARENA_ARRAY(a, struct intake_route, c->route_count + DEFAULT_ROUTE_COUNT);
+    for (size_t i = 0; i < c->route_count; i++) {
+        const struct config_route *r = &c->routes[i];
+        enum intake_route_kind kind = intake_kind(r->kind);
+        s->routes[s->route_count++] = (struct intake_route){
+            .name = r->name,
+            .kind = kind,
+            .requires_verified_domain = kind == INTAKE_ROUTE_MX || r->require_verified_domain,
+            .sender_domains = {r->sender_domains.list, r->sender_domains.count},
+            .recipient_domains = {r->recipient_domains.list, r->recipient_domains.count}};
+    }
+    enum intake_route_kind kind = intake_kind(c->route);
+    s->routes[s->route_count++] = (struct intake_route){
+        .name = STR("default"),
+        .kind = kind,
+        .requires_verified_domain = kind == INTAKE_ROUTE_MX ||
+                                    (kind == INTAKE_ROUTE_SMARTHOST && c->require_verified_domain)};
+}
+
+enum err lifecycle_api_options(const struct config *c, struct lifecycle_api *o,
+                               struct errinfo *info) {
+    *o = (struct lifecycle_api){.arena = arena_new(),
+                                .tls_cert = BUF_INIT(PEM_FILE_MAX),
+                                .tls_key = BUF_INIT(PEM_FILE_MAX)};
+    struct arena *a = o->arena;
+    struct api_options *p = &o->options;
+    enum err e = OK;
+    if (c->tls_cert.n) {
+        e = config_read_file(c->tls_cert, PEM_FILE_MAX, false, &o->tls_cert, "POSTCHUTE_TLS_CERT",
+                             info);
+        if (e == OK)
+            e = config_read_file(c->tls_key, PEM_FILE_MAX, true, &o->tls_key, "POSTCHUTE_TLS_KEY",
+                                 info);
+        p->tls_cert = buf_str(&o->tls_cert);
+        p->tls_key = buf_str(&o->tls_key);
+    }
+    p->listen = c->listen.list;
+    p->listen_count = c->listen.count;
+    p->listen_health = c->listen_health.list;
+    p->listen_health_count = c->listen_health.count;
+    p->control_path = arena_printf(a, "%.*s/control.sock", STR_ARG(c->data));
+    p->loops = (size_t)c->http_threads;
+    p->body_max_bytes = (size_t)c->max_request_bytes;
+    p->memory_max_bytes = (size_t)c->max_memory_bytes;
+    p->connections_max = (size_t)c->max_connections;
+    p->connections_per_ip_max = (size_t)c->max_connections_per_ip;
+    p->drain_ms = c->shutdown_ms / 2;
+    p->hostname = c->hostname;
+    fill_intake(c, a, &p->intake);
+    return e;
+}
+
+void lifecycle_api_release(struct lifecycle_api *o) {
+    buf_release(&o->tls_cert);
+    buf_release_secret(&o->tls_key);
+    arena_free(&o->arena);
+}
+
+/* ---- what is shown
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+enum log_format lifecycle_log_format(const struct config *c) {
+    if (c->log_format == 0)
+        return isatty(STDERR_FILENO) || c->profile == PROFILE_DEVELOPMENT ? LOG_FORMAT_TEXT
+                                                                          : LOG_FORMAT_JSON;
+    return c->log_format == 1 ? LOG_FORMAT_JSON : LOG_FORMAT_TEXT;
+}
+
+void lifecycle_local_url(const struct config *c, const char *path, char *out, size_t size) {
+    struct str at = c->listen.list[0];
+    size_t colon = at.n;
+    while (colon > 0 && at.p[colon - 1] != ':')
+        colon--;
+    struct str host = colon ? str_slice(at, 0, colon - 1) : at;
+    if (host.n == 0 || str_equal(host, STR("0.0.0.0")) || str_equal(host, STR("[::]")))
+        host = STR("127.0.0.1");
+    snprintf(out, size, "%s://%.*s:%.*s%s", c->tls_cert.n ? "https" : "http", STR_ARG(host),
+             STR_ARG(str_from(at, colon)), path);
+}
+
+struct str lifecycle_shown_route(const struct config *c) {
+    struct str s = c->route;
+    for (size_t i = s.n; i > 0; i--)
+        if (s.p[i - 1] == '@')
+            return str_from(s, i);
+    return s;
+}

@@ -1,0 +1,258 @@
+#include "server/provision.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "api/api.h"
+#include "api/auth.h"
+#include "server/base/clock.h"
+#include "server/events/signature.h"
+#include "server/intake/sender_domain.h"
+
+enum { SCOPES_ALL = SCOPE_SEND | SCOPE_READ | SCOPE_MANAGE | SCOPE_ADMIN };
+
+/* Runs a verb and forgets what came out; ERR_CONFLICT of an equal thing is no error here. */
+static enum err run(struct store *s, struct store_call *call, struct errinfo *info) {
+    enum err e = store_sync(s, call);
+    if (e != OK && info)
+        *info = call->info;
+    store_call_release(call);
+    return e;
+}
+
+/* ---- keys
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+static enum err put_key(struct store *s, struct str name, struct str text, unsigned scopes,
+                        const struct config_list *from_domains, const char *setting,
+                        struct errinfo *info) {
+    struct arena *a = arena_new();
+    int64_t now = clock_wall_ms();
+    struct store_key_put q = {.call.verb = STORE_KEY_PUT};
+    q.key = (struct key_row){.id = id_new(now),
+                             .project = API_PROJECT,
+                             .name = name,
+                             .scopes = scopes,
+                             .created_wall_ms = now};
+    enum err e = auth_key_describe(text, a, &q.key, info);
+    if (e != OK)
+        e = err_set(info, ERR_INVALID, setting,
+                    "is not an API key; `postchute key generate` prints one to put into the file");
+    if (e == OK && from_domains && from_domains->count) {
+        q.key.from_domains = ARENA_ARRAY(a, struct str, from_domains->count);
+        for (size_t i = 0; i < from_domains->count && e == OK; i++)
+            e = rights_rule_parse(from_domains->list[i], a, &q.key.from_domains[i], info);
+        q.key.from_domain_count = from_domains->count;
+    }
+    if (e == OK)
+        e = run(s, &q.call, info);
+    arena_free(&a);
+    return e;
+}
+
+static enum err put_declared_key(struct store *s, const struct config_key *k,
+                                 struct errinfo *info) {
+    unsigned scopes = k->scopes.count ? 0 : SCOPE_SEND;
+    for (size_t i = 0; i < k->scopes.count; i++)
+        if (auth_scope_parse(k->scopes.list[i], &scopes) != OK)
+            return err_set(info, ERR_INVALID, "keys.scopes",
+                           "'%.*s' is none of send, read, manage, admin",
+                           STR_ARG(k->scopes.list[i]));
+    return put_key(s, k->name, k->secret, scopes, &k->from_domains, "keys.secret", info);
+}
+
+/* ---- domains
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+static enum err find_domain(struct store *s, struct str name, struct store_domains *q,
+                            const struct domain_row **out, struct errinfo *info) {
+    *q = (struct store_domains){.call.verb = STORE_DOMAINS, .project = API_PROJECT};
+    enum err e = store_sync(s, &q->call);
+    *out = NULL;
+    if (e != OK && info)
+        *info = q->call.info;
+    for (size_t i = 0; e == OK && i < q->count; i++)
+        if (str_equal(q->domain[i].name, name))
+            *out = &q->domain[i];
+    return e;
+}
+
+static bool same_keys(const struct domain_row *a, const struct domain_row *b) {
+    if (a->key_count != b->key_count || !str_equal(a->bounce_address, b->bounce_address))
+        return false;
+    for (size_t i = 0; i < a->key_count; i++)
+        if (!str_equal(a->key[i].selector, b->key[i].selector) ||
+            !str_equal(a->key[i].record, b->key[i].record))
+            return false;
+    return true;
+}
+
+/* Keeps what the store knows beyond the declaration: id, verification, when a key was found
+ * published. */
+static void keep_known(struct domain_row *row, const struct domain_row *known) {
+    row->id = known->id;
+    row->created_wall_ms = known->created_wall_ms;
+    row->verified_wall_ms = known->verified_wall_ms;
+    for (size_t i = 0; i < row->key_count; i++)
+        for (size_t k = 0; k < known->key_count; k++)
+            if (str_equal(row->key[i].record, known->key[k].record))
+                row->key[i].published_wall_ms = known->key[k].published_wall_ms;
+}
+
+static enum err put_declared_domain(struct store *s, const struct config_domain *d,
+                                    struct errinfo *info) {
+    struct arena *a = arena_new();
+    struct store_domains known_call;
+    const struct domain_row *known = NULL;
+    struct store_domain_put put = {.call.verb = STORE_DOMAIN_PUT, .replace = true};
+    struct sender_domain_key *keys =
+        ARENA_ARRAY(a, struct sender_domain_key, d->key_count ? d->key_count : 1);
+    int64_t now = clock_wall_ms();
+    for (size_t i = 0; i < d->key_count; i++)
+        keys[i] = (struct sender_domain_key){d->keys[i].selector, d->keys[i].pem};
+    enum err e = sender_domain_import(d->name, d->bounce_address, keys, d->key_count, API_PROJECT,
+                                      now, a, &put.domain, info);
+    if (e == OK)
+        e = find_domain(s, put.domain.name, &known_call, &known, info);
+    else
+        known_call = (struct store_domains){0};
+    if (e == OK && d->key_count == 0) {
+        if (known) { /* its keys were generated before, or given by the API */
+            put.domain.key = known->key;
+            put.domain.key_count = known->key_count;
+        } else {
+            e = sender_domain_make(d->name, d->bounce_address, API_PROJECT, now, a, &put.domain,
+                                   info);
+        }
+    }
+    if (e == OK && known)
+        keep_known(&put.domain, known);
+    if (e == OK && !(known && same_keys(&put.domain, known)))
+        e = run(s, &put.call, info);
+    sender_domain_wipe(&put.domain); /* may point into what the next line frees */
+    store_call_release(&known_call.call);
+    arena_free(&a);
+    return e;
+}
+
+/* ---- webhooks
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+static enum err put_webhook(struct store *s, struct webhook_row *row, struct errinfo *info) {
+    struct store_webhooks list = {.call.verb = STORE_WEBHOOKS, .project = API_PROJECT};
+    struct store_webhook_put put = {.call.verb = STORE_WEBHOOK_PUT};
+    enum err e = store_sync(s, &list.call);
+    if (e != OK && info)
+        *info = list.call.info;
+    row->project = API_PROJECT;
+    row->created_wall_ms = clock_wall_ms();
+    row->id = id_new(row->created_wall_ms);
+    for (size_t i = 0; e == OK && i < list.count; i++)
+        if (str_equal(list.webhook[i].url, row->url)) {
+            row->id = list.webhook[i].id;
+            row->state = list.webhook[i].state;
+            row->created_wall_ms = list.webhook[i].created_wall_ms;
+            put.replace = true;
+        }
+    put.webhook = *row;
+    if (e == OK)
+        e = run(s, &put.call, info);
+    store_call_release(&list.call);
+    return e;
+}
+
+static enum err put_declared_webhook(struct store *s, const struct config_webhook *w,
+                                     struct errinfo *info) {
+    struct buf bytes = BUF_INIT(256);
+    struct webhook_row row = {.url = w->url,
+                              .secret = w->secret,
+                              .events = w->events.list,
+                              .event_count = w->events.count,
+                              .description = w->description};
+    enum err e = OK;
+    for (size_t i = 0; i < w->events.count && e == OK; i++) {
+        enum event_type t;
+        struct str name = w->events.list[i];
+        if (!str_equal(name, STR("*")) && !str_equal(name, STR("final")) &&
+            !str_equal(name, STR("undelivered")) && event_type_parse(name, &t) != OK)
+            e = err_set(info, ERR_INVALID, "webhooks.events", "'%.*s' is no event", STR_ARG(name));
+    }
+    if (e == OK && signature_parse_secret(w->secret, &bytes) != OK)
+        e = err_set(info, ERR_INVALID, "webhooks.secret",
+                    "expects whsec_ and base64 of 24 to 64 bytes");
+    buf_release_secret(&bytes);
+    return e == OK ? put_webhook(s, &row, info) : e;
+}
+
+enum err provision_apply(struct store *s, const struct config *c, struct errinfo *info) {
+    enum err e = OK;
+    if (!str_is_absent(c->admin_key))
+        e = put_key(s, STR("admin"), c->admin_key, SCOPES_ALL, NULL, "POSTCHUTE_ADMIN_KEY", info);
+    if (e == OK && !str_is_absent(c->send_key))
+        e = put_key(s, STR("send"), c->send_key, SCOPE_SEND | SCOPE_READ, NULL,
+                    "POSTCHUTE_SEND_KEY", info);
+    for (size_t i = 0; i < c->key_count && e == OK; i++)
+        e = put_declared_key(s, &c->keys[i], info);
+    for (size_t i = 0; i < c->domain_count && e == OK; i++)
+        e = put_declared_domain(s, &c->domains[i], info);
+    for (size_t i = 0; i < c->webhook_count && e == OK; i++)
+        e = put_declared_webhook(s, &c->webhooks[i], info);
+    return e;
+}
+
+/* ---- development
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+static enum err read_or_make_key(const char *path, struct buf *key, struct errinfo *info) {
+    char text[128];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        ssize_t n = read(fd, text, sizeof text);
+        close(fd);
+        struct str s = str_trim(str_make(text, n > 0 ? (size_t)n : 0));
+        if (!auth_key_is_well_formed(s))
+            return err_set(info, ERR_INVALID, path,
+                           "holds no API key; remove it and a new one is made");
+        buf_put(key, s);
+        explicit_bzero(text, sizeof text);
+        return OK;
+    }
+    struct auth_key_text made;
+    auth_key_generate(false, &made);
+    buf_put(key, auth_key_str(&made));
+    explicit_bzero(&made, sizeof made);
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    bool written =
+        fd >= 0 && write(fd, key->p, key->n) == (ssize_t)key->n && write(fd, "\n", 1) == 1;
+    if (fd >= 0 && (fsync(fd) != 0 || close(fd) != 0))
+        written = false;
+    return written ? OK : err_set(info, ERR_UNAVAILABLE, path, "%s", strerror(errno));
+}
+
+enum err provision_development(struct store *s, const char *folder, const char *receiver_url,
+                               struct buf *key, struct errinfo *info) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/dev.key", folder);
+    struct config_domain domain = {.name = STR("acme.test")};
+    struct buf secret = BUF_INIT(256);
+    enum err e = read_or_make_key(path, key, info);
+    if (e == OK)
+        e = put_key(s, STR("development"), buf_str(key), SCOPES_ALL, NULL, path, info);
+    if (e == OK)
+        e = put_declared_domain(s, &domain, info);
+    signature_new_secret(&secret);
+    struct webhook_row row = {.url = str_of(receiver_url),
+                              .secret = buf_str(&secret),
+                              .description =
+                                  STR("the built-in receiver of the development profile")};
+    if (e == OK)
+        e = put_webhook(s, &row, info);
+    buf_release_secret(&secret);
+    return e;
+}

@@ -1,0 +1,21 @@
+/* provision: brings what the settings declare (keys, domains, webhooks) into the store,
+ * idempotently: at start and at each reload.
+ *
+ * What is declared wins over what was stored under the same name; what is no longer declared stays,
+ * because it may have been made by the API meanwhile. A declared domain without key files gets a
+ * generated pair once. Thread: main; blocks (store_sync).
+ */
+#pragma once
+
+#include "server/config.h"
+#include "storage/store.h"
+
+/* ERR_INVALID names the declaration that is wrong; nothing of it is stored, what stood before it
+ * is. */
+NODISCARD enum err provision_apply(struct store *s, const struct config *c, struct errinfo *info);
+
+/* The development profile: the domain acme.test, a key kept in `folder`/dev.key (0600), and an
+ * endpoint for the built-in receiver of webhooks. The key's text is put into `key`. */
+NODISCARD enum err provision_development(struct store *s, const char *folder,
+                                         const char *receiver_url, struct buf *key,
+                                         struct errinfo *info);
