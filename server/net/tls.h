@@ -9,7 +9,7 @@
 /* How much a TLS peer must prove before the stream is good (T7). DANE and MTA-STS levels come with
  * their rooms. */
 enum tls_verify {
-    TLS_VERIFY_NONE, /* encrypt only */
+    TLS_VERIFY_NONE, /* encrypt only; what the peer could have proved is still in tls_info */
     TLS_VERIFY_NAME, /* chain to a trusted root, name matches, in date */
 };
 
@@ -38,3 +38,24 @@ struct tls_info {
     bool is_verified;  /* chain, name and dates were good, whether or not that was asked */
     char problem[160]; /* why is_verified is false, OpenSSL's words */
 };
+
+/* One connection's state, for stream only, which hands it to libevent. */
+struct ssl_st;
+/* `name` is what the certificate must carry (in a SAN; the subject is not looked at, RFC 9525 2)
+ * and the SNI; an IP address is checked as such and sends no SNI. NULL: no name to check, so the
+ * peer is never verified. NULL is returned when OpenSSL has no memory. */
+struct ssl_st *tls_client_session(struct tls_client_ctx *c, enum tls_verify verify,
+                                  const char *name);
+struct ssl_st *tls_server_session(struct tls_server_ctx *c);
+void tls_session_free(struct ssl_st *ssl);
+void tls_session_info(const struct ssl_st *ssl, struct tls_info *out);
+/* Why a handshake failed. `error` is a code of OpenSSL's queue, 0: none. `text` is filled. */
+enum failure tls_session_failure(const struct ssl_st *ssl, unsigned long error, char *text,
+                                 size_t size);
+/* The words for a code of OpenSSL's queue, cut to fit. */
+void tls_error_text(unsigned long error, char *text, size_t size);
+/* Says close_notify; to be called once nothing waits to be written. */
+void tls_session_end(struct ssl_st *ssl);
+/* What was decrypted or can be without waiting; for a connection whose writing side has failed.
+ * Returns how many bytes were put into `p`, 0: no more. */
+size_t tls_session_salvage(struct ssl_st *ssl, void *p, size_t n);
