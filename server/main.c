@@ -1,12 +1,8 @@
-/* main: which command was asked for. */
-#include <stdio.h>
-#include <string.h>
+/* main: argv -> command. */
+#include <unistd.h>
+
+#include "server/cli/cli.h"
 
 int main(int argc, char **argv) {
-    if (argc == 2 && (strcmp(argv[1], "version") == 0 || strcmp(argv[1], "--version") == 0)) {
-        puts("postchute " POSTCHUTE_VERSION);
-        return 0;
-    }
-    fputs("usage: postchute version\n", stderr);
-    return 2;
+    return cli_run(argc, argv, environ);
 }

@@ -1,0 +1,43 @@
+/* cli: the commands of the program: one file each, one table of all.
+ *
+ * A command says what it is in a `struct command`: from it come `postchute help`, `--help`, and
+ * what is parsed before `run` is called. Results go to standard output, everything else to
+ * standard error.
+ */
+#pragma once
+
+#include "server/cli/options.h"
+
+/* Exit codes, the same for every command, so that a script can rely on them. */
+enum {
+    CLI_OK = 0,
+    CLI_FAILED = 1,      /* refused, or found wrong */
+    CLI_UNDELIVERED = 2, /* send: at least one recipient will not get it */
+    CLI_UNREACHABLE = 3, /* no server, or it cannot answer now */
+    CLI_NOT_FINAL = 4,   /* send --wait: the time was over first */
+    CLI_USAGE = 64,      /* EX_USAGE of sysexits.h */
+};
+
+struct command {
+    const char *name;      /* "key create" */
+    const char *arguments; /* of the usage line, "NAME" */
+    const char *summary;   /* one line */
+    const char *text;      /* what it does, and examples */
+    const struct option_spec *options;
+    size_t option_count;
+    size_t words_least, words_most; /* besides options */
+    int (*run)(const struct options *o, char *const *env);
+};
+
+/* The table, ended by a NULL. */
+extern const struct command *const cli_commands[];
+
+/* argv and environ as main has them; returns the exit code. */
+int cli_run(int argc, char **argv, char *const *env);
+
+/* "postchute send: <field>: <text>" on standard error; returns `code`. */
+int cli_fail(int code, const char *command, const struct errinfo *info);
+/* Everything of `b` to standard output; CLI_OK, or CLI_FAILED when it could not be written. */
+int cli_print(const struct buf *b);
+
+extern const struct command cli_help, cli_version;
