@@ -1,0 +1,326 @@
+/* tool_load: an HTTP client that posts messages as fast as it is answered, and writes down what it
+ * asked and what it was told.
+ *
+ *     tool_load --to 127.0.0.1:8025 --key KEY --connections 64 --count 10000 [--bytes 2048]
+ * [--recipients 1] [--from a@b]
+ *               [--rate N] [--ledger FILE] [--prefix P] [--seconds N] [--retry 1]
+ *
+ * Ledger lines: "ask <key>" before a message is sent for the first time, "ack <key> <id>" on 202
+ * (200), "no <key> <status>" otherwise. The key is the Idempotency-Key, the external_id and the
+ * X-Ledger header. With --retry 1 a request that got no answer, or 503, is sent again under the
+ * same key until it is answered or --seconds are over. Prints one JSON line: rate and latencies.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { EVENTS = 256, ANSWER_MAX = 65536, PAUSE_MS = 50 };
+
+struct line {
+    int fd;
+    bool connected, busy;
+    char *out;
+    size_t out_n, out_at;
+    char in[ANSWER_MAX];
+    size_t in_n;
+    uint64_t number; /* of the message under way */
+    bool has_message;
+    int64_t started_us, again_at_ms;
+};
+
+static struct sockaddr_in to = {.sin_family = AF_INET};
+static const char *api_key = "", *from = "Load <load@acme.test>", *prefix = "m",
+                  *domain = "example.net";
+static size_t connection_count = 1, body_bytes = 2048, recipient_count = 1;
+static uint64_t wanted = 1000, next_number, answered, accepted, refused, errors;
+static double rate;
+static bool retry;
+static int64_t end_ms = INT64_MAX, begin_us;
+static int ledger = -1, epoll_fd;
+static uint32_t *latency_us;
+static char *body_text;
+
+static int64_t now_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static void note(const char *what, uint64_t number, const char *more) {
+    char text[256];
+    if (ledger < 0)
+        return;
+    int n = snprintf(text, sizeof text, "%s %s-%llu %s\n", what, prefix, (unsigned long long)number,
+                     more);
+    if (n > 0 && write(ledger, text, (size_t)n) != n) {
+        perror("ledger");
+        exit(1);
+    }
+}
+
+static void build(struct line *l) {
+    size_t room = body_bytes + recipient_count * 64 + 2048;
+    char *json = malloc(room);
+    l->out = realloc(l->out, room + 1024);
+    if (!json || !l->out)
+        exit(1);
+    size_t n = 0;
+    n += (size_t)snprintf(json + n, room - n, "{\"from\":\"%s\",\"to\":[", from);
+    for (size_t i = 0; i < recipient_count; i++)
+        n += (size_t)snprintf(json + n, room - n, "%s\"r%zu@%s\"", i ? "," : "", i, domain);
+    n += (size_t)snprintf(
+        json + n, room - n,
+        "],\"subject\":\"Load "
+        "%s-%llu\",\"external_id\":\"%s-%llu\",\"headers\":{\"X-Ledger\":\"%s-%llu\"},"
+        "\"text\":\"%s\"}",
+        prefix, (unsigned long long)l->number, prefix, (unsigned long long)l->number, prefix,
+        (unsigned long long)l->number, body_text);
+    l->out_n =
+        (size_t)snprintf(l->out, room + 1024,
+                         "POST /send HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"
+                         "Content-Type: application/json\r\nIdempotency-Key: "
+                         "%s-%llu\r\nContent-Length: %zu\r\n\r\n%s",
+                         api_key, prefix, (unsigned long long)l->number, n, json);
+    free(json);
+}
+
+static void drop(struct line *l) {
+    if (l->fd >= 0)
+        close(l->fd);
+    l->fd = -1;
+    l->connected = l->busy = false;
+    l->in_n = 0;
+    l->again_at_ms = now_us() / 1000 + PAUSE_MS;
+}
+
+static void open_line(struct line *l) {
+    int on = 1;
+    l->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (l->fd < 0)
+        exit(1);
+    setsockopt(l->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (connect(l->fd, (struct sockaddr *)&to, sizeof to) != 0 && errno != EINPROGRESS) {
+        drop(l);
+        return;
+    }
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = l};
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, l->fd, &ev);
+}
+
+static bool may_start(void) {
+    if (next_number >= wanted || now_us() / 1000 >= end_ms)
+        return false;
+    return rate <= 0 || (double)next_number < rate * (double)(now_us() - begin_us) / 1e6 + 1;
+}
+
+static void push(struct line *l) {
+    while (l->busy && l->out_at < l->out_n) {
+        ssize_t n = send(l->fd, l->out + l->out_at, l->out_n - l->out_at, MSG_NOSIGNAL);
+        if (n < 0 && errno == EAGAIN)
+            return;
+        if (n <= 0) {
+            drop(l);
+            errors++;
+            return;
+        }
+        l->out_at += (size_t)n;
+    }
+}
+
+static void start(struct line *l) {
+    if (!l->connected || l->busy)
+        return;
+    if (!l->has_message) {
+        if (!may_start())
+            return;
+        l->number = next_number++;
+        l->has_message = true;
+        note("ask", l->number, "");
+        l->started_us = now_us();
+    }
+    build(l);
+    l->out_at = 0;
+    l->busy = true;
+    push(l);
+}
+
+static void done(struct line *l, int status, const char *body) {
+    int64_t took = now_us() - l->started_us;
+    if (status == 503 && retry) {
+        drop(l);
+        return;
+    }
+    if (answered < wanted)
+        latency_us[answered] = (uint32_t)(took < UINT32_MAX ? took : UINT32_MAX);
+    answered++;
+    if (status == 202 || status == 200) {
+        char id[64] = "?";
+        const char *at = strstr(body, "\"id\"");
+        if (at && (at = strchr(at + 4, '"')))
+            snprintf(id, sizeof id, "%.36s", at + 1);
+        accepted++;
+        note("ack", l->number, id);
+    } else {
+        char code[16];
+        snprintf(code, sizeof code, "%d", status);
+        refused++;
+        note("no", l->number, code);
+    }
+    l->has_message = l->busy = false;
+}
+
+static void answers(struct line *l) {
+    for (;;) {
+        ssize_t n = recv(l->fd, l->in + l->in_n, sizeof l->in - 1 - l->in_n, 0);
+        if (n < 0 && errno == EAGAIN)
+            return;
+        if (n <= 0) {
+            if (l->busy)
+                errors++;
+            drop(l);
+            if (!retry && l->has_message) {
+                l->has_message = false;
+                answered++;
+                note("no", l->number, "lost");
+            }
+            return;
+        }
+        l->in_n += (size_t)n;
+        l->in[l->in_n] = '\0';
+        char *head = strstr(l->in, "\r\n\r\n");
+        if (!head)
+            continue;
+        const char *cl = strcasestr(l->in, "\r\nContent-Length:");
+        size_t length = cl && cl < head ? strtoul(cl + 17, NULL, 10) : 0;
+        size_t whole = (size_t)(head - l->in) + 4 + length;
+        if (l->in_n < whole)
+            continue;
+        int status = l->in_n > 12 ? (int)strtol(l->in + 9, NULL, 10) : 0;
+        done(l, status, head + 4);
+        if (l->fd < 0)
+            return;
+        memmove(l->in, l->in + whole, l->in_n - whole);
+        l->in_n -= whole;
+        start(l);
+        if (l->fd < 0)
+            return;
+    }
+}
+
+static int compare(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void report(void) {
+    size_t n = answered < wanted ? answered : wanted;
+    double seconds = (double)(now_us() - begin_us) / 1e6;
+    qsort(latency_us, n, sizeof *latency_us, compare);
+    printf("{\"accepted\": %llu, \"refused\": %llu, \"errors\": %llu, \"seconds\": %.3f, "
+           "\"per_second\": %.1f, \"p50_ms\": %.3f, "
+           "\"p99_ms\": %.3f, \"max_ms\": %.3f}\n",
+           (unsigned long long)accepted, (unsigned long long)refused, (unsigned long long)errors,
+           seconds, (double)accepted / seconds, n ? latency_us[n / 2] / 1e3 : 0,
+           n ? latency_us[n * 99 / 100] / 1e3 : 0, n ? latency_us[n - 1] / 1e3 : 0);
+}
+
+static void parse(int argc, char **argv) {
+    for (int i = 1; i + 1 < argc; i += 2) {
+        const char *name = argv[i], *value = argv[i + 1];
+        if (strcmp(name, "--to") == 0) {
+            char host[64];
+            const char *colon = strrchr(value, ':');
+            snprintf(host, sizeof host, "%.*s", colon ? (int)(colon - value) : 0, value);
+            to.sin_port = htons((uint16_t)strtoul(colon ? colon + 1 : "0", NULL, 10));
+            if (inet_pton(AF_INET, host, &to.sin_addr) != 1)
+                exit(64);
+        } else if (strcmp(name, "--key") == 0)
+            api_key = value;
+        else if (strcmp(name, "--connections") == 0)
+            connection_count = strtoul(value, NULL, 10);
+        else if (strcmp(name, "--count") == 0)
+            wanted = strtoull(value, NULL, 10);
+        else if (strcmp(name, "--bytes") == 0)
+            body_bytes = strtoul(value, NULL, 10);
+        else if (strcmp(name, "--recipients") == 0)
+            recipient_count = strtoul(value, NULL, 10);
+        else if (strcmp(name, "--from") == 0)
+            from = value;
+        else if (strcmp(name, "--domain") == 0)
+            domain = value;
+        else if (strcmp(name, "--rate") == 0)
+            rate = strtod(value, NULL);
+        else if (strcmp(name, "--prefix") == 0)
+            prefix = value;
+        else if (strcmp(name, "--ledger") == 0)
+            ledger = open(value, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        else if (strcmp(name, "--seconds") == 0)
+            end_ms = now_us() / 1000 + (int64_t)(strtod(value, NULL) * 1000);
+        else if (strcmp(name, "--retry") == 0)
+            retry = strcmp(value, "1") == 0;
+        else {
+            fprintf(stderr, "tool_load: unknown %s\n", name);
+            exit(64);
+        }
+    }
+}
+
+int main(int argc, char **argv) {
+    parse(argc, argv);
+    struct line *lines = calloc(connection_count, sizeof *lines);
+    latency_us = calloc(wanted, sizeof *latency_us);
+    body_text = malloc(body_bytes + 1);
+    if (!lines || !latency_us || !body_text)
+        return 1;
+    for (size_t i = 0; i < body_bytes; i++)
+        body_text[i] = i % 64 == 63 ? ' ' : (char)('a' + i % 26);
+    body_text[body_bytes] = '\0';
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    begin_us = now_us();
+    for (size_t i = 0; i < connection_count; i++) {
+        lines[i].fd = -1;
+        open_line(&lines[i]);
+    }
+    while (answered < wanted && (now_us() / 1000 < end_ms ||
+                                 (next_number > answered && now_us() / 1000 < end_ms + 2000))) {
+        struct epoll_event got[EVENTS];
+        int n = epoll_wait(epoll_fd, got, EVENTS, rate > 0 ? 1 : 20);
+        for (int i = 0; i < n; i++) {
+            struct line *l = got[i].data.ptr;
+            if (l->fd < 0)
+                continue;
+            if (got[i].events & (EPOLLERR | EPOLLHUP)) {
+                answers(l);
+                if (l->fd >= 0)
+                    drop(l);
+                continue;
+            }
+            if (got[i].events & EPOLLOUT) {
+                l->connected = true;
+                if (l->busy)
+                    push(l);
+                else
+                    start(l);
+            }
+            if (l->fd >= 0 && (got[i].events & EPOLLIN))
+                answers(l);
+        }
+        for (size_t i = 0; i < connection_count; i++) {
+            if (lines[i].fd < 0 && now_us() / 1000 >= lines[i].again_at_ms &&
+                now_us() / 1000 < end_ms)
+                open_line(&lines[i]);
+            else if (lines[i].fd >= 0 && lines[i].connected && !lines[i].busy)
+                start(&lines[i]);
+        }
+        if (now_us() / 1000 >= end_ms && next_number == answered)
+            break;
+    }
+    report();
+    return 0;
+}

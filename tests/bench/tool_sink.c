@@ -1,0 +1,402 @@
+/* tool_sink: an SMTP receiver for load and crash tests: takes everything, remembers what it took.
+ *
+ *     tool_sink --listen 127.0.0.1:2525 [--ledger FILE] [--defer-permille N] [--drop-permille N]
+ * [--delay-ms N]
+ *
+ * For each message and recipient it appends "got <X-Ledger value or -> <Message-ID> <recipient>" to
+ * the ledger before it answers 250; with
+ * --drop-permille it closes the connection instead of answering some of the final dots ("dropped
+ * ..." in the ledger: taken, but the sender cannot know).
+ * --defer-permille answers some final dots with 451 ("deferred ..."). Prints "ready PORT" once, and
+ * counts at SIGTERM.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { IN_MAX = 1 << 20, RCPT_MAX = 1000, EVENTS = 256, HEADER_MAX = 16384, OUT_MAX = 65536 };
+
+struct peer {
+    int fd;
+    size_t in_n, in_room;
+    char *in;
+    char out[OUT_MAX];
+    size_t out_n;
+    bool in_data, closing;
+    char *rcpt[RCPT_MAX];
+    size_t rcpt_count;
+    char header[HEADER_MAX]; /* the start of the message */
+    size_t header_n, size;
+    int tail;             /* how much of CRLF . CRLF has been seen */
+    int64_t answer_at_ms; /* delayed answer to the final dot */
+    struct peer *next_delayed;
+};
+
+static int ledger = -1;
+static uint64_t messages, recipients, bytes, connections, deferred, dropped;
+static unsigned defer_permille, drop_permille, delay_ms;
+static int epoll_fd;
+static uint64_t random_state = 88172645463325252ull;
+static struct peer *delayed_first, *delayed_last;
+
+static unsigned random_permille(void) {
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return (unsigned)(random_state % 1000);
+}
+
+static int64_t now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void die(const char *what) {
+    perror(what);
+    exit(1);
+}
+
+static void say(struct peer *p, const char *text) {
+    size_t n = strlen(text);
+    if (p->out_n + n <= sizeof p->out) {
+        memcpy(p->out + p->out_n, text, n);
+        p->out_n += n;
+    }
+}
+
+static void flush(struct peer *p) {
+    size_t at = 0;
+    while (at < p->out_n) {
+        ssize_t n = send(p->fd, p->out + at, p->out_n - at, MSG_NOSIGNAL);
+        if (n <= 0) {
+            p->closing = true;
+            break;
+        }
+        at += (size_t)n;
+    }
+    p->out_n = 0;
+}
+
+static void header_value(const struct peer *p, const char *name, char *out, size_t size) {
+    const char *at = p->header, *end = p->header + p->header_n;
+    size_t n = strlen(name);
+    snprintf(out, size, "-");
+    while (at < end) {
+        const char *eol = memchr(at, '\n', (size_t)(end - at));
+        size_t len = eol ? (size_t)(eol - at) : (size_t)(end - at);
+        if (len <= 1)
+            return;
+        if (len > n && strncasecmp(at, name, n) == 0) {
+            size_t from = n, to = len;
+            while (from < to && at[from] == ' ')
+                from++;
+            while (to > from && (at[to - 1] == '\r' || at[to - 1] == ' '))
+                to--;
+            snprintf(out, size, "%.*s", (int)(to - from), at + from);
+            return;
+        }
+        at += len + 1;
+    }
+}
+
+static void record(const struct peer *p, const char *what) {
+    char key[256], id[512], line[2048];
+    if (ledger < 0)
+        return;
+    header_value(p, "X-Ledger:", key, sizeof key);
+    header_value(p, "Message-ID:", id, sizeof id);
+    for (size_t i = 0; i < p->rcpt_count; i++) {
+        int n = snprintf(line, sizeof line, "%s %s %s %s\n", what, key, id, p->rcpt[i]);
+        if (n > 0 && write(ledger, line, (size_t)n) != n)
+            die("ledger");
+    }
+}
+
+static void forget_message(struct peer *p) {
+    for (size_t i = 0; i < p->rcpt_count; i++)
+        free(p->rcpt[i]);
+    p->rcpt_count = p->header_n = p->size = 0;
+    p->tail = 2; /* as after a line end */
+}
+
+static void answer_dot(struct peer *p) {
+    if (drop_permille && random_permille() < drop_permille) {
+        record(p, "dropped");
+        dropped++;
+        p->closing = true;
+    } else if (defer_permille && random_permille() < defer_permille) {
+        record(p, "deferred");
+        deferred++;
+        say(p, "451 4.3.2 try again later\r\n");
+    } else {
+        record(p, "got");
+        messages++;
+        recipients += p->rcpt_count;
+        bytes += p->size;
+        say(p, "250 2.0.0 taken\r\n");
+    }
+    forget_message(p);
+}
+
+/* Consumes message bytes up to and with CRLF.CRLF; returns how many. */
+static size_t take_data(struct peer *p, const char *at, size_t n, bool *done) {
+    size_t i = 0;
+    *done = false;
+    for (; i < n && !*done; i++) {
+        char c = at[i];
+        switch (p->tail) { /* 0: inside a line, 1: CR, 2: at line start, 3: "." at line start, 4:
+                              ".CR" */
+        case 0:
+            p->tail = c == '\r' ? 1 : 0;
+            break;
+        case 1:
+            p->tail = c == '\n' ? 2 : c == '\r' ? 1 : 0;
+            break;
+        case 2:
+            p->tail = c == '.' ? 3 : c == '\r' ? 1 : 0;
+            break;
+        case 3:
+            p->tail = c == '\r' ? 4 : 0;
+            break;
+        case 4:
+            *done = c == '\n';
+            p->tail = *done ? 2 : 0;
+            break;
+        }
+        if (p->header_n < sizeof p->header)
+            p->header[p->header_n++] = c;
+    }
+    p->size += i;
+    return i;
+}
+
+static void command(struct peer *p, const char *line, size_t n) {
+    if (n >= 4 && strncasecmp(line, "EHLO", 4) == 0) {
+        say(p, "250-sink.test\r\n250-PIPELINING\r\n250-SIZE "
+               "52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n");
+    } else if (n >= 4 && strncasecmp(line, "HELO", 4) == 0) {
+        say(p, "250 sink.test\r\n");
+    } else if (n >= 10 && strncasecmp(line, "MAIL FROM:", 10) == 0) {
+        forget_message(p);
+        say(p, "250 2.1.0 ok\r\n");
+    } else if (n >= 8 && strncasecmp(line, "RCPT TO:", 8) == 0) {
+        const char *a = memchr(line, '<', n), *b = memchr(line, '>', n);
+        if (p->rcpt_count == RCPT_MAX || !a || !b || b < a) {
+            say(p, "452 4.5.3 too many\r\n");
+            return;
+        }
+        p->rcpt[p->rcpt_count++] = strndup(a + 1, (size_t)(b - a - 1));
+        say(p, "250 2.1.5 ok\r\n");
+    } else if (n >= 4 && strncasecmp(line, "DATA", 4) == 0) {
+        if (p->rcpt_count == 0) {
+            say(p, "503 5.5.1 no recipients\r\n");
+            return;
+        }
+        p->in_data = true;
+        say(p, "354 go on\r\n");
+    } else if (n >= 4 && strncasecmp(line, "RSET", 4) == 0) {
+        forget_message(p);
+        say(p, "250 2.0.0 ok\r\n");
+    } else if (n >= 4 && strncasecmp(line, "QUIT", 4) == 0) {
+        say(p, "221 2.0.0 bye\r\n");
+        p->closing = true;
+    } else {
+        say(p, "250 2.0.0 ok\r\n");
+    }
+}
+
+static void delay(struct peer *p) {
+    p->answer_at_ms = now_ms() + delay_ms;
+    p->next_delayed = NULL;
+    if (delayed_last)
+        delayed_last->next_delayed = p;
+    else
+        delayed_first = p;
+    delayed_last = p;
+}
+
+static void work(struct peer *p) {
+    size_t at = 0;
+    while (at < p->in_n && !p->closing && p->answer_at_ms == 0) {
+        if (p->in_data) {
+            bool done;
+            at += take_data(p, p->in + at, p->in_n - at, &done);
+            if (done) {
+                p->in_data = false;
+                if (delay_ms)
+                    delay(p);
+                else
+                    answer_dot(p);
+            }
+            continue;
+        }
+        char *eol = memchr(p->in + at, '\n', p->in_n - at);
+        if (!eol)
+            break;
+        command(p, p->in + at, (size_t)(eol - (p->in + at)));
+        at = (size_t)(eol - p->in) + 1;
+    }
+    memmove(p->in, p->in + at, p->in_n - at);
+    p->in_n -= at;
+    flush(p);
+}
+
+static void end(struct peer *p) {
+    for (struct peer **q = &delayed_first; *q; q = &(*q)->next_delayed)
+        if (*q == p) {
+            *q = p->next_delayed;
+            break;
+        }
+    delayed_last = NULL;
+    for (struct peer *q = delayed_first; q; q = q->next_delayed)
+        delayed_last = q;
+    close(p->fd);
+    forget_message(p);
+    free(p->in);
+    free(p);
+}
+
+static void readable(struct peer *p) {
+    if (p->in_room - p->in_n < 65536) {
+        p->in_room = p->in_room ? p->in_room * 2 : 131072;
+        if (p->in_room > IN_MAX)
+            p->in_room = IN_MAX;
+        p->in = realloc(p->in, p->in_room);
+        if (!p->in)
+            die("realloc");
+    }
+    ssize_t n = p->in_room > p->in_n ? recv(p->fd, p->in + p->in_n, p->in_room - p->in_n, 0) : -1;
+    if (n <= 0 && !(n < 0 && errno == EAGAIN)) {
+        end(p);
+        return;
+    }
+    if (n > 0)
+        p->in_n += (size_t)n;
+    work(p);
+    if (p->closing)
+        end(p);
+}
+
+static void accept_all(int listener) {
+    for (;;) {
+        int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), on = 1;
+        if (fd < 0)
+            return;
+        struct peer *p = calloc(1, sizeof *p);
+        if (!p)
+            die("calloc");
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        p->fd = fd;
+        p->tail = 2;
+        connections++;
+        struct epoll_event ev = {.events = EPOLLIN, .data.ptr = p};
+        if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0)
+            die("epoll_ctl");
+        say(p, "220 sink.test ESMTP\r\n");
+        flush(p);
+    }
+}
+
+static void answer_delayed(void) {
+    int64_t now = now_ms();
+    while (delayed_first && delayed_first->answer_at_ms <= now) {
+        struct peer *p = delayed_first;
+        delayed_first = p->next_delayed;
+        if (!delayed_first)
+            delayed_last = NULL;
+        p->answer_at_ms = 0;
+        answer_dot(p);
+        flush(p);
+        if (!p->closing)
+            work(p);
+        if (p->closing)
+            end(p);
+    }
+}
+
+static int listen_at(const char *text) {
+    char host[64];
+    const char *colon = strrchr(text, ':');
+    struct sockaddr_in at = {.sin_family = AF_INET};
+    socklen_t len = sizeof at;
+    int on = 1;
+    if (!colon || (size_t)(colon - text) >= sizeof host) {
+        fprintf(stderr, "--listen wants address:port\n");
+        exit(64);
+    }
+    snprintf(host, sizeof host, "%.*s", (int)(colon - text), text);
+    at.sin_port = htons((uint16_t)strtoul(colon + 1, NULL, 10));
+    if (inet_pton(AF_INET, host, &at.sin_addr) != 1)
+        die("inet_pton");
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&at, len) != 0 || listen(fd, 1024) != 0)
+        die(text);
+    getsockname(fd, (struct sockaddr *)&at, &len);
+    printf("ready %u\n", ntohs(at.sin_port));
+    fflush(stdout);
+    return fd;
+}
+
+int main(int argc, char **argv) {
+    const char *at = "127.0.0.1:0";
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--listen") == 0)
+            at = argv[i + 1];
+        else if (strcmp(argv[i], "--ledger") == 0)
+            ledger = open(argv[i + 1], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        else if (strcmp(argv[i], "--defer-permille") == 0)
+            defer_permille = (unsigned)strtoul(argv[i + 1], NULL, 10);
+        else if (strcmp(argv[i], "--drop-permille") == 0)
+            drop_permille = (unsigned)strtoul(argv[i + 1], NULL, 10);
+        else if (strcmp(argv[i], "--delay-ms") == 0)
+            delay_ms = (unsigned)strtoul(argv[i + 1], NULL, 10);
+        else {
+            fprintf(stderr, "tool_sink: unknown %s\n", argv[i]);
+            return 64;
+        }
+    }
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    int signals = signalfd(-1, &set, SFD_CLOEXEC);
+    int listener = listen_at(at);
+    static int listener_tag, signal_tag;
+    struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &listener_tag}, got[EVENTS];
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &ev);
+    ev.data.ptr = &signal_tag;
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, signals, &ev);
+    for (;;) {
+        int64_t wait = delayed_first ? delayed_first->answer_at_ms - now_ms() : -1;
+        int n = epoll_wait(epoll_fd, got, EVENTS, delayed_first ? (wait > 0 ? (int)wait : 0) : -1);
+        for (int i = 0; i < n; i++) {
+            if (got[i].data.ptr == &listener_tag) {
+                accept_all(listener);
+            } else if (got[i].data.ptr == &signal_tag) {
+                printf("{\"messages\": %llu, \"recipients\": %llu, \"bytes\": %llu, "
+                       "\"connections\": %llu, \"deferred\": %llu, "
+                       "\"dropped\": %llu}\n",
+                       (unsigned long long)messages, (unsigned long long)recipients,
+                       (unsigned long long)bytes, (unsigned long long)connections,
+                       (unsigned long long)deferred, (unsigned long long)dropped);
+                return 0;
+            } else {
+                readable(got[i].data.ptr);
+            }
+        }
+        answer_delayed();
+    }
+}
