@@ -50,6 +50,7 @@ static void emit(struct header_writer *w, struct str s) {
         return;
     buf_put(w->out, s);
     w->column += s.n;
+    w->at_start = false;
 }
 
 static void fold(struct header_writer *w) {
@@ -69,6 +70,7 @@ void header_begin(struct header_writer *w, struct str name) {
     w->column = 0;
     emit(w, name);
     emit(w, STR(":"));
+    w->at_start = true;
 }
 
 void header_end(struct header_writer *w) {
@@ -112,7 +114,8 @@ static void put_units(struct header_writer *w, struct str text) {
 void header_put_raw(struct header_writer *w, struct str text) {
     size_t space = 0, word = 0;
     next_unit(text, &space, &word);
-    fold_before(w, 1 + space, word);
+    if (!w->at_start)
+        fold_before(w, 1 + space, word);
     emit(w, STR(" "));
     emit(w, str_slice(text, 0, space + word));
     put_units(w, str_from(text, space + word));

@@ -26,6 +26,7 @@ enum {
 struct header_writer {
     struct buf *out;
     size_t column;
+    bool at_start; /* nothing stands after the colon yet */
     bool failed;
 };
 #define HEADER_WRITER(buffer) ((struct header_writer){.out = (buffer)})
@@ -40,7 +41,8 @@ void header_begin(struct header_writer *w, struct str name);
 void header_end(struct header_writer *w);
 /* One word that is neither encoded nor broken. */
 void header_put_word(struct header_writer *w, struct str word);
-/* ASCII text as it is, folded at its white space only. */
+/* ASCII text as it is, folded at its white space only; never right after the colon, because some
+ * readers then take the space for a part of the text. */
 void header_put_raw(struct header_writer *w, struct str text);
 /* Unstructured text; the words that need it go as encoded-words (RFC 2047 5 (1)). Reading gives the
  * same text back, white space included. */
