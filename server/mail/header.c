@@ -32,15 +32,6 @@ static bool is_atext_ascii(char c) {
     return ascii_is_alnum(c) || (c && strchr("!#$%&'*+-/=?^_`{|}~", c));
 }
 
-/* RFC 2045 5.1 token. */
-static bool is_token(struct str s) {
-    for (size_t i = 0; i < s.n; i++) {
-        if (s.p[i] < 33 || s.p[i] > 126 || strchr("()<>@,;:\\\"/[]?=", s.p[i]))
-            return false;
-    }
-    return s.n > 0;
-}
-
 /* ---- writing and folding -------------------------------------------------------------------- */
 
 static void emit(struct header_writer *w, struct str s) {
@@ -367,17 +358,13 @@ void header_put_parameter(struct header_writer *w, const char *name, struct str 
     }
     struct buf b = BUF_INIT(LIMIT_LINE - 2);
     buf_printf(&b, "%s=", name);
-    if (is_token(value)) {
-        buf_put(&b, value);
-    } else {
-        buf_putc(&b, '"');
-        for (size_t i = 0; i < value.n; i++) {
-            if (value.p[i] == '"' || value.p[i] == '\\')
-                buf_putc(&b, '\\');
-            buf_putc(&b, value.p[i]);
-        }
-        buf_putc(&b, '"');
+    buf_putc(&b, '"');
+    for (size_t i = 0; i < value.n; i++) {
+        if (value.p[i] == '"' || value.p[i] == '\\')
+            buf_putc(&b, '\\');
+        buf_putc(&b, value.p[i]);
     }
+    buf_putc(&b, '"');
     if (buf_status(&b) != OK)
         w->failed = true;
     emit(w, STR(";"));

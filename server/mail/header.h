@@ -50,6 +50,7 @@ void header_put_text(struct header_writer *w, struct str text);
 /* Display name as atoms, quoted-string or encoded-words, then <address>; a comma when more follow.
  */
 void header_put_mailbox(struct header_writer *w, const struct address *addr, bool more_follow);
-/* "; name=value" with the value as token, quoted-string or RFC 2231 extended. */
+/* "; name=value" with the value as quoted-string, or extended (RFC 2231) when it is not
+ * us-ascii. */
 void header_put_parameter(struct header_writer *w, const char *name, struct str value);
 NODISCARD enum err header_status(const struct header_writer *w);

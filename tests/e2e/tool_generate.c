@@ -183,7 +183,7 @@ static struct str random_bytes_text(struct arena *a, size_t max) {
 
 static struct attachment random_attachment(struct arena *a, size_t number) {
     static const char *const types[] = {"application/pdf", "image/png", "text/csv", "text/plain",
-                                        "application/x-thing; name=\"a b\"; v=1"};
+                                        "application/x-thing; title=\"a b\"; v=1"};
     struct attachment at = {.content = chance(10) ? STR("") : random_bytes_text(a, 3000)};
     if (chance(80))
         at.content_type = str_of(PICK(types));
