@@ -141,10 +141,14 @@ static struct stream *stream_make(struct loop *l, const struct stream_events *ev
 }
 
 static void free_bev(struct stream *s) {
-    if (s->bev)
+    if (s->bev) {
+        /* Inside its own callbacks libevent only frees a bufferevent later. Its events have to
+         * leave the descriptor now: the number may be another connection's by then. */
+        bufferevent_setfd(s->bev, -1);
         bufferevent_free(s->bev);
+    }
     s->bev = NULL;
-    /* libevent frees its part a little later, but does not look at the session any more */
+    /* what libevent frees later does not look at the session any more */
     tls_session_free(s->ssl);
     s->ssl = NULL;
 }
@@ -324,6 +328,11 @@ static void handshake_done(struct stream *s) {
         return;
     set_phase_timeout(s, 0);
     tls_session_info(s->ssl, &s->info);
+    if (s->verify == TLS_VERIFY_NAME && !s->info.is_verified) {
+        /* OpenSSL ends all others during the handshake; this one had no name to check */
+        fail_now(s, FAILURE_TLS_NAME, s->info.problem);
+        return;
+    }
     enter(s, STREAM_OPEN);
     apply_reading(s);
     kick(s); /* what was written meanwhile */
@@ -595,6 +604,7 @@ void stream_start_tls_client(struct stream *s, struct tls_client_ctx *tls, enum 
         fail_later(s, FAILURE_TLS_INJECTION, "bytes in clear after the answer to STARTTLS");
         return;
     }
+    s->verify = verify;
     begin_handshake(s, tls_client_session(tls, verify, tls_name), true, timeout_ms);
 }
 

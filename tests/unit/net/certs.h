@@ -4,6 +4,7 @@
 
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+#include <stdbool.h>
 #include <unistd.h>
 
 struct certs {

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
+#include <event2/event.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -142,7 +143,13 @@ static inline void tcp_pair(int fds[2]) {
         assert_true(cond);                                                                         \
     } while (0)
 
+static inline void fail_at_warning(int severity, const char *text) {
+    if (severity >= EVENT_LOG_WARN)
+        fail_msg("libevent: %s", text);
+}
+
 static inline int count_fds(void) {
+    event_set_log_callback(fail_at_warning);
     int n = 0;
     DIR *d = opendir("/proc/self/fd");
     assert_non_null(d);
