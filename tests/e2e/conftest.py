@@ -1,0 +1,68 @@
+"""Fixtures of the end-to-end tests. Started by tests/e2e/run, which makes the private world they live in."""
+
+import itertools
+import os
+
+import pytest
+
+from peers.certs import trusted_authority
+from peers.dns import Dns, free_address
+from peers.postchute import Postchute
+
+if "E2E_DIR" not in os.environ:
+    pytest.exit("these tests need a network of their own: start them with tests/e2e/run", returncode=2)
+
+_numbers = itertools.count(500)
+
+
+@pytest.fixture(scope="session")
+def ca():
+    """The authority that programs in this world trust."""
+    return trusted_authority()
+
+
+@pytest.fixture
+def address():
+    """A fresh address of the public-looking network, as a function."""
+    return lambda: free_address(next(_numbers))
+
+
+@pytest.fixture(scope="session")
+def _tree():
+    with Dns() as tree:
+        yield tree
+
+
+@pytest.fixture
+def tree(_tree):
+    """The signed DNS tree, running; zones that a test adds stay until the end, so names are each test's own."""
+    return _tree
+
+
+@pytest.fixture
+def postchute():
+    """A function that makes and starts servers; they are stopped, and their logs judged, when the test ends."""
+    servers = []
+
+    def make(start=True, **settings):
+        server = Postchute(**settings)
+        servers.append(server)
+        return server.start() if start else server
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def cleanly():
+    """Starts peers for the length of a test: cleanly(Sink(...))."""
+    started = []
+
+    def start(peer):
+        started.append(peer)
+        return peer.start()
+
+    yield start
+    for peer in reversed(started):
+        peer.stop()

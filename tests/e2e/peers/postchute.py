@@ -1,0 +1,208 @@
+"""The program under test, as a process.
+
+    server = Postchute(route="sandbox")           # settings by name: POSTCHUTE_ROUTE=sandbox
+    server.start()
+    answer = server.send(**{"from": "a@acme.test", "to": "b@far.test", "subject": "s", "text": "t"})
+    server.expect_log("route is down")             # a WARN or ERROR that this test causes on purpose
+    server.stop()
+
+`stop` sends SIGTERM, wants exit status 0, and fails the test when the log holds a WARN or ERROR nobody expected.
+`kill` is SIGKILL; `start` again goes on with the same store.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import requests
+
+from .process import Process, scratch
+
+# the keys of the tests, of the form that the program checks (set by the conftest from the program's own generator when
+# these are not accepted)
+ADMIN_KEY = os.environ.get("E2E_ADMIN_KEY", "")
+
+
+class Api(requests.Session):
+    """requests with the base address and the key filled in."""
+
+    def __init__(self, base, key):
+        super().__init__()
+        self.base = base
+        self.trust_env = False
+        if key:
+            self.headers["Authorization"] = f"Bearer {key}"
+
+    def request(self, method, url, **options):
+        options.setdefault("timeout", 30)
+        if url.startswith("/"):
+            url = self.base + url
+        return super().request(method, url, **options)
+
+
+class Postchute:
+    _ports = 8025
+
+    def __init__(self, **settings):
+        self.dir = scratch("postchute")
+        self.data = self.dir / "data"
+        self.data.mkdir(mode=0o700)
+        Postchute._ports += 2
+        self.address = f"127.0.0.1:{Postchute._ports}"
+        self.url = f"http://{self.address}"
+        self.settings = {
+            "data": self.data,
+            "listen": self.address,
+            "profile": "development",
+            "log_format": "json",
+            "log_level": "debug",
+            "hostname": "client.postchute.test",
+            **settings,
+        }
+        self.process = None
+        self.user = None  # a user's name, to run unprivileged
+        self.starts = 0
+        self.expected = []
+        self.admin_key = self.settings.get("admin_key", "")
+
+    def environment(self):
+        env = {"PATH": os.environ["PATH"], "TZ": "UTC", "LANG": "C.UTF-8"}
+        for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LLVM_PROFILE_FILE", "GCOV_PREFIX"):
+            if os.environ.get(name):
+                env[name] = os.environ[name]
+        for name, value in self.settings.items():
+            if value is not None:
+                env["POSTCHUTE_" + name.upper()] = str(value)
+        return env
+
+    @staticmethod
+    def binary():
+        return os.environ["E2E_BIN"]
+
+    def command(self, *arguments, **options):
+        """Runs a sub-command against this server's store; returns the finished process."""
+        options.setdefault("timeout", 30)
+        options.setdefault("stdin", subprocess.DEVNULL)
+        if "input" in options:
+            del options["stdin"]
+        return subprocess.run(
+            [self.binary(), *map(str, arguments)], env=self.environment(), capture_output=True, text=True, **options
+        )
+
+    # ---- life ----------------------------------------------------------------------------------------------------
+
+    def start(self, wait=True, timeout=30.0):
+        assert os.access(self.binary(), os.X_OK), f"{self.binary()} is not built"
+        self.starts += 1
+        self.log_path = self.dir / f"log-{self.starts}"
+        self.process = _Clean([self.binary(), "serve"], self.log_path, self.environment(), self.user)
+        if wait:
+            self.process.wait_ready(self.ready, "postchute is ready", timeout)
+        return self
+
+    def ready(self):
+        try:
+            return requests.get(self.url + "/readyz", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def stop(self, status=0, timeout=30.0):
+        if self.process is None:
+            return
+        process, self.process = self.process, None
+        got = process.stop(signal.SIGTERM, timeout)
+        self.check_log()
+        assert got == status, f"exit status {got}, expected {status}:\n{self.log()[-8000:]}"
+
+    def kill(self):
+        """SIGKILL: what a crash leaves."""
+        self.process.kill()
+        self.process = None
+
+    def reload(self):
+        self.process.popen.send_signal(signal.SIGHUP)
+
+    def __enter__(self):
+        return self if self.process else self.start()
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.stop()
+        elif self.process is not None:
+            self.process.kill()
+            print(self.log()[-20000:])
+
+    # ---- the log -------------------------------------------------------------------------------------------------
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def records(self):
+        found = []
+        for line in self.log().splitlines():
+            if line.startswith("{"):
+                found.append(json.loads(line))
+        return found
+
+    def expect_log(self, pattern):
+        """Declares that a WARN or ERROR line matching this regular expression belongs to the test."""
+        self.expected.append(re.compile(pattern))
+
+    def check_log(self):
+        """Guide rule: a WARN or ERROR that no test expected is a failure; and so is a line that is no JSON object, and
+        anything that a sanitizer says."""
+        bad = []
+        for line in self.log().splitlines():
+            if not line.startswith("{"):
+                # the development profile greets with text before the log begins
+                if re.search(r"ERROR: \w*Sanitizer|runtime error:|WARNING: ThreadSanitizer|ASSERT", line):
+                    bad.append(line)
+                continue
+            record = json.loads(line)
+            if record.get("level") in ("warn", "error", "WARN", "ERROR"):
+                if not any(pattern.search(line) for pattern in self.expected):
+                    bad.append(line)
+        assert not bad, "unexpected in the log:\n" + "\n".join(bad[:20])
+
+    # ---- asking it -----------------------------------------------------------------------------------------------
+
+    def api(self, key=None):
+        return Api(self.url, self.admin_key if key is None else key)
+
+    def send(self, key=None, **message):
+        """POSTs a message; returns the answer's body, after checking that it was accepted."""
+        answer = self.api(key).post("/v1/messages", json=message)
+        assert answer.status_code == 202, f"{answer.status_code}: {answer.text}"
+        return answer.json()
+
+    def message(self, message_id):
+        answer = self.api().get(f"/v1/messages/{message_id}")
+        assert answer.status_code == 200, f"{answer.status_code}: {answer.text}"
+        return answer.json()
+
+    def wait_final(self, message_id, timeout=30.0):
+        """Waits, by the API's own long poll, until every recipient is final."""
+        end = time.monotonic() + timeout
+        while True:
+            answer = self.api().get(f"/v1/messages/{message_id}/wait", params={"timeout": 5})
+            assert answer.status_code == 200, f"{answer.status_code}: {answer.text}"
+            body = answer.json()
+            states = {recipient["state"] for recipient in body["recipients"]}
+            if not states & {"scheduled", "queued", "sending", "deferred"}:
+                return body
+            assert time.monotonic() < end, f"not final in {timeout:g} s: {body}"
+
+
+class _Clean(Process):
+    """A Process whose environment is exactly what is given."""
+
+    def __init__(self, command, log, env, user):
+        saved = dict(os.environ)
+        os.environ.clear()
+        try:
+            super().__init__(command, log, env=env, user=user)
+        finally:
+            os.environ.update(saved)
