@@ -1,6 +1,7 @@
 #include "server/render/value.h"
 
 #include "server/base/clock.h"
+#include "server/mail/submission.h"
 
 static const struct str replacement = {"\xEF\xBF\xBD", 3}; /* U+FFFD */
 
@@ -67,4 +68,24 @@ static int put(const char *p, size_t n, void *arg) {
 void value_print(const json_t *v, struct buf *out) {
     /* Fails only for what is not a value, which would be ours. */
     ASSERT(json_dump_callback(v, put, out, JSON_COMPACT | JSON_ENCODE_ANY) == 0);
+}
+
+void value_print_strings(const struct str *list, size_t count, struct buf *out) {
+    if (count == 0)
+        return;
+    json_t *v = json_array();
+    for (size_t i = 0; i < count; i++)
+        json_array_append_new(v, value_str(list[i]));
+    value_print(v, out);
+    json_decref(v);
+}
+
+void value_print_pairs(const struct pair *list, size_t count, struct buf *out) {
+    if (count == 0)
+        return;
+    json_t *v = json_object();
+    for (size_t i = 0; i < count; i++)
+        json_object_setn_new_nocheck(v, list[i].key.p, list[i].key.n, value_str(list[i].value));
+    value_print(v, out);
+    json_decref(v);
 }

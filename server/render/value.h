@@ -33,3 +33,8 @@ void value_set_stored(json_t *object, const char *name, struct str json);
 
 /* Compact JSON, members in the order in which they were set. */
 void value_print(const json_t *v, struct buf *out);
+
+/* Lists that are stored as JSON text: ["a","b"] and {"k":"v"}. Nothing is written for none. */
+void value_print_strings(const struct str *list, size_t count, struct buf *out);
+struct pair;
+void value_print_pairs(const struct pair *list, size_t count, struct buf *out);

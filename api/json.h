@@ -1,0 +1,58 @@
+/* json: a request's body as JSON, and reading it so that every fault is found at once (T15).
+ *
+ * json_body_parse() refuses what is not JSON, what says a member twice, NUL bytes, and nesting
+ * deeper than LIMIT_JSON_DEPTH (before anything recurses). After that nothing is an error: reading
+ * goes on, and each thing that is wrong becomes a fault with its pointer.
+ *
+ *     static const struct json_field fields[] = {{"url", {NULL}, read_url}, ...};
+ *     struct json_at top = {.faults = &faults};
+ *     json_read_object(&top, root, fields, 3, &wanted);
+ *
+ * A member with the value null is as good as none. Strings given out live as long as the value.
+ *
+ * Thread: owner.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "server/base/arena.h"
+#include "server/mail/submission.h"
+
+/* ERR_INVALID: `info` says what and where. *out: one reference, the caller's. */
+NODISCARD enum err json_body_parse(struct str body, json_t **out, struct errinfo *info);
+/* Once, before threads: seeds the hash of objects. */
+void json_setup(void);
+
+/* A place in the document; links live on the stack and become text only for a fault. */
+struct json_at {
+    const struct json_at *parent; /* NULL: the top */
+    struct str name;              /* absent: an element */
+    size_t index;
+    struct faults *faults; /* of the top; others reach it through their parents */
+};
+struct json_at json_member(const struct json_at *parent, const char *name);
+struct json_at json_element(const struct json_at *parent, size_t index);
+/* "#/to/0" (RFC 6901 6). In the arena of the faults. */
+struct str json_pointer(const struct json_at *at);
+void json_fault(const struct json_at *at, const char *code, const char *fmt, ...) PRINTF(3, 4);
+
+typedef void (*json_read_fn)(const struct json_at *at, json_t *v, void *out);
+struct json_field {
+    const char *name;
+    const char *alias[3]; /* names that people guess */
+    json_read_fn read;
+};
+/* Not an object: wrong_type. A member that no field takes: unknown_field. A field that is given
+ * under two of its names: duplicate_field. */
+void json_read_object(const struct json_at *at, json_t *v, const struct json_field *fields,
+                      size_t count, void *out);
+
+/* false: a fault was added. */
+bool json_read_str(const struct json_at *at, json_t *v, struct str *out);
+bool json_read_bool(const struct json_at *at, json_t *v, bool *out);
+bool json_read_int(const struct json_at *at, json_t *v, int64_t least, int64_t most, int64_t *out);
+bool json_read_array(const struct json_at *at, json_t *v, size_t most);
+/* An array of strings, or one string alone. */
+bool json_read_strs(const struct json_at *at, json_t *v, size_t most, struct str **out,
+                    size_t *count);

@@ -1,0 +1,105 @@
+#include "server/intake/rights.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "server/mail/domain.h"
+
+struct entry {
+    struct str name;
+    struct domain_info info;
+};
+
+struct domains {
+    atomic_int refs;
+    struct arena *arena;
+    struct entry *entry; /* sorted by name */
+    size_t count;
+};
+
+static int by_name(const void *a, const void *b) {
+    return str_compare(((const struct entry *)a)->name, ((const struct entry *)b)->name);
+}
+
+struct domains *domains_new(const struct domain_row *row, size_t count) {
+    struct domains *d = mem_zalloc(sizeof(*d));
+    atomic_init(&d->refs, 1);
+    d->arena = arena_new();
+    d->entry = ARENA_ARRAY(d->arena, struct entry, count + 1);
+    d->count = count;
+    for (size_t i = 0; i < count; i++) {
+        d->entry[i] = (struct entry){
+            .name = arena_dup(d->arena, row[i].name),
+            .info = {.project = row[i].project,
+                     .is_verified = row[i].verified_wall_ms != 0,
+                     .bounce_address = arena_dup(d->arena, row[i].bounce_address)},
+        };
+    }
+    qsort(d->entry, count, sizeof(d->entry[0]), by_name);
+    return d;
+}
+
+struct domains *domains_ref(struct domains *d) {
+    atomic_fetch_add_explicit(&d->refs, 1, memory_order_relaxed);
+    return d;
+}
+
+void domains_unref(struct domains **dp) {
+    struct domains *d = *dp;
+    *dp = NULL;
+    if (d == NULL || atomic_fetch_sub_explicit(&d->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    arena_free(&d->arena);
+    free(d);
+}
+
+const struct domain_info *domains_find(const struct domains *d, struct str a_label) {
+    const struct entry key = {.name = a_label};
+    const struct entry *e = bsearch(&key, d->entry, d->count, sizeof(d->entry[0]), by_name);
+    return e != NULL ? &e->info : NULL;
+}
+
+bool rights_rule_covers(struct str rule, struct str domain) {
+    if (!str_starts_with(rule, STR("*.")))
+        return str_equal(rule, domain);
+    /* longer than ".acme.test", and ending in it: a label stands before the dot */
+    struct str tail = str_from(rule, 1);
+    return domain.n > tail.n && str_ends_with(domain, tail);
+}
+
+enum err rights_rule_parse(struct str text, struct arena *a, struct str *out,
+                           struct errinfo *info) {
+    bool is_below = str_starts_with(text, STR("*."));
+    struct str name;
+    enum err e = domain_parse(is_below ? str_from(text, 2) : text, false, a, &name, info);
+    if (e != OK)
+        return e;
+    *out = is_below ? arena_printf(a, "*.%.*s", STR_ARG(name)) : name;
+    return OK;
+}
+
+static bool may_use(const struct rights *r, const struct domains *d, struct str domain) {
+    const struct domain_info *owner = domains_find(d, domain);
+    if (owner != NULL && owner->project != r->project)
+        return false;
+    for (size_t i = 0; i < r->from_domain_count; i++)
+        if (rights_rule_covers(r->from_domains[i], domain))
+            return true;
+    return r->from_domain_count == 0;
+}
+
+static void check_address(const struct rights *r, const struct domains *d,
+                          const struct address *addr, struct str pointer, struct faults *faults) {
+    if (str_is_absent(addr->email) || may_use(r, d, addr->domain))
+        return;
+    faults_add(faults, pointer, "domain_not_allowed", "this key may not send from %.*s",
+               STR_ARG(addr->domain));
+}
+
+bool rights_check(const struct rights *r, const struct domains *d, const struct submission *s,
+                  struct faults *faults) {
+    size_t before = faults->count;
+    check_address(r, d, &s->from, STR("#/from"), faults);
+    check_address(r, d, &s->sender, STR("#/sender"), faults);
+    return faults->count == before;
+}
