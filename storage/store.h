@@ -83,6 +83,7 @@ struct store_call {
     enum store_verb verb;
     struct mailbox *reply_to;
     void (*done)(struct store_call *call);
+    void *ctx; /* the caller's own use */
     /* out */
     enum err err;
     struct errinfo info;
