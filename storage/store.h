@@ -443,8 +443,9 @@ struct store_webhook_test {
  * -------------------------------------------------------------------------------------------------------
  */
 
-/* Takes due notifications (pending -> sending) with their events, at most `per_webhook` of one
- * endpoint. */
+/* Takes due notifications (pending -> sending) with their events. At most `per_webhook` of one
+ * endpoint are SENDING at once, those of earlier claims included, so that a dead endpoint holds up
+ * nobody. What is found SENDING when the store is opened becomes PENDING, due now. */
 struct store_notify_claim {
     struct store_call call;
     int64_t now_wall_ms;
