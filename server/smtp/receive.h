@@ -1,5 +1,5 @@
 /* receive: the SMTP server side (RFC 5321) as a state machine on a stream; who may send what to
- * whom is asked of callbacks.
+ * whom is asked of callbacks. What the commands do is in smtp/dialogue, which has no socket.
  *
  * Used by the sandbox now, by bounces and submission later. T2: only CRLF.CRLF ends DATA; a bare CR
  * or LF is 550 5.5.2 and close; early talk is 554. R lines. Limits: base/limits.h. Thread: the

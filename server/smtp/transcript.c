@@ -1,0 +1,77 @@
+#include "server/smtp/transcript.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "server/base/limits.h"
+
+static const char cut_note[] = "(cut)\n";
+
+void transcript_init(struct transcript *t, bool is_on) {
+    *t = (struct transcript){.is_on = is_on};
+    buf_init(&t->text, LIMIT_TRANSCRIPT);
+}
+
+void transcript_release(struct transcript *t) {
+    buf_release(&t->text);
+}
+
+void transcript_clear(struct transcript *t) {
+    buf_clear(&t->text);
+    t->is_cut = false;
+}
+
+static void put_line(struct transcript *t, const char *who, struct str line) {
+    if (!t->is_on || t->is_cut)
+        return;
+    size_t with_line = t->text.n + strlen(who) + line.n + 1;
+    if (with_line + sizeof(cut_note) > LIMIT_TRANSCRIPT) {
+        buf_putz(&t->text, cut_note);
+        t->is_cut = true;
+        return;
+    }
+    buf_putz(&t->text, who);
+    buf_put(&t->text, line);
+    buf_putc(&t->text, '\n');
+}
+
+void transcript_client(struct transcript *t, struct str lines) {
+    while (lines.n > 0) {
+        ptrdiff_t lf = str_find_char(lines, '\n');
+        struct str line = str_slice(lines, 0, lf < 0 ? lines.n : (size_t)lf);
+        lines = str_from(lines, lf < 0 ? lines.n : (size_t)lf + 1);
+        put_line(t, "C: ", str_trim(line));
+    }
+}
+
+void transcript_server(struct transcript *t, const struct reply *r) {
+    if (!t->is_on)
+        return;
+    char enhanced[16];
+    enhanced_code_print(r->enhanced, enhanced);
+    struct str rest = r->text;
+    while (!str_is_absent(rest)) {
+        struct str line = str_split(&rest, '\n');
+        char head[32];
+        snprintf(head, sizeof(head), "S: %d%c%s%s", r->code, str_is_absent(rest) ? ' ' : '-',
+                 enhanced, enhanced[0] && line.n > 0 ? " " : "");
+        put_line(t, head, line);
+    }
+}
+
+void transcript_note(struct transcript *t, const char *fmt, ...) {
+    if (!t->is_on)
+        return;
+    char text[256] = "(";
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text + 1, sizeof(text) - 2, fmt, args);
+    va_end(args);
+    size_t n = strlen(text);
+    text[n++] = ')';
+    put_line(t, "C: ", str_make(text, n));
+}
+
+struct str transcript_text(const struct transcript *t) {
+    return buf_str(&t->text);
+}
