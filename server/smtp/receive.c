@@ -20,9 +20,10 @@ struct receive {
     void *ctx;
     struct timer *idle, *whole, *resume;
     size_t progress;   /* dialogue_progress() when the idle timer was set */
+    bool is_switching; /* from STARTTLS to the end of the handshake: nothing may be written */
     bool is_early;     /* the peer talked before the greeting */
     bool is_answering; /* a message waits for receive_answer_data() */
-    bool is_ending;      /* the last reply was written: on_end is due */
+    bool is_ending;    /* the last reply was written: on_end is due */
     bool is_ended;     /* on_end was called */
     bool is_closed;    /* receive_close() was called; freed when the last frame is left */
     unsigned depth;
@@ -66,7 +67,8 @@ static void write_out(struct receive *r, struct buf *out) {
 }
 
 static void say(struct receive *r, const char *line) {
-    stream_write(r->stream, str_of(line));
+    if (!r->is_switching)
+        stream_write(r->stream, str_of(line));
 }
 
 static void out_of_time(void *arg) {
@@ -111,6 +113,7 @@ static void follow(struct receive *r, enum dialogue_wants wants) {
     case DIALOGUE_TLS:
         /* what the peer sent after STARTTLS is dropped by the stream (T6) */
         timer_cancel(r->idle);
+        r->is_switching = true;
         stream_start_tls_server(r->stream, r->o.tls, TLS_TIMEOUT_MS);
         break;
     case DIALOGUE_CLOSE:
@@ -155,6 +158,7 @@ static void resume(void *arg) {
 static void on_open(void *ctx) {
     struct receive *r = ctx;
     enter_frame(r);
+    r->is_switching = false;
     if (stream_tls_info(r->stream).version[0]) {
         dialogue_secured(r->dialogue);
     } else if (r->is_early || stream_peek(r->stream).n > 0) {

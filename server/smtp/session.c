@@ -282,6 +282,8 @@ static void answered_starttls(struct session *s, const struct reply *r) {
     if (r->code == 220) {
         if (stream_peek(s->stream).n > 0) /* T6 */
             session_die_failed(s, FAILURE_TLS_INJECTION, NULL);
+        else if (stream_pending(s->stream) > 0)
+            session_die_protocol(s, "an answer to STARTTLS before it was asked");
         else
             session_enter(s, SESSION_TLS);
     } else if (r->code / 100 < 4) {

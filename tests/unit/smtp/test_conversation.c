@@ -1,0 +1,396 @@
+/* The client's session talks to our own server side over loopback. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "server/base/buf.h"
+#include "server/net/listener.h"
+#include "server/smtp/receive.h"
+#include "server/smtp/session.h"
+
+enum { RECIPIENTS_MAX = 300, TURNS_MAX = 100000 };
+
+struct world {
+    struct loop *loop;
+    struct listener *listener;
+    struct receive *receive;
+    struct session *session;
+    struct tls_server_ctx *server_tls;
+    struct tls_client_ctx *client_tls;
+    size_t message_bytes_max;
+    /* the receiver's side */
+    struct buf data;
+    char mail_from[256], rcpt_last[256], tls_version[16];
+    size_t rcpt_count, messages;
+    bool smtputf8, answer_later, waits;
+    struct receive_answer answer;
+    /* the client's side */
+    bool ready, done, reusable, failed, close_in_callback;
+    size_t reported, results[RECIPIENTS_MAX];
+    enum stage stage;
+    enum failure failure;
+    int code;
+    char text[256];
+};
+
+static struct receive_answer on_mail(void *ctx, struct str from) {
+    (void)ctx;
+    return str_starts_with(from, STR("refused@")) ? (struct receive_answer){550, "5.7.1", "no"}
+                                                  : (struct receive_answer){250, "2.1.0", "OK"};
+}
+
+static struct receive_answer on_rcpt(void *ctx, struct str to) {
+    (void)ctx;
+    return str_starts_with(to, STR("nobody")) ? (struct receive_answer){550, "5.1.1", "nobody"}
+                                              : (struct receive_answer){250, "2.1.5", "OK"};
+}
+
+static void on_message(void *ctx, struct receive *r, const struct received *m) {
+    struct world *w = ctx;
+    buf_clear(&w->data);
+    buf_put(&w->data, m->data);
+    snprintf(w->mail_from, sizeof(w->mail_from), "%.*s", STR_ARG(m->mail_from));
+    snprintf(w->rcpt_last, sizeof(w->rcpt_last), "%.*s", STR_ARG(m->rcpt[m->rcpt_count - 1]));
+    snprintf(w->tls_version, sizeof(w->tls_version), "%s", m->tls.version);
+    w->rcpt_count = m->rcpt_count;
+    w->smtputf8 = m->smtputf8;
+    w->messages++;
+    if (w->answer_later)
+        w->waits = true;
+    else
+        receive_answer_data(r, w->answer);
+}
+
+static void on_end(void *ctx, struct receive *r) {
+    struct world *w = ctx;
+    assert_ptr_equal(r, w->receive);
+    receive_close(&w->receive, false);
+}
+
+static const struct receive_policy policy = {
+    .on_mail = on_mail, .on_rcpt = on_rcpt, .on_message = on_message, .on_end = on_end};
+
+static void on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
+    (void)peer;
+    struct world *w = ctx;
+    assert_null(w->receive);
+    struct receive_options o = {
+        .host_name = "mx.test", .tls = w->server_tls, .message_bytes_max = w->message_bytes_max};
+    w->receive = receive_new(w->loop, fd, &o, &policy, w);
+}
+
+static void keep_result(struct world *w, const struct session_result *r) {
+    w->stage = r->stage;
+    w->failure = r->failure;
+    w->code = r->reply ? r->reply->code : 0;
+    snprintf(w->text, sizeof(w->text), "%.*s", STR_ARG(r->reply ? r->reply->text : r->text));
+}
+
+static void on_ready(void *ctx) {
+    ((struct world *)ctx)->ready = true;
+}
+
+static void on_recipient(void *ctx, size_t i, const struct session_result *r) {
+    struct world *w = ctx;
+    assert_false(w->done);
+    w->reported++;
+    w->results[i]++;
+    keep_result(w, r);
+    if (w->close_in_callback)
+        session_close(&w->session);
+}
+
+static void on_done(void *ctx, bool reusable) {
+    struct world *w = ctx;
+    assert_false(w->done);
+    w->done = true;
+    w->reusable = reusable;
+}
+
+static void on_failed(void *ctx, const struct session_result *r) {
+    struct world *w = ctx;
+    w->failed = true;
+    keep_result(w, r);
+}
+
+static const struct session_events events = {
+    .on_ready = on_ready, .on_recipient = on_recipient, .on_done = on_done, .on_failed = on_failed};
+
+static void turn_until(struct world *w, const bool *flag) {
+    for (int i = 0; i < TURNS_MAX && !*flag && !w->failed; i++)
+        loop_dispatch_once(w->loop, 5000);
+}
+
+static void open_session(struct world *w, enum session_tls tls, const char *user) {
+    struct sockaddr_any at;
+    assert_int_equal(sockaddr_parse(STR("127.0.0.1"), 0, &at), OK);
+    assert_int_equal(listener_open(w->loop, &at, on_accept, w, &w->listener, NULL), OK);
+    struct session_options o = {.to = listener_address(w->listener),
+                                .host_name = "mx.test",
+                                .ehlo_name = "client.test",
+                                .tls = tls,
+                                .tls_ctx = w->client_tls,
+                                .auth_user = user,
+                                .auth_password = "secret",
+                                .keep_transcript = true};
+    session_timeouts_default(&o.timeouts);
+    w->session = session_open(w->loop, &o, &events, w);
+    turn_until(w, &w->ready);
+}
+
+static int setup(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    w->loop = loop_new();
+    w->message_bytes_max = 30 * 1024 * 1024;
+    w->answer = (struct receive_answer){250, "2.0.0", "queued"};
+    buf_init(&w->data, 64 * 1024 * 1024);
+    *state = w;
+    return 0;
+}
+
+static void with_tls(struct world *w) {
+    struct tls_client_options o = {0};
+    assert_int_equal(tls_server_ctx_new_selfsigned("mx.test", &w->server_tls, NULL), OK);
+    assert_int_equal(tls_client_ctx_new(&o, &w->client_tls, NULL), OK);
+}
+
+static int teardown(void **state) {
+    struct world *w = *state;
+    session_quit(&w->session);
+    for (int i = 0; i < 1000 && w->receive; i++)
+        loop_dispatch_once(w->loop, 5000);
+    assert_null(w->receive); /* QUIT, or the end of the connection, has arrived */
+    listener_close(&w->listener);
+    tls_server_ctx_unref(&w->server_tls);
+    tls_client_ctx_unref(&w->client_tls);
+    loop_free(&w->loop);
+    buf_release(&w->data);
+    free(w);
+    return 0;
+}
+
+static struct message *make_message(const char *bytes, size_t n) {
+    struct id id = {0};
+    return message_new(&id, mem_dup(bytes, n), n);
+}
+
+static void send_message(struct world *w, const char *from, const char *const *to, size_t count,
+                         const char *bytes, size_t n) {
+    static struct session_recipient r[RECIPIENTS_MAX];
+    for (size_t i = 0; i < count; i++)
+        r[i] = (struct session_recipient){.email = str_of(to[i])};
+    struct message *m = make_message(bytes, n);
+    struct transaction t = {
+        .mail_from = str_of(from), .recipient = r, .count = count, .message = m};
+    w->done = false;
+    w->reported = 0;
+    memset(w->results, 0, sizeof(w->results));
+    session_send(w->session, &t);
+    message_unref(&m);
+    assert_false(w->done);
+    turn_until(w, &w->done);
+    assert_true(w->done);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(w->results[i], 1);
+}
+
+#define SEND(w, to, bytes)                                                                         \
+    send_message((w), "a@client.test", (to), sizeof(to) / sizeof((to)[0]), (bytes), strlen(bytes))
+
+static void test_a_message_arrives_as_it_was(void **state) {
+    struct world *w = *state;
+    const char *to[] = {"b@mx.test"};
+    open_session(w, SESSION_TLS_NONE, NULL);
+    assert_true(w->ready);
+    assert_true(session_info_of(w->session)->pipelining);
+    assert_int_equal(session_info_of(w->session)->size_max, w->message_bytes_max);
+    SEND(w, to, "Subject: x\r\n\r\n.dot\r\n..\r\n.\r\nend\r\n");
+    assert_true(w->reusable);
+    assert_int_equal(w->stage, STAGE_END);
+    assert_int_equal(w->code, 250);
+    assert_string_equal(w->data.p, "Subject: x\r\n\r\n.dot\r\n..\r\n.\r\nend\r\n");
+    assert_string_equal(w->mail_from, "a@client.test");
+    assert_string_equal(w->rcpt_last, "b@mx.test");
+}
+
+static void test_a_session_carries_several_transactions(void **state) {
+    struct world *w = *state;
+    const char *bad[] = {"nobody@mx.test"}, *mixed[] = {"nobody@mx.test", "b@mx.test"};
+    open_session(w, SESSION_TLS_NONE, NULL);
+    SEND(w, bad, "x: y\r\n\r\nz\r\n");
+    assert_true(w->reusable);
+    assert_int_equal(w->stage, STAGE_RCPT);
+    assert_int_equal(w->code, 550);
+    SEND(w, mixed, "x: y\r\n\r\nz\r\n");
+    assert_true(w->reusable);
+    assert_int_equal(w->rcpt_count, 1);
+    assert_int_equal(w->messages, 1);
+    send_message(w, "refused@client.test", mixed, 2, "x: y\r\n\r\nz\r\n", 11);
+    assert_int_equal(w->stage, STAGE_MAIL);
+    assert_true(w->reusable);
+    w->answer = (struct receive_answer){451, "4.3.0", "later"};
+    SEND(w, mixed, "x: y\r\n\r\nz\r\n");
+    assert_int_equal(w->stage, STAGE_END);
+    assert_int_equal(w->code, 451);
+    assert_true(w->reusable);
+    w->answer = (struct receive_answer){250, NULL, NULL};
+    SEND(w, mixed, "x: y\r\n\r\nz\r\n");
+    assert_int_equal(w->messages, 3);
+}
+
+static void test_many_recipients_in_one_transaction(void **state) {
+    struct world *w = *state;
+    static char names[RECIPIENTS_MAX][32];
+    const char *to[RECIPIENTS_MAX];
+    for (int i = 0; i < RECIPIENTS_MAX; i++) {
+        snprintf(names[i], sizeof(names[i]), "r%d@mx.test", i);
+        to[i] = names[i];
+    }
+    open_session(w, SESSION_TLS_NONE, NULL);
+    SEND(w, to, "x: y\r\n\r\nz\r\n");
+    assert_int_equal(w->rcpt_count, RECIPIENTS_MAX);
+}
+
+static void send_large(struct world *w) {
+    size_t n = 25 * 1024 * 1024;
+    char *bytes = mem_zalloc(n);
+    for (size_t i = 0; i < n; i++) /* lines of 64 octets, each third begins with a dot */
+        bytes[i] = i % 64 == 62 ? '\r' : i % 64 == 63 ? '\n' : i % 192 == 0 ? '.' : 'a';
+    const char *to[] = {"b@mx.test"};
+    send_message(w, "", to, 1, bytes, n);
+    assert_true(w->reusable);
+    assert_int_equal(w->data.n, n);
+    assert_memory_equal(w->data.p, bytes, n);
+    assert_string_equal(w->mail_from, "");
+    free(bytes);
+}
+
+static void test_a_large_message_arrives_as_it_was(void **state) {
+    struct world *w = *state;
+    open_session(w, SESSION_TLS_NONE, NULL);
+    send_large(w);
+}
+
+static void test_a_large_message_arrives_through_tls(void **state) {
+    struct world *w = *state;
+    with_tls(w);
+    open_session(w, SESSION_TLS_OPPORTUNISTIC, NULL);
+    assert_true(w->ready);
+    send_large(w);
+    assert_true(w->tls_version[0] != '\0');
+    assert_true(session_info_of(w->session)->tls.version[0] != '\0');
+    assert_false(session_info_of(w->session)->tls.is_verified);
+}
+
+static void test_verified_tls_refuses_a_self_signed_certificate(void **state) {
+    struct world *w = *state;
+    with_tls(w);
+    open_session(w, SESSION_TLS_VERIFY, NULL);
+    assert_true(w->failed);
+    assert_int_equal(w->stage, STAGE_TLS);
+    assert_int_equal(w->failure, FAILURE_TLS_UNTRUSTED);
+}
+
+static void test_C34_required_tls_is_not_done_without(void **state) {
+    struct world *w = *state;
+    with_tls(w);
+    tls_server_ctx_unref(&w->server_tls);
+    open_session(w, SESSION_TLS_ENCRYPT, NULL);
+    assert_true(w->failed);
+    assert_int_equal(w->failure, FAILURE_TLS_NOT_OFFERED);
+    w->failed = false;
+}
+
+static void test_C39_a_password_needs_verified_tls(void **state) {
+    struct world *w = *state;
+    with_tls(w);
+    open_session(w, SESSION_TLS_ENCRYPT, "user");
+    assert_true(w->failed);
+    assert_int_equal(w->stage, STAGE_EHLO);
+    assert_int_equal(w->failure, FAILURE_AUTH_UNAVAILABLE);
+}
+
+static void test_C35_too_large_is_not_transmitted(void **state) {
+    struct world *w = *state;
+    const char *to[] = {"b@mx.test"};
+    w->message_bytes_max = 20;
+    open_session(w, SESSION_TLS_NONE, NULL);
+    SEND(w, to, "Subject: 12345\r\n\r\n1234\r\n");
+    assert_int_equal(w->failure, FAILURE_TOO_LARGE);
+    assert_true(w->reusable);
+    assert_int_equal(w->messages, 0);
+    SEND(w, to, "Subject: 1\r\n\r\n");
+    assert_int_equal(w->failure, FAILURE_NONE);
+    assert_int_equal(w->messages, 1);
+}
+
+static void test_a_late_answer_is_waited_for(void **state) {
+    struct world *w = *state;
+    w->answer_later = true;
+    open_session(w, SESSION_TLS_NONE, NULL);
+    struct session_recipient r = {.email = STR("b@mx.test")};
+    struct message *m = make_message("a: b\r\n\r\n", 8);
+    struct transaction t = {.recipient = &r, .count = 1, .message = m};
+    session_send(w->session, &t);
+    message_unref(&m);
+    turn_until(w, &w->waits);
+    assert_false(w->done);
+    receive_answer_data(w->receive, (struct receive_answer){550, "5.7.1", "spam"});
+    turn_until(w, &w->done);
+    assert_int_equal(w->code, 550);
+    assert_true(w->reusable);
+}
+
+static void test_the_session_may_be_closed_in_a_callback(void **state) {
+    struct world *w = *state;
+    open_session(w, SESSION_TLS_NONE, NULL);
+    w->close_in_callback = true;
+    struct session_recipient r[2] = {{.email = STR("nobody@mx.test")}, {.email = STR("b@mx.test")}};
+    struct message *m = make_message("a: b\r\n\r\n", 8);
+    struct transaction t = {.recipient = r, .count = 2, .message = m};
+    session_send(w->session, &t);
+    message_unref(&m);
+    for (int i = 0; i < TURNS_MAX && w->session; i++)
+        loop_dispatch_once(w->loop, 5000);
+    assert_null(w->session);
+    assert_int_equal(w->reported, 1);
+    assert_false(w->done);
+}
+
+static void test_the_transcript_shows_the_dialogue(void **state) {
+    struct world *w = *state;
+    const char *to[] = {"b@mx.test"};
+    open_session(w, SESSION_TLS_NONE, NULL);
+    SEND(w, to, "a: b\r\n\r\n");
+    struct str t = session_transcript(w->session);
+    assert_true(str_find(t, STR("S: 220 mx.test ESMTP\n")) >= 0);
+    assert_true(str_find(t, STR("C: EHLO client.test\n")) >= 0);
+    assert_true(str_find(t, STR("C: MAIL FROM:<a@client.test> SIZE=8\n")) >= 0);
+    assert_true(str_find(t, STR("C: (message, 8 octets)\n")) >= 0);
+    assert_true(str_find(t, STR("S: 250 2.0.0 queued\n")) >= 0);
+    SEND(w, to, "a: b\r\n\r\n");
+    assert_int_equal(str_find(session_transcript(w->session), STR("EHLO")), -1);
+}
+
+#define WORLD(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        WORLD(test_a_message_arrives_as_it_was),
+        WORLD(test_a_session_carries_several_transactions),
+        WORLD(test_many_recipients_in_one_transaction),
+        WORLD(test_a_large_message_arrives_as_it_was),
+        WORLD(test_a_large_message_arrives_through_tls),
+        WORLD(test_verified_tls_refuses_a_self_signed_certificate),
+        WORLD(test_C34_required_tls_is_not_done_without),
+        WORLD(test_C39_a_password_needs_verified_tls),
+        WORLD(test_C35_too_large_is_not_transmitted),
+        WORLD(test_a_late_answer_is_waited_for),
+        WORLD(test_the_session_may_be_closed_in_a_callback),
+        WORLD(test_the_transcript_shows_the_dialogue),
+    };
+    return cmocka_run_group_tests_name("conversation", tests, NULL, NULL);
+}
