@@ -1,0 +1,157 @@
+#include "server/delivery/fair.h"
+
+#include <stdlib.h>
+
+#include "server/base/err.h"
+
+/* Recipients that a project may send before the next one's turn. Small, so that turns come often;
+ * an entry that costs more waits for several turns. */
+enum { QUANTUM = 10 };
+
+static const int LANE_WEIGHT[] = {[LANE_HIGH] = 8, [LANE_TRANSACTIONAL] = 4, [LANE_BULK] = 1};
+_Static_assert(sizeof(LANE_WEIGHT) / sizeof(LANE_WEIGHT[0]) == LANE_COUNT, "a weight per lane");
+
+TAILQ_HEAD(fair_entries, fair_entry);
+
+/* A project's queue in one lane; on the lane's ring while it has entries, else freed. */
+struct fair_project {
+    TAILQ_ENTRY(fair_project) link;
+    int64_t project;
+    int64_t deficit;
+    struct fair_entries entries;
+};
+TAILQ_HEAD(fair_projects, fair_project);
+
+struct fair_lane {
+    struct fair_projects ring; /* the head's turn it is */
+    size_t count;
+    int credit; /* smooth weighted round robin among lanes */
+};
+
+struct fair {
+    struct fair_lane lane[LANE_COUNT];
+    size_t count;
+};
+
+struct fair *fair_new(void) {
+    struct fair *f = mem_zalloc(sizeof(*f));
+    for (int i = 0; i < LANE_COUNT; i++)
+        TAILQ_INIT(&f->lane[i].ring);
+    return f;
+}
+
+void fair_free(struct fair **fp) {
+    struct fair *f = *fp;
+    if (f == NULL)
+        return;
+    ASSERT(f->count == 0);
+    free(f);
+    *fp = NULL;
+}
+
+static struct fair_project *project_of(struct fair_lane *l, int64_t project) {
+    struct fair_project *p;
+    TAILQ_FOREACH (p, &l->ring, link) {
+        if (p->project == project)
+            return p;
+    }
+    p = mem_zalloc(sizeof(*p));
+    p->project = project;
+    TAILQ_INIT(&p->entries);
+    TAILQ_INSERT_TAIL(&l->ring, p, link);
+    return p;
+}
+
+static void entered(struct fair *f, struct fair_entry *e, struct fair_project *p) {
+    e->in = p;
+    f->lane[e->lane].count++;
+    f->count++;
+}
+
+void fair_push(struct fair *f, struct fair_entry *e) {
+    ASSERT(e->in == NULL && e->cost > 0);
+    struct fair_project *p = project_of(&f->lane[e->lane], e->project);
+    TAILQ_INSERT_TAIL(&p->entries, e, link);
+    entered(f, e, p);
+}
+
+void fair_push_front(struct fair *f, struct fair_entry *e) {
+    ASSERT(e->in == NULL && e->cost > 0);
+    struct fair_project *p = project_of(&f->lane[e->lane], e->project);
+    TAILQ_INSERT_HEAD(&p->entries, e, link);
+    entered(f, e, p);
+}
+
+void fair_remove(struct fair *f, struct fair_entry *e) {
+    struct fair_project *p = e->in;
+    if (p == NULL)
+        return;
+    struct fair_lane *l = &f->lane[e->lane];
+    TAILQ_REMOVE(&p->entries, e, link);
+    e->in = NULL;
+    l->count--;
+    f->count--;
+    if (TAILQ_EMPTY(&p->entries)) {
+        TAILQ_REMOVE(&l->ring, p, link);
+        free(p);
+    }
+}
+
+/* Which lane, or -1. */
+static int pick_lane(struct fair *f, unsigned slots, const unsigned busy[LANE_COUNT]) {
+    if (f->lane[LANE_HIGH].count > 0 && busy[LANE_HIGH] < (slots + 1) / 2)
+        return LANE_HIGH;
+    int best = -1, total = 0;
+    for (int i = 0; i < LANE_COUNT; i++) {
+        struct fair_lane *l = &f->lane[i];
+        if (l->count == 0) {
+            l->credit = 0;
+            continue;
+        }
+        if (i == LANE_BULK && slots >= 2 && busy[LANE_BULK] >= slots - 1)
+            continue;
+        l->credit += LANE_WEIGHT[i];
+        total += LANE_WEIGHT[i];
+        if (best < 0 || l->credit > f->lane[best].credit)
+            best = i;
+    }
+    if (best >= 0)
+        f->lane[best].credit -= total;
+    return best;
+}
+
+struct fair_entry *fair_pick(struct fair *f, unsigned slots, const unsigned busy[LANE_COUNT]) {
+    if (f->count == 0)
+        return NULL;
+    int lane = pick_lane(f, slots, busy);
+    if (lane < 0)
+        return NULL;
+    struct fair_lane *l = &f->lane[lane];
+    for (;;) {
+        struct fair_project *p = TAILQ_FIRST(&l->ring);
+        struct fair_entry *e = TAILQ_FIRST(&p->entries);
+        /* alone: nobody to be fair to, and no debt to remember */
+        bool alone = TAILQ_NEXT(p, link) == NULL;
+        if (alone || p->deficit >= e->cost) {
+            p->deficit = alone ? 0 : p->deficit - e->cost;
+            fair_remove(f, e);
+            return e;
+        }
+        p->deficit += QUANTUM;
+        TAILQ_REMOVE(&l->ring, p, link);
+        TAILQ_INSERT_TAIL(&l->ring, p, link);
+    }
+}
+
+struct fair_entry *fair_first(struct fair *f) {
+    for (int i = 0; i < LANE_COUNT; i++) {
+        struct fair_project *p = TAILQ_FIRST(&f->lane[i].ring);
+        if (p != NULL)
+            return TAILQ_FIRST(&p->entries);
+    }
+    return NULL;
+}
+
+size_t fair_count(const struct fair *f) {
+    return f->count;
+}
