@@ -34,7 +34,8 @@ struct delivery_options {
     const char *hostname; /* EHLO name: a FQDN, or an address literal */
     const struct route *routes;
     size_t route_count;
-    const char *default_route; /* name of the one that messages take which name none */
+    const char *default_route; /* name of the one that messages take which name none and match no
+                                  rule; NULL: a route to the MX hosts with the values of default */
 
     /* Delay after attempt 1, 2, ...; after the last step `retry_then_ms` for ever; the message's
      * expiry ends it. */

@@ -14,6 +14,50 @@ const char *route_kind_name(enum route_kind k) {
     return KIND_NAMES[k];
 }
 
+/* ---- choosing ------------------------------------------------------------------------------- */
+
+static bool one_matches(const struct str *patterns, size_t count, struct str domain) {
+    for (size_t i = 0; i < count; i++) {
+        struct str p = patterns[i];
+        bool is_below = str_starts_with(p, STR("*."));
+        if (is_below)
+            p = str_from(p, 2);
+        if (str_equal_nocase(p, domain) ? !is_below : is_below && domain_is_within(domain, p))
+            return true;
+    }
+    return false;
+}
+
+static bool rule_matches(const struct route *r, struct str sender_domain,
+                         struct str recipient_domain) {
+    if (r->sender_domain_count == 0 && r->recipient_domain_count == 0)
+        return false;
+    return (r->sender_domain_count == 0 ||
+            one_matches(r->sender_domains, r->sender_domain_count, sender_domain)) &&
+           (r->recipient_domain_count == 0 ||
+            one_matches(r->recipient_domains, r->recipient_domain_count, recipient_domain));
+}
+
+static const struct route *route_find(const struct route *routes, size_t count, struct str name) {
+    for (size_t i = 0; i < count; i++) {
+        if (str_equal(str_of(routes[i].name), name))
+            return &routes[i];
+    }
+    return NULL;
+}
+
+const struct route *route_choose(const struct route *routes, size_t count, struct str asked,
+                                 struct str default_name, struct str sender_domain,
+                                 struct str recipient_domain) {
+    if (!str_is_empty(asked))
+        return route_find(routes, count, asked);
+    for (size_t i = 0; i < count; i++) {
+        if (rule_matches(&routes[i], sender_domain, recipient_domain))
+            return &routes[i];
+    }
+    return route_find(routes, count, default_name);
+}
+
 void smarthost_wipe(struct smarthost *h) {
     explicit_bzero(h, sizeof(*h));
 }

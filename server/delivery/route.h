@@ -1,8 +1,7 @@
 /* route: where a recipient's mail is handed over: the MX hosts of its domain, or smarthosts.
  *
- * A `struct route` is what the settings say about one way out; a `struct route_table` is the
- * immutable snapshot of all of them that scheduler and workers share by reference count. Which
- * route a message takes: the one that it names, else the table's default.
+ * A `struct route` is what the settings say about one way out. Which one a recipient's mail takes:
+ * the one that the message names, else the first whose rule matches, else the default.
  *
  *     struct smarthost h;
  *     if (smarthost_parse(STR("smtp://user:secret@mail.example:587"), &h, &info) != OK) ...
@@ -38,9 +37,9 @@ enum { SMARTHOST_WEIGHT_MAX = 1000, SMARTHOST_PRIORITY_MAX = 1000 };
  * 587 with credentials.
  *
  * `tls` is by default verify with credentials and opportunistic without. Credentials over anything
- * less than verify are ERR_INVALID but for insecure_auth=1 together with an address literal that is
- * loopback or private, or a name without a dot (a container beside us), whose addresses are checked
- * again when it is connected to. The words in `info` never contain what stood in the URL. */
+ * less than verify are ERR_INVALID but for insecure_auth=1, and then only private addresses are
+ * connected to: an address in the URL is checked here, those of a name when they are known. The
+ * words in `info` never contain what stood in the URL. */
 NODISCARD enum err smarthost_parse(struct str url, struct smarthost *out, struct errinfo *info);
 void smarthost_wipe(struct smarthost *h);
 /* Loopback, RFC 1918, link-local, ULA, CGNAT. */
@@ -61,13 +60,23 @@ struct route {
     enum route_kind kind;
     const struct smarthost *smarthost; /* ROUTE_SMARTHOST, ROUTE_SANDBOX: at least one */
     size_t smarthost_count;
+    /* Chosen without being named when it has at least one of these lists, and one entry of each
+     * list that it has matches: "acme.test" is that domain, "*.acme.test" every one below it. */
+    const struct str *sender_domains; /* of From */
+    size_t sender_domain_count;
+    const struct str *recipient_domains;
+    size_t recipient_domain_count;
     uint16_t mx_port;             /* 0: 25 */
     bool require_verified_domain; /* asked by intake, kept here for the views */
     enum route_signing signing;
     unsigned concurrency;             /* transactions at once to one site; 0: 10 MX, 20 else */
     unsigned rate_per_s;              /* messages to one site; 0: unlimited */
     unsigned messages_per_connection; /* 0: 100 */
-    enum session_tls mx_tls;          /* of MX hosts: OPPORTUNISTIC, ENCRYPT or VERIFY */
+    enum session_tls mx_tls;          /* of MX hosts: ENCRYPT or VERIFY, else OPPORTUNISTIC */
 };
 
 const char *route_kind_name(enum route_kind k); /* "mx" */
+/* The route of a recipient; NULL: none has the name that was asked for, or there is no default. */
+const struct route *route_choose(const struct route *routes, size_t count, struct str asked,
+                                 struct str default_name, struct str sender_domain,
+                                 struct str recipient_domain);

@@ -1,0 +1,198 @@
+#include "server/delivery/due.h"
+
+#include <stdlib.h>
+
+struct due_key {
+    struct str name;
+    size_t count;
+    int64_t parked_until_mono_ms; /* 0: not parked */
+    UT_hash_handle hh;
+};
+
+/* A recipient that left memory while a load was under way. */
+struct due_left {
+    recipient_key_t key;
+    UT_hash_handle hh;
+};
+
+struct due {
+    size_t most, per_key;
+    struct due_item *items;
+    struct due_key *keys;
+    struct due_left *left;
+    bool is_loading;
+};
+
+struct due *due_new(size_t most, size_t per_key) {
+    struct due *d = mem_zalloc(sizeof(*d));
+    d->most = most;
+    d->per_key = per_key;
+    return d;
+}
+
+static void key_free_if_unused(struct due *d, struct due_key *k) {
+    if (k->count > 0 || k->parked_until_mono_ms != 0)
+        return;
+    HASH_DEL(d->keys, k);
+    free((char *)(uintptr_t)k->name.p);
+    free(k);
+}
+
+void due_free(struct due **dp) {
+    struct due *d = *dp;
+    if (d == NULL)
+        return;
+    struct due_item *i, *next_item;
+    HASH_ITER (hh, d->items, i, next_item) {
+        struct due_item *gone = i;
+        due_drop(d, &gone);
+    }
+    due_unpark_all(d);
+    due_load_ends(d);
+    free(d);
+    *dp = NULL;
+}
+
+static struct due_key *key_find(const struct due *d, struct str name) {
+    struct due_key *k;
+    HASH_FIND(hh, d->keys, name.p, name.n, k);
+    return k;
+}
+
+static struct due_key *key_get(struct due *d, struct str name) {
+    struct due_key *k = key_find(d, name);
+    if (k != NULL)
+        return k;
+    k = mem_zalloc(sizeof(*k));
+    k->name = str_make(str_dupz(name), name.n);
+    HASH_ADD_KEYPTR(hh, d->keys, k->name.p, k->name.n, k);
+    return k;
+}
+
+static bool has_room(const struct due *d, const struct due_key *k, enum lane lane) {
+    size_t count = HASH_COUNT(d->items);
+    if (lane == LANE_HIGH)
+        return count < d->most;
+    if (count >= d->most - d->most / 10)
+        return false;
+    return k == NULL || k->count < d->per_key || count < d->most / 2;
+}
+
+enum due_result due_put(struct due *d, struct due_row *row, int64_t now_mono_ms,
+                        struct due_item **out) {
+    *out = NULL;
+    if (due_find(d, row->key) != NULL)
+        return DUE_KNOWN;
+    struct due_key *k = key_find(d, row->queue_key);
+    if (k != NULL && k->parked_until_mono_ms > now_mono_ms)
+        return DUE_PARKED;
+    if (!has_room(d, k, row->outgoing->lane))
+        return DUE_FULL;
+    struct due_item *i = mem_zalloc(sizeof(*i));
+    i->row = *row;
+    i->key = k != NULL ? k : key_get(d, row->queue_key);
+    i->key->count++;
+    row->outgoing = NULL;
+    row->email = row->queue_key = STR_NONE;
+    HASH_ADD(hh, d->items, row.key, sizeof(i->row.key), i);
+    *out = i;
+    return DUE_TAKEN;
+}
+
+struct due_item *due_find(struct due *d, recipient_key_t key) {
+    struct due_item *i;
+    HASH_FIND(hh, d->items, &key, sizeof(key), i);
+    return i;
+}
+
+static void remember_left(struct due *d, recipient_key_t key) {
+    struct due_left *l;
+    HASH_FIND(hh, d->left, &key, sizeof(key), l);
+    if (l != NULL)
+        return;
+    l = mem_zalloc(sizeof(*l));
+    l->key = key;
+    HASH_ADD(hh, d->left, key, sizeof(l->key), l);
+}
+
+void due_drop(struct due *d, struct due_item **ip) {
+    struct due_item *i = *ip;
+    *ip = NULL;
+    HASH_DEL(d->items, i);
+    if (d->is_loading)
+        remember_left(d, i->row.key);
+    i->key->count--;
+    key_free_if_unused(d, i->key);
+    due_row_release(&i->row);
+    free(i);
+}
+
+void due_park(struct due *d, struct str key, int64_t until_mono_ms) {
+    struct due_key *k = key_get(d, key);
+    if (k->parked_until_mono_ms < until_mono_ms)
+        k->parked_until_mono_ms = until_mono_ms;
+}
+
+size_t due_unpark(struct due *d, int64_t now_mono_ms, int64_t *next_mono_ms) {
+    size_t freed = 0;
+    *next_mono_ms = 0;
+    struct due_key *k, *next;
+    HASH_ITER (hh, d->keys, k, next) {
+        if (k->parked_until_mono_ms == 0)
+            continue;
+        if (k->parked_until_mono_ms > now_mono_ms) {
+            if (*next_mono_ms == 0 || k->parked_until_mono_ms < *next_mono_ms)
+                *next_mono_ms = k->parked_until_mono_ms;
+            continue;
+        }
+        k->parked_until_mono_ms = 0;
+        freed++;
+        key_free_if_unused(d, k);
+    }
+    return freed;
+}
+
+void due_unpark_all(struct due *d) {
+    int64_t next_mono_ms;
+    (void)due_unpark(d, INT64_MAX, &next_mono_ms);
+}
+
+size_t due_skip_keys(struct due *d, struct str *out, size_t most) {
+    size_t n = 0;
+    struct due_key *k, *next;
+    HASH_ITER (hh, d->keys, k, next) {
+        if (n == most)
+            break;
+        if (k->parked_until_mono_ms != 0 || k->count > d->per_key / 4)
+            out[n++] = k->name;
+    }
+    return n;
+}
+
+void due_load_begins(struct due *d) {
+    d->is_loading = true;
+}
+
+void due_load_ends(struct due *d) {
+    d->is_loading = false;
+    struct due_left *l, *next;
+    HASH_ITER (hh, d->left, l, next) {
+        HASH_DEL(d->left, l);
+        free(l);
+    }
+}
+
+bool due_left_meanwhile(const struct due *d, recipient_key_t key) {
+    struct due_left *l;
+    HASH_FIND(hh, d->left, &key, sizeof(key), l);
+    return l != NULL;
+}
+
+size_t due_count(const struct due *d) {
+    return HASH_COUNT(d->items);
+}
+
+size_t due_room(const struct due *d) {
+    size_t count = HASH_COUNT(d->items);
+    return count < d->most ? d->most - count : 0;
+}

@@ -1,0 +1,69 @@
+/* due: the recipients that the scheduler holds in memory: those that may go soon, and no more.
+ *
+ * The store is the truth; loading is no claim, and what is refused here is found there again
+ * (STORE_DUE). At most `most` recipients are held; a queue key may hold LIMIT_DUE_PER_KEY, more
+ * only while memory is at most half full; a tenth of the room is for lane high alone. A parked key
+ * (its site is dead or must wait) holds nothing.
+ *
+ *     struct due_item *i;
+ *     switch (due_put(d, &row, now, &i)) { case DUE_TAKEN: ...; case DUE_FULL: ask the store later
+ * } due_drop(d, &i);
+ *
+ * Pure but for memory; times come in. Thread: the scheduler's.
+ */
+#pragma once
+
+#include <sys/queue.h>
+#include <uthash.h>
+
+#include "storage/store.h"
+
+struct bundle;
+struct due_key;
+
+/* One recipient in memory; owns its row. */
+struct due_item {
+    struct due_row row;
+    struct due_key *key;
+    struct bundle *bundle; /* NULL: with a settle on its way to the store */
+    TAILQ_ENTRY(due_item) link;
+    UT_hash_handle hh;
+};
+TAILQ_HEAD(due_items, due_item);
+
+struct due;
+struct due *due_new(size_t most, size_t per_key);
+void due_free(struct due **dp); /* with all items */
+
+enum due_result {
+    DUE_TAKEN,
+    DUE_KNOWN,  /* it is here already */
+    DUE_FULL,   /* no room for it now: the store has more */
+    DUE_PARKED, /* its key waits: found again when that is over */
+};
+/* Takes the row when DUE_TAKEN (row->outgoing becomes NULL); else it stays the caller's. */
+enum due_result due_put(struct due *d, struct due_row *row, int64_t now_mono_ms,
+                        struct due_item **out);
+struct due_item *due_find(struct due *d, recipient_key_t key);
+void due_drop(struct due *d, struct due_item **ip);
+
+/* Nothing of this key is taken until then. An earlier moment replaces a later one only by
+ * due_unpark(). */
+void due_park(struct due *d, struct str key, int64_t until_mono_ms);
+/* Drops what is over; returns how many keys were freed, *next_mono_ms is when the next one is (0:
+ * none). */
+size_t due_unpark(struct due *d, int64_t now_mono_ms, int64_t *next_mono_ms);
+void due_unpark_all(struct due *d);
+
+/* Keys of which nothing should be loaded now: parked, or with more than a quarter of their quota
+ * here. At most `most`; the strings live until the next call that changes `d`. */
+size_t due_skip_keys(struct due *d, struct str *out, size_t most);
+
+/* While a load is under way: remembers keys that leave, so that an answer that was read before they
+ * were settled does not bring them back. */
+void due_load_begins(struct due *d);
+void due_load_ends(struct due *d);
+bool due_left_meanwhile(const struct due *d, recipient_key_t key);
+
+size_t due_count(const struct due *d);
+size_t due_room(const struct due *d);

@@ -1,0 +1,258 @@
+#include "server/delivery/hop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "server/base/clock.h"
+#include "server/base/random.h"
+
+/* A TTL of 0 must not mean a question per message, nor one of a week that a change of provider
+ * needs a restart. A failure is asked again soon: it is what a user has just repaired. */
+enum {
+    TTL_LEAST_MS = 60 * 1000,
+    TTL_MOST_MS = 3600 * 1000,
+    FAILED_MS = 30 * 1000,
+};
+
+struct hop_lookup {
+    struct mx_lookup q;
+    struct hops *table;
+    struct hop *hop;
+};
+
+struct hops {
+    struct mailbox *box;
+    void (*on_resolved)(void *ctx, struct hop *h);
+    void (*drop)(void *ctx, struct hop *h);
+    void *ctx;
+    struct hop *by_key;
+    size_t lookups;
+};
+
+struct hops *hops_new(struct mailbox *box, void (*on_resolved)(void *ctx, struct hop *h),
+                      void *ctx) {
+    struct hops *t = mem_zalloc(sizeof(*t));
+    t->box = box;
+    t->on_resolved = on_resolved;
+    t->ctx = ctx;
+    return t;
+}
+
+void hops_set_drop(struct hops *t, void (*drop)(void *ctx, struct hop *h)) {
+    t->drop = drop;
+}
+
+static void hop_free(struct hops *t, struct hop *h) {
+    ASSERT(h->users == 0 && !h->is_resolving);
+    if (t->drop != NULL)
+        t->drop(t->ctx, h);
+    host_list_unref(&h->hosts);
+    settings_unref(&h->settings);
+    free(h->key);
+    free(h->domain);
+    free(h->site_key);
+    free(h);
+}
+
+void hops_free(struct hops **tp) {
+    struct hops *t = *tp;
+    if (t == NULL)
+        return;
+    ASSERT(t->lookups == 0);
+    struct hop *h, *next;
+    HASH_ITER (hh, t->by_key, h, next) {
+        HASH_DEL(t->by_key, h);
+        hop_free(t, h);
+    }
+    free(t);
+    *tp = NULL;
+}
+
+struct hop *hops_get(struct hops *t, struct settings *s, const struct settings_route *r,
+                     struct str domain) {
+    if (r->route->kind != ROUTE_MX)
+        domain = STR("");
+    char key[640]; /* a route's name and a domain; longer names share a hop only by being equal */
+    int n = snprintf(key, sizeof(key), "%p %s %.*s", (void *)s, r->route->name, STR_ARG(domain));
+    size_t length = n < (int)sizeof(key) ? (size_t)n : sizeof(key) - 1;
+    struct hop *h;
+    HASH_FIND(hh, t->by_key, key, length, h);
+    if (h != NULL)
+        return h;
+    h = mem_zalloc(sizeof(*h));
+    h->key = str_dupz(str_make(key, length));
+    h->settings = settings_ref(s); /* also keeps the pointer in the key from being used again */
+    h->route = r;
+    h->domain = str_dupz(domain);
+    TAILQ_INIT(&h->waiting);
+    HASH_ADD_KEYPTR(hh, t->by_key, h->key, length, h);
+    return h;
+}
+
+bool hop_is_fresh(const struct hop *h, int64_t now_mono_ms) {
+    return !h->is_resolving && (h->hosts != NULL || h->failure != FAILURE_NONE) &&
+           now_mono_ms < h->until_mono_ms;
+}
+
+static int64_t bounded_ttl_ms(int64_t ttl_ms) {
+    return ttl_ms < TTL_LEAST_MS ? TTL_LEAST_MS : ttl_ms > TTL_MOST_MS ? TTL_MOST_MS : ttl_ms;
+}
+
+static void set_site_key(struct hop *h, struct str site) {
+    struct buf b = BUF_INIT(64 * 1024);
+    buf_printf(&b, "%s %.*s", h->route->route->name, STR_ARG(site));
+    free(h->site_key);
+    h->site_key = buf_take(&b, NULL);
+}
+
+static void resolved(struct hops *t, struct hop *h, struct host_list *hosts, enum failure failure,
+                     int64_t ttl_ms, int64_t now_mono_ms) {
+    h->is_resolving = false;
+    if (hosts != NULL) {
+        host_list_unref(&h->hosts);
+        h->hosts = hosts;
+        h->failure = FAILURE_NONE;
+        h->until_mono_ms = now_mono_ms + bounded_ttl_ms(ttl_ms);
+    } else {
+        h->until_mono_ms = now_mono_ms + FAILED_MS;
+        /* an old answer is better than none while the name servers are away */
+        if (failure != FAILURE_DNS_TEMPORARY || h->hosts == NULL) {
+            host_list_unref(&h->hosts);
+            h->failure = failure;
+        }
+    }
+    t->on_resolved(t->ctx, h);
+}
+
+static void finish_mx(struct hops *t, struct hop *h, int64_t now_mono_ms) {
+    const struct mx_lookup *q = &h->lookup[0].q;
+    struct host_list *hosts = NULL;
+    enum failure failure = q->failure;
+    if (failure == FAILURE_NONE) {
+        hosts = host_list_new_mx(h->settings, h->route, q);
+        if (hosts->host_count == 0) {
+            host_list_unref(&hosts);
+            failure = FAILURE_DNS_NO_ADDRESS;
+        } else {
+            set_site_key(h, str_is_empty(q->site) ? str_of(h->domain) : q->site);
+        }
+    }
+    resolved(t, h, hosts, failure, (int64_t)q->ttl_s * 1000, now_mono_ms);
+}
+
+static void finish_smarthosts(struct hops *t, struct hop *h, int64_t now_mono_ms) {
+    size_t count = h->route->route->smarthost_count;
+    struct mx_lookup **q = mem_zalloc((count + 1) * sizeof(*q));
+    int64_t ttl_ms = TTL_MOST_MS;
+    for (size_t i = 0; i < count && h->lookup != NULL; i++) {
+        q[i] = &h->lookup[i].q;
+        bool was_asked = h->route->host[i].literal.len == 0;
+        int64_t one_ms = q[i]->failure == FAILURE_NONE ? (int64_t)q[i]->ttl_s * 1000 : FAILED_MS;
+        if (was_asked && one_ms < ttl_ms)
+            ttl_ms = one_ms;
+    }
+    enum failure failure;
+    struct host_list *hosts = host_list_new_smarthosts(h->settings, h->route, q, &failure);
+    free(q);
+    set_site_key(h, STR("smarthosts"));
+    resolved(t, h, hosts, failure, ttl_ms, now_mono_ms);
+}
+
+static void lookups_done(struct hops *t, struct hop *h) {
+    int64_t now_mono_ms = clock_mono_ms();
+    bool is_mx = h->route->route->kind == ROUTE_MX;
+    if (is_mx)
+        finish_mx(t, h, now_mono_ms);
+    else
+        finish_smarthosts(t, h, now_mono_ms);
+}
+
+static void release_lookups(struct hop *h, struct hop_lookup *lookup, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        bool was_asked = h->route->route->kind == ROUTE_MX || h->route->host[i].literal.len == 0;
+        if (was_asked)
+            mx_lookup_release(&lookup[i].q);
+    }
+    free(lookup);
+}
+
+static void lookup_answered(struct note *n) {
+    struct mx_lookup *q = CONTAINER_OF(n, struct mx_lookup, note);
+    struct hop_lookup *l = CONTAINER_OF(q, struct hop_lookup, q);
+    struct hops *t = l->table;
+    struct hop *h = l->hop;
+    t->lookups--;
+    if (--h->lookups_left > 0)
+        return;
+    struct hop_lookup *lookup = h->lookup;
+    bool is_mx = h->route->route->kind == ROUTE_MX;
+    size_t count = is_mx ? 1 : h->route->route->smarthost_count;
+    h->users++; /* the callback must not lose it */
+    lookups_done(t, h);
+    h->users--;
+    h->lookup = NULL;
+    release_lookups(h, lookup, count);
+}
+
+static void ask(struct hops *t, struct hop *h, struct hop_lookup *l, struct str name, bool is_host,
+                uint16_t port) {
+    const struct delivery_options *o = &h->settings->o;
+    l->table = t;
+    l->hop = h;
+    l->q = (struct mx_lookup){.note = {.run = lookup_answered},
+                              .reply_to = t->box,
+                              .is_host = is_host,
+                              .port = port,
+                              .want_ipv6 = o->want_ipv6,
+                              .own_name = o->hostname,
+                              .shuffle_seed = random_u64()};
+    snprintf(l->q.domain, sizeof(l->q.domain), "%.*s", STR_ARG(name));
+    t->lookups++;
+    mx_resolve(o->dns, &l->q);
+}
+
+void hop_resolve(struct hops *t, struct hop *h, int64_t now_mono_ms) {
+    if (h->is_resolving)
+        return;
+    const struct route *r = h->route->route;
+    h->is_resolving = true;
+    if (r->kind == ROUTE_MX) {
+        h->lookup = mem_zalloc(sizeof(*h->lookup));
+        h->lookups_left = 1;
+        ask(t, h, &h->lookup[0], str_of(h->domain), false, r->mx_port);
+        return;
+    }
+    size_t names = 0;
+    for (size_t i = 0; i < r->smarthost_count; i++)
+        names += h->route->host[i].literal.len == 0;
+    if (names == 0) {
+        finish_smarthosts(t, h, now_mono_ms);
+        return;
+    }
+    h->lookup = mem_zalloc(r->smarthost_count * sizeof(*h->lookup));
+    h->lookups_left = names;
+    for (size_t i = 0; i < r->smarthost_count; i++) {
+        const struct settings_host *sh = &h->route->host[i];
+        if (sh->literal.len == 0)
+            ask(t, h, &h->lookup[i], str_of(sh->host.host), true, sh->host.port);
+    }
+}
+
+void hops_sweep(struct hops *t, const struct settings *current, int64_t now_mono_ms) {
+    struct hop *h, *next;
+    HASH_ITER (hh, t->by_key, h, next) {
+        bool is_old = h->settings != current || now_mono_ms >= h->until_mono_ms;
+        if (!is_old || h->users > 0 || h->is_resolving)
+            continue;
+        HASH_DEL(t->by_key, h);
+        hop_free(t, h);
+    }
+}
+
+size_t hops_lookups(const struct hops *t) {
+    return t->lookups;
+}
+
+size_t hops_count(const struct hops *t) {
+    return HASH_COUNT(t->by_key);
+}

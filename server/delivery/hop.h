@@ -1,0 +1,57 @@
+/* hop: the next hop of a recipient: (route, domain) for MX hosts, the route alone for smarthosts;
+ * and its resolution, kept as long as the DNS says, within bounds.
+ *
+ * Names are looked up before recipients are claimed, so that a slow resolver holds no claim; each
+ * hop is looked up once however many wait for it.
+ *
+ *     struct hop *h = hops_get(t, settings, route, domain);
+ *     if (hop_is_fresh(h, now_mono_ms)) ... h->hosts or h->failure
+ *     else hop_resolve(t, h, now_mono_ms);      // on_resolved(h) follows, maybe before it returns
+ *
+ * Thread: the scheduler's.
+ */
+#pragma once
+
+#include <sys/queue.h>
+#include <uthash.h>
+
+#include "server/delivery/host_list.h"
+
+struct bundle;
+struct site;
+TAILQ_HEAD(bundles, bundle);
+
+struct hop {
+    char *key;
+    struct settings *settings; /* a reference */
+    const struct settings_route *route;
+    char *domain; /* "": smarthosts */
+    /* resolved: hosts, or why not */
+    struct host_list *hosts;
+    enum failure failure;
+    char *site_key;
+    struct site *site; /* the scheduler's; it takes and releases it */
+    int64_t until_mono_ms;
+    bool is_resolving;
+    size_t users;           /* bundles that point here */
+    struct bundles waiting; /* for the resolution */
+    size_t lookups_left;
+    struct hop_lookup *lookup;
+    UT_hash_handle hh;
+};
+
+struct hops;
+struct hops *hops_new(struct mailbox *box, void (*on_resolved)(void *ctx, struct hop *h),
+                      void *ctx);
+/* No lookup may be under way: hops_lookups(). `drop` is called for each hop before it goes. */
+void hops_free(struct hops **tp);
+void hops_set_drop(struct hops *t, void (*drop)(void *ctx, struct hop *h));
+/* Finds or makes. Hops of other settings are not found: a reload begins afresh. */
+struct hop *hops_get(struct hops *t, struct settings *s, const struct settings_route *r,
+                     struct str domain);
+bool hop_is_fresh(const struct hop *h, int64_t now_mono_ms);
+void hop_resolve(struct hops *t, struct hop *h, int64_t now_mono_ms);
+/* Frees hops that nobody uses and whose answer is old, or that are of other settings. */
+void hops_sweep(struct hops *t, const struct settings *current, int64_t now_mono_ms);
+size_t hops_lookups(const struct hops *t);
+size_t hops_count(const struct hops *t);

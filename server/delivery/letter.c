@@ -1,0 +1,123 @@
+#include "server/delivery/letter.h"
+
+#include <stdlib.h>
+
+TAILQ_HEAD(letter_list, letter);
+
+struct letters {
+    struct letter *by_key;
+    struct letter_list kept; /* oldest first */
+    size_t bytes, kept_bytes, kept_bytes_max;
+};
+
+struct letters *letters_new(size_t kept_bytes_max) {
+    struct letters *t = mem_zalloc(sizeof(*t));
+    t->kept_bytes_max = kept_bytes_max;
+    TAILQ_INIT(&t->kept);
+    return t;
+}
+
+static size_t *account(struct letters *t, const struct letter *l) {
+    return l->is_kept ? &t->kept_bytes : &t->bytes;
+}
+
+static void hold(struct letters *t, struct letter *l, struct message *m) {
+    *account(t, l) -= l->held_bytes;
+    message_unref(&l->message);
+    l->message = m;
+    l->held_bytes = m != NULL ? message_size(m) : 0;
+    *account(t, l) += l->held_bytes;
+}
+
+static void letter_free(struct letters *t, struct letter *l) {
+    if (l->is_kept)
+        TAILQ_REMOVE(&t->kept, l, kept);
+    hold(t, l, NULL);
+    HASH_DEL(t->by_key, l);
+    outgoing_unref(&l->outgoing);
+    free(l);
+}
+
+void letters_free(struct letters **tp) {
+    struct letters *t = *tp;
+    if (t == NULL)
+        return;
+    struct letter *l, *next;
+    HASH_ITER (hh, t->by_key, l, next) {
+        ASSERT(TAILQ_EMPTY(&l->bundles));
+        letter_free(t, l);
+    }
+    free(t);
+    *tp = NULL;
+}
+
+struct letter *letters_find(struct letters *t, int64_t seq, enum route_signing signing) {
+    const struct letter_key key = {.seq = seq, .signing = signing};
+    struct letter *l;
+    HASH_FIND(hh, t->by_key, &key, sizeof(key), l);
+    return l;
+}
+
+struct letter *letters_get(struct letters *t, struct outgoing *o, enum route_signing signing) {
+    struct letter *l = letters_find(t, o->seq, signing);
+    if (l == NULL) {
+        l = mem_zalloc(sizeof(*l));
+        l->key = (struct letter_key){.seq = o->seq, .signing = signing};
+        l->outgoing = outgoing_ref(o);
+        TAILQ_INIT(&l->bundles);
+        TAILQ_INIT(&l->waiting);
+        HASH_ADD(hh, t->by_key, key, sizeof(l->key), l);
+    }
+    if (l->is_kept) {
+        TAILQ_REMOVE(&t->kept, l, kept);
+        t->kept_bytes -= l->held_bytes;
+        t->bytes += l->held_bytes;
+        l->is_kept = false;
+    }
+    l->has_retry = false;
+    if (l->state == LETTER_ERASED)
+        l->state = LETTER_BARE;
+    if (l->state == LETTER_BARE && o->message != NULL)
+        letter_set_content(t, l, message_ref(o->message));
+    return l;
+}
+
+void letter_set_content(struct letters *t, struct letter *l, struct message *m) {
+    hold(t, l, m);
+    l->state = l->key.signing == ROUTE_SIGNING_OFF ? LETTER_READY : LETTER_UNSIGNED;
+}
+
+void letter_set_ready(struct letters *t, struct letter *l, struct message *m) {
+    hold(t, l, m);
+    l->state = LETTER_READY;
+}
+
+void letter_settle(struct letters *t, struct letter **lp) {
+    struct letter *l = *lp;
+    *lp = NULL;
+    if (!TAILQ_EMPTY(&l->bundles) || l->is_kept)
+        return;
+    /* LOADING: the answer will look for it by its key, and throw away what it does not find */
+    if (!l->has_retry || l->state != LETTER_READY) {
+        letter_free(t, l);
+        return;
+    }
+    t->bytes -= l->held_bytes;
+    t->kept_bytes += l->held_bytes;
+    l->is_kept = true;
+    TAILQ_INSERT_TAIL(&t->kept, l, kept);
+    while (t->kept_bytes > t->kept_bytes_max)
+        letter_free(t, TAILQ_FIRST(&t->kept));
+}
+
+size_t letters_bytes(const struct letters *t) {
+    return t->bytes;
+}
+
+size_t letters_kept_bytes(const struct letters *t) {
+    return t->kept_bytes;
+}
+
+size_t letters_count(const struct letters *t) {
+    return HASH_COUNT(t->by_key);
+}

@@ -1,0 +1,64 @@
+/* letter: what the scheduler knows of one message under one signing rule: its content, whether it
+ * is signed yet, and the bundles of recipients that wait for it.
+ *
+ *     BARE -> LOADING -> UNSIGNED -> SIGNING -> READY         (ERASED: the content is gone)
+ *       content asked    content    first job   signed message came back,
+ *       of the store     is here    is out      or nothing is to be signed
+ *
+ * A message is signed once per rule: its first job goes alone; the others follow when the signed
+ * one is back. Letters whose recipients must be tried again are kept, within a bound of bytes, so
+ * that a retry neither reads nor signs again.
+ *
+ * Thread: the scheduler's.
+ */
+#pragma once
+
+#include <sys/queue.h>
+#include <uthash.h>
+
+#include "server/delivery/hop.h"
+#include "storage/store.h"
+
+enum letter_state {
+    LETTER_BARE,
+    LETTER_LOADING,
+    LETTER_UNSIGNED,
+    LETTER_SIGNING,
+    LETTER_READY,
+    LETTER_ERASED,
+};
+
+struct letter_key {
+    int64_t seq;
+    int64_t signing; /* enum route_signing, without padding for the hash */
+};
+
+struct letter {
+    struct letter_key key;
+    enum letter_state state;
+    struct outgoing *outgoing; /* a reference */
+    struct message *message;   /* a reference: as composed, in READY as it is sent */
+    size_t held_bytes;         /* counted for the letter */
+    struct bundles bundles;    /* all, by bundle.of_letter */
+    struct bundles waiting;    /* picked, for content or signature, by bundle.wait */
+    bool is_kept;              /* on the list of kept ones: no bundle uses it */
+    bool has_retry;            /* keep it when the last bundle is gone */
+    TAILQ_ENTRY(letter) kept;
+    UT_hash_handle hh;
+};
+
+struct letters;
+struct letters *letters_new(size_t kept_bytes_max);
+void letters_free(struct letters **tp); /* no bundle may be left */
+/* Finds, or makes with what `o` has. */
+struct letter *letters_get(struct letters *t, struct outgoing *o, enum route_signing signing);
+struct letter *letters_find(struct letters *t, int64_t seq, enum route_signing signing);
+/* The content as composed, a reference that it takes. */
+void letter_set_content(struct letters *t, struct letter *l, struct message *m);
+/* What is sent from now on; takes the reference. */
+void letter_set_ready(struct letters *t, struct letter *l, struct message *m);
+/* To be called when a bundle left: frees or keeps the letter once none is left. */
+void letter_settle(struct letters *t, struct letter **lp);
+size_t letters_bytes(const struct letters *t);      /* held for bundles */
+size_t letters_kept_bytes(const struct letters *t); /* held for retries */
+size_t letters_count(const struct letters *t);

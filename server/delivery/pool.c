@@ -1,0 +1,199 @@
+#include "server/delivery/pool.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <uthash.h>
+
+#include "server/base/clock.h"
+
+TAILQ_HEAD(conns, conn);
+
+struct conn_bucket {
+    struct conn_key key;
+    struct conns idle;
+    UT_hash_handle hh;
+};
+
+struct pool {
+    struct loop *loop;
+    struct conn_bucket *by_key;
+    struct conns idle;
+    size_t idle_count, idle_most;
+    struct timer *timer;
+};
+
+static void idle_failed(void *ctx, const struct session_result *r);
+static const struct session_events IDLE_EVENTS = {.on_failed = idle_failed};
+
+static void expire(void *arg);
+
+struct pool *pool_new(struct loop *l, size_t idle_most) {
+    struct pool *p = mem_zalloc(sizeof(*p));
+    p->loop = l;
+    p->idle_most = idle_most;
+    p->timer = timer_new(l, expire, p);
+    TAILQ_INIT(&p->idle);
+    return p;
+}
+
+void pool_free(struct pool **pp) {
+    struct pool *p = *pp;
+    if (p == NULL)
+        return;
+    pool_clear(p);
+    timer_free(&p->timer);
+    free(p);
+    *pp = NULL;
+}
+
+void conn_key_make(struct conn_key *k, const struct session_options *o, uint64_t auth_tag) {
+    char to[SOCKADDR_TEXT_SIZE], source[SOCKADDR_TEXT_SIZE] = "";
+    sockaddr_print(&o->to, to);
+    if (o->source.len != 0)
+        sockaddr_print(&o->source, source);
+    int n = snprintf(k->text, sizeof(k->text), "%s %s %d %p %llx %s %s", source, to, (int)o->tls,
+                     (void *)o->tls_ctx, (unsigned long long)auth_tag, o->host_name, o->ehlo_name);
+    ASSERT(n > 0);
+    k->n = (size_t)n < sizeof(k->text) ? (size_t)n : sizeof(k->text) - 1;
+}
+
+static struct conn_bucket *bucket_find(const struct pool *p, const struct conn_key *k) {
+    struct conn_bucket *b;
+    HASH_FIND(hh, p->by_key, k->text, k->n, b);
+    return b;
+}
+
+static struct conn_bucket *bucket_get(struct pool *p, const struct conn_key *k) {
+    struct conn_bucket *b = bucket_find(p, k);
+    if (b != NULL)
+        return b;
+    b = mem_zalloc(sizeof(*b));
+    b->key = *k;
+    TAILQ_INIT(&b->idle);
+    HASH_ADD_KEYPTR(hh, p->by_key, b->key.text, b->key.n, b);
+    return b;
+}
+
+static void leave_idle(struct pool *p, struct conn *c) {
+    struct conn_bucket *b = c->bucket;
+    TAILQ_REMOVE(&p->idle, c, idle);
+    TAILQ_REMOVE(&b->idle, c, the_same);
+    p->idle_count--;
+    c->is_idle = false;
+    c->bucket = NULL;
+    if (TAILQ_EMPTY(&b->idle)) {
+        HASH_DEL(p->by_key, b);
+        free(b);
+    }
+}
+
+static void quit(struct conn *c) {
+    session_quit(&c->session);
+    free(c);
+}
+
+/* The server closed an idle session, or spoke unasked. Nothing is lost. */
+static void idle_failed(void *ctx, const struct session_result *r) {
+    (void)r;
+    struct conn *c = ctx;
+    leave_idle(c->pool, c);
+    conn_close(&c);
+}
+
+static void set_timer(struct pool *p, int64_t now_mono_ms) {
+    struct conn *c = TAILQ_FIRST(&p->idle);
+    if (c == NULL) {
+        timer_cancel(p->timer);
+        return;
+    }
+    /* The list is by beginning, not by end; idle times differ by kind of route only, so a look
+     * once a second ends each of them soon enough. */
+    int64_t wait_ms = c->idle_until_mono_ms - now_mono_ms;
+    timer_set(p->timer, wait_ms < 0 ? 0 : wait_ms > 1000 ? 1000 : wait_ms);
+}
+
+static void expire(void *arg) {
+    struct pool *p = arg;
+    int64_t now_mono_ms = clock_mono_ms();
+    struct conn *c = TAILQ_FIRST(&p->idle), *next;
+    for (; c != NULL; c = next) {
+        next = TAILQ_NEXT(c, idle);
+        if (c->idle_until_mono_ms > now_mono_ms)
+            continue;
+        leave_idle(p, c);
+        quit(c);
+    }
+    set_timer(p, now_mono_ms);
+}
+
+struct conn *pool_take(struct pool *p, const struct conn_key *k) {
+    struct conn_bucket *b = bucket_find(p, k);
+    if (b == NULL)
+        return NULL;
+    struct conn *c = TAILQ_FIRST(&b->idle);
+    leave_idle(p, c);
+    return c;
+}
+
+bool pool_has(const struct pool *p, const struct conn_key *k) {
+    return bucket_find(p, k) != NULL;
+}
+
+struct conn *conn_open(struct pool *p, const struct conn_key *k, const struct session_options *o,
+                       const struct conn_limits *limits, const struct session_events *ev,
+                       void *ctx) {
+    struct conn *c = mem_zalloc(sizeof(*c));
+    c->pool = p;
+    c->key = *k;
+    c->limits = *limits;
+    c->opened_mono_ms = clock_mono_ms();
+    c->session = session_open(p->loop, o, ev, ctx);
+    return c;
+}
+
+void pool_put(struct pool *p, struct conn **cp) {
+    struct conn *c = *cp;
+    *cp = NULL;
+    int64_t now_mono_ms = clock_mono_ms();
+    int64_t age_left_ms = c->opened_mono_ms + c->limits.age_ms - now_mono_ms;
+    if (age_left_ms <= 0 || (c->limits.messages != 0 && c->messages >= c->limits.messages)) {
+        quit(c);
+        return;
+    }
+    if (p->idle_count >= p->idle_most) {
+        struct conn *oldest = TAILQ_FIRST(&p->idle);
+        leave_idle(p, oldest);
+        quit(oldest);
+    }
+    session_set_events(c->session, &IDLE_EVENTS, c);
+    c->is_idle = true;
+    c->idle_until_mono_ms =
+        now_mono_ms + (c->limits.idle_ms < age_left_ms ? c->limits.idle_ms : age_left_ms);
+    c->bucket = bucket_get(p, &c->key);
+    TAILQ_INSERT_TAIL(&p->idle, c, idle);
+    TAILQ_INSERT_HEAD(&c->bucket->idle, c, the_same);
+    if (p->idle_count++ == 0)
+        set_timer(p, now_mono_ms);
+}
+
+void conn_close(struct conn **cp) {
+    struct conn *c = *cp;
+    *cp = NULL;
+    if (c == NULL)
+        return;
+    session_close(&c->session);
+    free(c);
+}
+
+void pool_clear(struct pool *p) {
+    struct conn *c;
+    while ((c = TAILQ_FIRST(&p->idle)) != NULL) {
+        leave_idle(p, c);
+        quit(c);
+    }
+    timer_cancel(p->timer);
+}
+
+size_t pool_idle_count(const struct pool *p) {
+    return p->idle_count;
+}

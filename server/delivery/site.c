@@ -1,0 +1,92 @@
+#include "server/delivery/site.h"
+
+#include <stdlib.h>
+
+enum {
+    PREFETCH_MOST = 64, /* claimed ahead: repeated with `possible_duplicate` after a crash */
+    HOME_ENOUGH = 3,    /* transactions that one loop takes before the others are asked */
+};
+
+struct site *sites_get(struct sites *t, const char *key, const struct route *r, size_t loops) {
+    struct site *s;
+    HASH_FIND_STR(t->by_key, key, s);
+    if (s == NULL) {
+        s = mem_zalloc(sizeof(*s));
+        s->key = str_dupz(str_of(key));
+        s->waiting = fair_new();
+        s->ready = fair_new();
+        s->recipients_most = SITE_RECIPIENTS_MAX;
+        window_init(&s->window, r->concurrency);
+        limit_init(&s->limit, 0, r->rate_per_s);
+        HASH_ADD_KEYPTR(hh, t->by_key, s->key, strlen(s->key), s);
+        s->home_loop = s->hh.hashv % loops;
+    }
+    window_set_ceiling(&s->window, r->concurrency);
+    s->users++;
+    return s;
+}
+
+void site_release(struct site **sp) {
+    struct site *s = *sp;
+    *sp = NULL;
+    if (s == NULL)
+        return;
+    ASSERT(s->users > 0);
+    s->users--;
+}
+
+static void site_free(struct sites *t, struct site *s) {
+    HASH_DEL(t->by_key, s);
+    fair_free(&s->waiting);
+    fair_free(&s->ready);
+    free(s->key);
+    free(s);
+}
+
+void sites_sweep(struct sites *t, int64_t now_mono_ms) {
+    struct site *s, *next;
+    HASH_ITER (hh, t->by_key, s, next) {
+        if (s->users == 0 && !s->is_runnable && !wakeup_is_set(&s->wake) &&
+            !window_is_dead(&s->window, now_mono_ms))
+            site_free(t, s);
+    }
+}
+
+void sites_free(struct sites *t) {
+    struct site *s, *next;
+    HASH_ITER (hh, t->by_key, s, next) {
+        ASSERT(s->users == 0);
+        site_free(t, s);
+    }
+}
+
+unsigned site_picks_most(const struct site *s) {
+    unsigned ahead = s->window.size < PREFETCH_MOST ? s->window.size : PREFETCH_MOST;
+    return s->window.size + ahead;
+}
+
+void site_pick_slot(struct site *s, struct bundle *b) {
+    ASSERT(!b->has_slot);
+    b->has_slot = true;
+    s->picked++;
+    s->picked_lane[b->fair.lane]++;
+}
+
+void site_give_slot(struct site *s, struct bundle *b) {
+    if (!b->has_slot)
+        return;
+    b->has_slot = false;
+    s->picked--;
+    s->picked_lane[b->fair.lane]--;
+}
+
+size_t site_choose_loop(const struct site *s, size_t loops) {
+    size_t best = s->home_loop;
+    if (s->sent_loop[best] < HOME_ENOUGH)
+        return best;
+    for (size_t i = 0; i < loops; i++) {
+        if (s->sent_loop[i] < s->sent_loop[best])
+            best = i;
+    }
+    return best;
+}

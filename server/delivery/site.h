@@ -1,0 +1,88 @@
+/* site: the queue of one next hop: a set of MX hosts, or a route's smarthosts. Hundreds of domains
+ * behind one provider share one site, its window and its sessions.
+ *
+ * A slot is taken when a bundle is picked (its content is fetched, it is claimed) and given back
+ * when its transaction is over. Twice the window may be picked, so that a claim is committed by the
+ * time a slot for sending is free; only the window is sent at once.
+ *
+ * Thread: the scheduler's.
+ */
+#pragma once
+
+#include <sys/queue.h>
+#include <uthash.h>
+
+#include "server/delivery/due.h"
+#include "server/delivery/fair.h"
+#include "server/delivery/letter.h"
+#include "server/delivery/limit.h"
+#include "server/delivery/wakeup.h"
+#include "server/delivery/window.h"
+
+/* Where a bundle is. */
+enum bundle_state {
+    BUNDLE_RESOLVING, /* on hop.waiting */
+    BUNDLE_QUEUED,    /* in site.waiting */
+    BUNDLE_WAITING,   /* on letter.waiting; from here on it has a slot of its site */
+    BUNDLE_CLAIMING,  /* in a batch that goes or went to the store */
+    BUNDLE_READY,     /* claimed; in site.ready */
+    BUNDLE_SENT,      /* with a loop */
+};
+
+/* Recipients of one message for one next hop: what one transaction carries. */
+struct bundle {
+    struct fair_entry fair;
+    enum bundle_state state;
+    struct letter *letter;
+    struct hop *hop;   /* NULL: its route is not configured */
+    struct site *site; /* NULL while resolving, and when `failure` or `text` stands for a job */
+    struct due_items items;
+    unsigned count;
+    bool has_slot;
+    bool is_signer; /* its job signs for all of the letter */
+    /* instead of a job: what its recipients are settled with */
+    bool is_preset;
+    enum failure failure;
+    const char *text; /* static; NULL: failure's own */
+    TAILQ_ENTRY(bundle) of_letter;
+    TAILQ_ENTRY(bundle) wait;
+};
+
+struct site {
+    char *key;
+    struct window window;
+    struct limit limit;
+    struct fair *waiting, *ready;
+    unsigned picked, picked_lane[LANE_COUNT];
+    unsigned sent, sent_lane[LANE_COUNT];
+    unsigned sent_loop[DELIVERY_LOOPS_MAX];
+    unsigned recipients_most; /* per transaction, learned */
+    size_t home_loop;         /* used while there is little: keeps its sessions in one pool */
+    int64_t parked_until_mono_ms;
+    struct wakeup wake; /* set while parked or dead */
+    bool is_runnable;
+    TAILQ_ENTRY(site) runnable;
+    size_t users; /* hops and bundles */
+    UT_hash_handle hh;
+};
+TAILQ_HEAD(site_list, site);
+
+enum { SITE_RECIPIENTS_MAX = 100 /* RFC 5321 4.5.3.1.8: what every server must take */ };
+
+struct sites {
+    struct site *by_key;
+};
+
+/* Finds or makes; limits are the route's as it is now. One user is added. */
+struct site *sites_get(struct sites *t, const char *key, const struct route *r, size_t loops);
+/* One user less. */
+void site_release(struct site **sp);
+/* Frees those without users that remember nothing. Their wakeups must not be set. */
+void sites_sweep(struct sites *t, int64_t now_mono_ms);
+void sites_free(struct sites *t);
+
+unsigned site_picks_most(const struct site *s);
+void site_pick_slot(struct site *s, struct bundle *b);
+void site_give_slot(struct site *s, struct bundle *b);
+/* The loop with the fewest transactions of this site; at home while that is good enough. */
+size_t site_choose_loop(const struct site *s, size_t loops);

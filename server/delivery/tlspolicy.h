@@ -1,0 +1,21 @@
+/* tlspolicy: which TLS a session to one host gets, and which hosts are known to break it.
+ *
+ * The route says a level, the message may tighten it. A host whose handshake failed under the
+ * opportunistic level is used in clear for three days. That memory is bounded, shared by all loops,
+ * and ends with the process: a restart asks the host once more.
+ */
+#pragma once
+
+#include "server/smtp/session.h"
+#include "storage/model.h"
+
+struct tlspolicy; /* Thread: any (locks inside) */
+struct tlspolicy *tlspolicy_new(void);
+void tlspolicy_free(struct tlspolicy **tp);
+
+/* Pure: the level of the route and what the message asks for; never less than either. */
+enum session_tls tlspolicy_level(enum session_tls route, enum tls_level message);
+/* The level for a session now: opportunistic becomes none where TLS is known to be broken. */
+enum session_tls tlspolicy_now(struct tlspolicy *t, enum session_tls level,
+                               const struct sockaddr_any *to, int64_t now_wall_ms);
+void tlspolicy_broken(struct tlspolicy *t, const struct sockaddr_any *to, int64_t now_wall_ms);

@@ -1,0 +1,122 @@
+#include "server/delivery/worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "server/base/clock.h"
+#include "server/delivery/worker_state.h"
+
+enum {
+    IDLE_MOST = 500,         /* sessions kept open for nothing, a loop */
+    DEAD_MOST = 5000,        /* addresses remembered, a loop */
+    DEAD_MS = 3 * 60 * 1000, /* long enough to spare others the wait, short against a retry */
+
+};
+
+struct worker *worker_start(size_t index, const struct worker_options *o) {
+    struct worker *w = mem_zalloc(sizeof(*w));
+    w->o = *o;
+    LIST_INIT(&w->tasks);
+    char name[16];
+    snprintf(name, sizeof(name), "delivery-%zu", index);
+    w->loop = loop_start(name);
+    return w;
+}
+
+/* ---- dead addresses -------------------------------------------------------------------------- */
+
+static void dead_forget(struct worker *w, struct dead_address *d) {
+    HASH_DEL(w->dead, d);
+    free(d);
+}
+
+bool worker_address_is_dead(struct worker *w, const struct sockaddr_any *a) {
+    if (w->dead == NULL)
+        return false;
+    char text[SOCKADDR_TEXT_SIZE];
+    sockaddr_print(a, text);
+    struct dead_address *d;
+    HASH_FIND_STR(w->dead, text, d);
+    if (d != NULL && d->until_mono_ms <= clock_mono_ms()) {
+        dead_forget(w, d);
+        d = NULL;
+    }
+    return d != NULL;
+}
+
+void worker_address_died(struct worker *w, const struct sockaddr_any *a) {
+    struct dead_address *d = mem_zalloc(sizeof(*d));
+    sockaddr_print(a, d->text);
+    d->until_mono_ms = clock_mono_ms() + DEAD_MS;
+    struct dead_address *old;
+    HASH_FIND_STR(w->dead, d->text, old);
+    if (old == NULL && HASH_COUNT(w->dead) >= DEAD_MOST)
+        old = w->dead;
+    if (old != NULL)
+        dead_forget(w, old);
+    HASH_ADD_STR(w->dead, text, d);
+}
+
+/* ---- notes ----------------------------------------------------------------------------------- */
+
+static void job_arrived(struct note *n) {
+    struct job *j = CONTAINER_OF(n, struct job, note);
+    task_start(j->worker, j);
+}
+
+void worker_send(struct worker *w, struct job *j) {
+    j->worker = w;
+    j->note.run = job_arrived;
+    mailbox_send(loop_mailbox(w->loop), &j->note);
+}
+
+struct abort_note {
+    struct note note;
+    struct worker *worker;
+};
+
+static void abort_run(struct note *n) {
+    struct abort_note *a = CONTAINER_OF(n, struct abort_note, note);
+    a->worker->is_aborting = true;
+    task_abort_all(a->worker);
+    free(a);
+}
+
+void worker_abort(struct worker *w) {
+    struct abort_note *a = mem_zalloc(sizeof(*a));
+    a->note.run = abort_run;
+    a->worker = w;
+    mailbox_send(loop_mailbox(w->loop), &a->note);
+}
+
+static void stopped_run(struct note *n) {
+    (void)n;
+}
+
+/* Sessions are closed on the loop, by which they live. */
+static void stop_run(struct note *n) {
+    struct worker *w = CONTAINER_OF(n, struct worker, stop_note);
+    ASSERT(LIST_EMPTY(&w->tasks));
+    pool_free(&w->pool);
+    n->run = stopped_run;
+    mailbox_send(w->stop_reply, n);
+}
+
+void worker_stop(struct worker **wp) {
+    struct worker *w = *wp;
+    *wp = NULL;
+    if (w == NULL)
+        return;
+    w->stop_reply = mailbox_new();
+    w->stop_note.run = stop_run;
+    mailbox_send(loop_mailbox(w->loop), &w->stop_note);
+    while (mailbox_wait(w->stop_reply, -1) == 0)
+        ;
+    loop_stop(&w->loop);
+    mailbox_free(&w->stop_reply);
+    struct dead_address *d, *next;
+    HASH_ITER (hh, w->dead, d, next) {
+        dead_forget(w, d);
+    }
+    free(w);
+}

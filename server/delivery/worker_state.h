@@ -1,0 +1,38 @@
+/* worker_state: what worker.c (the loop) and task.c (one job on it) share; nobody else includes it.
+ *
+ * Thread: the loop's.
+ */
+#pragma once
+
+#include <uthash.h>
+
+#include "server/delivery/pool.h"
+#include "server/delivery/worker.h"
+
+LIST_HEAD(task_list, task);
+
+/* An address that did not answer a while ago: tried after the others. */
+struct dead_address {
+    char text[SOCKADDR_TEXT_SIZE];
+    int64_t until_mono_ms;
+    UT_hash_handle hh;
+};
+
+struct worker {
+    struct worker_options o;
+    struct loop *loop;
+    struct pool *pool;
+    struct task_list tasks;
+    struct dead_address *dead; /* oldest first */
+    bool is_aborting;
+    struct note stop_note;
+    struct mailbox *stop_reply;
+};
+
+/* task.c: runs the job to its last report, then frees itself. */
+void task_start(struct worker *w, struct job *j);
+/* Ends every task at once. */
+void task_abort_all(struct worker *w);
+
+bool worker_address_is_dead(struct worker *w, const struct sockaddr_any *a);
+void worker_address_died(struct worker *w, const struct sockaddr_any *a);
