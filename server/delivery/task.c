@@ -300,7 +300,11 @@ static void send_report(struct task *t) {
     t->report = NULL;
     r->job = t->job;
     r->is_last = t->left == 0;
-    r->feedback = t->is_reached ? SITE_REACHED : SITE_UNREACHABLE;
+    if (t->is_reached)
+        r->feedback = SITE_REACHED;
+    else if (r->entry[0].last.failure != FAILURE_SHUTDOWN &&
+             r->entry[0].last.failure != FAILURE_LOCAL)
+        r->feedback = SITE_UNREACHABLE;
     r->recipients_learned = t->accepted_most;
     r->note.run = t->w->o.run_report;
     mailbox_send(t->w->o.reply_to, &r->note);

@@ -97,6 +97,9 @@ void session_set_events(struct session *s, const struct session_events *ev,
 void session_quit(struct session **sp);  /* sends QUIT, does not wait for its answer, frees (C11) */
 void session_close(struct session **sp); /* at once */
 const struct session_info *session_info_of(const struct session *s);
+/* Where the conversation is now. STAGE_END: the final dot may have arrived, so that a session_close
+ * leaves the outcome unknown. */
+enum stage session_stage(const struct session *s);
 /* The dialogue of the current or last transaction (with the opening, for the first), secrets left
  * out, cut at LIMIT_TRANSCRIPT; lines begin with "C: " or "S: ". Valid until the next session_send
  * or close. */

@@ -105,7 +105,6 @@ void session_die_failed(struct session *s, enum failure why, const char *text);
 void session_die_protocol(struct session *s, const char *text);
 /* Sends complete lines; `replies` of the server answer them. */
 void session_command(struct session *s, struct str lines, size_t replies);
-enum stage session_stage(const struct session *s);
 
 /* transaction.c */
 void transaction_refused(struct session *s); /* REFUSED's turn has come */
