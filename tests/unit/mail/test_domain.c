@@ -67,7 +67,8 @@ static void test_C29_names_become_a_labels(void **state) {
          false, NULL}, /* a joiner where none may be */
         {"\xd7\x90"
          "a.example",
-         false, NULL},                         /* mixed directions */
+         false, NULL}, /* mixed directions */
+        {"x\xe2\x84\x80.example", false, NULL},
         {"\xe2\x84\x80.example", false, NULL}, /* maps to a/c */
         {"x\xe2\x84\x80.example", false, NULL},
     };

@@ -1,0 +1,155 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "server/base/base64.h"
+#include "server/base/limits.h"
+#include "server/mail/encode.h"
+
+#define Q70 "1234567890123456789012345678901234567890123456789012345678901234567890"
+
+static void test_M15_quoted_printable_is_written_by_the_rules(void **state) {
+    (void)state;
+    static const struct {
+        const char *title, *in, *want;
+    } rows[] = {
+        {"empty", "", ""},
+        {"ascii", "abc", "abc"},
+        {"equals sign, upper-case hex", "a=b\xc3\xbc", "a=3Db=C3=BC"},
+        {"LF becomes CRLF (M18)", "a\nb\n", "a\r\nb\r\n"},
+        {"CR becomes CRLF", "a\rb\r", "a\r\nb\r\n"},
+        {"CRLF stays", "a\r\nb\r\n", "a\r\nb\r\n"},
+        {"mixed ends", "a\rb\nc\r\nd\n\re", "a\r\nb\r\nc\r\nd\r\n\r\ne"},
+        {"CR CR LF is two ends", "a\r\r\nb", "a\r\n\r\nb"},
+        {"space at the end of a line", "a \nb", "a=20\r\nb"},
+        {"TAB at the end of a line", "a\t\nb", "a=09\r\nb"},
+        {"space at the very end", "a ", "a=20"},
+        {"space in the middle", "a  b", "a  b"},
+        {"space only", " \n", "=20\r\n"},
+        {"lone dot", ".\n..\n.a\n.", "=2E\r\n..\r\n.a\r\n=2E"},
+        {"From at the start of a line", "From a\nXFrom \nFrom:\n>From x",
+         "=46rom a\r\nXFrom=20\r\nFrom:\r\n>From x"},
+        {"control characters", "\x01\x0c\x7f\x1b", "=01=0C=7F=1B"},
+        {"76 without a break", Q70 "123456", Q70 "123456"},
+        {"77 with a soft break at 75", Q70 "1234567", Q70 "12345=\r\n67"},
+        {"an octet is not cut",
+         Q70 "1234\xff"
+             "x",
+         Q70 "1234=\r\n=FFx"},
+        {"an octet at the very end", Q70 "123\xff", Q70 "123=FF"},
+        {"a word From after a soft break", Q70 "12345From x", Q70 "12345=\r\n=46rom x"},
+        {"a dot alone after a soft break", Q70 "12345\xff.", Q70 "12345=\r\n=FF."},
+        {"a dot last, moved by the break", Q70 "12345ab", Q70 "12345=\r\nab"},
+        {"space before a soft break needs nothing", Q70 "1234 67", Q70 "1234 =\r\n67"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct buf out = BUF_INIT(1024);
+        encode_text(str_of(rows[i].in), ENCODING_QUOTED_PRINTABLE, &out);
+        if (buf_status(&out) != OK || !str_equal(buf_str(&out), str_of(rows[i].want)))
+            fail_msg("%s: got '%s'", rows[i].title, out.p);
+        buf_release(&out);
+    }
+}
+
+static void test_M13_the_encoding_follows_the_text(void **state) {
+    (void)state;
+    static const struct {
+        const char *title, *in;
+        enum encoding want;
+    } rows[] = {
+        {"empty", "", ENCODING_7BIT},
+        {"short ascii lines", "hello\nworld\r\n", ENCODING_7BIT},
+        {"line of 78", Q70 "12345678\n", ENCODING_7BIT},
+        {"line of 79", Q70 "123456789\n", ENCODING_QUOTED_PRINTABLE},
+        {"equals signs are plain text", "a=b", ENCODING_7BIT},
+        {"TAB inside", "a\tb", ENCODING_7BIT},
+        {"white space at an end", "a \n", ENCODING_QUOTED_PRINTABLE},
+        {"signature separator", "-- \nann", ENCODING_QUOTED_PRINTABLE},
+        {"From", "From x\n", ENCODING_QUOTED_PRINTABLE},
+        {"lone dot", "a\n.\nb", ENCODING_QUOTED_PRINTABLE},
+        {"form feed",
+         "a\x0c"
+         "b and more text",
+         ENCODING_QUOTED_PRINTABLE},
+        {"DEL", "a\x7f and some text", ENCODING_QUOTED_PRINTABLE},
+        {"a little beyond ASCII",
+         "Gr\xc3\xbc\xc3\x9f"
+         "e an alle im Haus",
+         ENCODING_QUOTED_PRINTABLE},
+        {"all beyond ASCII", "\xd0\x9f\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82", ENCODING_BASE64},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        if (encode_choose(str_of(rows[i].in)) != rows[i].want)
+            fail_msg("%s: %s", rows[i].title, encoding_name(encode_choose(str_of(rows[i].in))));
+    }
+    assert_string_equal(encoding_name(ENCODING_7BIT), "7bit");
+    assert_string_equal(encoding_name(ENCODING_QUOTED_PRINTABLE), "quoted-printable");
+    assert_string_equal(encoding_name(ENCODING_BASE64), "base64");
+}
+
+static void test_M16_base64_has_short_lines_of_canonical_text(void **state) {
+    (void)state;
+    char bytes[58];
+    memset(bytes, 0, sizeof bytes);
+    struct buf out = BUF_INIT(1024), back = BUF_INIT(1024);
+    encode_base64_lines(str_make(bytes, 57), &out);
+    assert_int_equal(out.n, 76);
+    buf_clear(&out);
+    encode_base64_lines(str_make(bytes, 58), &out);
+    assert_int_equal(out.n, 76 + 2 + 4);
+    assert_memory_equal(out.p + 76, "\r\nAA==", 6);
+    buf_clear(&out);
+    encode_base64_lines(STR(""), &out);
+    assert_int_equal(out.n, 0);
+    encode_text(STR("a\nb\rc\r\n"), ENCODING_BASE64, &out);
+    assert_int_equal(base64_decode(buf_str(&out), &back), OK);
+    assert_true(str_equal(buf_str(&back), STR("a\r\nb\r\nc\r\n")));
+    buf_release(&out);
+    buf_release(&back);
+}
+
+static void the_ceiling_of_the_buffer_holds(void **state) {
+    (void)state;
+    for (size_t max = 0; max < 40; max++) {
+        struct buf out = BUF_INIT(max);
+        encode_text(STR("aaaa=aaaa\nbbbbbbbbbb \n"), ENCODING_QUOTED_PRINTABLE, &out);
+        /* "aaaa=3Daaaa" CRLF "bbbbbbbbbb=20" CRLF */
+        assert_int_equal(buf_status(&out), max >= 28 ? OK : ERR_LIMIT);
+        buf_release(&out);
+    }
+}
+
+static void test_M14_what_is_7bit(void **state) {
+    (void)state;
+    static char line[LIMIT_LINE + 3];
+    memset(line, 'a', sizeof line);
+    static const struct {
+        struct str in;
+        bool want;
+    } rows[] = {
+        {{"", 0}, true},           {{"a\r\nb\r\n", 6}, true}, {{"a\nb\n", 4}, true},
+        {{"a\r\nb\n", 5}, false},  {{"a\nb\r\n", 5}, false},  {{"a\rb", 3}, false},
+        {{"a\r", 2}, false},       {{"a\0b", 3}, false},      {{"a\x80", 2}, false},
+        {{"\x7f\x01\t", 3}, true}, {{"\r\r\n", 3}, false},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        assert_int_equal(encode_is_7bit(rows[i].in), rows[i].want);
+    assert_true(encode_is_7bit(str_make(line, LIMIT_LINE)));
+    assert_false(encode_is_7bit(str_make(line, LIMIT_LINE + 1)));
+    line[LIMIT_LINE] = '\r';
+    line[LIMIT_LINE + 1] = '\n';
+    assert_true(encode_is_7bit(str_make(line, LIMIT_LINE + 2)));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_M15_quoted_printable_is_written_by_the_rules),
+        cmocka_unit_test(test_M13_the_encoding_follows_the_text),
+        cmocka_unit_test(test_M16_base64_has_short_lines_of_canonical_text),
+        cmocka_unit_test(the_ceiling_of_the_buffer_holds),
+        cmocka_unit_test(test_M14_what_is_7bit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
