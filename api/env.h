@@ -1,0 +1,81 @@
+/* env: what every request can reach: the store, the snapshots in force, the workers.
+ *
+ * Snapshots (keys, domains, intake's settings) are immutable and replaced as a whole; a request
+ * takes a reference of each when it begins and keeps to it. Keys and domains are loaded from the
+ * store by one thread, the keeper, one load after the other, so that an older state never replaces
+ * a newer one: at start, when the store says that they changed, and when a handler asks because its
+ * answer must not go out before (a revoked key, for example).
+ *
+ * Thread: env_* from any.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "api/auth.h"
+#include "server/base/mailbox.h"
+#include "server/intake/settings.h"
+#include "storage/store.h"
+
+struct keeper;
+struct workers;
+
+/* Thread: any (locks inside); what stands outside of `shared` never changes after start. */
+struct env {
+    struct store *store;
+    bool is_sandbox;
+    bool has_health_listener;
+    struct str hostname, spf_include; /* in `arena` */
+    bool (*is_ready)(void *ctx, char why[160]);
+    void *is_ready_ctx;
+    struct arena *arena;
+    struct keeper *keeper;
+    struct workers *workers;
+    atomic_size_t body_bytes; /* of request bodies in flight, on all loops */
+    atomic_bool is_draining;
+    struct {
+        pthread_mutex_t mu;
+        struct keyring *keyring;
+        struct domains *domains;
+        struct intake *intake;
+    } shared;
+};
+
+struct keyring *env_keyring(struct env *env); /* one reference, as the next two */
+struct domains *env_domains(struct env *env);
+struct intake *env_intake(struct env *env);
+void env_set_keyring(struct env *env, struct keyring *k); /* takes it, as the next two */
+void env_set_domains(struct env *env, struct domains *d);
+void env_set_intake(struct env *env, struct intake *i);
+
+/* ---- keeper ---- */
+
+/* Loads keys and domains before it returns. ERR_UNAVAILABLE: the store did not answer. */
+NODISCARD enum err keeper_start(struct env *env, struct errinfo *info);
+void keeper_stop(struct env *env);
+
+/* Asks for a fresh load; `done` runs on the thread of `reply_to` when what was committed before is
+ * in force, or when the store could not be read (err). The struct is the caller's again then. */
+struct keeper_load {
+    struct note note;
+    struct keeper *keeper;
+    struct mailbox *reply_to;
+    void (*done)(struct keeper_load *load);
+    enum err err; /* out */
+};
+void keeper_reload(struct env *env, struct keeper_load *load);
+
+/* ---- workers: what would stop a loop for too long (large bodies, making keys) ---- */
+
+enum { WORKERS = 2 };
+struct work {
+    struct note note;
+    struct work *next;
+    void (*run)(struct work *work); /* on a worker */
+    struct mailbox *reply_to;
+    void (*done)(struct work *work); /* on the thread of reply_to */
+};
+struct workers *workers_start(void);
+void workers_stop(struct workers **wp); /* after everything asked for is done */
+void workers_post(struct workers *w, struct work *work);

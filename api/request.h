@@ -1,0 +1,141 @@
+/* request: one HTTP request on its way through a loop, and what handlers work with.
+ *
+ * A handler gets a request that is complete, authenticated and within the limits of its row in the
+ * table. It answers with request_json() or request_problem() and then request_finish(), at once or
+ * later: what it asks of others (store, workers, keeper) is answered in the mailbox of the
+ * request's loop, and the connection waits meanwhile. Whatever the client does, the request lives
+ * until it was finished: a client that went away is noticed when the answer is written.
+ *
+ *     static void handle(struct request *r) {
+ *         struct store_message *q = ARENA_NEW(r->arena, struct store_message);
+ *         q->id = id;
+ *         request_store(r, &q->call, STORE_MESSAGE, answered);
+ *     }
+ *     static void answered(struct request *r, struct store_call *call) { ...; request_finish(r); }
+ *
+ * Thread: owner loop.
+ */
+#pragma once
+
+#include "api/env.h"
+#include "api/reply.h"
+#include "api/routes.h"
+
+struct request_field {
+    struct str name, value;
+};
+
+/* What the HTTP side lets in. Thread: owner loop (each has a copy). */
+struct request_limits {
+    size_t body_max_bytes, memory_max_bytes;
+};
+
+struct request {
+    struct env *env;
+    struct mailbox *box; /* of its loop */
+    struct arena *arena;
+    struct id id;
+    int64_t started_wall_ms, started_mono_us;
+
+    /* the request line and header; in the arena */
+    struct str method, target, version;
+    struct str path; /* as it came */
+    struct request_field *query;
+    size_t query_count;
+    struct request_field *header;
+    size_t header_count;
+    bool is_head;
+
+    const struct route *route;
+    struct str param[ROUTE_PARAMS]; /* decoded */
+    struct identity identity;
+    bool is_control; /* came over the control socket */
+    struct route_view view;
+
+    struct buf body;
+    size_t body_max_bytes;
+    size_t body_charged_bytes; /* against the budget of all requests */
+
+    struct http_reply reply;
+    struct faults faults;
+
+    /* snapshots: one reference each, NULL until needed */
+    struct keyring *keyring;
+
+    bool is_finished;
+    /* Set by who runs the loop: the connection is woken when the request is finished later. */
+    void (*wake)(struct request *r);
+    void *connection;
+    /* Set while a handler waits for something that may take long; called when the server drains or
+     * the client went away: it finishes the request soon. */
+    void (*hurry)(struct request *r);
+    void *waiting; /* the handler's */
+
+    /* a store call under way */
+    void (*store_done)(struct request *r, struct store_call *call);
+    void (*work_run)(struct request *r);
+    void (*work_done)(struct request *r);
+    struct work work;
+    void (*load_done)(struct request *r, enum err err);
+    struct keeper_load load;
+};
+
+/* `target` as it stands in the request line. */
+struct request *request_new(struct env *env, struct mailbox *box, struct str target);
+void request_free(struct request **rp);
+
+/* ---- before the handler; each returns false when the reply is set and the request is over ---- */
+
+/* Reads path and query from the target. */
+bool request_parse_target(struct request *r);
+/* Refuses what two parsers could read differently (T18, RFC 9112 6.3, 5.1). The connection is
+ * closed. */
+bool request_check_framing(struct request *r);
+/* Route, key, scope, media types, size as announced, memory. */
+bool request_admit(struct request *r, const struct request_limits *limits);
+/* A piece of the body. ERR_LIMIT: larger than its route allows; ERR_AGAIN: no memory for it. In
+ * both cases the reply is set, and what follows is to be thrown away. */
+NODISCARD enum err request_add_body(struct request *r, struct str piece,
+                                    const struct request_limits *limits);
+/* Gives the body's memory back, as soon as nothing points into it. */
+void request_drop_body(struct request *r);
+
+/* ---- for handlers ---- */
+
+struct str request_header(const struct request *r, struct str name); /* absent: not there */
+struct str request_query(const struct request *r, struct str name);  /* decoded */
+/* Adds a fault for each query parameter that is not in the list. */
+void request_check_query(struct request *r, const char *const *names, size_t count);
+/* NULL (and a 404 in the reply): not an id. */
+bool request_param_id(struct request *r, size_t index, struct id *out);
+
+void request_json(struct request *r, int status, json_t *v); /* takes v */
+void request_problem(struct request *r, enum problem_code code, const char *fmt, ...) PRINTF(3, 4);
+/* What the request's faults say; 422 unless told otherwise. */
+void request_problem_faults(struct request *r, enum problem_code code);
+/* For the result of a store call other than OK. */
+void request_problem_store(struct request *r, enum err e, const struct errinfo *info);
+/* The answer stands. Not more than once; the request may be gone afterwards. */
+void request_finish(struct request *r);
+
+/* Posts the call, which lives in the arena; what came out is released after `done`. */
+void request_store(struct request *r, struct store_call *call, enum store_verb verb,
+                   void (*done)(struct request *r, struct store_call *call));
+/* Runs `run` on a worker, then `done` on the loop. */
+void request_work(struct request *r, void (*run)(struct request *r),
+                  void (*done)(struct request *r));
+/* Keys and domains as they are in the store now, in force everywhere before `done` runs. */
+void request_reload(struct request *r, void (*done)(struct request *r, enum err err));
+
+/* ---- pieces, for tests ---- */
+
+/* Percent-decoding of a path segment or (with `plus_is_space`) a query part: ERR_INVALID for a
+ * broken escape, for control characters and for what is not UTF-8. */
+NODISCARD enum err request_decode(struct str s, bool plus_is_space, struct arena *a,
+                                  struct str *out);
+/* Does the Accept header take this media type? Absent: yes. */
+bool request_accepts(struct str accept, struct str type);
+/* "application/json" of "application/json; charset=utf-8". */
+struct str request_media_type(struct str content_type);
+/* Seconds of "wait=10" in a Prefer header (RFC 7240), at most LIMIT_WAIT_S; -1: not asked for. */
+int request_prefer_wait(struct str prefer);

@@ -1,0 +1,140 @@
+/* POST /send and POST /v1/messages: one message in, answered when it is safe. */
+#include "api/v1/submission.h"
+#include "api/v1/v1.h"
+#include "server/base/clock.h"
+#include "server/base/metrics.h"
+#include "server/intake/submit.h"
+#include "server/render/message.h"
+
+struct sending {
+    json_t *root; /* the submission's strings are in it */
+    struct intake *intake;
+    struct domains *domains;
+    struct submission submission;
+    struct store_accept *accept; /* NULL: the reply says why */
+};
+
+static void release(struct sending *s) {
+    json_decref(s->root);
+    s->root = NULL;
+    intake_unref(&s->intake);
+    domains_unref(&s->domains);
+}
+
+static void finish(struct request *r) {
+    release(r->waiting);
+    request_finish(r);
+}
+
+/* ---- reading and composing: on the loop, or on a worker when the body is large
+ * ------------------------------------ */
+
+/* Absent when there is none, or when it is refused. */
+static struct str idempotency_key(struct request *r) {
+    struct str key = request_header(r, STR("Idempotency-Key"));
+    bool is_good = !str_is_absent(key) && key.n > 0 && key.n <= LIMIT_IDEMPOTENCY_KEY;
+    for (size_t i = 0; is_good && i < key.n; i++)
+        is_good = key.p[i] > ' ' && key.p[i] <= '~';
+    if (!str_is_absent(key) && !is_good)
+        faults_add(&r->faults, STR("header:Idempotency-Key"), "invalid_value",
+                   "1 to %d visible characters of us-ascii", (int)LIMIT_IDEMPOTENCY_KEY);
+    return is_good ? key : STR_NONE;
+}
+
+static bool parse(struct request *r, struct sending *s) {
+    struct errinfo info = {0};
+    if (json_body_parse(buf_str(&r->body), &s->root, &info) != OK) {
+        request_problem(r, PROBLEM_INVALID_JSON, "%s", info.text);
+        return false;
+    }
+    request_drop_body(r);
+    return true;
+}
+
+static enum submit_result submit(struct request *r, struct sending *s, struct str key) {
+    const struct submit_input in = {
+        .submission = &s->submission,
+        .intake = s->intake,
+        .domains = s->domains,
+        .rights = {.project = r->identity.project,
+                   .from_domains = r->identity.from_domains,
+                   .from_domain_count = r->identity.from_domain_count,
+                   .is_test = r->identity.is_test},
+        .key_id = r->identity.key_id,
+        .idempotency_key = key,
+        .now_wall_ms = r->started_wall_ms,
+    };
+    return submit_prepare(&in, &r->faults, r->arena, &s->accept);
+}
+
+static void prepare(struct request *r) {
+    struct sending *s = r->waiting;
+    if (!parse(r, s))
+        return;
+    struct str key = idempotency_key(r);
+    request_check_query(r, NULL, 0);
+    v1_submission_read(s->root, &r->faults, &s->submission);
+    submission_check(&s->submission, &intake_settings_of(s->intake)->limits, &r->faults);
+    if (r->faults.count > 0) {
+        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
+        return;
+    }
+    switch (submit(r, s, key)) {
+    case SUBMIT_OK:
+        break;
+    case SUBMIT_INVALID:
+        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
+        break;
+    case SUBMIT_FORBIDDEN:
+        request_problem_faults(r, PROBLEM_FROM_NOT_ALLOWED);
+        break;
+    case SUBMIT_TOO_LARGE:
+        request_problem_faults(r, PROBLEM_BODY_TOO_LARGE);
+        break;
+    }
+}
+
+/* ---- storing
+ * --------------------------------------------------------------------------------------------- */
+
+static void accepted(struct request *r, struct store_call *call) {
+    struct sending *s = r->waiting;
+    const struct message_row *m = &s->accept->message;
+    char id[ID_TEXT_SIZE];
+    if (call->err != OK) {
+        if (call->err == ERR_CONFLICT)
+            request_problem(r, PROBLEM_IDEMPOTENCY_REUSED,
+                            "this Idempotency-Key was used for another message");
+        else
+            request_problem_store(r, call->err, &call->info);
+        finish(r);
+        return;
+    }
+    request_json(r, 202, render_accepted(m));
+    id_print(&m->id, id);
+    http_reply_header(&r->reply, "Location", arena_printf(r->arena, "/v1/messages/%s", id));
+    if (s->accept->is_replay)
+        http_reply_header(&r->reply, "Idempotency-Replayed", STR("true"));
+    finish(r);
+}
+
+static void prepared(struct request *r) {
+    struct sending *s = r->waiting;
+    if (s->accept == NULL)
+        finish(r);
+    else
+        request_store(r, &s->accept->call, STORE_ACCEPT, accepted);
+}
+
+void v1_send(struct request *r) {
+    struct sending *s = ARENA_NEW(r->arena, struct sending);
+    s->intake = env_intake(r->env);
+    s->domains = env_domains(r->env);
+    r->waiting = s;
+    if (r->body.n > LIMIT_SMALL_BODY) {
+        request_work(r, prepare, prepared);
+        return;
+    }
+    prepare(r);
+    prepared(r);
+}

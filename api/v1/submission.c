@@ -1,0 +1,393 @@
+#include "api/v1/submission.h"
+
+#include "server/base/base64.h"
+#include "server/base/buf.h"
+
+/* What stands in for a value that was refused. */
+static const struct address someone = {
+    .email = {"a@invalid.invalid", 17}, .local = {"a", 1}, .domain = {"invalid.invalid", 15}};
+
+static struct arena *arena_of(const struct json_at *at) {
+    while (at->parent != NULL)
+        at = at->parent;
+    return at->faults->arena;
+}
+
+/* ---- addresses
+ * ------------------------------------------------------------------------------------------- */
+
+struct address_parts {
+    struct str email, name;
+};
+
+static void read_part_email(const struct json_at *at, json_t *v, void *out) {
+    (void)json_read_str(at, v, &((struct address_parts *)out)->email);
+}
+
+static void read_part_name(const struct json_at *at, json_t *v, void *out) {
+    (void)json_read_str(at, v, &((struct address_parts *)out)->name);
+}
+
+static const struct json_field address_fields[] = {
+    {"email", {"address"}, read_part_email},
+    {"name", {NULL}, read_part_name},
+};
+
+static void read_address_object(const struct json_at *at, json_t *v, struct address *out) {
+    struct address_parts parts = {0};
+    struct errinfo info = {0};
+    struct arena *a = arena_of(at);
+    json_read_object(at, v, address_fields, sizeof(address_fields) / sizeof(address_fields[0]),
+                     &parts);
+    struct json_at email = json_member(at, "email"), name = json_member(at, "name");
+    if (str_is_absent(parts.email)) {
+        if (json_object_get(v, "email") == NULL && json_object_get(v, "address") == NULL)
+            json_fault(&email, "required", "the address is missing");
+        return;
+    }
+    struct address parsed;
+    if (address_parse(&parsed, parts.email, a, &info) != OK) {
+        json_fault(&email, "invalid_address", "%s", info.text);
+        return;
+    }
+    if (!str_is_empty(parts.name) && address_set_name(&parsed, parts.name, a, &info) != OK) {
+        json_fault(&name, "invalid_name", "%s", info.text);
+        return;
+    }
+    *out = parsed;
+}
+
+/* *out is always an address afterwards. */
+static void read_one(const struct json_at *at, json_t *v, struct address *out) {
+    struct str text;
+    struct errinfo info = {0};
+    *out = someone;
+    if (json_is_object(v)) {
+        read_address_object(at, v, out);
+    } else if (json_is_string(v)) {
+        (void)json_read_str(at, v, &text);
+        struct address parsed;
+        if (address_parse_named(&parsed, text, arena_of(at), &info) == OK)
+            *out = parsed;
+        else
+            json_fault(at, "invalid_address", "%s", info.text);
+    } else {
+        json_fault(at, "wrong_type", "an address is a string or an object with email and name");
+    }
+}
+
+static void read_list(const struct json_at *at, json_t *v, struct address_list *out) {
+    struct arena *a = arena_of(at);
+    if (json_typeof(v) != JSON_ARRAY) {
+        out->list = ARENA_NEW(a, struct address);
+        out->count = 1;
+        read_one(at, v, &out->list[0]);
+        return;
+    }
+    if (!json_read_array(at, v, LIMIT_RECIPIENTS_MAX))
+        return;
+    out->count = json_array_size(v);
+    out->list = ARENA_ARRAY(a, struct address, out->count + 1);
+    for (size_t i = 0; i < out->count; i++) {
+        struct json_at here = json_element(at, i);
+        read_one(&here, json_array_get(v, i), &out->list[i]);
+    }
+}
+
+#define SUBMISSION ((struct submission *)out)
+
+static void read_from(const struct json_at *at, json_t *v, void *out) {
+    if (json_typeof(v) != JSON_ARRAY) {
+        read_one(at, v, &SUBMISSION->from);
+        return;
+    }
+    SUBMISSION->from = someone;
+    if (json_array_size(v) != 1) {
+        json_fault(at, "too_many", "a message is from one address, not %zu", json_array_size(v));
+        return;
+    }
+    struct json_at here = json_element(at, 0);
+    read_one(&here, json_array_get(v, 0), &SUBMISSION->from);
+}
+
+static void read_sender(const struct json_at *at, json_t *v, void *out) {
+    read_one(at, v, &SUBMISSION->sender);
+}
+
+static void read_to(const struct json_at *at, json_t *v, void *out) {
+    read_list(at, v, &SUBMISSION->to);
+}
+
+static void read_cc(const struct json_at *at, json_t *v, void *out) {
+    read_list(at, v, &SUBMISSION->cc);
+}
+
+static void read_bcc(const struct json_at *at, json_t *v, void *out) {
+    read_list(at, v, &SUBMISSION->bcc);
+}
+
+static void read_reply_to(const struct json_at *at, json_t *v, void *out) {
+    read_list(at, v, &SUBMISSION->reply_to);
+}
+
+/* ---- text
+ * ------------------------------------------------------------------------------------------------
+ */
+
+static void read_subject(const struct json_at *at, json_t *v, void *out) {
+    (void)json_read_str(at, v, &SUBMISSION->subject);
+}
+
+static void read_text(const struct json_at *at, json_t *v, void *out) {
+    if (!json_read_str(at, v, &SUBMISSION->text))
+        SUBMISSION->text = STR("");
+}
+
+static void read_html(const struct json_at *at, json_t *v, void *out) {
+    if (!json_read_str(at, v, &SUBMISSION->html))
+        SUBMISSION->html = STR("");
+}
+
+/* ---- attachments
+ * ----------------------------------------------------------------------------------------- */
+
+struct attachment_form {
+    struct attachment *attachment;
+    json_t *content; /* borrowed */
+    bool has_disposition, says_inline;
+};
+#define FORM ((struct attachment_form *)out)
+
+static void read_filename(const struct json_at *at, json_t *v, void *out) {
+    (void)json_read_str(at, v, &FORM->attachment->filename);
+}
+
+static void read_content(const struct json_at *at, json_t *v, void *out) {
+    struct str encoded;
+    FORM->content = v;
+    if (!json_read_str(at, v, &encoded))
+        return;
+    struct buf decoded = BUF_INIT(encoded.n + 4);
+    if (base64_decode(encoded, &decoded) == OK)
+        FORM->attachment->content = arena_dup(arena_of(at), buf_str(&decoded));
+    else
+        json_fault(at, "invalid_base64", "the content is not base64 (RFC 4648 4, with padding)");
+    buf_release(&decoded);
+}
+
+static void read_type(const struct json_at *at, json_t *v, void *out) {
+    (void)json_read_str(at, v, &FORM->attachment->content_type);
+}
+
+static void read_cid(const struct json_at *at, json_t *v, void *out) {
+    (void)json_read_str(at, v, &FORM->attachment->cid);
+}
+
+static void read_disposition(const struct json_at *at, json_t *v, void *out) {
+    struct str s;
+    if (!json_read_str(at, v, &s))
+        return;
+    FORM->has_disposition = true;
+    FORM->says_inline = str_equal(s, STR("inline"));
+    if (!FORM->says_inline && !str_equal(s, STR("attachment")))
+        json_fault(at, "invalid_value", "this is \"attachment\" or \"inline\"");
+}
+
+static const struct json_field attachment_fields[] = {
+    {"filename", {"name", "fileName"}, read_filename},    {"content", {NULL}, read_content},
+    {"type", {"content_type", "contentType"}, read_type}, {"disposition", {NULL}, read_disposition},
+    {"cid", {"content_id", "contentId"}, read_cid},
+};
+
+static void read_attachment(const struct json_at *at, json_t *v, struct attachment *out) {
+    struct attachment_form form = {.attachment = out};
+    size_t before = at->parent->parent->faults->count;
+    json_read_object(at, v, attachment_fields,
+                     sizeof(attachment_fields) / sizeof(attachment_fields[0]), &form);
+    struct json_at content = json_member(at, "content");
+    if (json_is_object(v) && form.content == NULL)
+        json_fault(&content, "required", "the content is missing");
+    out->is_inline = form.has_disposition ? form.says_inline : !str_is_absent(out->cid);
+    struct json_at filename = json_member(at, "filename");
+    if (at->parent->parent->faults->count == before && !out->is_inline &&
+        str_is_absent(out->filename))
+        json_fault(&filename, "required", "an attachment needs a file name");
+    /* what was decoded is not held twice */
+    if (json_is_object(v))
+        json_object_del(v, "content");
+}
+
+static void read_attachments(const struct json_at *at, json_t *v, void *out) {
+    if (!json_read_array(at, v, LIMIT_ATTACHMENTS))
+        return;
+    SUBMISSION->attachment_count = json_array_size(v);
+    SUBMISSION->attachments =
+        ARENA_ARRAY(arena_of(at), struct attachment, SUBMISSION->attachment_count + 1);
+    for (size_t i = 0; i < SUBMISSION->attachment_count; i++) {
+        struct json_at here = json_element(at, i);
+        read_attachment(&here, json_array_get(v, i), &SUBMISSION->attachments[i]);
+    }
+}
+
+/* ---- header fields, tags, metadata
+ * ----------------------------------------------------------------------- */
+
+static void add_header(const struct json_at *at, const char *name, json_t *v,
+                       struct submission *out) {
+    struct header_field *field = &out->headers[out->header_count];
+    field->name = str_of(name);
+    if (json_read_str(at, v, &field->value))
+        out->header_count++;
+}
+
+/* {"X-A": "1", "X-B": ["2", "3"]} */
+static void read_headers(const struct json_at *at, json_t *v, void *out) {
+    const char *name;
+    json_t *value;
+    size_t most = 0;
+    if (!json_is_object(v)) {
+        json_fault(at, "wrong_type", "header fields are an object: names and values");
+        return;
+    }
+    json_object_foreach(v, name, value) most += json_is_array(value) ? json_array_size(value) : 1;
+    if (most > LIMIT_HEADERS) {
+        json_fault(at, "too_many", "%zu header fields; at most %d are allowed", most,
+                   (int)LIMIT_HEADERS);
+        return;
+    }
+    SUBMISSION->headers = ARENA_ARRAY(arena_of(at), struct header_field, most + 1);
+    json_object_foreach(v, name, value) {
+        struct json_at here = json_member(at, name);
+        if (!json_is_array(value)) {
+            add_header(&here, name, value, SUBMISSION);
+            continue;
+        }
+        for (size_t i = 0; i < json_array_size(value); i++) {
+            struct json_at each = json_element(&here, i);
+            add_header(&each, name, json_array_get(value, i), SUBMISSION);
+        }
+    }
+}
+
+static void read_tags(const struct json_at *at, json_t *v, void *out) {
+    (void)json_read_strs(at, v, LIMIT_TAGS, &SUBMISSION->tags, &SUBMISSION->tag_count);
+    for (size_t i = 0; i < SUBMISSION->tag_count; i++)
+        if (json_is_array(v) && !json_is_string(json_array_get(v, i)))
+            SUBMISSION->tags[i] = STR("x"); /* was refused */
+}
+
+static void read_metadata(const struct json_at *at, json_t *v, void *out) {
+    const char *key;
+    json_t *value;
+    if (!json_is_object(v)) {
+        json_fault(at, "wrong_type", "metadata is an object of strings");
+        return;
+    }
+    if (json_object_size(v) > LIMIT_METADATA_PAIRS) {
+        json_fault(at, "too_many", "%zu pairs; at most %d are allowed", json_object_size(v),
+                   (int)LIMIT_METADATA_PAIRS);
+        return;
+    }
+    SUBMISSION->metadata = ARENA_ARRAY(arena_of(at), struct pair, json_object_size(v) + 1);
+    json_object_foreach(v, key, value) {
+        struct json_at here = json_member(at, key);
+        struct pair *p = &SUBMISSION->metadata[SUBMISSION->metadata_count];
+        p->key = str_of(key);
+        if (json_read_str(&here, value, &p->value))
+            SUBMISSION->metadata_count++;
+    }
+}
+
+static void read_external_id(const struct json_at *at, json_t *v, void *out) {
+    (void)json_read_str(at, v, &SUBMISSION->external_id);
+}
+
+/* ---- threading, delivery
+ * --------------------------------------------------------------------------------- */
+
+static void read_in_reply_to(const struct json_at *at, json_t *v, void *out) {
+    (void)json_read_str(at, v, &SUBMISSION->in_reply_to);
+}
+
+/* An array, or the text of the header field. */
+static void read_references(const struct json_at *at, json_t *v, void *out) {
+    struct str text;
+    if (!json_is_string(v)) {
+        (void)json_read_strs(at, v, LIMIT_REFERENCES, &SUBMISSION->references,
+                             &SUBMISSION->reference_count);
+        for (size_t i = 0; i < SUBMISSION->reference_count; i++)
+            if (!json_is_string(json_array_get(v, i)))
+                SUBMISSION->references[i] = STR("<a@invalid.invalid>"); /* was refused */
+        return;
+    }
+    (void)json_read_str(at, v, &text);
+    SUBMISSION->references = ARENA_ARRAY(arena_of(at), struct str, LIMIT_REFERENCES + 1);
+    while (!str_is_absent(text)) {
+        struct str id = str_split(&text, ' ');
+        if (id.n == 0)
+            continue;
+        if (SUBMISSION->reference_count > LIMIT_REFERENCES)
+            break; /* submission_check() says that these are too many */
+        SUBMISSION->references[SUBMISSION->reference_count++] = id;
+    }
+}
+
+enum { EXPIRES_MAX_S = 366 * 24 * 3600 };
+
+static void read_expires_in(const struct json_at *at, json_t *v, void *out) {
+    int64_t seconds;
+    if (json_read_int(at, v, 1, EXPIRES_MAX_S, &seconds))
+        SUBMISSION->expires_in_ms = seconds * 1000;
+}
+
+/* The stricter of the two wins. */
+static void read_tls(const struct json_at *at, json_t *v, void *out) {
+    struct str s;
+    if (!json_read_str(at, v, &s))
+        return;
+    enum tls_level level = str_equal(s, STR("encrypt"))  ? TLS_ENCRYPT
+                           : str_equal(s, STR("verify")) ? TLS_VERIFY
+                                                         : TLS_ROUTE_DEFAULT;
+    if (level == TLS_ROUTE_DEFAULT)
+        json_fault(at, "invalid_value", "this is \"encrypt\" or \"verify\"");
+    if (level > SUBMISSION->tls)
+        SUBMISSION->tls = level;
+}
+
+static void read_require_tls(const struct json_at *at, json_t *v, void *out) {
+    bool is_required = false;
+    if (json_read_bool(at, v, &is_required) && is_required)
+        SUBMISSION->tls = TLS_VERIFY;
+}
+
+static void read_route(const struct json_at *at, json_t *v, void *out) {
+    (void)json_read_str(at, v, &SUBMISSION->route);
+}
+
+static const struct json_field fields[] = {
+    {"from", {NULL}, read_from},
+    {"to", {NULL}, read_to},
+    {"cc", {NULL}, read_cc},
+    {"bcc", {NULL}, read_bcc},
+    {"reply_to", {"replyTo"}, read_reply_to},
+    {"sender", {NULL}, read_sender},
+    {"subject", {NULL}, read_subject},
+    {"text", {NULL}, read_text},
+    {"html", {NULL}, read_html},
+    {"attachments", {NULL}, read_attachments},
+    {"headers", {NULL}, read_headers},
+    {"tags", {NULL}, read_tags},
+    {"metadata", {NULL}, read_metadata},
+    {"external_id", {"externalId"}, read_external_id},
+    {"expires_in", {"expiresIn"}, read_expires_in},
+    {"in_reply_to", {"inReplyTo"}, read_in_reply_to},
+    {"references", {NULL}, read_references},
+    {"tls", {NULL}, read_tls},
+    {"require_tls", {"requireTls", "requireTLS"}, read_require_tls},
+    {"route", {NULL}, read_route},
+};
+
+void v1_submission_read(json_t *root, struct faults *faults, struct submission *out) {
+    struct json_at top = {.faults = faults};
+    json_read_object(&top, root, fields, sizeof(fields) / sizeof(fields[0]), out);
+}
