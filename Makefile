@@ -14,6 +14,7 @@ CC := gcc
 endif
 
 include tests/deps.mk
+include tests/lint.mk
 
 # ---- flags -------------------------------------------------------------------------------------------------
 PKGS := libmicrohttpd jansson libssl libcrypto uuid sqlite3 libevent libevent_openssl libevent_pthreads libunbound libcurl libidn2 libpcre2-8 yaml-0.1
@@ -96,7 +97,7 @@ FORCE:
 # ---- everyday (a line that begins with `##` is shown by `make help`) ------------------------------------------------------------------------------------------------
 .PHONY: help
 help:
-	@sed -n 's/^## /  make /p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^## /  make /p' $(filter-out %.d,$(MAKEFILE_LIST))
 
 ## build      the program, build/release/postchute (VARIANT=asan|tsan|coverage: build/<variant>/postchute)
 ## unit       the unit tests
@@ -125,6 +126,8 @@ fuzz-run: fuzz-bins
 	        -artifact_prefix=$(B)/ $$found $$( [ ! -d $$seeds ] || echo $$seeds ) \
 	        || { echo "fuzz: $$room failed; the input is in $(B)/"; exit 1; }; \
 	done
+
+include tests/suites.mk
 
 ## clean      removes what was built
 .PHONY: clean

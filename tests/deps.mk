@@ -1,18 +1,15 @@
-# Packages that building and testing need (listed in tests/packages); each target installs what is missing and is
-# quick when nothing is.
-.PHONY: deps deps-test deps-lint deps-fuzz deps-image npm peers
-deps: ## install what building and running need (apt; asks dpkg only when all is there)
+# Packages that building and testing need (tests/packages lists them); a target is quick when nothing is missing.
+.PHONY: deps deps-test deps-lint deps-fuzz deps-image
+## deps       installs what building and running need (Debian 12, 13, Ubuntu 24.04; elsewhere it lists the packages)
+deps:
 	@tests/deps build
-deps-test: ## the same for `make test`
+deps-test:
 	@tests/deps build test
+	@tests/npm/install
+	@tests/peers/fetch
 deps-lint:
 	@tests/deps build test lint
 deps-fuzz:
 	@tests/deps build fuzz
 deps-image:
 	@tests/deps image
-
-npm: ## unpack the npm packages that the tests verify with, under build/npm
-	@tests/npm/install
-peers: ## unpack the real servers that the tests talk to, under build/peers
-	@tests/peers/fetch

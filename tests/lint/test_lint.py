@@ -1,0 +1,153 @@
+"""The checks themselves: each finds what it is there for, in a small tree made for that."""
+
+import pathlib
+import shutil
+import subprocess
+import types
+
+import pytest
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A tree with one faultless header and source, and the project's own rules."""
+    (tmp_path / "tests").mkdir()
+    shutil.copytree(TOP / "tests/lint", tmp_path / "tests/lint", ignore=shutil.ignore_patterns("npm"))
+    for name in (".clang-format", ".clang-tidy", "server/README.md", "server/base/banned.h"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(TOP / name, tmp_path / name)
+    (tmp_path / "server/base/log.h").write_text("#pragma once\n")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+
+    def add(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def check(name):
+        done = subprocess.run(
+            [tmp_path / "tests/lint" / name], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return types.SimpleNamespace(add=add, check=check)
+
+
+FLOORS = [
+    ("upwards", "server/mail/x.c", '#include "server/net/x.h"\n', "above floor 1"),
+    ("to a neighbour", "server/delivery/x.c", '#include "api/x.h"\n', "neighbour"),
+    ("smtp to the store", "server/smtp/x.c", '#include "storage/x.h"\n', "knows no store"),
+    ("not from the root", "server/net/y.c", '#include "x.h"\n', "repository root"),
+    ("to the configuration", "server/events/x.c", '#include "server/config.h"\n', "above floor 6"),
+    ("a library out of its room", "server/mail/x.c", "#include <sqlite3.h>\n", "SQLite 3 is allowed in storage/sqlite/"),
+    ("event loop outside the HTTP server", "api/other.c", "#include <event2/event.h>\n", "libevent 2.1 is allowed in"),
+    ("a container in a header", "server/net/x.h", "#include <sys/queue.h>\n", "containers stay inside"),
+    ("a file in no room", "server/elsewhere/x.c", "int x;\n", "in no room"),
+    ("a second JSON reader in storage", "storage/b.c", "#include <jansson.h>\n", "one file"),
+]
+
+
+@pytest.mark.parametrize("name, path, text, said", FLOORS, ids=[row[0] for row in FLOORS])
+def test_floors_refuses_an_include(tree, name, path, text, said):
+    for header in ("server/net/x.h", "api/x.h", "storage/x.h", "server/config.h"):
+        tree.add(header, "#pragma once\n")
+    tree.add("storage/a.c", "#include <jansson.h>\n")
+    before, _ = tree.check("floors")
+    tree.add(path, text)
+    after, output = tree.check("floors")
+    assert (before, after) == (0, 1) and said in output, output
+
+
+def test_floors_accepts_what_goes_down(tree):
+    tree.add("server/net/x.h", '#pragma once\n#include "server/base/banned.h"\n')
+    tree.add("server/net/tls.c", '#include <openssl/ssl.h>\n#include "server/net/x.h"\n')
+    tree.add("server/net/loop.c", "#include <event2/event.h>\n#include <sys/queue.h>\n")
+    status, output = tree.check("floors")
+    assert status == 0, output
+
+
+def test_floors_finds_a_cycle(tree):
+    tree.add("server/mail/a.h", '#include "server/mail/b.h"\n')
+    tree.add("server/mail/b.h", '#include "server/mail/a.h"\n')
+    status, output = tree.check("floors")
+    assert status == 1 and "include cycle" in output
+
+
+SQL = [
+    ("printed", 'snprintf(q, n, "SELECT a FROM b WHERE c = \'%s\'", c);', 1),
+    ("printed into a buffer", 'buf_printf(&q, "DELETE FROM %s", t);', 1),
+    ("condition added", 'buf_printf(&q, " WHERE id = %d", 1);', 1),
+    ("literal over two lines", 'snprintf(q, n, "UPDATE "\n"x SET a = %d", 1);', 1),
+    ("prepared from a call", "sqlite3_prepare_v2(db, make(x), -1, &s, 0);", 1),
+    ("prepared from what was printed", "snprintf(q, 9, x); sqlite3_prepare_v2(db, q, -1, &s, 0);", 1),
+    ("a literal prepared", 'sqlite3_prepare_v2(db, "SELECT 1", -1, &s, 0);', 0),
+    ("an entry of a table prepared", "sqlite3_prepare_v3(db, statements[i].sql, -1, 0, &s, 0);", 0),
+    ("a message that mentions it", 'err_set(e, 1, "", "cannot select %s", x);', 0),
+    ("in a comment", '/* snprintf(q, n, "SELECT %s", x) */', 0),
+]
+
+
+@pytest.mark.parametrize("name, text, status", SQL, ids=[row[0] for row in SQL])
+def test_sql(tree, name, text, status):
+    tree.add("storage/sqlite/x.c", f"void f(void) {{ {text} }}\n")
+    got, output = tree.check("sql")
+    assert got == status, output
+
+
+WORDS = [
+    ("unfinished", "/* TO" + "DO later */"),
+    ("a home", "cd /ho" + "me/ann/src"),
+    ("a workplace", "/wo" + "rk/main"),
+    ("a registry", "https://registry.npm" + "js.org/x"),
+    ("a conflict", "<<<<" + "<<< HEAD"),
+]
+
+
+@pytest.mark.parametrize("name, text", WORDS, ids=[row[0] for row in WORDS])
+def test_words(tree, name, text):
+    assert tree.check("words")[0] == 0
+    tree.add("docs.md", text + "\n")
+    status, output = tree.check("words")
+    assert status == 1 and "docs.md:1" in output
+
+
+def test_headers_finds_one_that_needs_another(tree):
+    tree.add("server/mail/x.h", "#pragma once\n#include <stdint.h>\nuint32_t x(void);\n")
+    assert tree.check("headers")[0] == 0
+    tree.add("server/mail/y.h", "#pragma once\nuint32_t y(void);\n")
+    status, output = tree.check("headers")
+    assert status == 1 and "server/mail/y.h" in output
+
+
+def test_tidy_and_cppcheck_find_bugs(tree):
+    tree.add("server/mail/x.c", "int x(int a);\nint x(int a) { return a; }\n")
+    assert tree.check("tidy")[0] == 0
+    assert tree.check("cppcheck")[0] == 0
+    tree.add(
+        "server/mail/y.c",
+        "#include <stdlib.h>\nint y(void);\n"
+        "int y(void) {\n    int a[2] = {0, 0};\n    int *p = NULL;\n    return a[2] + *p;\n}\n",
+    )
+    status, output = tree.check("tidy")
+    assert status == 1 and "server/mail/y.c" in output
+    status, output = tree.check("cppcheck")
+    assert status == 1 and "server/mail/y.c" in output
+
+
+def test_routes_compares_table_and_document(tree):
+    tree.add("api/routes.c", 'const struct route routes[] = {{HTTP_GET, "/a/{id}", f, S, 0, 0, NULL},\n'
+             '    {HTTP_GET, "/livez", g, 0, 0, ROUTE_PUBLIC | ROUTE_HEALTH, NULL}};\n')  # fmt: skip
+    good = ('{"security": [{"key": []}], "paths": {"/a/{id}": {"get": {}}, "/livez": {"get": {"security": []}}}}')
+    tree.add("openapi/postchute.yaml", good)
+    assert tree.check("routes")[0] == 0
+    for bad, said in [
+        (good.replace('"/a/{id}"', '"/b"'), "not served"),
+        (good.replace('{"get": {}}', '{"get": {}, "post": {}}'), "POST /a/{id} is described"),
+        (good.replace('{"security": []}', "{}"), "needs a key in openapi"),
+        (good.replace("{id}", "{other}"), "is called /a/{other}"),
+    ]:
+        tree.add("openapi/postchute.yaml", bad)
+        status, output = tree.check("routes")
+        assert status == 1 and said in output, output

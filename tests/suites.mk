@@ -1,0 +1,47 @@
+# What is run against the built program. The variables of the Makefile apply: VARIANT=asan make e2e.
+
+## run        installs what is missing, builds, and starts the development profile: a sandbox that receives all mail
+.PHONY: run
+run:
+	@$(MAKE) deps
+	@$(MAKE) build
+	@mkdir -p -m 0700 var
+	@exec env POSTCHUTE_PROFILE="$${POSTCHUTE_PROFILE:-development}" POSTCHUTE_DATA="$${POSTCHUTE_DATA:-$$PWD/var}" $(B)/postchute serve
+
+## test       installs what is missing, builds, and runs the unit, contract, golden, transcript and end-to-end tests
+.PHONY: test e2e
+test:
+	@$(MAKE) deps-test
+	@tests/run-all
+
+## e2e        the end-to-end tests alone (E2E="-k webhook" chooses)
+E2E ?= tests/e2e
+e2e: build
+	@POSTCHUTE_BIN=$(B)/postchute tests/e2e/run $(E2E)
+
+## crash      kills a loaded server CRASH_CYCLES=500 times and compares promises with deliveries
+CRASH_CYCLES ?= 500
+.PHONY: crash bench tools
+tools: $(TOOL_BIN)
+crash: build tools
+	@tests/crash/run --cycles $(CRASH_CYCLES) --binary $(B)/postchute --tools $(B)/tests/bench
+
+## bench      measures accepting, delivering and memory beside a load generator and a sink
+bench: build tools
+	@tests/bench/run --binary $(B)/postchute
+
+## coverage   unit and end-to-end tests with counters; the report is build/coverage/report.txt
+.PHONY: coverage
+coverage:
+	@$(MAKE) deps-test
+	@tests/coverage
+
+## image      the container image, and a test of it, with buildah over a base made by debootstrap
+.PHONY: image
+image: deps-image
+	@tests/image/run
+
+## ci         what the project's continuous integration runs
+.PHONY: ci
+ci:
+	@.ci/run
