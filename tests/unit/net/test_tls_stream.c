@@ -575,6 +575,45 @@ static void big_writes_and_floods_work_under_tls(void **state) {
     free(want);
 }
 
+/* libevent stops reading when a write of TLS fails; the answer waits in the kernel. */
+static void the_last_words_before_a_reset_are_not_lost_under_tls(void **state) {
+    (void)state;
+    static char big[8 * 1024 * 1024];
+    for (int i = 0; i < 20; i++) {
+        struct loop *theirs = loop_new(); /* answers and resets while our loop stands still */
+        struct end c, s;
+        int fds[2];
+        tcp_pair(fds);
+        end_init(&c, l);
+        end_init(&s, theirs);
+        end_accept(&c, fds[0]);
+        end_accept(&s, fds[1]);
+        s.at_open = start_server_tls;
+        s.more = server_ctx;
+        TURN_UNTIL(theirs, s.opened == 1);
+        TURN_UNTIL(l, c.opened == 1);
+        stream_start_tls_client(c.s, client_ctx, TLS_VERIFY_NAME, NAME, 5000);
+        for (int turn = 0; turn < 1000 && (c.opened < 2 || s.opened < 2); turn++) {
+            loop_dispatch_once(l, 1);
+            loop_dispatch_once(theirs, 1);
+        }
+        stream_set_reading(s.s, false);
+        stream_write_ref(c.s, str_make(big, sizeof big), NULL, NULL);
+        for (int turn = 0; turn < 20; turn++)
+            loop_dispatch_once(l, 1);
+        assert_true(stream_pending(c.s) > 0);
+        stream_write(s.s, STR("552 too much\r\n"));
+        TURN_UNTIL(theirs, s.drained == 1);
+        stream_close(&s.s, false);
+        loop_free(&theirs);
+        TURN_UNTIL(l, c.failed + c.closed == 1);
+        assert_int_equal(c.why, FAILURE_CLOSED);
+        assert_string_equal(c.got.p, "552 too much\r\n");
+        end_release(&c);
+        end_release(&s);
+    }
+}
+
 static void answer_late(struct end *e) {
     stream_write(e->s, STR("221 bye\r\n"));
     stream_close(&e->s, true);
@@ -662,6 +701,7 @@ int main(void) {
         T(tls_1_1_is_not_spoken),
         T(resets_and_ends_are_told_apart_under_tls),
         T(big_writes_and_floods_work_under_tls),
+        T(the_last_words_before_a_reset_are_not_lost_under_tls),
         T(the_other_half_still_works_under_tls),
         T(streams_may_be_closed_in_each_callback_under_tls),
     };
