@@ -2,9 +2,19 @@
  * own.
  *
  * Modes: system (resolv.conf, hosts file and its search list, so that container names resolve),
- * recursive, or addresses of resolvers. DNSSEC is probed at start: behind a resolver that strips
- * it, answers are never `is_secure` and dns_status() says so. The trust anchor is Debian's
- * dns-root-data, or a file given (tests).
+ * recursive, or addresses of resolvers. The trust anchor is Debian's dns-root-data, or a file
+ * given.
+ *
+ * DNSSEC is probed from the start on, without holding it up: until the probe has an answer, what
+ * cannot be validated waits for it. Behind a resolver that strips signatures validation is off:
+ * answers come, are never `is_secure`, and dns_status() says so; the probe is repeated, so that a
+ * repaired resolver is noticed. Names that the public tree cannot know (single labels, `internal`,
+ * `local`, `test`, ... ) are never validated in system mode and with given addresses.
+ *
+ *     struct dns_query *q = ...;
+ *     *q = (struct dns_query){.note.run = answered, .reply_to = box, .type = DNS_TXT};
+ *     snprintf(q->name, sizeof q->name, "%s", "_dmarc.example.org");
+ *     dns_ask(dns, q);          // then answered(&q->note) on the thread of `box`
  *
  * Thread: dns_ask from any; the note comes back to the mailbox given.
  */
@@ -21,7 +31,7 @@ struct dns_options {
     const char *mode;              /* "system" | "recursive" | "192.0.2.1,192.0.2.2@5353" */
     const char *resolv_conf;       /* NULL: /etc/resolv.conf */
     const char *hosts_file;        /* NULL: /etc/hosts */
-    const char *trust_anchor_file; /* NULL: the system's */
+    const char *trust_anchor_file; /* NULL: the system's; "": none, nothing is validated */
     int64_t timeout_ms;            /* of one question, all tries; 0: 20 s */
 };
 
@@ -45,14 +55,16 @@ struct dns_query {
                          caller's again */
     struct mailbox *reply_to;
     enum dns_type type;
-    char name[256]; /* A-label, without final dot */
+    char name[256];  /* A-label, without final dot */
+    bool use_search; /* a host name that the operator wrote: the search list of system mode applies.
+                        Never for what stands in an address or in the DNS. */
     /* the answer, valid until dns_query_release() */
     enum failure failure; /* NONE, DNS_TEMPORARY, DNS_NXDOMAIN, DNS_NO_ADDRESS (= no such data),
                              DNS_BOGUS, SHUTDOWN */
-    bool is_secure;       /* validated by DNSSEC */
-    char canonical[256];  /* after CNAMEs */
+    bool is_secure;       /* validated by DNSSEC; also of NXDOMAIN and of no such data */
+    char canonical[256];  /* after search list and CNAMEs */
     uint32_t ttl_s;
-    size_t count;
+    size_t count;              /* with NONE, 0: there are records, but all of them malformed */
     struct dns_mx *mx;         /* DNS_MX */
     struct sockaddr_any *addr; /* DNS_A, DNS_AAAA; port 0 */
     struct str
@@ -60,13 +72,16 @@ struct dns_query {
     struct arena *arena; /* owns the answer */
 };
 
+/* ERR_INVALID: the mode or a file is wrong. Nothing is asked before it returns. */
 NODISCARD enum err dns_start(const struct dns_options *o, struct dns **out, struct errinfo *info);
-void dns_stop(struct dns **dp); /* questions under way are answered with FAILURE_SHUTDOWN first */
+/* Questions under way are answered with FAILURE_SHUTDOWN first. Nobody asks any more. */
+void dns_stop(struct dns **dp);
 void dns_ask(struct dns *d, struct dns_query *q);
 void dns_query_release(struct dns_query *q); /* frees the answer, not q */
 
 struct dns_status {
+    bool is_known;      /* false while probing */
     bool is_validating; /* the probe found signatures that validate */
     char text[160];     /* for the log, doctor and readiness */
 };
-struct dns_status dns_status(struct dns *d);
+struct dns_status dns_status(struct dns *d); /* Thread: any */

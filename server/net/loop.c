@@ -125,7 +125,6 @@ static void send_to_self(struct loop *l, void (*run)(struct note *)) {
 
 void loop_stop(struct loop **lp) {
     struct loop *l = *lp;
-    *lp = NULL;
     if (!l)
         return;
     ASSERT(l->thread != NULL && !loop_is_current(l));
@@ -133,6 +132,7 @@ void loop_stop(struct loop **lp) {
     thread_join(&l->thread);
     l->owner = pthread_self();
     loop_destroy(l);
+    *lp = NULL; /* not earlier: what runs until here may look there */
 }
 
 void loop_dispatch(struct loop *l) {
