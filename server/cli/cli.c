@@ -1,6 +1,9 @@
 #include "server/cli/cli.h"
 
+#include <stdarg.h>
+
 const struct command *const cli_commands[] = {
+    &cli_send,
     &cli_version,
     &cli_help,
     NULL,
@@ -19,8 +22,27 @@ static int words_matched(const struct command *c, int argc, char *const *argv) {
     return n;
 }
 
+void cli_say(FILE *to, const char *fmt, ...) {
+    char text[4096];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    struct str rest = str_of(text);
+    while (rest.n) {
+        size_t n = str_utf8_length(rest);
+        struct str character = str_slice(rest, 0, n ? n : 1);
+        bool is_plain = n && (character.p[0] == '\n' || !str_has_control(character, false));
+        if (is_plain)
+            fwrite(character.p, 1, character.n, to);
+        else
+            fputc('?', to);
+        rest = str_from(rest, character.n);
+    }
+}
+
 int cli_fail(int code, const char *command, const struct errinfo *info) {
-    fprintf(stderr, "postchute %s: %s%s%s\n", command, info->field, info->field[0] ? ": " : "",
+    cli_say(stderr, "postchute %s: %s%s%s\n", command, info->field, info->field[0] ? ": " : "",
             info->text);
     return code;
 }

@@ -6,6 +6,8 @@
  */
 #pragma once
 
+#include <stdio.h>
+
 #include "server/cli/options.h"
 
 /* Exit codes, the same for every command, so that a script can rely on them. */
@@ -35,9 +37,12 @@ extern const struct command *const cli_commands[];
 /* argv and environ as main has them; returns the exit code. */
 int cli_run(int argc, char **argv, char *const *env);
 
+/* Prints to a terminal what strangers may have chosen (a mail server's reply): control characters
+ * but LF become '?'. Cut at 4 KiB. */
+void cli_say(FILE *to, const char *fmt, ...) PRINTF(2, 3);
 /* "postchute send: <field>: <text>" on standard error; returns `code`. */
 int cli_fail(int code, const char *command, const struct errinfo *info);
 /* Everything of `b` to standard output; CLI_OK, or CLI_FAILED when it could not be written. */
 int cli_print(const struct buf *b);
 
-extern const struct command cli_help, cli_version;
+extern const struct command cli_send, cli_help, cli_version;
