@@ -82,6 +82,18 @@ struct letter *letters_get(struct letters *t, struct outgoing *o, enum route_sig
     return l;
 }
 
+void letter_set_loading(struct letters *t, struct letter *l) {
+    hold(t, l, NULL);
+    l->held_bytes = (size_t)l->outgoing->size_bytes;
+    *account(t, l) += l->held_bytes;
+    l->state = LETTER_LOADING;
+}
+
+void letter_set_bare(struct letters *t, struct letter *l) {
+    hold(t, l, NULL);
+    l->state = LETTER_BARE;
+}
+
 void letter_set_content(struct letters *t, struct letter *l, struct message *m) {
     hold(t, l, m);
     l->state = l->key.signing == ROUTE_SIGNING_OFF ? LETTER_READY : LETTER_UNSIGNED;
@@ -108,6 +120,13 @@ void letter_settle(struct letters *t, struct letter **lp) {
     TAILQ_INSERT_TAIL(&t->kept, l, kept);
     while (t->kept_bytes > t->kept_bytes_max)
         letter_free(t, TAILQ_FIRST(&t->kept));
+}
+
+void letters_visit(struct letters *t, void *ctx, void (*fn)(void *ctx, struct letter *l)) {
+    struct letter *l, *next;
+    HASH_ITER (hh, t->by_key, l, next) {
+        fn(ctx, l);
+    }
 }
 
 size_t letters_bytes(const struct letters *t) {

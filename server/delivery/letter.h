@@ -53,12 +53,17 @@ void letters_free(struct letters **tp); /* no bundle may be left */
 /* Finds, or makes with what `o` has. */
 struct letter *letters_get(struct letters *t, struct outgoing *o, enum route_signing signing);
 struct letter *letters_find(struct letters *t, int64_t seq, enum route_signing signing);
+/* Its content is asked for: its size counts from now on; asked in vain: it is BARE again. */
+void letter_set_loading(struct letters *t, struct letter *l);
+void letter_set_bare(struct letters *t, struct letter *l);
 /* The content as composed, a reference that it takes. */
 void letter_set_content(struct letters *t, struct letter *l, struct message *m);
 /* What is sent from now on; takes the reference. */
 void letter_set_ready(struct letters *t, struct letter *l, struct message *m);
 /* To be called when a bundle left: frees or keeps the letter once none is left. */
 void letter_settle(struct letters *t, struct letter **lp);
+/* Calls `fn` for each; it may end the letter that it is given, and no other. */
+void letters_visit(struct letters *t, void *ctx, void (*fn)(void *ctx, struct letter *l));
 size_t letters_bytes(const struct letters *t);      /* held for bundles */
 size_t letters_kept_bytes(const struct letters *t); /* held for retries */
 size_t letters_count(const struct letters *t);

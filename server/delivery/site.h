@@ -59,6 +59,7 @@ struct site {
     unsigned recipients_most; /* per transaction, learned */
     size_t home_loop;         /* used while there is little: keeps its sessions in one pool */
     int64_t parked_until_mono_ms;
+    void *owner;        /* the scheduler */
     struct wakeup wake; /* set while parked or dead */
     bool is_runnable;
     TAILQ_ENTRY(site) runnable;

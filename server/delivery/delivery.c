@@ -1,0 +1,64 @@
+#include "server/delivery/delivery.h"
+
+#include <stdlib.h>
+
+#include "server/base/clock.h"
+#include "server/delivery/scheduler.h"
+
+/* Thread: main. */
+struct delivery {
+    struct scheduler *scheduler;
+    const struct store *store;
+    const struct dns *dns;
+    size_t loops;
+    bool is_drained;
+};
+
+enum err delivery_start(const struct delivery_options *o, struct delivery **out,
+                        struct errinfo *info) {
+    struct settings *s = NULL;
+    *out = NULL;
+    enum err e = settings_new(o, &s, info);
+    if (e != OK)
+        return e;
+    struct delivery *d = mem_zalloc(sizeof(*d));
+    d->store = o->store;
+    d->dns = o->dns;
+    d->loops = o->loops;
+    d->scheduler = scheduler_start(s);
+    *out = d;
+    return OK;
+}
+
+enum err delivery_reload(struct delivery *d, const struct delivery_options *o,
+                         struct errinfo *info) {
+    if (o->store != d->store || o->dns != d->dns)
+        return err_set(info, ERR_INVALID, "store", "store and resolver stay as they were started");
+    if (o->loops != d->loops)
+        return err_set(info, ERR_INVALID, "loops", "the number of loops needs a restart");
+    struct settings *s = NULL;
+    enum err e = settings_new(o, &s, info);
+    if (e == OK)
+        scheduler_reload(d->scheduler, s);
+    return e;
+}
+
+void delivery_drain(struct delivery *d, int64_t deadline_mono_ms) {
+    d->is_drained = true;
+    scheduler_drain(d->scheduler, deadline_mono_ms);
+}
+
+void delivery_stop(struct delivery **dp) {
+    struct delivery *d = *dp;
+    *dp = NULL;
+    if (d == NULL)
+        return;
+    if (!d->is_drained)
+        delivery_drain(d, clock_mono_ms());
+    scheduler_stop(&d->scheduler);
+    free(d);
+}
+
+struct delivery_status delivery_status(struct delivery *d) {
+    return scheduler_status(d->scheduler);
+}

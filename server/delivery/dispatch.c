@@ -1,0 +1,464 @@
+#include <stdlib.h>
+
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/delivery/scheduler_state.h"
+
+static const char ERASED[] = "the content of the message was erased";
+
+static void proceed(struct scheduler *s, struct bundle *b);
+
+/* ---- slots -------------------------------------------------------------------------------------
+ */
+
+void dispatch_make_runnable(struct scheduler *s, struct site *site) {
+    if (site->is_runnable)
+        return;
+    site->is_runnable = true;
+    TAILQ_INSERT_TAIL(&s->runnable, site, runnable);
+}
+
+void dispatch_give_slot(struct scheduler *s, struct bundle *b) {
+    if (!b->has_slot)
+        return;
+    site_give_slot(b->site, b);
+    dispatch_make_runnable(s, b->site);
+}
+
+void dispatch_site_woken(void *arg) {
+    struct site *site = arg;
+    dispatch_make_runnable(site->owner, site);
+}
+
+static void park(struct scheduler *s, struct site *site, int64_t until_mono_ms) {
+    site->parked_until_mono_ms = until_mono_ms;
+    wakeup_set(s->wakeups, &site->wake, until_mono_ms);
+}
+
+/* Back into its site's queue, in front: it was picked and cannot go on. */
+static void put_back(struct bundle *b) {
+    site_give_slot(b->site, b);
+    b->state = BUNDLE_QUEUED;
+    fair_push_front(b->site->waiting, &b->fair);
+}
+
+/* ---- claims ------------------------------------------------------------------------------------
+ */
+
+struct claim_call {
+    struct store_claim q;
+    struct scheduler *s;
+    struct bundles bundles;
+    recipient_key_t *key;
+    bool *is_claimed;
+};
+
+void dispatch_claim(struct scheduler *s, struct bundle *b) {
+    b->state = BUNDLE_CLAIMING;
+    TAILQ_INSERT_TAIL(&s->claims, b, wait);
+    s->claim_count += b->count;
+}
+
+/* Its letter can be signed by the next one. */
+static void is_signer_no_more(struct scheduler *s, struct bundle *b) {
+    if (!b->is_signer)
+        return;
+    b->is_signer = false;
+    b->letter->state = LETTER_UNSIGNED;
+    dispatch_letter_woken(s, b->letter);
+}
+
+static void claim_failed(struct scheduler *s, struct bundle *b) {
+    if (b->has_slot) {
+        put_back(b);
+        is_signer_no_more(s, b);
+        dispatch_make_runnable(s, b->site);
+        return;
+    }
+    s->has_more = true; /* it had no queue to go back to: the store has it */
+    b->state = BUNDLE_CLAIMING;
+    while (b->count > 0)
+        gather_take_out(s, TAILQ_FIRST(&b->items));
+    gather_free_bundle(s, b);
+}
+
+static void bundle_claimed(struct scheduler *s, struct bundle *b) {
+    if (b->count == 0) { /* all were canceled meanwhile */
+        is_signer_no_more(s, b);
+        gather_free_bundle(s, b);
+    } else if (s->is_draining) {
+        dispatch_release_bundle(s, b, clock_wall_ms());
+    } else if (b->is_preset) {
+        settle_preset(s, b);
+    } else if (window_is_dead(&b->site->window, clock_mono_ms())) {
+        dispatch_release_bundle(s, b, clock_wall_ms() + s->settings->o.site_dead_ms);
+    } else {
+        b->state = BUNDLE_READY;
+        fair_push(b->site->ready, &b->fair);
+        dispatch_make_runnable(s, b->site);
+    }
+}
+
+static void claimed(struct store_call *call) {
+    struct claim_call *c =
+        CONTAINER_OF(CONTAINER_OF(call, struct store_claim, call), struct claim_call, q);
+    struct scheduler *s = c->s;
+    s->calls--;
+    s->claims_open--;
+    if (call->err != OK) {
+        log_warn("delivery", "recipients could not be claimed", LOG_STRZ("why", call->info.text));
+        scheduler_block(s);
+    }
+    size_t at = 0;
+    struct bundle *b;
+    while ((b = TAILQ_FIRST(&c->bundles)) != NULL) {
+        TAILQ_REMOVE(&c->bundles, b, wait);
+        if (call->err != OK) {
+            claim_failed(s, b);
+            continue;
+        }
+        struct due_item *i, *next;
+        for (i = TAILQ_FIRST(&b->items); i != NULL; i = next) {
+            next = TAILQ_NEXT(i, link);
+            if (!c->is_claimed[at++])
+                gather_take_out(s, i);
+        }
+        bundle_claimed(s, b);
+    }
+    store_call_release(call);
+    free(c->key);
+    free(c->is_claimed);
+    free(c);
+}
+
+/* One call for the bundles at the front, up to CLAIM_KEYS_MOST recipients. */
+static void post_claim(struct scheduler *s) {
+    struct claim_call *c = mem_zalloc(sizeof(*c));
+    c->s = s;
+    TAILQ_INIT(&c->bundles);
+    size_t room = s->claim_count < CLAIM_KEYS_MOST ? s->claim_count : CLAIM_KEYS_MOST;
+    c->key = mem_zalloc((room + SITE_RECIPIENTS_MAX) * sizeof(*c->key));
+    size_t n = 0;
+    struct bundle *b;
+    while (n < room && (b = TAILQ_FIRST(&s->claims)) != NULL) {
+        TAILQ_REMOVE(&s->claims, b, wait);
+        TAILQ_INSERT_TAIL(&c->bundles, b, wait);
+        struct due_item *i;
+        TAILQ_FOREACH (i, &b->items, link) {
+            c->key[n++] = i->row.key;
+        }
+    }
+    s->claim_count -= n;
+    c->is_claimed = mem_zalloc((n + 1) * sizeof(*c->is_claimed));
+    c->q = (struct store_claim){
+        .call = {.verb = STORE_CLAIM, .reply_to = s->box, .done = claimed},
+        .key = c->key,
+        .count = n,
+        .now_wall_ms = clock_wall_ms(),
+        .is_claimed = c->is_claimed,
+    };
+    s->calls++;
+    s->claims_open++;
+    store_post(s->store, &c->q.call);
+}
+
+void dispatch_flush_claims(struct scheduler *s) {
+    while (!TAILQ_EMPTY(&s->claims))
+        post_claim(s);
+}
+
+void dispatch_release_bundle(struct scheduler *s, struct bundle *b, int64_t due_wall_ms) {
+    is_signer_no_more(s, b);
+    struct due_item *items[SITE_RECIPIENTS_MAX];
+    size_t n = 0;
+    struct due_item *i;
+    TAILQ_FOREACH (i, &b->items, link) {
+        items[n++] = i;
+    }
+    TAILQ_INIT(&b->items);
+    b->count = 0;
+    settle_release(s, items, n, due_wall_ms);
+    gather_free_bundle(s, b);
+}
+
+void dispatch_release_ready(struct scheduler *s, struct site *site, int64_t due_wall_ms) {
+    struct fair_entry *e;
+    while ((e = fair_first(site->ready)) != NULL) {
+        fair_remove(site->ready, e);
+        dispatch_release_bundle(s, CONTAINER_OF(e, struct bundle, fair), due_wall_ms);
+    }
+}
+
+/* ---- content and signature ---------------------------------------------------------------------
+ */
+
+struct content_call {
+    struct store_content q;
+    struct scheduler *s;
+    int64_t seq;
+    enum route_signing signing;
+};
+
+void dispatch_letter_woken(struct scheduler *s, struct letter *l) {
+    struct bundles woken = TAILQ_HEAD_INITIALIZER(woken);
+    TAILQ_CONCAT(&woken, &l->waiting, wait);
+    struct bundle *b;
+    while ((b = TAILQ_FIRST(&woken)) != NULL) {
+        TAILQ_REMOVE(&woken, b, wait);
+        proceed(s, b);
+    }
+}
+
+static void content_refused(struct scheduler *s, struct letter *l) {
+    letter_set_bare(s->letters, l);
+    struct bundle *b;
+    while ((b = TAILQ_FIRST(&l->waiting)) != NULL) {
+        TAILQ_REMOVE(&l->waiting, b, wait);
+        put_back(b);
+        dispatch_make_runnable(s, b->site);
+    }
+    scheduler_block(s);
+}
+
+static void content_read(struct store_call *call) {
+    struct content_call *c =
+        CONTAINER_OF(CONTAINER_OF(call, struct store_content, call), struct content_call, q);
+    struct scheduler *s = c->s;
+    s->calls--;
+    struct letter *l = letters_find(s->letters, c->seq, c->signing);
+    if (l != NULL && l->state == LETTER_LOADING) {
+        if (call->err == OK) {
+            letter_set_content(s->letters, l, c->q.message);
+            c->q.message = NULL;
+            dispatch_letter_woken(s, l);
+        } else if (call->err == ERR_NOT_FOUND) {
+            letter_set_bare(s->letters, l);
+            l->state = LETTER_ERASED;
+            dispatch_letter_woken(s, l);
+        } else {
+            log_warn("delivery", "content could not be read", LOG_ID("message", &l->outgoing->id),
+                     LOG_STRZ("why", call->info.text));
+            content_refused(s, l);
+        }
+    }
+    message_unref(&c->q.message);
+    store_call_release(call);
+    free(c);
+}
+
+static void ask_content(struct scheduler *s, struct letter *l) {
+    struct content_call *c = mem_zalloc(sizeof(*c));
+    c->s = s;
+    c->seq = l->key.seq;
+    c->signing = (enum route_signing)l->key.signing;
+    c->q = (struct store_content){
+        .call = {.verb = STORE_CONTENT, .reply_to = s->box, .done = content_read},
+        .id = l->outgoing->id,
+        .project = -1,
+    };
+    letter_set_loading(s->letters, l);
+    s->calls++;
+    store_post(s->store, &c->q.call);
+}
+
+struct logged_domain {
+    UT_hash_handle hh;
+    char name[];
+};
+enum { LOGGED_MOST = 1000 };
+
+/* Nothing is wrong with mail without a signature but its chances: said once a domain, counted
+ * always. */
+static void goes_unsigned(struct scheduler *s, const struct letter *l) {
+    metric_add(s->metrics.unsigned_messages, 1);
+    struct str name = l->outgoing->from_domain;
+    struct logged_domain *d;
+    HASH_FIND(hh, s->logged, name.p, name.n, d);
+    if (d != NULL || HASH_COUNT(s->logged) >= LOGGED_MOST)
+        return;
+    d = mem_zalloc(sizeof(*d) + name.n + 1);
+    memcpy(d->name, name.p, name.n);
+    HASH_ADD_KEYPTR(hh, s->logged, d->name, name.n, d);
+    log_warn("delivery", "sent without a DKIM signature: the domain has no key",
+             LOG_STR("domain", name));
+}
+
+void dispatch_forget_logged(struct scheduler *s) {
+    struct logged_domain *d, *next;
+    HASH_ITER (hh, s->logged, d, next) {
+        HASH_DEL(s->logged, d);
+        free(d);
+    }
+}
+
+static void wait_for_letter(struct bundle *b) {
+    b->state = BUNDLE_WAITING;
+    TAILQ_INSERT_TAIL(&b->letter->waiting, b, wait);
+}
+
+static void proceed_unsigned(struct scheduler *s, struct bundle *b) {
+    struct letter *l = b->letter;
+    struct dkim_signer signer;
+    bool published_only = l->key.signing == ROUTE_SIGNING_PUBLISHED;
+    if (keyring_signer(s->keyring, l->outgoing->from_domain, published_only, &signer)) {
+        l->state = LETTER_SIGNING;
+        b->is_signer = true;
+    } else {
+        goes_unsigned(s, l);
+        letter_set_ready(s->letters, l, message_ref(l->message));
+    }
+    dispatch_claim(s, b);
+}
+
+/* A picked bundle goes as far as its letter is. */
+static void proceed(struct scheduler *s, struct bundle *b) {
+    struct letter *l = b->letter;
+    switch (l->state) {
+    case LETTER_BARE:
+        ask_content(s, l);
+        wait_for_letter(b);
+        break;
+    case LETTER_LOADING:
+    case LETTER_SIGNING:
+        wait_for_letter(b);
+        break;
+    case LETTER_UNSIGNED:
+        proceed_unsigned(s, b);
+        break;
+    case LETTER_READY:
+        dispatch_claim(s, b);
+        break;
+    case LETTER_ERASED:
+        b->is_preset = true;
+        b->text = ERASED;
+        dispatch_claim(s, b);
+        break;
+    }
+}
+
+void dispatch_signed(struct note *n) {
+    struct job *j = CONTAINER_OF(n, struct job, signed_note);
+    struct bundle *b = j->bundle;
+    struct letter *l = b->letter;
+    struct scheduler *s = b->site->owner;
+    struct message *m = j->signed_message;
+    j->signed_message = NULL;
+    if (m != NULL)
+        metric_add(s->metrics.signed_messages, 1);
+    b->is_signer = false;
+    letter_set_ready(s->letters, l, m != NULL ? m : message_ref(l->message));
+    dispatch_letter_woken(s, l);
+}
+
+/* ---- picking and sending -----------------------------------------------------------------------
+ */
+
+/* Content that must be read needs room in memory. */
+static bool has_content_room(const struct scheduler *s, const struct letter *l) {
+    size_t held = letters_bytes(s->letters);
+    return l->state != LETTER_BARE || held == 0 ||
+           held + (size_t)l->outgoing->size_bytes <= s->settings->o.content_bytes_max;
+}
+
+static void pick(struct scheduler *s, struct site *site) {
+    while (scheduler_may_claim(s) && site->picked < site_picks_most(site)) {
+        struct fair_entry *e = fair_pick(site->waiting, site_picks_most(site), site->picked_lane);
+        if (e == NULL)
+            return;
+        struct bundle *b = CONTAINER_OF(e, struct bundle, fair);
+        site_pick_slot(site, b);
+        if (!has_content_room(s, b->letter)) {
+            put_back(b);
+            dispatch_make_runnable(s, site); /* looked at again in the next turn */
+            return;
+        }
+        proceed(s, b);
+    }
+}
+
+static struct job *job_of(struct scheduler *s, struct bundle *b) {
+    struct arena *a = arena_new();
+    struct job *j = ARENA_NEW(a, struct job);
+    const struct outgoing *o = b->letter->outgoing;
+    struct str bounce = keyring_bounce_address(s->keyring, o->from_domain);
+    j->arena = a;
+    j->bundle = b;
+    j->hosts = host_list_ref(b->hop->hosts);
+    j->keyring = keyring_ref(s->keyring);
+    j->message = message_ref(b->letter->message);
+    j->sign = b->is_signer;
+    j->published_only = b->letter->key.signing == ROUTE_SIGNING_PUBLISHED;
+    j->message_id = o->id;
+    /* <> stays <>: a bounce must not bounce */
+    j->mail_from = str_is_empty(o->mail_from) || str_is_empty(bounce) ? o->mail_from : bounce;
+    j->from_domain = o->from_domain;
+    j->tls = o->tls;
+    j->needs_smtputf8 = o->needs_smtputf8;
+    j->recipients_most = b->site->recipients_most;
+    j->recipient = ARENA_ARRAY(a, struct job_recipient, b->count);
+    struct due_item *i;
+    TAILQ_FOREACH (i, &b->items, link) {
+        j->recipient[j->count++] =
+            (struct job_recipient){.email = i->row.email, .key = i->row.key, .item = i};
+    }
+    return j;
+}
+
+static void start_job(struct scheduler *s, struct site *site, struct bundle *b) {
+    struct job *j = job_of(s, b);
+    j->loop = site_choose_loop(site, s->workers);
+    b->state = BUNDLE_SENT;
+    site->sent++;
+    site->sent_lane[b->fair.lane]++;
+    site->sent_loop[j->loop]++;
+    s->jobs++;
+    worker_send(s->worker[j->loop], j);
+}
+
+static void send_ready(struct scheduler *s, struct site *site) {
+    while (site->sent < site->window.size && s->jobs < s->settings->o.sessions_max) {
+        struct fair_entry *e = fair_pick(site->ready, site->window.size, site->sent_lane);
+        if (e == NULL)
+            return;
+        struct bundle *b = CONTAINER_OF(e, struct bundle, fair);
+        int64_t wait_us;
+        if (b->hop->hosts == NULL) { /* it cannot be resolved any more */
+            b->is_preset = true;
+            b->failure = b->hop->failure;
+            is_signer_no_more(s, b);
+            settle_preset(s, b);
+        } else if (!limit_take(&site->limit, clock_mono_us(), 1, &wait_us)) {
+            fair_push_front(site->ready, e);
+            park(s, site, clock_mono_ms() + wait_us / 1000 + 1);
+            return;
+        } else {
+            start_job(s, site, b);
+        }
+    }
+    if (fair_count(site->ready) > 0 && site->sent < site->window.size)
+        dispatch_make_runnable(s, site); /* the whole server's limit: in the next turn */
+}
+
+static void run_site(struct scheduler *s, struct site *site) {
+    int64_t now_mono_ms = clock_mono_ms();
+    if (window_is_dead(&site->window, now_mono_ms)) {
+        wakeup_set(s->wakeups, &site->wake, site->window.dead_until_mono_ms);
+        return;
+    }
+    if (site->parked_until_mono_ms > now_mono_ms)
+        return;
+    send_ready(s, site);
+    if (site->parked_until_mono_ms <= now_mono_ms)
+        pick(s, site);
+}
+
+void dispatch_runnable(struct scheduler *s) {
+    struct site_list now = TAILQ_HEAD_INITIALIZER(now);
+    TAILQ_CONCAT(&now, &s->runnable, runnable);
+    struct site *site;
+    while ((site = TAILQ_FIRST(&now)) != NULL) {
+        TAILQ_REMOVE(&now, site, runnable);
+        site->is_runnable = false;
+        run_site(s, site);
+    }
+}

@@ -1,0 +1,385 @@
+#include <stdlib.h>
+
+#include "server/base/clock.h"
+#include "server/base/limits.h"
+#include "server/base/log.h"
+#include "server/delivery/scheduler_state.h"
+
+/* ---- bundles ----------------------------------------------------------------------------------
+ */
+
+struct str gather_domain_of(struct str email) {
+    size_t at = email.n;
+    while (at > 0 && email.p[at - 1] != '@')
+        at--;
+    return str_from(email, at);
+}
+
+void gather_free_bundle(struct scheduler *s, struct bundle *b) {
+    ASSERT(TAILQ_EMPTY(&b->items));
+    dispatch_give_slot(s, b);
+    TAILQ_REMOVE(&b->letter->bundles, b, of_letter);
+    letter_settle(s->letters, &b->letter);
+    if (b->hop != NULL)
+        b->hop->users--;
+    site_release(&b->site);
+    free(b);
+}
+
+/* From whatever list its state says. Claimed ones cannot be unlinked. */
+static void unlink_bundle(struct bundle *b) {
+    switch (b->state) {
+    case BUNDLE_RESOLVING:
+        TAILQ_REMOVE(&b->hop->waiting, b, wait);
+        break;
+    case BUNDLE_QUEUED:
+        fair_remove(b->site->waiting, &b->fair);
+        break;
+    case BUNDLE_WAITING:
+        TAILQ_REMOVE(&b->letter->waiting, b, wait);
+        break;
+    case BUNDLE_CLAIMING:
+    case BUNDLE_READY:
+    case BUNDLE_SENT:
+        ASSERT(!"a claimed bundle is not dropped");
+    }
+}
+
+static bool is_unclaimed(const struct bundle *b) {
+    return b->state == BUNDLE_RESOLVING || b->state == BUNDLE_QUEUED || b->state == BUNDLE_WAITING;
+}
+
+void gather_take_out(struct scheduler *s, struct due_item *i) {
+    struct bundle *b = i->bundle;
+    TAILQ_REMOVE(&b->items, i, link);
+    b->count--;
+    due_drop(s->due, &i);
+    if (b->count > 0 || !is_unclaimed(b))
+        return;
+    unlink_bundle(b);
+    gather_free_bundle(s, b);
+}
+
+/* All of it leaves memory; the bundle is gone after it. */
+static void evict(struct scheduler *s, struct bundle *b) {
+    size_t left = b->count;
+    while (left-- > 0)
+        gather_take_out(s, TAILQ_FIRST(&b->items));
+}
+
+static void park_key(struct scheduler *s, struct str key, int64_t until_mono_ms) {
+    due_park(s->due, key, until_mono_ms);
+    if (!wakeup_is_set(&s->unpark_wake) || s->unpark_wake.at_mono_ms > until_mono_ms)
+        wakeup_set(s->wakeups, &s->unpark_wake, until_mono_ms);
+}
+
+static void evict_and_park(struct scheduler *s, struct bundle *b, int64_t until_mono_ms) {
+    struct due_item *i;
+    TAILQ_FOREACH (i, &b->items, link) {
+        park_key(s, i->row.queue_key, until_mono_ms);
+    }
+    evict(s, b);
+}
+
+void gather_unpark(void *arg) {
+    struct scheduler *s = arg;
+    int64_t next_mono_ms;
+    if (due_unpark(s->due, clock_mono_ms(), &next_mono_ms) > 0)
+        s->has_more = true;
+    if (next_mono_ms != 0)
+        wakeup_set(s->wakeups, &s->unpark_wake, next_mono_ms);
+}
+
+void gather_evict_site(struct scheduler *s, struct site *site, int64_t until_mono_ms) {
+    struct fair_entry *e;
+    while ((e = fair_first(site->waiting)) != NULL)
+        evict_and_park(s, CONTAINER_OF(e, struct bundle, fair), until_mono_ms);
+}
+
+static void evict_letter(void *ctx, struct letter *l) {
+    struct scheduler *s = ctx;
+    struct bundle *b, *next;
+    /* the last one takes the letter with it: `next` is read before */
+    for (b = TAILQ_FIRST(&l->bundles); b != NULL; b = next) {
+        next = TAILQ_NEXT(b, of_letter);
+        if (is_unclaimed(b))
+            evict(s, b);
+    }
+}
+
+void gather_evict_all(struct scheduler *s) {
+    struct site *site, *next_site;
+    HASH_ITER (hh, s->sites.by_key, site, next_site) {
+        struct fair_entry *e;
+        while ((e = fair_first(site->waiting)) != NULL)
+            evict(s, CONTAINER_OF(e, struct bundle, fair));
+    }
+    letters_visit(s->letters, s, evict_letter);
+    s->has_more = true;
+}
+
+/* ---- from a row to a bundle --------------------------------------------------------------------
+ */
+
+/* Where its hop's resolution says. The bundle may be gone after it. */
+static void place(struct scheduler *s, struct bundle *b) {
+    struct hop *h = b->hop;
+    if (h->hosts == NULL) {
+        b->is_preset = true;
+        b->failure = h->failure;
+        dispatch_claim(s, b);
+        return;
+    }
+    b->site = h->site;
+    b->site->users++;
+    b->state = BUNDLE_QUEUED;
+    fair_push(b->site->waiting, &b->fair);
+    if (window_is_dead(&b->site->window, clock_mono_ms()))
+        evict_and_park(s, b, b->site->window.dead_until_mono_ms);
+    else
+        dispatch_make_runnable(s, b->site);
+}
+
+void gather_resolved(void *ctx, struct hop *h) {
+    struct scheduler *s = ctx;
+    site_release(&h->site);
+    if (h->hosts != NULL) {
+        h->site = sites_get(&s->sites, h->site_key, h->route->route, s->workers);
+        if (h->site->owner == NULL) {
+            h->site->owner = s;
+            wakeup_init(&h->site->wake, dispatch_site_woken, h->site);
+        }
+    }
+    struct bundle *b;
+    while ((b = TAILQ_FIRST(&h->waiting)) != NULL) {
+        TAILQ_REMOVE(&h->waiting, b, wait);
+        place(s, b);
+    }
+}
+
+void gather_hop_dropped(void *ctx, struct hop *h) {
+    (void)ctx;
+    site_release(&h->site);
+}
+
+static struct bundle *find_bundle(const struct letter *l, const struct hop *h) {
+    struct bundle *b;
+    TAILQ_FOREACH (b, &l->bundles, of_letter) {
+        unsigned most = b->site != NULL ? b->site->recipients_most : SITE_RECIPIENTS_MAX;
+        if (b->hop == h && b->count < most &&
+            (b->state == BUNDLE_RESOLVING || b->state == BUNDLE_QUEUED))
+            return b;
+    }
+    return NULL;
+}
+
+static void add_item(struct bundle *b, struct due_item *i) {
+    TAILQ_INSERT_TAIL(&b->items, i, link);
+    i->bundle = b;
+    b->count++;
+    b->fair.cost = b->count;
+}
+
+static struct bundle *new_bundle(struct letter *l, struct hop *h, struct due_item *first) {
+    struct bundle *b = mem_zalloc(sizeof(*b));
+    b->letter = l;
+    b->hop = h;
+    b->fair.lane = l->outgoing->lane;
+    b->fair.project = l->outgoing->project;
+    TAILQ_INIT(&b->items);
+    TAILQ_INSERT_TAIL(&l->bundles, b, of_letter);
+    add_item(b, first);
+    if (h != NULL)
+        h->users++;
+    return b;
+}
+
+static void bundle_up(struct scheduler *s, struct due_item *i, int64_t now_mono_ms) {
+    struct outgoing *o = i->row.outgoing;
+    struct str domain = gather_domain_of(i->row.email);
+    const struct settings_route *r = settings_choose(s->settings, o->route, o->from_domain, domain);
+    struct letter *l =
+        letters_get(s->letters, o, r != NULL ? r->route->signing : ROUTE_SIGNING_OFF);
+    struct hop *h = r != NULL ? hops_get(s->hops, s->settings, r, domain) : NULL;
+    struct bundle *b = h != NULL ? find_bundle(l, h) : NULL;
+    if (b != NULL) {
+        add_item(b, i);
+        return;
+    }
+    b = new_bundle(l, h, i);
+    if (h == NULL) {
+        /* its route was taken out of the settings: it waits, and the reason can be read */
+        b->is_preset = true;
+        b->text = "the route that the message asks for is not configured";
+        dispatch_claim(s, b);
+    } else if (hop_is_fresh(h, now_mono_ms)) {
+        place(s, b);
+    } else {
+        b->state = BUNDLE_RESOLVING;
+        TAILQ_INSERT_TAIL(&h->waiting, b, wait);
+        hop_resolve(s->hops, h, now_mono_ms);
+    }
+}
+
+/* Takes what is in the row when it is taken. */
+static bool gather_row(struct scheduler *s, struct due_row *row, int64_t now_mono_ms,
+                       int64_t now_wall_ms) {
+    if (s->is_draining)
+        return false;
+    if (row->due_wall_ms > now_wall_ms) {
+        gather_due_at(s, row->due_wall_ms);
+        return false;
+    }
+    /* bodies that came with the notice are held by us now: only so many */
+    if (row->outgoing->message != NULL && row->outgoing->lane != LANE_HIGH &&
+        letters_bytes(s->letters) > s->settings->o.content_bytes_max) {
+        s->has_more = true;
+        return false;
+    }
+    struct due_item *i;
+    switch (due_put(s->due, row, now_mono_ms, &i)) {
+    case DUE_TAKEN:
+        bundle_up(s, i, now_mono_ms);
+        return true;
+    case DUE_FULL:
+        s->has_more = true;
+        return false;
+    case DUE_KNOWN:
+    case DUE_PARKED: /* found again when its time comes */
+        return false;
+    }
+    return false;
+}
+
+/* ---- notices -----------------------------------------------------------------------------------
+ */
+
+static void gone(struct scheduler *s, recipient_key_t key) {
+    struct due_item *i = due_find(s->due, key);
+    /* a claimed one is ours: the store lets nobody else end it */
+    if (i != NULL && i->bundle != NULL && is_unclaimed(i->bundle))
+        gather_take_out(s, i);
+}
+
+void gather_notice(struct store_notice *n) {
+    struct scheduler *s = n->ctx;
+    int64_t now_mono_ms = clock_mono_ms(), now_wall_ms = clock_wall_ms();
+    if (!s->is_ended) {
+        switch (n->kind) {
+        case NOTICE_DUE:
+            for (size_t i = 0; i < n->due_count; i++)
+                (void)gather_row(s, &n->due[i], now_mono_ms, now_wall_ms);
+            break;
+        case NOTICE_GONE:
+            for (size_t i = 0; i < n->due_count; i++)
+                gone(s, n->due[i].key);
+            break;
+        case NOTICE_DOMAINS:
+            scheduler_read_domains(s);
+            break;
+        case NOTICE_HEALTH:
+            scheduler_read_health(s);
+            break;
+        case NOTICE_MESSAGE:
+        case NOTICE_NOTIFY:
+        case NOTICE_KEYS:
+        case NOTICE_WEBHOOKS:
+            break;
+        }
+    }
+    store_notice_free(&n);
+}
+
+/* ---- loading ------------------------------------------------------------------------------------
+ */
+
+struct load_call {
+    struct store_due q;
+    struct scheduler *s;
+    struct arena *arena; /* names of skipped keys, and this */
+};
+
+void gather_due_at(struct scheduler *s, int64_t due_wall_ms) {
+    if (s->next_due_wall_ms == 0 || due_wall_ms < s->next_due_wall_ms)
+        s->next_due_wall_ms = due_wall_ms;
+}
+
+static void loaded(struct store_call *c) {
+    struct load_call *l =
+        CONTAINER_OF(CONTAINER_OF(c, struct store_due, call), struct load_call, q);
+    struct scheduler *s = l->s;
+    int64_t now_mono_ms = clock_mono_ms(), now_wall_ms = clock_wall_ms();
+    size_t taken = 0;
+    s->calls--;
+    s->is_loading = false;
+    if (c->err == OK) {
+        s->has_more = s->has_more || l->q.more;
+        for (size_t i = 0; i < l->q.count; i++) {
+            struct due_row *row = &l->q.due[i];
+            if (!due_left_meanwhile(s->due, row->key))
+                taken += gather_row(s, row, now_mono_ms, now_wall_ms);
+            if (row->outgoing != NULL)
+                due_row_release(row);
+        }
+        if (l->q.next_due_wall_ms != 0)
+            gather_due_at(s, l->q.next_due_wall_ms);
+    } else {
+        s->has_more = true;
+        log_warn("delivery", "due recipients could not be read", LOG_STRZ("why", c->info.text));
+    }
+    due_load_ends(s->due);
+    s->load_after_mono_ms = now_mono_ms + (taken > 0 ? LOAD_SPACING_MS : LOAD_VAIN_MS);
+    store_call_release(c);
+    struct arena *a = l->arena;
+    arena_free(&a);
+}
+
+static void load(struct scheduler *s, int64_t now_mono_ms, int64_t now_wall_ms) {
+    struct arena *a = arena_new();
+    struct load_call *l = ARENA_NEW(a, struct load_call);
+    l->arena = a;
+    l->s = s;
+    struct str *skip = ARENA_ARRAY(a, struct str, SKIP_KEYS_MOST);
+    size_t skips = due_skip_keys(s->due, skip, SKIP_KEYS_MOST);
+    for (size_t i = 0; i < skips; i++)
+        skip[i] = arena_dup(a, skip[i]);
+    l->q = (struct store_due){
+        .call = {.verb = STORE_DUE, .reply_to = s->box, .done = loaded},
+        .until_wall_ms = now_wall_ms,
+        .skip_key = skip,
+        .skip_count = skips,
+        .per_key = LIMIT_DUE_PER_KEY,
+        .most = due_room(s->due),
+    };
+    s->calls++;
+    s->is_loading = true;
+    s->has_more = false;
+    s->next_due_wall_ms = 0;
+    s->load_safety_mono_ms = now_mono_ms + LOAD_SAFETY_MS;
+    due_load_begins(s->due);
+    store_post(s->store, &l->q.call);
+}
+
+void gather_load_if_needed(struct scheduler *s) {
+    if (s->is_draining || s->is_loading || !scheduler_may_claim(s))
+        return;
+    int64_t now_mono_ms = clock_mono_ms(), now_wall_ms = clock_wall_ms();
+    bool is_low = due_count(s->due) <= s->settings->o.due_in_memory / 2;
+    bool has_due = s->next_due_wall_ms != 0 && s->next_due_wall_ms <= now_wall_ms;
+    bool is_wanted = is_low && (s->has_more || has_due || now_mono_ms >= s->load_safety_mono_ms);
+    int64_t at_mono_ms = s->load_safety_mono_ms;
+    if (is_wanted && now_mono_ms >= s->load_after_mono_ms) {
+        load(s, now_mono_ms, now_wall_ms);
+        return;
+    }
+    if (!is_low)
+        return; /* the end of a job brings us here again */
+    if (is_wanted) {
+        at_mono_ms = s->load_after_mono_ms;
+    } else if (s->next_due_wall_ms != 0) {
+        int64_t due_mono_ms = now_mono_ms + (s->next_due_wall_ms - now_wall_ms);
+        if (due_mono_ms < at_mono_ms)
+            at_mono_ms = due_mono_ms;
+    }
+    wakeup_set(s->wakeups, &s->load_wake, at_mono_ms);
+}

@@ -1,0 +1,151 @@
+/* scheduler_state: what the files of the scheduler share; nobody else includes it.
+ *
+ *   scheduler.c  the thread, its turns, reload, drain, stop
+ *   gather.c     rows -> recipients in memory -> bundles; loading; what is gone
+ *   dispatch.c   bundles -> slots -> content -> claims -> jobs
+ *   settle.c     reports -> the store; feedback to sites and letters
+ *
+ * A bundle's way, with the function on each edge:
+ *
+ *   gather_row --> RESOLVING --gather_resolved--> QUEUED --dispatch_site--> WAITING (content,
+ *   signature) --letter_woken--> CLAIMING --claimed--> READY --send_ready--> SENT
+ *   --settle_report(last)--> freed
+ *   QUEUED, RESOLVING, WAITING --gather_drop--> freed (gone, evicted: not claimed, so nothing is
+ *   lost)
+ *   CLAIMING --claimed (draining, site dead)--> released
+ *
+ * Thread: the scheduler's, but for `shared`.
+ */
+#pragma once
+
+#include "server/base/metrics.h"
+#include "server/base/thread.h"
+#include "server/delivery/hop.h"
+#include "server/delivery/job.h"
+#include "server/delivery/scheduler.h"
+#include "server/delivery/site.h"
+#include "server/delivery/worker.h"
+
+struct settle_call;
+TAILQ_HEAD(settle_list, settle_call);
+
+enum {
+    LOAD_SPACING_MS = 100,         /* between loads that bring something */
+    LOAD_VAIN_MS = 1000,           /* after one that brought nothing although there is more */
+    LOAD_SAFETY_MS = 60 * 1000,    /* the store is asked so often whatever we believe */
+    SWEEP_MS = 30 * 1000,          /* hops and sites that nobody needs */
+    BLOCKED_MS = 1000,             /* after the store refused */
+    KEEP_BYTES = 32 * 1024 * 1024, /* signed messages that wait for a retry */
+    SKIP_KEYS_MOST = 1000,
+    CLAIM_KEYS_MOST = 1000, /* of one call: one SAVEPOINT */
+};
+
+struct delivery_metrics {
+    struct metric *attempts; /* by verdict */
+    struct metric *in_flight, *in_memory, *sites, *window, *unsigned_messages, *signed_messages;
+    struct metric *seconds, *settle_retries, *kept_bytes;
+};
+
+struct scheduler {
+    struct settings *settings;
+    struct store *store;
+    struct mailbox *box;
+    struct thread *thread;
+    struct worker **worker;
+    size_t workers;
+    struct tlspolicy *tlspolicy;
+
+    struct due *due;
+    struct letters *letters;
+    struct hops *hops;
+    struct sites sites;
+    struct site_list runnable;
+    struct keyring *keyring; /* NULL until the store told */
+    struct wakeups *wakeups;
+
+    struct bundles claims; /* to be claimed at the end of the turn, by bundle.wait */
+    size_t claim_count;    /* recipients in them */
+
+    /* loading */
+    bool is_loading, has_more;
+    int64_t load_after_mono_ms; /* not before */
+    int64_t next_due_wall_ms;   /* 0: none known */
+    int64_t load_safety_mono_ms;
+    struct wakeup load_wake, sweep_wake, blocked_wake, unpark_wake, domains_wake, retry_wake;
+
+    bool is_paused;  /* the store cannot be written */
+    bool is_blocked; /* it refused a claim: paused until blocked_wake */
+    bool is_reading_domains, reads_domains_again;
+
+    size_t jobs;        /* with workers */
+    size_t calls;       /* with the store, of every kind */
+    size_t claims_open; /* of them: claims */
+    size_t settles; /* results and releases that are not stored yet, also those to be repeated */
+    struct settle_list retries; /* those to be repeated */
+
+    /* ending */
+    bool is_draining, is_aborted, is_stopping, is_ended;
+    struct wakeup drain_wake;
+    int64_t drain_deadline_mono_ms;
+    struct drain_note *drain;
+
+    struct logged_domain *logged; /* domains without a key, said once */
+    struct delivery_metrics metrics;
+    struct {
+        size_t in_memory, in_flight, sites; /* atomics */
+        bool is_paused;
+    } shared;
+};
+
+/* scheduler.c */
+/* The store refused: nothing new is claimed for a moment. */
+void scheduler_block(struct scheduler *s);
+/* May something new be claimed now? */
+bool scheduler_may_claim(const struct scheduler *s);
+void scheduler_read_domains(struct scheduler *s);
+void scheduler_read_health(struct scheduler *s);
+
+/* gather.c */
+void gather_notice(struct store_notice *n);
+void gather_resolved(void *ctx, struct hop *h);
+void gather_hop_dropped(void *ctx, struct hop *h);
+void gather_load_if_needed(struct scheduler *s);
+void gather_due_at(struct scheduler *s, int64_t due_wall_ms);
+/* Everything that is not claimed leaves memory; the store has it. */
+void gather_evict_all(struct scheduler *s);
+/* The same for one site; its queue keys are parked until then. */
+void gather_evict_site(struct scheduler *s, struct site *site, int64_t until_mono_ms);
+/* The recipient leaves its bundle; an empty bundle goes, with its slot. */
+void gather_take_out(struct scheduler *s, struct due_item *i);
+/* The bundle goes; it must be empty and on no list. */
+void gather_free_bundle(struct scheduler *s, struct bundle *b);
+void gather_unpark(void *arg);
+struct str gather_domain_of(struct str email);
+
+/* dispatch.c */
+void dispatch_runnable(struct scheduler *s);
+void dispatch_make_runnable(struct scheduler *s, struct site *site);
+/* Claims the bundle at the end of the turn, to be settled with its preset or to be sent. */
+void dispatch_claim(struct scheduler *s, struct bundle *b);
+void dispatch_flush_claims(struct scheduler *s);
+void dispatch_letter_woken(struct scheduler *s, struct letter *l);
+void dispatch_signed(struct note *n);
+/* Claimed bundles of this site that were not sent go back to the store. */
+void dispatch_release_ready(struct scheduler *s, struct site *site, int64_t due_wall_ms);
+void dispatch_release_bundle(struct scheduler *s, struct bundle *b, int64_t due_wall_ms);
+void dispatch_give_slot(struct scheduler *s, struct bundle *b);
+void dispatch_site_woken(void *arg);
+/* A domain without a key is said again. */
+void dispatch_forget_logged(struct scheduler *s);
+
+/* settle.c */
+void settle_report(struct note *n);
+/* A claimed bundle whose outcome is known without a job. Frees it. */
+void settle_preset(struct scheduler *s, struct bundle *b);
+/* Claimed recipients back to the queue without an attempt; they leave memory. */
+void settle_release(struct scheduler *s, struct due_item *const *items, size_t count,
+                    int64_t due_wall_ms);
+/* Repeats what the store refused. */
+void settle_retry(void *arg);
+/* Gives up on what the store refuses (stopping): it recovers those recipients when it is opened. */
+void settle_abandon(struct scheduler *s);
