@@ -3,9 +3,10 @@
 #include <stdarg.h>
 
 const struct command *const cli_commands[] = {
-    &cli_send,
-    &cli_version,
-    &cli_help,
+    &cli_key_generate, //
+    &cli_send,         //
+    &cli_version,      //
+    &cli_help,         //
     NULL,
 };
 

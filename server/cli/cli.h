@@ -45,4 +45,5 @@ int cli_fail(int code, const char *command, const struct errinfo *info);
 /* Everything of `b` to standard output; CLI_OK, or CLI_FAILED when it could not be written. */
 int cli_print(const struct buf *b);
 
-extern const struct command cli_send, cli_help, cli_version;
+extern const struct command cli_serve, cli_check_config, cli_send, cli_key_generate, cli_help,
+    cli_version;

@@ -7,6 +7,7 @@
 #include "server/base/limits.h"
 #include "server/cli/client.h"
 #include "server/cli/send_body.h"
+#include "server/cli/settings.h"
 
 enum {
     ANSWER_MS = 30 * 1000, /* beyond the time that the server was asked to wait */
@@ -28,14 +29,6 @@ struct sending {
 };
 
 /* ---- where to and with which key ------------------------------------------------------------- */
-
-static const char *variable(char *const *env, const char *name) {
-    size_t n = strlen(name);
-    for (; env && *env; env++)
-        if (strncmp(*env, name, n) == 0 && (*env)[n] == '=' && (*env)[n + 1])
-            return *env + n + 1;
-    return NULL;
-}
 
 /* A key is short, ASCII and without spaces; anything else in a header would be an injection. */
 static enum err take_key(struct sending *s, struct str text, const char *from,
@@ -63,7 +56,8 @@ static enum err key_from_file(struct sending *s, const char *path, const char *f
 static enum err find_key(struct sending *s, const struct options *o, char *const *env,
                          struct errinfo *info) {
     const char *file = options_text(o, "key-file", NULL);
-    const char *text = variable(env, "POSTCHUTE_KEY"), *data = variable(env, "POSTCHUTE_DATA");
+    const char *text = settings_variable(env, "POSTCHUTE_KEY"),
+               *data = settings_variable(env, "POSTCHUTE_DATA");
     char path[4096];
     if (file)
         return key_from_file(s, file, "--key-file", info);
@@ -78,7 +72,7 @@ static enum err find_key(struct sending *s, const struct options *o, char *const
 
 static enum err prepare(struct sending *s, const struct options *o, char *const *env,
                         struct errinfo *info) {
-    const char *url = options_text(o, "url", variable(env, "POSTCHUTE_URL"));
+    const char *url = options_text(o, "url", settings_variable(env, "POSTCHUTE_URL"));
     struct str base = str_of(url ? url : "http://127.0.0.1:8025");
     while (base.n && base.p[base.n - 1] == '/')
         base.n--;

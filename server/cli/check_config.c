@@ -1,0 +1,61 @@
+#include "server/cli/cli.h"
+#include "server/cli/settings.h"
+#include "server/lifecycle_options.h"
+
+enum { ANY_PORT = 1025 }; /* of the sandbox, which is not started here */
+
+/* Everything that the start would refuse, without starting anything. */
+static enum err check(const struct config *c, struct errinfo *info) {
+    struct lifecycle_delivery d;
+    struct lifecycle_api a;
+    struct lifecycle_net n;
+    struct guard *guard = NULL;
+    enum err e = lifecycle_delivery_options(c, lifecycle_wants_sandbox(c) ? ANY_PORT : 0, &d, info);
+    lifecycle_delivery_release(&d);
+    if (e == OK) {
+        e = lifecycle_api_options(c, &a, info);
+        lifecycle_api_release(&a);
+    }
+    if (e == OK) {
+        lifecycle_net_options(c, &n);
+        e = guard_new(&n.guard, &guard, info);
+        lifecycle_net_release(&n);
+    }
+    guard_free(&guard);
+    return e;
+}
+
+static int check_config(const struct options *o, char *const *env) {
+    struct settings s;
+    struct errinfo info = {0};
+    int code = CLI_OK;
+    enum err e = settings_load(o, env, &s, &info);
+    if (e == OK)
+        e = check(s.config, &info);
+    if (e == OK)
+        printf("ok: %zu routes, %zu keys, %zu domains, %zu webhooks declared; mail goes to %.*s\n",
+               s.config->route_count, s.config->key_count, s.config->domain_count,
+               s.config->webhook_count, STR_ARG(lifecycle_shown_route(s.config)));
+    else
+        code = cli_fail(CLI_FAILED, "check-config", &info);
+    settings_release(&s);
+    return code;
+}
+
+static const struct option_spec options[] = {SETTINGS_OPTION_DEV, SETTINGS_OPTION_CONFIG};
+
+const struct command cli_check_config = {
+    .name = "check-config",
+    .arguments = "",
+    .summary = "says whether the settings are right",
+    .text =
+        "Reads the settings as `serve` would, starts nothing, and prints `ok` or what is wrong:\n"
+        "the setting, the reason and the remedy.\n"
+        "\n"
+        "  postchute check-config && systemctl reload postchute\n"
+        "\n"
+        "Exit code: 0 right, 1 wrong.",
+    .options = options,
+    .option_count = sizeof options / sizeof options[0],
+    .run = check_config,
+};

@@ -1,0 +1,36 @@
+/* settings: the settings that a command works with: the environment, with --dev and --config of its
+ * command line before it.
+ *
+ *     struct settings s;
+ *     if (settings_load(o, env, &s, &info) != OK) ...      // s.config
+ *     settings_release(&s);
+ *
+ * Thread: main.
+ */
+#pragma once
+
+#include "server/base/arena.h"
+#include "server/cli/options.h"
+#include "server/config.h"
+
+/* Rows of a command's table of options. */
+#define SETTINGS_OPTION_CONFIG                                                                     \
+    { "config", 'c', OPTION_TEXT, "FILE", "the YAML file with settings; else POSTCHUTE_CONFIG" }
+#define SETTINGS_OPTION_DEV                                                                        \
+    {                                                                                              \
+        "dev", 0, OPTION_FLAG, NULL,                                                               \
+            "the development profile; what is set nowhere else: data in ./var, route sandbox"      \
+    }
+
+struct settings {
+    char **env; /* as environ */
+    struct config *config;
+    struct arena *arena;
+};
+
+/* ERR_INVALID: info->field is the setting. Release in any case. */
+NODISCARD enum err settings_load(const struct options *o, char *const *env, struct settings *out,
+                                 struct errinfo *info);
+void settings_release(struct settings *s);
+/* The value of a variable that is set and not empty; NULL: none. */
+const char *settings_variable(char *const *env, const char *name);
