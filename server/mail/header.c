@@ -179,7 +179,7 @@ static void put_encoded(struct header_writer *w, struct str s) {
     for (size_t i = 0; i < s.n; i++)
         q += q_width(s.p[i]);
     bool is_q = q <= base64_encoded_size(s.n);
-    while (s.n > 0) {
+    while (s.n > 0 && !w->failed) {
         if (w->column + 1 + WORD_ROOM_MIN > HEADER_LINE)
             fold(w);
         size_t room = HEADER_LINE - w->column - 1;
