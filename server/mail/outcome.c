@@ -238,13 +238,12 @@ static enum verdict_class class_of_enhanced(struct enhanced_code e, enum stage s
     case 3004:
         return CLASS_TOO_LARGE;
     case 4001:
-    case 4002:
-        return CLASS_NETWORK;
+    case 4002: /* with class 5 some say it for whatever they refuse */
+        return e.class_ == 4 ? CLASS_NETWORK : CLASS_NONE;
     case 4003:
     case 4004:
         return CLASS_DNS;
     case 4005:
-    case 3002:
     case 7028:
         return CLASS_RATE_LIMITED;
     case 4006:

@@ -6,7 +6,8 @@
 
 #define AT(stage) (1u << (stage))
 
-/* clang-format off: a table reads better than its layout */
+/* First match wins. Rules that lead to a suppression (inactive, invalid_*) are narrow on purpose: a
+ * refusal that is not understood costs one message, a wrong suppression costs all that follow. */
 static const struct rule table[] = {
     {.name = "hop_count",
      .pattern =
@@ -31,7 +32,8 @@ static const struct rule table[] = {
          "later\\b.*unknown sender|"
          "you are being tarpitted|not yet authorized to deliver|try again in \\d+ ?(?:s|sec|min)|"
          "please retry (?:in|after) \\d+ ?(?:s|sec|min)|"
-         "policy rejection- please try later|internal resource (?:s )?temporarily unavailable",
+         "policy rejection- please try later|^try again later\\.?$|^service currently "
+         "unavailable$|internal resource (?:s )?temporarily unavailable",
      .digit = '4',
      .class_ = CLASS_GREYLISTED,
      .match = {"Recipient address rejected: Greylisted, see "
@@ -41,6 +43,14 @@ static const struct rule table[] = {
                "Internal resource temporarily unavailable - "
                "https://community.mimecast.com/docs/DOC-1369#451"},
      .miss = {"Temporary local problem - please try later", "Server busy. Please try again later"}},
+
+    {.name = "sender_verify",
+     .pattern = "sender verif(?:y|ication)|callout verification|verification failed for",
+     .class_ = CLASS_POLICY,
+     .match =
+         {"Sender verify failed", "Could not complete sender verify callout",
+          "Verification failed for @ The account or domain may not exist, they may be blacklisted"},
+     .miss = {"recipient verification failed", "sender is blacklisted"}},
 
     /* ---- the source address is on a list ---- */
     {.name = "blocklist_named",
@@ -127,9 +137,13 @@ static const struct rule table[] = {
 
     /* ---- too much, too fast ---- */
     {.name = "too_many_recipients",
-     .pattern = "too many recipients?\\b(?! *(?:received|this|per|in|for))|too many rcpt|maximum (?:number of )?recipients|"
+     .pattern = "too many recipients?\\b(?! *(?:received|this|per|in|for))|too many rcpt|maximum "
+                "(?:number of )?recipients|"
                 "recipient limit|recipients? limit exceeded|recipient count",
-     .stages = AT(STAGE_RCPT), .class_ = CLASS_RATE_LIMITED, .effect = RULE_DEFER, .is_too_many_recipients = true,
+     .stages = AT(STAGE_RCPT),
+     .class_ = CLASS_RATE_LIMITED,
+     .effect = RULE_DEFER,
+     .is_too_many_recipients = true,
      .match = {"Error: too many recipients", "Too many recipients", "#4.5.3 Too many recipients"},
      .miss = {"Too many recipients received this hour", "Mailbox full"}},
     {.name = "rate_limit_daily",
@@ -151,7 +165,8 @@ static const struct rule table[] = {
          ")?(?:smtp )?"
          "(?:connections|sessions|messages|mails|emails|transactions|errors)|"
          "maximum number of (?:concurrent )?(?:connections|sessions)|connection limit|"
-         "too (?:much|fast|quickly|frequent)|slow down|throttl|unexpected volume|"
+         "too (?:much|fast|quickly|frequent)|slow down|throttl|unexpected volume|send(?:ing)? "
+         "limit exceeded|thread limit|"
          "receiving mail (?:at a rate|too)|exceeded "
          ".{0,30}(?:messages|emails|connections|recipients) per|"
          "server busy|(?:hour|minute|day|rate|connection) (?:limit|rate) exceeded|excessive "
@@ -200,25 +215,47 @@ static const struct rule table[] = {
                "user quota exceeded"},
      .miss = {"Insufficient system storage", "Daily limit"}},
 
+    /* ---- the sender, which would otherwise look like a recipient ---- */
+    {.name = "sender_refused",
+     .pattern = "sender (?:address |domain )?(?:is "
+                ")?(?:rejected|denied|refused|blocked|invalid|unknown|not "
+                "(?:allowed|accepted|permitted|verified))|"
+                "invalid sender|sender.{0,40}(?:does not exist|domain "
+                "not found|must resolve|not exist)|"
+                "domain of sender|address is not verified|envelope blocked|from "
+                "address.{0,40}(?:not|invalid|reject)|"
+                "not (?:allowed|authorized|permitted) to send|send as this sender|no valid "
+                "sender|mail from .{0,80}(?:rejected|denied)|"
+                "reverse-path|return[- ]path.{0,40}(?:invalid|reject|not)",
+     .class_ = CLASS_POLICY,
+     .match = {"Sender address rejected: Domain not found", "Invalid sender",
+               "Message rejected: Email address is not verified.",
+               "Client does not have permissions to send as this sender"},
+     .miss = {"Recipient address rejected: User unknown", "No such user"}},
+
     /* ---- the account is there but off ---- */
+    /* "your account" is the client's at a smarthost: no word about the recipient */
     {.name = "inactive",
      .pattern =
-         "(?:account|mailbox|user|recipient|address|email).{0,60}\\b(?:disabled|deactivated|"
-         "inactive|suspended|not active|"
-         "no longer active|locked|dormant|frozen|closed|blocked from receiving|expired)\\b|"
-         "(?:disabled|inactive|suspended|deactivated) (?:account|mailbox|user|recipient|address)|"
-         "no longer (?:accepts|receives|in use|active|on server)",
+         "(?<!your )(?<!sender )(?<!sending )\\b(?:account|mailbox|user|recipient)\\b.{0,60}"
+         "\\b(?:disabled|deactivated|inactive|suspended|not active|no longer active|dormant|"
+         "frozen)\\b|"
+         "(?<!your )\\b(?:account|mailbox) .{0,20}\\b(?:closed|locked|expired)\\b|"
+         "\\b(?:disabled|inactive|suspended|deactivated) "
+         "(?:account|mailbox|user|recipient|address)|"
+         "(?:address|mailbox|account|user) (?:is )?no longer (?:accepts|receives|in use|active|"
+         "on server)",
      .stages = AT(STAGE_RCPT) | AT(STAGE_DATA) | AT(STAGE_END),
      .class_ = CLASS_INACTIVE,
      .match = {"The email account that you tried to reach is disabled.",
                "Mailbox disabled, not accepting messages",
                "Recipient address rejected: this account has been deactivated", "Account inactive"},
-     .miss = {"Relaying disabled", "user unknown"}},
+     .miss = {"Relaying disabled", "Your account has been suspended", "Connection expired"}},
 
     /* ---- content ---- */
     {.name = "virus_or_content",
      .pattern = "\\bvirus\\b|malware|infected|phish|potential security issue|content "
-                "(?:rejected|filter|presents)|"
+                "(?:rejected|denied|filter|presents)|"
                 "executable|dangerous (?:attachment|content|file)|attachment.{0,30}(?:not "
                 "allowed|blocked|rejected|prohibited)|"
                 "(?:banned|forbidden|prohibited) (?:attachment|file|content|extension)|"
@@ -241,38 +278,23 @@ static const struct rule table[] = {
 
     /* ---- the recipient's domain ---- */
     {.name = "invalid_domain",
-     .pattern =
-         "recipient .{0,60}domain not found|(?:unknown|no such|invalid|nonexistent|bad) "
-         "(?:recipient )?domain|"
-         "domain (?:does not|doesn't|is not) (?:exist|accept|hosted|configured|handled|local)|"
-         "(?:does not|doesn't) accept (?:any )?(?:e-?)?mail|domain (?:has been "
-         ")?(?:disabled|suspended|expired)|"
-         "dns domain .{0,60}does not exist|null mx|domain .{0,60}not found in (?:our|the)",
+     .pattern = "recipient .{0,60}domain not found|"
+                "\\b(?:no such|unknown recipient|invalid recipient|nonexistent) domain\\b|"
+                "(?<!sender )(?<!sending )domain (?:does not|doesn't|is not) "
+                "(?:exist|accept|hosted|configured|handled|local)|"
+                "(?:domain|host|server) (?:\\S+ )?(?:does not|doesn't) accept (?:any )?(?:e-?)?mail"
+                "(?! (?:from|messages from))|"
+                "dns domain .{0,60}does not exist|\\bnull ?mx\\b",
      .stages = AT(STAGE_RCPT) | AT(STAGE_DATA) | AT(STAGE_END),
      .class_ = CLASS_INVALID_DOMAIN,
      .match = {"Recipient address rejected: Domain not found",
                "Recipient domain does not accept mail (null MX)",
                "DNS domain 'example.invalid' does not exist", "No such domain at this location"},
      .miss = {"Sender address rejected: Domain not found",
-              "Recipient address rejected: User unknown"}},
+              "This server does not accept mail from dynamic addresses",
+              "Sender domain does not exist"}},
 
     /* ---- policy that would otherwise look like an unknown user ---- */
-    {.name = "sender_refused",
-     .pattern = "sender (?:address |domain )?(?:is "
-                ")?(?:rejected|denied|refused|blocked|invalid|unknown|not "
-                "(?:allowed|accepted|permitted|verified))|"
-                "sender verif(?:y|ication)|invalid sender|sender.{0,40}(?:does not exist|domain "
-                "not found|must resolve|not exist)|"
-                "domain of sender|address is not verified|envelope blocked|from "
-                "address.{0,40}(?:not|invalid|reject)|"
-                "not (?:allowed|authorized|permitted) to send|send as this sender|no valid "
-                "sender|mail from .{0,80}(?:rejected|denied)|"
-                "callout verification|reverse-path|return[- ]path.{0,40}(?:invalid|reject|not)",
-     .class_ = CLASS_POLICY,
-     .match = {"Sender address rejected: Domain not found", "Sender verify failed",
-               "Message rejected: Email address is not verified.",
-               "Client does not have permissions to send as this sender"},
-     .miss = {"Recipient address rejected: User unknown", "No such user"}},
     {.name = "policy_restrictions",
      .pattern =
          "policy restrictions|(?:due to|for|because of|against|by) .{0,30}polic(?:y|ies)|policy "
@@ -303,37 +325,41 @@ static const struct rule table[] = {
                "relay not permitted"},
      .miss = {"User unknown in relay recipient table", "delayed"}},
     {.name = "invalid_recipient",
-     .pattern = "(?:user|recipient|mailbox|account|address|alias)(?: name)? (?:is "
-                ")?(?:un(?:known|routeable|deliverable)|not "
-                "(?:found|known|valid|exist|recognized|recognised|local|here|exists))|"
-                "(?:unknown|no "
-                "such|invalid|nonexistent|non-existent|bad|undeliverable|unrouteable|unroutable|"
-                "incorrect) (?:local "
-                ")?(?:user|recipient|mailbox|account|address|alias|addressee|rcpt|person|local-"
-                "part|local part)|"
-                "(?:does not|doesn'?t|did not|do not) (?:seem to )?(?:exist|have (?:an? )?(?:\\S+ "
-                ")?account)|"
-                "(?:does not|doesn't) have an? .{0,40}account|"
-                "no mailbox (?:here|by that)|mailbox not found|mailbox unavailable|mailbox (?:is "
-                ")?not available|"
-                "no (?:valid )?recipients?\\b|recipient(?: address)? (?:was )?rejected: (?:access "
-                "denied\\. as\\(|recipient|unverified|user|no such|invalid|unknown)|"
-                "user doesn't|address rejected|address (?:is )?(?:invalid|unknown)|not our "
-                "customer|destinataire invalide|"
-                "utente (?:sconosciuto|non valido)|unbekannt|adressat "
-                "unbekannt|recipnotfound|resolver\\.adr\\.(?:recip|ex)|"
-                "could ?n[o']t be found|cannot be found|mailbox.{0,40}(?:does not|doesn't) "
-                "exist|verify .{0,20}recipient|recipient verif|"
-                "invalid mailbox|name unknown|not a valid (?:user|mailbox|recipient|address)|no "
-                "such (?:person|address)|there is no one at this address|mailbox removed",
+     .pattern =
+         "\\b(?:user|recipient|mailbox|account|alias)(?: name)? (?:is )?"
+         "(?:un(?:known|routeable|deliverable)|"
+         "not (?:found|known|valid|exist|recognized|recognised|local|here|exists))|"
+         "\\b(?:unknown|no such|invalid|nonexistent|non-existent|bad|undeliverable|unrouteable|"
+         "unroutable|incorrect) (?:local )?"
+         "(?:user|recipient|mailbox|account|alias|addressee|rcpt|person|local[- ]part)\\b|"
+         "\\b(?:no such|undeliverable|unrouteable|unroutable|incorrect) address|"
+         "\\b(?:user|recipient|mailbox|account|address|you tried to reach|@) (?:\\S+ )?"
+         "(?:does not|doesn'?t|did not|do not) (?:seem to )?(?:exist|have an? .{0,40}account)|"
+         "no mailbox (?:here|by that)|mailbox not found|mailbox (?:is )?not available|"
+         "recipient(?: address)? (?:was )?rejected: (?:access denied\\. as\\(|recipient|"
+         "unverified|user|no such|invalid|unknown|undeliverable|address does not)|"
+         "not our customer|destinataire invalide|unbekannter (?:empf|nutzer|user)|"
+         "utente (?:sconosciuto|non valido)|recipnotfound|recipientnotfound|"
+         "email address could not be found|recipient .{0,20}(?:could not|cannot) be found|"
+         "recipient verification failed|verify recipient|invalid mailbox|"
+         "not a valid (?:user|mailbox|recipient)|there is no one at this address|mailbox removed|"
+         "unknown or illegal alias|p=nosuchuser",
      .stages = AT(STAGE_RCPT) | AT(STAGE_DATA) | AT(STAGE_END),
      .class_ = CLASS_INVALID_RECIPIENT,
-     .match =
-         {"@: Recipient address rejected: User unknown in virtual mailbox table",
-          "The email account that you tried to reach does not exist. Please try double-checking",
-          "Requested action not taken: mailbox unavailable (S2017062302).",
-          "sorry, no mailbox here by that name. (#5.1.1)"},
-     .miss = {"Mailbox full", "Insufficient system resources"}},
+     .match = {"@: Recipient address rejected: User unknown in virtual mailbox table",
+               "The email account that you tried to reach does not exist. Please try "
+               "double-checking",
+               "Unrouteable address", "sorry, no mailbox here by that name. (#5.1.1)"},
+     .miss = {"Mailbox full", "IP address rejected", "554 no valid recipients"}},
+    /* at other stages these are said about content */
+    {.name = "invalid_recipient_at_rcpt",
+     .pattern = "mailbox unavailable|(?<!ip )(?<!client )(?<!sender )address rejected\\b(?!:)|"
+                "user not local|address (?:is )?(?:invalid|unknown)",
+     .stages = AT(STAGE_RCPT),
+     .class_ = CLASS_INVALID_RECIPIENT,
+     .match = {"Requested action not taken: mailbox unavailable (S2017062302).",
+               "#5.1.0 Address rejected."},
+     .miss = {"IP address rejected", "Mailbox full"}},
 
     /* ---- the rest of policy ---- */
     {.name = "access_denied",
@@ -362,7 +388,6 @@ static const struct rule table[] = {
                "Service not available, closing transmission channel"},
      .miss = {"Mailbox full", "User unknown"}},
 };
-/* clang-format on */
 
 enum { RULE_COUNT = sizeof(table) / sizeof(table[0]) };
 
