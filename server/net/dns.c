@@ -4,6 +4,7 @@
 #include <event2/event.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/queue.h>
 #include <unbound.h>
 #include <unistd.h>
@@ -49,9 +50,11 @@ struct dns {
     struct timer *probe_timer;
     enum probe probe;
     bool is_stopping;
+    atomic_uint refs;
     struct {
         pthread_mutex_t mu;
         struct dns_status status;
+        bool is_stopped; /* the loop takes no more notes */
     } shared;
 };
 
@@ -670,7 +673,13 @@ void dns_ask(struct dns *d, struct dns_query *q) {
     q->ttl_s = 0;
     q->arena = NULL;
     dns_query_release(q);
-    mailbox_send(loop_mailbox(d->loop), &x->note);
+    pthread_mutex_lock(&d->shared.mu);
+    bool is_stopped = d->shared.is_stopped;
+    if (!is_stopped)
+        mailbox_send(loop_mailbox(d->loop), &x->note);
+    pthread_mutex_unlock(&d->shared.mu);
+    if (is_stopped)
+        reply(x, FAILURE_SHUTDOWN);
 }
 
 /* ---- start and stop ----------------------------------------------------------------------------
@@ -728,6 +737,7 @@ enum err dns_start(const struct dns_options *o, struct dns **out, struct errinfo
     enum err e = OK;
     bool is_system = strcmp(o->mode, "system") == 0;
     struct dns *d = mem_zalloc(sizeof *d);
+    atomic_init(&d->refs, 1);
     TAILQ_INIT(&d->asked);
     TAILQ_INIT(&d->waiting);
     pthread_mutex_init(&d->shared.mu, NULL);
@@ -768,6 +778,9 @@ void dns_stop(struct dns **dp) {
     *dp = NULL;
     if (!d)
         return;
+    pthread_mutex_lock(&d->shared.mu);
+    d->shared.is_stopped = true;
+    pthread_mutex_unlock(&d->shared.mu);
     if (d->loop) {
         send_to_loop(d, stop_run);
         loop_stop(&d->loop);
@@ -775,6 +788,19 @@ void dns_stop(struct dns **dp) {
     for (size_t i = 0; i < CONTEXTS; i++)
         if (d->up[i].ctx)
             ub_ctx_delete(d->up[i].ctx); /* calls back nobody */
+    dns_unref(&d);
+}
+
+struct dns *dns_ref(struct dns *d) {
+    atomic_fetch_add_explicit(&d->refs, 1, memory_order_relaxed);
+    return d;
+}
+
+void dns_unref(struct dns **dp) {
+    struct dns *d = *dp;
+    *dp = NULL;
+    if (!d || atomic_fetch_sub_explicit(&d->refs, 1, memory_order_acq_rel) != 1)
+        return;
     pthread_mutex_destroy(&d->shared.mu);
     free(d->mode);
     free(d->resolv_conf);

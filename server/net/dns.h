@@ -74,8 +74,13 @@ struct dns_query {
 
 /* ERR_INVALID: the mode or a file is wrong. Nothing is asked before it returns. */
 NODISCARD enum err dns_start(const struct dns_options *o, struct dns **out, struct errinfo *info);
-/* Questions under way are answered with FAILURE_SHUTDOWN first. Nobody asks any more. */
+/* Questions under way are answered with FAILURE_SHUTDOWN first; what is asked later, by holders of
+ * a reference, too. Gives up the caller's reference. */
 void dns_stop(struct dns **dp);
+/* For rooms that ask several questions in a row: the resolver may be stopped in between, but it is
+ * still there to say so. */
+struct dns *dns_ref(struct dns *d);
+void dns_unref(struct dns **dp);
 void dns_ask(struct dns *d, struct dns_query *q);
 void dns_query_release(struct dns_query *q); /* frees the answer, not q */
 

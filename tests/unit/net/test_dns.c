@@ -364,10 +364,13 @@ static void system_mode_knows_the_hosts_file(void **state) {
         enum dns_type type;
         bool search;
     } table[] = {
-        {"mailhub", "10.9.8.7", DNS_A, false},    {"mailhub", "10.9.8.7", DNS_A, true},
-        {"MAILHUB", "10.9.8.7", DNS_A, true},     {"mailhub.corp.example", "10.9.8.7", DNS_A, true},
+        {"mailhub", "10.9.8.7", DNS_A, false},
+        {"mailhub", "10.9.8.7", DNS_A, true},
+        {"MAILHUB", "10.9.8.7", DNS_A, true},
+        {"mailhub.corp.example", "10.9.8.7", DNS_A, true},
         {"app", "10.0.0.6", DNS_A, true},
-        {"localhost", "127.0.0.1", DNS_A, false}, {"six.example", "2001:db8::7", DNS_AAAA, false},
+        {"localhost", "127.0.0.1", DNS_A, false},
+        {"six.example", "2001:db8::7", DNS_AAAA, false},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         struct dns_query *q = ask(d, table[i].type, table[i].name, table[i].search);

@@ -1,0 +1,330 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "server/base/clock.h"
+#include "server/base/limits.h"
+#include "server/net/mx.h"
+#include "tests/unit/net/responder.h"
+
+static const struct rr rows[] = {
+    {"order.example", DNS_MX, "30 c.example", RR_ANSWER},
+    {"order.example", DNS_MX, "10 a.example", RR_ANSWER},
+    {"order.example", DNS_MX, "20 b.example", RR_ANSWER},
+    {"a.example", DNS_A, "192.0.2.1", RR_ANSWER},
+    {"b.example", DNS_A, "192.0.2.2", RR_ANSWER},
+    {"c.example", DNS_A, "192.0.2.3", RR_ANSWER},
+    {"same.example", DNS_MX, "5 a.example", RR_ANSWER},
+    {"same.example", DNS_MX, "5 b.example", RR_ANSWER},
+    {"same.example", DNS_MX, "5 c.example", RR_ANSWER},
+    {"twice.example", DNS_MX, "20 A.example", RR_ANSWER},
+    {"twice.example", DNS_MX, "10 a.example", RR_ANSWER},
+    {"implicit.example", DNS_A, "192.0.2.9", RR_ANSWER},
+    {"null.example", DNS_MX, "0 .", RR_ANSWER},
+    {"null.example", DNS_A, "192.0.2.66", RR_ANSWER},
+    {"null10.example", DNS_MX, "10 .", RR_ANSWER},
+    {"nulls.example", DNS_MX, "0 .", RR_ANSWER},
+    {"nulls.example", DNS_MX, "5 .", RR_ANSWER},
+    {"mixed.example", DNS_MX, "0 .", RR_ANSWER},
+    {"mixed.example", DNS_MX, "10 a.example", RR_ANSWER},
+    {"malformed.example", DNS_MX, "10 bad host.example", RR_ANSWER},
+    {"malformed.example", DNS_A, "192.0.2.66", RR_ANSWER},
+    {"gone.example", DNS_MX, "10 nowhere.example", RR_ANSWER},
+    {"gone.example", DNS_A, "192.0.2.66", RR_ANSWER},
+    {"partly.example", DNS_MX, "10 nowhere.example", RR_ANSWER},
+    {"partly.example", DNS_MX, "20 broken.example", RR_ANSWER},
+    {"partly.example", DNS_MX, "30 b.example", RR_ANSWER},
+    {"sick.example", DNS_MX, "10 nowhere.example", RR_ANSWER},
+    {"sick.example", DNS_MX, "20 broken.example", RR_ANSWER},
+    {"broken.example", 0, "", RR_SERVFAIL},
+    {"six.example", DNS_MX, "10 dual.example", RR_ANSWER},
+    {"dual.example", DNS_A, "192.0.2.20", RR_ANSWER},
+    {"dual.example", DNS_A, "192.0.2.21", RR_ANSWER},
+    {"dual.example", DNS_A, "192.0.2.22", RR_ANSWER},
+    {"dual.example", DNS_AAAA, "2001:db8::20", RR_ANSWER},
+    {"dual.example", DNS_AAAA, "2001:db8::21", RR_ANSWER},
+    {"dual.example", DNS_AAAA, "2001:db8::22", RR_ANSWER},
+    {"only6.example", DNS_AAAA, "2001:db8::99", RR_ANSWER},
+    {"alias.example", DNS_MX, "10 cname.example", RR_ANSWER},
+    {"cname.example", DNS_CNAME, "a.example", RR_ANSWER},
+    {"zero.example", DNS_MX, "10 zeros.example", RR_ANSWER},
+    {"zeros.example", DNS_A, "0.0.0.0", RR_ANSWER},
+    {"zeros.example", DNS_A, "255.255.255.255", RR_ANSWER},
+    {"zeros.example", DNS_A, "224.0.0.1", RR_ANSWER},
+    {"relay", DNS_A, "10.0.0.5", RR_ANSWER},
+    /* 40 hosts, of which the first 33 by preference have no address */
+    {"crowd.example", DNS_MX, "", RR_ANSWER}, /* replaced below */
+    {0},
+};
+
+static struct responder server;
+static struct mailbox *box;
+static struct dns *dns;
+static struct rr table[200];
+static char crowd[40][2][48];
+
+static void add_crowd(void) {
+    size_t n = 0;
+    for (const struct rr *r = rows; r->name; r++)
+        if (strcmp(r->name, "crowd.example") != 0)
+            table[n++] = *r;
+    for (int i = 0; i < 40; i++) {
+        snprintf(crowd[i][0], 48, "%d h%02d.crowd.example", i, i);
+        snprintf(crowd[i][1], 48, "h%02d.crowd.example", i);
+        table[n++] = (struct rr){"crowd.example", DNS_MX, crowd[i][0], RR_ANSWER};
+        /* the first seven and those beyond the limit of 32 have none or are never seen */
+        table[n++] = i < 7 ? (struct rr){crowd[i][1], DNS_TXT, "x", RR_ANSWER}
+                           : (struct rr){crowd[i][1], DNS_A, "192.0.2.40", RR_ANSWER};
+    }
+}
+
+static int begin(void **state) {
+    (void)state;
+    add_crowd();
+    responder_start(&server, table);
+    box = mailbox_new();
+    return dns_start(&(struct dns_options){.mode = server.mode, .trust_anchor_file = ""}, &dns,
+                     NULL) == OK
+               ? 0
+               : -1;
+}
+
+static int finish(void **state) {
+    (void)state;
+    dns_stop(&dns);
+    mailbox_free(&box);
+    responder_stop(&server);
+    return 0;
+}
+
+static int answers;
+
+static void count_answer(struct note *n) {
+    (void)n;
+    answers++;
+}
+
+static void wait_for(int n) {
+    int64_t until_mono_ms = clock_mono_ms() + 30000;
+    while (answers < n && clock_mono_ms() < until_mono_ms)
+        mailbox_wait(box, 100);
+    assert_int_equal(answers, n);
+    answers = 0;
+}
+
+static void prepare(struct mx_lookup *m, const char *domain) {
+    *m = (struct mx_lookup){
+        .note.run = count_answer, .reply_to = box, .port = 25, .shuffle_seed = 1};
+    snprintf(m->domain, sizeof m->domain, "%s", domain);
+}
+
+static void resolve(struct mx_lookup *m) {
+    mx_resolve(dns, m);
+    assert_int_equal(answers, 0); /* never inside the call */
+    wait_for(1);
+}
+
+static void text_of(const struct mx_lookup *m, char out[1024]) {
+    size_t n = 0;
+    out[0] = 0;
+    for (size_t i = 0; i < m->count; i++) {
+        n += (size_t)snprintf(out + n, 1024 - n, "%s%.*s", i ? " " : "", STR_ARG(m->host[i].name));
+        for (size_t j = 0; j < m->host[i].addr_count; j++) {
+            char addr[SOCKADDR_TEXT_SIZE];
+            sockaddr_print(&m->host[i].addr[j], addr);
+            n += (size_t)snprintf(out + n, 1024 - n, "=%s", addr);
+        }
+    }
+}
+
+static void each_domain_leads_where_it_says(void **state) {
+    (void)state;
+    static const struct {
+        const char *domain, *own, *want, *site;
+        enum failure failure;
+        bool is_host;
+    } cases[] = {
+        {"order.example", NULL,
+         "a.example=192.0.2.1:25 b.example=192.0.2.2:25 c.example=192.0.2.3:25",
+         "a.example,b.example,c.example", FAILURE_NONE, false},
+        {"ORDER.Example", NULL,
+         "a.example=192.0.2.1:25 b.example=192.0.2.2:25 c.example=192.0.2.3:25",
+         "a.example,b.example,c.example", FAILURE_NONE, false},
+        {"twice.example", NULL, "a.example=192.0.2.1:25", "a.example", FAILURE_NONE, false},
+        /* C26 */
+        {"implicit.example", NULL, "implicit.example=192.0.2.9:25", "implicit.example",
+         FAILURE_NONE, false},
+        {"gone.example", NULL, "", NULL, FAILURE_DNS_NO_ADDRESS, false},
+        {"malformed.example", NULL, "", NULL, FAILURE_DNS_NO_ADDRESS, false},
+        /* C25 */
+        {"nowhere.example", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, false},
+        {"broken.example", NULL, "", NULL, FAILURE_DNS_TEMPORARY, false},
+        {"sick.example", NULL, "", NULL, FAILURE_DNS_TEMPORARY, false},
+        {"partly.example", NULL, "b.example=192.0.2.2:25",
+         "b.example,broken.example,nowhere.example", FAILURE_NONE, false},
+        /* C28 */
+        {"order.example", "B.example", "a.example=192.0.2.1:25", "a.example", FAILURE_NONE, false},
+        {"order.example", "a.example", "", NULL, FAILURE_DNS_LOOP, false},
+        {"same.example", "b.example", "", NULL, FAILURE_DNS_LOOP, false},
+        {"implicit.example", "implicit.example", "", NULL, FAILURE_DNS_LOOP, false},
+        {"order.example", "other.example",
+         "a.example=192.0.2.1:25 b.example=192.0.2.2:25 c.example=192.0.2.3:25",
+         "a.example,b.example,c.example", FAILURE_NONE, false},
+        /* C31 */
+        {"null.example", NULL, "", NULL, FAILURE_DNS_NULL_MX, false},
+        {"null10.example", NULL, "", NULL, FAILURE_DNS_NULL_MX, false},
+        {"nulls.example", NULL, "", NULL, FAILURE_DNS_NULL_MX, false},
+        {"mixed.example", NULL, "a.example=192.0.2.1:25", "a.example", FAILURE_NONE, false},
+        /* C29 */
+        {"not a name", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, false},
+        {"", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, false},
+        {"alias.example", NULL, "cname.example=192.0.2.1:25", "cname.example", FAILURE_NONE, false},
+        {"zero.example", NULL, "", NULL, FAILURE_DNS_NO_ADDRESS, false},
+        {"only6.example", NULL, "", NULL, FAILURE_DNS_NO_ADDRESS, false},
+        /* literals */
+        {"[192.0.2.5]", NULL, "192.0.2.5=192.0.2.5:25", "[192.0.2.5]", FAILURE_NONE, false},
+        {"[IPv6:2001:DB8::5]", NULL, "2001:db8::5=[2001:db8::5]:25", "[2001:db8::5]", FAILURE_NONE,
+         false},
+        {"[ipv6:192.0.2.5]", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, false},
+        {"[2001:db8::5]", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, false},
+        {"[]", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, false},
+        {"[192.0.2.5", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, false},
+        {"192.0.2.5", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, false},
+        /* smarthosts */
+        {"192.0.2.5", NULL, "192.0.2.5=192.0.2.5:25", "[192.0.2.5]", FAILURE_NONE, true},
+        {"2001:db8::5", NULL, "2001:db8::5=[2001:db8::5]:25", "[2001:db8::5]", FAILURE_NONE, true},
+        {"[2001:db8::5]", NULL, "2001:db8::5=[2001:db8::5]:25", "[2001:db8::5]", FAILURE_NONE,
+         true},
+        {"relay", NULL, "relay=10.0.0.5:25", "relay", FAILURE_NONE, true},
+        {"A.Example", "a.example", "a.example=192.0.2.1:25", "a.example", FAILURE_NONE, true},
+        {"null.example", NULL, "null.example=192.0.2.66:25", "null.example", FAILURE_NONE, true},
+        {"nowhere.example", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, true},
+        {"broken.example", NULL, "", NULL, FAILURE_DNS_TEMPORARY, true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct mx_lookup m;
+        char got[1024];
+        prepare(&m, cases[i].domain);
+        m.own_name = cases[i].own;
+        m.is_host = cases[i].is_host;
+        resolve(&m);
+        text_of(&m, got);
+        if (m.failure != cases[i].failure || strcmp(got, cases[i].want) != 0)
+            fail_msg("%s (own %s): %s, %s", cases[i].domain, cases[i].own ? cases[i].own : "-",
+                     failure_name(m.failure), got);
+        if (cases[i].site && !str_equal(m.site, str_of(cases[i].site)))
+            fail_msg("%s: site %.*s", cases[i].domain, STR_ARG(m.site));
+        if (m.failure == FAILURE_NONE && m.domain[0] != '[')
+            assert_int_equal(m.is_implicit, strcmp(cases[i].domain, "implicit.example") == 0);
+        mx_lookup_release(&m);
+    }
+}
+
+static void equals_are_shuffled_by_the_seed(void **state) {
+    (void)state;
+    int first[3] = {0};
+    char got[1024], again[1024];
+    for (uint64_t seed = 0; seed < 300; seed++) {
+        struct mx_lookup m;
+        prepare(&m, "same.example");
+        m.shuffle_seed = seed;
+        resolve(&m);
+        assert_int_equal(m.count, 3);
+        assert_true(str_equal(m.site, STR("a.example,b.example,c.example")));
+        first[m.host[0].name.p[0] - 'a']++;
+        text_of(&m, got);
+        mx_lookup_release(&m);
+        if (seed % 50 == 0) { /* the same seed, the same order */
+            prepare(&m, "same.example");
+            m.shuffle_seed = seed;
+            resolve(&m);
+            text_of(&m, again);
+            assert_string_equal(got, again);
+            mx_lookup_release(&m);
+        }
+    }
+    for (int i = 0; i < 3; i++)
+        assert_in_range(first[i], 60, 140);
+}
+
+static void both_families_take_turns_up_to_the_limit(void **state) {
+    (void)state;
+    struct mx_lookup m;
+    prepare(&m, "six.example");
+    m.want_ipv6 = true;
+    m.port = 2525;
+    resolve(&m);
+    assert_int_equal(m.count, 1);
+    assert_int_equal(m.host[0].addr_count, LIMIT_MX_ADDRESSES);
+    for (size_t i = 0; i < LIMIT_MX_ADDRESSES; i++) {
+        assert_int_equal(sockaddr_is_ipv6(&m.host[0].addr[i]), i % 2 == 0);
+        assert_int_equal(sockaddr_port(&m.host[0].addr[i]), 2525);
+    }
+    mx_lookup_release(&m);
+
+    prepare(&m, "six.example");
+    resolve(&m);
+    assert_int_equal(m.host[0].addr_count, 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_false(sockaddr_is_ipv6(&m.host[0].addr[i]));
+    mx_lookup_release(&m);
+
+    prepare(&m, "only6.example");
+    m.want_ipv6 = true;
+    resolve(&m);
+    assert_int_equal(m.failure, FAILURE_NONE);
+    assert_true(m.is_implicit);
+    assert_in_range(m.ttl_s, 290, 300);
+    mx_lookup_release(&m);
+}
+
+static void a_crowd_is_asked_in_batches(void **state) {
+    (void)state;
+    struct mx_lookup m;
+    prepare(&m, "crowd.example");
+    resolve(&m);
+    assert_int_equal(m.failure, FAILURE_NONE);
+    /* 5 without addresses, 5 with three of them, then 5 more: 15 asked, not 32 */
+    assert_int_equal(m.count, 8);
+    assert_true(str_equal(m.host[0].name, STR("h07.crowd.example")));
+    assert_in_range(server.questions, 16, 18);
+    size_t commas = 0;
+    for (size_t i = 0; i < m.site.n; i++)
+        commas += m.site.p[i] == ',';
+    assert_int_equal(commas, LIMIT_MX_HOSTS - 1);
+    mx_lookup_release(&m);
+}
+
+static void a_stop_ends_lookups_too(void **state) {
+    (void)state;
+    static struct mx_lookup m[20];
+    for (int i = 0; i < 20; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "n%d.broken.example", i);
+        prepare(&m[i], i % 2 ? "order.example" : name);
+        m[i].is_host = i % 4 == 0;
+        mx_resolve(dns, &m[i]);
+    }
+    dns_stop(&dns); /* between two questions of some of them */
+    wait_for(20);
+    for (int i = 0; i < 20; i++) {
+        if (m[i].failure != FAILURE_SHUTDOWN && m[i].failure != FAILURE_DNS_NXDOMAIN)
+            assert_int_equal(m[i].failure, FAILURE_NONE);
+        mx_lookup_release(&m[i]);
+    }
+}
+
+int main(void) {
+#define T(f) cmocka_unit_test_setup_teardown(f, begin, finish)
+    const struct CMUnitTest tests[] = {
+        T(each_domain_leads_where_it_says),
+        T(equals_are_shuffled_by_the_seed),
+        T(both_families_take_turns_up_to_the_limit),
+        T(a_crowd_is_asked_in_batches),
+        T(a_stop_ends_lookups_too),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
