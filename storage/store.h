@@ -84,6 +84,7 @@ struct store_call {
     struct mailbox *reply_to;
     void (*done)(struct store_call *call);
     void *ctx; /* the caller's own use */
+    void *waiter; /* the store's own use */
     /* out */
     enum err err;
     struct errinfo info;
@@ -102,6 +103,7 @@ struct store_options {
     size_t cache_bytes; /* 0: 16 MiB */
     size_t readers;     /* 0: 2 */
     bool synchronous_normal; /* negative control of the power-cut tests only */
+    const char *vfs; /* sqlite: name of a registered VFS, for fault injection; NULL: the default */
 };
 
 /* Opens, migrates, recovers (every recipient found SENDING becomes queued, due now,
@@ -127,6 +129,11 @@ struct store_health {
     int64_t disk_free_bytes;
 };
 struct store_health store_health(struct store *s); /* Thread: any */
+
+/* Recomputes from the rows what is kept along with them: totals, the queues' counts and earliest
+ * due times, open messages, pending notifications. ERR_INTERNAL: they differ, `info` says where.
+ * Reads everything, on the calling thread and on a handle of its own: for tests and `doctor`. */
+NODISCARD enum err store_check(struct store *s, struct errinfo *info);
 
 /* ---- watches: what changed, told after the commit
  * ------------------------------------------------------------------- */
@@ -166,7 +173,8 @@ enum store_notice_kind {
     NOTICE_DUE =
         1, /* recipients became due (accept, retry, cancel's counterpart); rows are in the notice */
     NOTICE_GONE = 2, /* recipients became final or canceled otherwise than by settle: drop them */
-    NOTICE_MESSAGE = 4, /* a message's recipients changed state: `message_id`, `is_complete` */
+    NOTICE_MESSAGE = 4, /* a message's recipients changed state otherwise than by claim and release:
+                           `message_id`, `is_complete` */
     NOTICE_NOTIFY = 8,  /* webhook notifications wait */
     NOTICE_KEYS = 16,
     NOTICE_DOMAINS = 32,
