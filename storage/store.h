@@ -100,8 +100,9 @@ enum store_backend { STORE_SQLITE, STORE_MEMORY };
 struct store_options {
     enum store_backend backend;
     const char *folder; /* sqlite: made if absent (0700); locked with flock: one server per store */
-    size_t cache_bytes; /* 0: 16 MiB */
-    size_t readers;     /* 0: 2 */
+    size_t
+        cache_bytes; /* per handle; 0: 16 MiB; the largest of 4, 16, 64, 256, 1024 MiB that fits */
+    size_t readers;  /* 0: 2 */
     bool synchronous_normal; /* negative control of the power-cut tests only */
     const char *vfs; /* sqlite: name of a registered VFS, for fault injection; NULL: the default */
 };

@@ -1,0 +1,405 @@
+/* The one thread that writes: group commit.
+ *
+ *   take all that waits -> [stage] -> begin -> write* -> commit + sync -> tell watchers -> answer
+ *
+ * Health, with the function on each edge:
+ *
+ *   READY ──after_failure(FULL)──► FULL ──probe_again──► READY
+ *     └────after_failure(BROKEN)─► CLOSED ──open_again──► READY       (both tried once a second)
+ *
+ * READY and FULL have an open backend; in FULL each batch is still tried, since only a commit tells
+ * whether there is room. CLOSED has none and answers ERR_UNAVAILABLE at once. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/statvfs.h>
+
+#include "server/base/clock.h"
+#include "server/base/limits.h"
+#include "server/base/log.h"
+#include "server/base/metrics.h"
+#include "server/base/thread.h"
+#include "storage/store_ops.h"
+
+enum { TICK_MS = 1000, CHECKPOINT_PAGES = 2000, WAL_PAGE_BYTES = 16384 };
+
+static struct {
+    struct metric *commits, *failures, *seconds, *rows, *recipients, *balance, *wal, *writable;
+} metrics;
+
+static void register_metrics(void) {
+    static const double seconds[] = {0.0005, 0.001, 0.002, 0.005, 0.01, 0.02,
+                                     0.05,   0.1,   0.25,  0.5,   1,    5};
+    static const char *const states[] = {"scheduled", "queued",     "sending",
+                                         "delivered", "bounced",    "failed",
+                                         "expired",   "suppressed", "canceled"};
+    _Static_assert(sizeof(states) / sizeof(states[0]) == RECIPIENT_STATE_COUNT, "all states");
+    metrics.commits =
+        metric_counter("postchute_store_commits_total", "Transactions committed and synced.");
+    metrics.failures = metric_counter("postchute_store_commit_failures_total",
+                                      "Transactions lost: disk full, I/O.");
+    metrics.seconds = metric_histogram("postchute_store_commit_seconds",
+                                       "Time of a transaction from begin to sync.", seconds,
+                                       sizeof(seconds) / sizeof(seconds[0]));
+    metrics.rows = metric_counter("postchute_store_batch_rows_total",
+                                  "Rows written, by the measure that ends a batch.");
+    metrics.recipients = metric_gauge_labelled("postchute_outbox_recipients",
+                                               "Recipients ever accepted, by their state now.",
+                                               "state", states, RECIPIENT_STATE_COUNT);
+    metrics.balance = metric_gauge("postchute_outbox_balance",
+                                   "Accepted minus final minus pending recipients: always 0.");
+    metrics.wal = metric_gauge("postchute_store_wal_bytes", "Size of the write-ahead log in use.");
+    metrics.writable = metric_gauge("postchute_store_writable", "1 while messages can be stored.");
+}
+
+struct committer {
+    const struct store_ops *ops;
+    struct store_options options;
+    struct backend *backend; /* NULL: closed after a failure */
+    struct checkpoint *checkpoint;
+    struct watch_list *watches;
+    struct effects *effects;
+    struct mailbox *box;
+    struct thread *thread;
+    struct note stop_note;
+    bool is_stopping;
+    struct note *pending, **pending_end;
+    int64_t next_tick_mono_ms;
+    struct {
+        pthread_mutex_t mu;
+        struct store_health health;
+    } shared;
+};
+
+/* ---- health ---- */
+
+struct store_health committer_health(struct committer *c) {
+    pthread_mutex_lock(&c->shared.mu);
+    struct store_health h = c->shared.health;
+    pthread_mutex_unlock(&c->shared.mu);
+    return h;
+}
+
+static void set_health(struct committer *c, bool is_writable, const char *text) {
+    pthread_mutex_lock(&c->shared.mu);
+    bool changed = c->shared.health.is_writable != is_writable;
+    c->shared.health.is_writable = is_writable;
+    snprintf(c->shared.health.text, sizeof(c->shared.health.text), "%s", text);
+    pthread_mutex_unlock(&c->shared.mu);
+    metric_set(metrics.writable, is_writable);
+    if (!changed)
+        return;
+    if (is_writable)
+        log_info("storage", "the store is writable again");
+    else
+        log_error("storage", "the store is not writable", LOG_STRZ("reason", text));
+    watch_list_tell(c->watches, NOTICE_HEALTH);
+}
+
+static void refresh_disk(struct committer *c) {
+    int64_t free_bytes = INT64_MAX;
+    struct statvfs v;
+    if (c->options.folder != NULL && statvfs(c->options.folder, &v) == 0)
+        free_bytes = (int64_t)((uint64_t)v.f_bavail * v.f_frsize);
+    pthread_mutex_lock(&c->shared.mu);
+    c->shared.health.disk_free_bytes = free_bytes;
+    pthread_mutex_unlock(&c->shared.mu);
+}
+
+static void open_again(struct committer *c) {
+    struct errinfo info = {0};
+    if (c->ops->open(&c->options, false, &c->backend, &info) == OK)
+        set_health(c, true, "ready");
+    else
+        set_health(c, false, info.text);
+}
+
+static void tick(struct committer *c) {
+    int64_t now_mono_ms = clock_mono_ms();
+    if (now_mono_ms < c->next_tick_mono_ms)
+        return;
+    c->next_tick_mono_ms = now_mono_ms + TICK_MS;
+    refresh_disk(c);
+    if (c->backend == NULL)
+        open_again(c);
+    else if (!committer_health(c).is_writable && c->ops->probe(c->backend) == OK)
+        set_health(c, true, "ready");
+}
+
+/* The transaction is lost: why, and what follows for the next ones. */
+static void after_failure(struct committer *c) {
+    char text[160];
+    snprintf(text, sizeof(text), "%s", c->ops->status_text(c->backend));
+    enum backend_status status = c->ops->status(c->backend);
+    metric_add(metrics.failures, 1);
+    if (status == BACKEND_BROKEN) {
+        /* After a failed sync nobody knows what the kernel still holds: nothing more goes through
+         * this handle; the next one begins with what the disk has. */
+        c->ops->close(&c->backend);
+        c->next_tick_mono_ms = clock_mono_ms() + TICK_MS;
+    }
+    if (status != BACKEND_READY)
+        set_health(c, false, text);
+}
+
+/* ---- one batch ---- */
+
+struct batch {
+    struct store_call *call[LIMIT_BATCH_ROWS];
+    enum err result[LIMIT_BATCH_ROWS];
+    struct message_row given[LIMIT_BATCH_ROWS]; /* of an accept: a replay overwrites it */
+    size_t count;
+    size_t rows, bytes;
+};
+
+static bool is_staged(const struct store_call *call) {
+    if (call->verb != STORE_ACCEPT)
+        return false;
+    const struct store_accept *q = CONTAINER_OF(call, const struct store_accept, call);
+    return message_size(q->content) > LIMIT_BODY_CHUNK;
+}
+
+static void measure(const struct store_call *call, size_t *rows, size_t *bytes) {
+    *rows = 1;
+    *bytes = 512;
+    if (call->verb == STORE_ACCEPT) {
+        const struct store_accept *q = CONTAINER_OF(call, const struct store_accept, call);
+        *rows += q->message.recipient_count;
+        *bytes +=
+            q->message.recipient_count * 256 + (is_staged(call) ? 0 : message_size(q->content));
+    } else if (call->verb == STORE_CLAIM) {
+        *rows = CONTAINER_OF(call, const struct store_claim, call)->count;
+    } else if (call->verb == STORE_RELEASE) {
+        *rows = CONTAINER_OF(call, const struct store_release, call)->count;
+    } else if (call->verb == STORE_SETTLE) {
+        const struct store_settle *q = CONTAINER_OF(call, const struct store_settle, call);
+        *rows += q->count;
+        *bytes += q->count * 512 + (q->attempt != NULL ? q->attempt->transcript.n : 0);
+    } else if (call->verb == STORE_NOTIFY_SETTLE) {
+        *rows = CONTAINER_OF(call, const struct store_notify_settle, call)->count;
+    } else if (call->verb == STORE_CAPTURE_PUT) {
+        *bytes += CONTAINER_OF(call, const struct store_capture_put, call)->capture.content.n;
+    }
+}
+
+/* Moves from the front of what waits; a body that must be staged only goes first. */
+static void gather(struct committer *c, struct batch *b) {
+    b->count = b->rows = b->bytes = 0;
+    while (c->pending != NULL && b->count < LIMIT_BATCH_ROWS) {
+        struct store_call *call = CONTAINER_OF(c->pending, struct store_call, note);
+        size_t rows, bytes;
+        measure(call, &rows, &bytes);
+        if (b->count > 0 && (b->rows + rows > LIMIT_BATCH_ROWS ||
+                             b->bytes + bytes > LIMIT_BATCH_BYTES || is_staged(call)))
+            break;
+        c->pending = call->note.next;
+        b->call[b->count++] = call;
+        b->rows += rows;
+        b->bytes += bytes;
+    }
+    if (c->pending == NULL)
+        c->pending_end = &c->pending;
+}
+
+/* Runs the verbs inside the open transaction. ERR_AGAIN: one failed after it had written; the
+ * caller rolls back and comes again with savepoints. ERR_UNAVAILABLE: the transaction is lost. */
+static enum err run_verbs(struct committer *c, struct batch *b, bool with_savepoints) {
+    const struct store_ops *ops = c->ops;
+    for (size_t i = 0; i < b->count; i++) {
+        struct store_call *call = b->call[i];
+        size_t mark = effects_mark(c->effects);
+        int64_t changes = ops->change_count(c->backend);
+        if (with_savepoints && ops->savepoint(c->backend) != OK)
+            return ERR_UNAVAILABLE;
+        enum err e = ops->write[call->verb](c->backend, c->effects, call);
+        if (ops->status(c->backend) != BACKEND_READY || e == ERR_UNAVAILABLE)
+            return ERR_UNAVAILABLE;
+        if (e == OK) {
+            if (with_savepoints && ops->savepoint_release(c->backend) != OK)
+                return ERR_UNAVAILABLE;
+        } else {
+            if (with_savepoints) {
+                if (ops->savepoint_rollback(c->backend) != OK)
+                    return ERR_UNAVAILABLE;
+            } else if (e == ERR_INTERNAL || ops->change_count(c->backend) != changes) {
+                return ERR_AGAIN;
+            }
+            effects_truncate(c->effects, mark);
+        }
+        b->result[i] = e;
+    }
+    return OK;
+}
+
+/* Before a call is run, or run again: nothing has come out. */
+static void reset_call(struct batch *b, size_t i, bool is_repeated) {
+    struct store_call *call = b->call[i];
+    arena_free(&call->arena);
+    if (call->verb != STORE_ACCEPT)
+        return;
+    struct store_accept *q = CONTAINER_OF(call, struct store_accept, call);
+    if (is_repeated)
+        q->message = b->given[i];
+    else
+        b->given[i] = q->message;
+}
+
+static enum err run_transaction(struct committer *c, struct batch *b) {
+    const struct store_ops *ops = c->ops;
+    unsigned wanted = watch_list_mask(c->watches);
+    for (int turn = 0; turn < 2; turn++) {
+        effects_begin(c->effects, wanted);
+        for (size_t i = 0; i < b->count; i++)
+            reset_call(b, i, turn > 0);
+        if (ops->begin(c->backend) != OK)
+            return ERR_UNAVAILABLE;
+        enum err e = run_verbs(c, b, turn > 0);
+        if (e == OK)
+            return ops->commit(c->backend);
+        ops->rollback(c->backend);
+        if (e != ERR_AGAIN)
+            return e;
+    }
+    return ERR_UNAVAILABLE; /* with savepoints nothing says AGAIN */
+}
+
+static void answer(struct batch *b) {
+    for (size_t i = 0; i < b->count; i++)
+        store_call_finish(b->call[i], b->result[i]);
+}
+
+static void refuse(struct committer *c, struct batch *b) {
+    struct store_health h = committer_health(c);
+    for (size_t i = 0; i < b->count; i++) {
+        struct store_call *call = b->call[i];
+        arena_free(&call->arena);
+        b->result[i] = err_set(&call->info, ERR_UNAVAILABLE, "store", "not stored: %s", h.text);
+    }
+}
+
+static void publish_totals(struct committer *c) {
+    int64_t accepted = 0, by_state[RECIPIENT_STATE_COUNT] = {0}, sum = 0;
+    c->ops->totals(c->backend, &accepted, by_state);
+    for (size_t i = 0; i < RECIPIENT_STATE_COUNT; i++) {
+        metric_set_at(metrics.recipients, i, by_state[i]);
+        sum += by_state[i];
+    }
+    metric_set(metrics.balance, accepted - sum);
+}
+
+static void run_batch(struct committer *c, struct batch *b) {
+    int64_t start_mono_us = clock_mono_us();
+    for (size_t i = 0; i < b->count; i++)
+        b->result[i] = OK;
+    bool staged = is_staged(b->call[0]) && c->ops->stage != NULL;
+    enum err e = staged ? c->ops->stage(c->backend, b->call[0]) : OK;
+    if (e == OK)
+        e = run_transaction(c, b);
+    if (e == OK) {
+        metric_add(metrics.commits, 1);
+        metric_add(metrics.rows, (int64_t)b->rows);
+        metric_observe_us(metrics.seconds, clock_mono_us() - start_mono_us);
+        if (!committer_health(c).is_writable)
+            set_health(c, true, "ready");
+        publish_totals(c);
+        watch_list_publish(c->watches, c->effects);
+    } else {
+        effects_truncate(c->effects, 0);
+        after_failure(c);
+        refuse(c, b);
+    }
+    answer(b);
+    if (staged && c->backend != NULL)
+        c->ops->unstage(c->backend);
+}
+
+static void keep_log_short(struct committer *c) {
+    if (c->ops->wal_pages == NULL || c->backend == NULL)
+        return;
+    int64_t pages = c->ops->wal_pages(c->backend);
+    metric_set(metrics.wal, pages * WAL_PAGE_BYTES);
+    if (checkpoint_take_done(c->checkpoint))
+        c->ops->checkpoint(c->backend);
+    else if (pages >= CHECKPOINT_PAGES)
+        checkpoint_wake(c->checkpoint);
+}
+
+/* ---- the thread ---- */
+
+/* Appends what came in to what waits. */
+static void collect(struct committer *c, int timeout_ms) {
+    struct note *n = mailbox_take(c->box, timeout_ms), *next;
+    for (; n != NULL; n = next) {
+        next = n->next;
+        n->next = NULL;
+        if (n == &c->stop_note) {
+            c->is_stopping = true;
+            continue;
+        }
+        *c->pending_end = n;
+        c->pending_end = &n->next;
+    }
+}
+
+static void committer_main(void *arg) {
+    struct committer *c = arg;
+    struct batch *b = mem_zalloc(sizeof(*b));
+    while (!c->is_stopping || c->pending != NULL) {
+        collect(c, c->pending != NULL || c->is_stopping ? 0 : TICK_MS);
+        tick(c);
+        if (c->pending == NULL)
+            continue;
+        gather(c, b);
+        if (c->backend == NULL) {
+            refuse(c, b);
+            answer(b);
+            continue;
+        }
+        run_batch(c, b);
+        keep_log_short(c);
+    }
+    free(b);
+}
+
+struct committer *committer_start(const struct store_ops *ops, const struct store_options *o,
+                                  struct backend *backend, struct checkpoint *ck,
+                                  struct watch_list *w, struct content_budget *budget) {
+    register_metrics();
+    struct committer *c = mem_zalloc(sizeof(*c));
+    c->ops = ops;
+    c->options = *o;
+    c->backend = backend;
+    c->checkpoint = ck;
+    c->watches = w;
+    c->effects = effects_new(budget);
+    c->box = mailbox_new();
+    c->pending_end = &c->pending;
+    ASSERT(pthread_mutex_init(&c->shared.mu, NULL) == 0);
+    c->shared.health.is_writable = true;
+    snprintf(c->shared.health.text, sizeof(c->shared.health.text), "ready");
+    metric_set(metrics.writable, 1);
+    refresh_disk(c);
+    publish_totals(c);
+    c->thread = thread_start("store-commit", committer_main, c);
+    return c;
+}
+
+void committer_post(struct committer *c, struct store_call *call) {
+    mailbox_send(c->box, &call->note);
+}
+
+void committer_stop(struct committer **cp) {
+    struct committer *c = *cp;
+    if (c == NULL)
+        return;
+    mailbox_send(c->box, &c->stop_note);
+    thread_join(&c->thread);
+    mailbox_free(&c->box);
+    effects_free(&c->effects);
+    if (c->backend != NULL)
+        c->ops->close(&c->backend);
+    pthread_mutex_destroy(&c->shared.mu);
+    free(c);
+    *cp = NULL;
+}

@@ -1,0 +1,136 @@
+/* Contents: by chunks, so that no transaction carries more than a batch may. */
+#include <stdlib.h>
+
+#include "server/base/limits.h"
+#include "storage/sqlite/writer.h"
+
+static void put_chunk(struct backend *b, int64_t key, struct str bytes) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_BODY_PUT);
+    sq_bind_int(st, 1, key);
+    sq_bind_blob(st, 2, bytes.p != NULL ? bytes.p : "", bytes.n);
+    sq_run(&b->h, st);
+}
+
+/* Bytes from..to of the message; joined in `joined` where the two pieces meet. */
+static struct str slice_of(const struct message_pieces *p, size_t from, size_t to, char *joined) {
+    size_t n0 = p->piece[0].n;
+    if (from >= n0)
+        return str_slice(p->piece[1], from - n0, to - n0);
+    if (to <= n0)
+        return str_slice(p->piece[0], from, to);
+    memcpy(joined, p->piece[0].p + from, n0 - from);
+    memcpy(joined + (n0 - from), p->piece[1].p, to - n0);
+    return str_make(joined, to - from);
+}
+
+static size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+/* Chunks from `at` on, at most `most` bytes; where it stopped. */
+static size_t put_chunks(struct backend *b, int64_t body, const struct message *m, size_t at,
+                         size_t most) {
+    struct message_pieces p = message_bytes(m);
+    size_t size = message_size(m), until = smaller(size, at + most);
+    char *joined = p.piece[0].n > 0 ? mem_zalloc(LIMIT_BODY_CHUNK) : NULL;
+    do {
+        size_t to = smaller(size, at + LIMIT_BODY_CHUNK);
+        put_chunk(b, body * BODY_CHUNKS + (int64_t)(at / LIMIT_BODY_CHUNK),
+                  slice_of(&p, at, to, joined));
+        at = to;
+    } while (at < until && !sq_has_failed(&b->h));
+    free(joined);
+    return at;
+}
+
+int64_t body_put(struct backend *b, const struct message *m) {
+    int64_t body = b->now.next_body++;
+    put_chunks(b, body, m, 0, LIMIT_BODY_CHUNK);
+    return body;
+}
+
+static void set_upload(struct backend *b, enum sql what, int64_t body) {
+    sqlite3_stmt *st = sq_use(&b->h, what);
+    sq_bind_int(st, 1, body);
+    sq_run(&b->h, st);
+}
+
+/* One transaction with at most a batch's worth of chunks. */
+static enum err stage_step(struct backend *b, int64_t body, const struct message *m, size_t *at) {
+    const struct store_ops *ops = &store_sqlite_ops;
+    if (ops->begin(b) != OK)
+        return ERR_UNAVAILABLE;
+    if (*at == 0) {
+        b->now.next_body = body + 1;
+        set_upload(b, SQL_UPLOAD_PUT, body);
+    }
+    *at = put_chunks(b, body, m, *at, LIMIT_BATCH_BYTES);
+    if (!sq_has_failed(&b->h))
+        return ops->commit(b);
+    ops->rollback(b);
+    return ERR_UNAVAILABLE;
+}
+
+enum err body_stage(struct backend *b, struct store_call *call) {
+    ASSERT(call->verb == STORE_ACCEPT);
+    const struct message *m = CONTAINER_OF(call, struct store_accept, call)->content;
+    size_t size = message_size(m);
+    if (size > (size_t)BODY_CHUNKS * LIMIT_BODY_CHUNK)
+        return OK; /* the verb says so */
+    int64_t body = b->now.next_body;
+    for (size_t at = 0; at < size;) {
+        enum err e = stage_step(b, body, m, &at);
+        if (e != OK)
+            return e; /* what is there already is removed at the next opening, or by unstage */
+        b->staged_body = body;
+    }
+    b->staged_for = call;
+    return OK;
+}
+
+static void delete_chunks(struct backend *b, int64_t body) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_BODY_DELETE);
+    sq_bind_int(st, 1, body * BODY_CHUNKS);
+    sq_bind_int(st, 2, body * BODY_CHUNKS + BODY_CHUNKS - 1);
+    sq_run(&b->h, st);
+}
+
+void body_unstage(struct backend *b) {
+    int64_t body = b->staged_is_used ? 0 : b->staged_body;
+    b->staged_body = 0;
+    b->staged_for = NULL;
+    b->staged_is_used = false;
+    if (body == 0)
+        return;
+    const struct store_ops *ops = &store_sqlite_ops;
+    if (ops->begin(b) != OK)
+        return; /* the next opening removes it */
+    delete_chunks(b, body);
+    set_upload(b, SQL_UPLOAD_DELETE, body);
+    if (sq_has_failed(&b->h) || ops->commit(b) != OK)
+        ops->rollback(b);
+}
+
+void body_remove_orphans(struct backend *b) {
+    for (;;) {
+        sqlite3_stmt *st = sq_use(&b->h, SQL_UPLOAD_ANY);
+        int64_t body = sq_row(&b->h, st) ? sq_int(st, 0) : 0;
+        sq_end(st);
+        if (body == 0)
+            return;
+        delete_chunks(b, body);
+        set_upload(b, SQL_UPLOAD_DELETE, body);
+    }
+}
+
+void body_erase(struct backend *b, int64_t message_seq, int64_t body) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_MESSAGE_ERASE);
+    sq_bind_int(st, 1, message_seq);
+    sq_run(&b->h, st);
+    st = sq_use(&b->h, SQL_MESSAGE_WITH_BODY);
+    sq_bind_int(st, 1, body);
+    bool is_shared = sq_row(&b->h, st); /* with a message that retried this one */
+    sq_end(st);
+    if (!is_shared)
+        delete_chunks(b, body);
+}

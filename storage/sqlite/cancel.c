@@ -1,0 +1,43 @@
+/* STORE_CANCEL: what is not yet on its way does not go any more. */
+#include "storage/sqlite/writer.h"
+
+static enum cancel_result cancel_one(struct backend *b, struct effects *fx,
+                                     const struct message_head *m, recipient_key_t key,
+                                     int64_t now_wall_ms) {
+    struct rcpt r;
+    if (!rcpt_find(b, key, &r))
+        return CANCEL_FINAL; /* sq_status() says that the row is missing */
+    if (r.state == RECIPIENT_SENDING)
+        return CANCEL_TOO_LATE;
+    if (recipient_state_is_final(r.state))
+        return CANCEL_FINAL;
+    struct event_in e = {
+        .type = EVENT_RECIPIENT_CANCELED, .wall_ms = now_wall_ms, .state = RECIPIENT_CANCELED};
+    rcpt_event(b, fx, m, &r, &e);
+    rcpt_move(b, m, &r, RECIPIENT_CANCELED, r.due_wall_ms, now_wall_ms);
+    effects_gone(fx, &m->id, key);
+    return CANCEL_DONE;
+}
+
+enum err sqlite_cancel(struct backend *b, struct effects *fx, struct store_call *call) {
+    struct store_cancel *q = CONTAINER_OF(call, struct store_cancel, call);
+    int64_t seq = message_seq_find(&b->h, &q->id, q->project, NULL);
+    struct message_head m;
+    if (seq == 0 || !message_head_find(b, seq, &m)) {
+        enum err e = sq_status(&b->h, &call->info);
+        return e != OK ? e : err_set(&call->info, ERR_NOT_FOUND, "id", "no such message");
+    }
+    struct arena *a = store_call_arena(call);
+    q->result = ARENA_ARRAY(a, enum cancel_result, m.recipients);
+    bool some_canceled = false;
+    for (size_t i = 0; i < m.recipients; i++) {
+        q->result[i] =
+            cancel_one(b, fx, &m, first_key_of(seq) + (recipient_key_t)i, q->now_wall_ms);
+        some_canceled |= q->result[i] == CANCEL_DONE;
+    }
+    if (some_canceled)
+        effects_message(fx, &m.id, message_complete(b, fx, &m, q->now_wall_ms));
+    if (!message_load(&b->h, seq, a, &q->message))
+        sq_fail(&b->h, SQLITE_CORRUPT, "a message cannot be read again");
+    return sq_status(&b->h, &call->info);
+}

@@ -1,0 +1,125 @@
+/* Sending domains and their DKIM keys. */
+#include "storage/sqlite/writer.h"
+
+static void put_keys(struct backend *b, int64_t n, const struct domain_row *d) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_DOMAIN_KEYS_DELETE);
+    sq_bind_int(st, 1, n);
+    sq_run(&b->h, st);
+    for (size_t i = 0; i < d->key_count; i++) {
+        const struct domain_key_row *k = &d->key[i];
+        st = sq_use(&b->h, SQL_DOMAIN_KEY_PUT);
+        sq_bind_int(st, 1, n);
+        sq_bind_int(st, 2, (int64_t)i);
+        sq_bind_str(st, 3, k->selector);
+        sq_bind_str(st, 4, k->algorithm);
+        sq_bind_str(st, 5, k->pem);
+        sq_bind_str(st, 6, k->record);
+        sq_bind_int(st, 7, k->created_wall_ms);
+        sq_bind_int(st, 8, k->published_wall_ms);
+        sq_run(&b->h, st);
+    }
+}
+
+static int64_t find(struct backend *b, int64_t project, struct str name, struct domain_row *d) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_DOMAIN_FIND);
+    sq_bind_int(st, 1, project);
+    sq_bind_str(st, 2, name);
+    int64_t n = 0;
+    if (sq_row(&b->h, st)) {
+        n = sq_int(st, 0);
+        if (d != NULL) {
+            d->id = sq_id(st, 1);
+            d->created_wall_ms = sq_int(st, 2);
+        }
+    }
+    sq_end(st);
+    return n;
+}
+
+enum err sqlite_domain_put(struct backend *b, struct effects *fx, struct store_call *call) {
+    struct store_domain_put *q = CONTAINER_OF(call, struct store_domain_put, call);
+    struct domain_row *d = &q->domain;
+    int64_t n = find(b, d->project, d->name, NULL);
+    if (n != 0 && !q->replace)
+        return err_set(&call->info, ERR_CONFLICT, "name", "the domain exists");
+    if (n != 0) {
+        find(b, d->project, d->name, d); /* id and time of creation stay */
+        sqlite3_stmt *st = sq_use(&b->h, SQL_DOMAIN_SET);
+        sq_bind_int(st, 1, n);
+        sq_bind_str(st, 2, d->bounce_address);
+        sq_bind_int(st, 3, d->verified_wall_ms);
+        sq_run(&b->h, st);
+    } else {
+        sqlite3_stmt *st = sq_use(&b->h, SQL_DOMAIN_PUT);
+        sq_bind_id(st, 1, &d->id);
+        sq_bind_int(st, 2, d->project);
+        sq_bind_str(st, 3, d->name);
+        sq_bind_str(st, 4, d->bounce_address);
+        sq_bind_int(st, 5, d->created_wall_ms);
+        sq_bind_int(st, 6, d->verified_wall_ms);
+        sq_run(&b->h, st);
+        n = sqlite3_last_insert_rowid(b->h.db);
+    }
+    put_keys(b, n, d);
+    effects_kind(fx, NOTICE_DOMAINS);
+    return sq_status(&b->h, &call->info);
+}
+
+enum err sqlite_domain_delete(struct backend *b, struct effects *fx, struct store_call *call) {
+    const struct store_domain_delete *q = CONTAINER_OF(call, struct store_domain_delete, call);
+    int64_t n = find(b, q->project, q->name, NULL);
+    if (n == 0 && !sq_has_failed(&b->h))
+        return err_set(&call->info, ERR_NOT_FOUND, "name", "no such domain");
+    put_keys(b, n, &(struct domain_row){0});
+    sqlite3_stmt *st = sq_use(&b->h, SQL_DOMAIN_DELETE);
+    sq_bind_int(st, 1, n);
+    sq_run(&b->h, st);
+    effects_kind(fx, NOTICE_DOMAINS);
+    return sq_status(&b->h, &call->info);
+}
+
+static void load_keys(struct sq *h, struct arena *a, int64_t n, struct domain_row *d) {
+    sqlite3_stmt *st = sq_use(h, SQL_DOMAIN_KEYS);
+    sq_bind_int(st, 1, n);
+    while (sq_row(h, st)) {
+        d->key = rows_grow(a, d->key, sizeof(*d->key), d->key_count);
+        d->key[d->key_count++] = (struct domain_key_row){
+            .selector = sq_str(st, 0, a),
+            .algorithm = sq_str(st, 1, a),
+            .pem = sq_str(st, 2, a),
+            .record = sq_str(st, 3, a),
+            .created_wall_ms = sq_int(st, 4),
+            .published_wall_ms = sq_int(st, 5),
+        };
+    }
+    sq_end(st);
+}
+
+enum err sqlite_domains(struct backend_reader *r, struct store_call *call) {
+    struct store_domains *q = CONTAINER_OF(call, struct store_domains, call);
+    struct arena *a = store_call_arena(call);
+    struct sq *h = &r->h;
+    q->domain = NULL;
+    q->count = 0;
+    sq_run(h, sq_use(h, SQL_READ_BEGIN));
+    sqlite3_stmt *st = sq_use(h, SQL_DOMAINS);
+    sq_bind_int(st, 1, q->project);
+    while (sq_row(h, st)) {
+        q->domain = rows_grow(a, q->domain, sizeof(*q->domain), q->count);
+        struct domain_row *d = &q->domain[q->count++];
+        *d = (struct domain_row){
+            .id = sq_id(st, 1),
+            .project = sq_int(st, 2),
+            .name = sq_str(st, 3, a),
+            .bounce_address = sq_str(st, 4, a),
+            .created_wall_ms = sq_int(st, 5),
+            .verified_wall_ms = sq_int(st, 6),
+        };
+        load_keys(h, a, sq_int(st, 0), d);
+    }
+    sq_end(st);
+    sq_end_snapshot(h);
+    enum err e = sq_status(h, &call->info);
+    sq_forget(h);
+    return e;
+}

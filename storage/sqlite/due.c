@@ -1,0 +1,211 @@
+/* STORE_DUE: what may go soon, a fair part of it. */
+#include <stdlib.h>
+#include <uthash.h>
+
+#include "storage/sqlite/writer.h"
+
+/* More queues than this with something due are looked at in a later call. */
+enum { QUEUES_MOST = 20000, ROUNDS = 8 };
+
+/* A queue with something due, and how far it was read. */
+struct source {
+    int64_t queue;
+    int64_t due_wall_ms;
+    recipient_key_t key;
+    bool is_empty;
+};
+
+struct known_message {
+    int64_t seq;
+    struct outgoing *outgoing; /* NULL: it is gone */
+    UT_hash_handle hh;
+};
+
+struct load {
+    struct sq *h;
+    struct store_due *q;
+    struct arena *a;
+    struct str *skip; /* sorted */
+    struct source *source;
+    struct due_share *share;
+    size_t count;
+    struct known_message *known;
+};
+
+static int compare_keys(const void *a, const void *b) {
+    return str_compare(*(const struct str *)a, *(const struct str *)b);
+}
+
+static bool is_skipped(const struct load *l, struct str key) {
+    return l->q->skip_count > 0 &&
+           bsearch(&key, l->skip, l->q->skip_count, sizeof(key), compare_keys) != NULL;
+}
+
+static void note_later(struct store_due *q, int64_t due_wall_ms) {
+    if (due_wall_ms != 0 && (q->next_due_wall_ms == 0 || due_wall_ms < q->next_due_wall_ms))
+        q->next_due_wall_ms = due_wall_ms;
+}
+
+/* The queues of one lane with something due, and the first that has something later. */
+static void find_sources(struct load *l, enum lane lane) {
+    sqlite3_stmt *st = sq_use(l->h, SQL_QUEUE_DUE);
+    sq_bind_int(st, 1, lane);
+    sq_bind_int(st, 2, l->q->until_wall_ms);
+    sq_bind_int(st, 3, QUEUES_MOST + (int64_t)l->q->skip_count);
+    while (sq_row(l->h, st) && l->count < QUEUES_MOST) {
+        if (is_skipped(l, sq_peek(st, 1)))
+            continue;
+        l->source = rows_grow(l->a, l->source, sizeof(*l->source), l->count);
+        l->share = rows_grow(l->a, l->share, sizeof(*l->share), l->count);
+        l->source[l->count] = (struct source){.queue = sq_int(st, 0), .due_wall_ms = INT64_MIN};
+        l->share[l->count] =
+            (struct due_share){.key = sq_str(st, 1, l->a), .lane = lane, .count = sq_int(st, 4)};
+        l->count++;
+    }
+    sq_end(st);
+    st = sq_use(l->h, SQL_QUEUE_LATER);
+    sq_bind_int(st, 1, lane);
+    sq_bind_int(st, 2, l->q->until_wall_ms);
+    while (sq_row(l->h, st)) {
+        if (is_skipped(l, sq_peek(st, 0)))
+            continue;
+        note_later(l->q, sq_int(st, 1));
+        break;
+    }
+    sq_end(st);
+}
+
+static struct outgoing *outgoing_of(struct load *l, int64_t seq) {
+    struct known_message *k = NULL;
+    HASH_FIND(hh, l->known, &seq, sizeof(seq), k);
+    if (k == NULL) {
+        struct message_row m;
+        k = ARENA_NEW(l->a, struct known_message);
+        k->seq = seq;
+        sqlite3_stmt *st = sq_use(l->h, SQL_MESSAGE_GET);
+        sq_bind_int(st, 1, seq);
+        if (sq_row(l->h, st)) {
+            message_from_row(l->h, st, l->a, &m);
+            k->outgoing = outgoing_new(&m, NULL, NULL);
+        }
+        sq_end(st);
+        HASH_ADD(hh, l->known, seq, sizeof(k->seq), k);
+    }
+    return k->outgoing;
+}
+
+/* At most `most` further rows of a queue; how many came. */
+static int64_t read_queue(struct load *l, size_t i, int64_t most) {
+    struct source *s = &l->source[i];
+    struct store_due *q = l->q;
+    int64_t n = 0;
+    sqlite3_stmt *st = sq_use(l->h, SQL_DUE_OF_QUEUE);
+    sq_bind_int(st, 1, s->queue);
+    sq_bind_int(st, 2, q->until_wall_ms);
+    sq_bind_int(st, 3, s->due_wall_ms);
+    sq_bind_int(st, 4, s->key);
+    sq_bind_int(st, 5, most);
+    while (sq_row(l->h, st)) {
+        n++;
+        s->key = sq_int(st, 0);
+        s->due_wall_ms = sq_int(st, 4);
+        struct outgoing *o = outgoing_of(l, message_of_key(s->key));
+        if (o == NULL)
+            continue; /* retention came between: then it was final */
+        struct str email = sq_peek(st, 5);
+        q->due = rows_grow(l->a, q->due, sizeof(*q->due), q->count);
+        q->due[q->count++] = (struct due_row){
+            .key = s->key,
+            .outgoing = outgoing_ref(o),
+            .attempts = (int)sq_int(st, 1),
+            .nxdomain = (int)sq_int(st, 2),
+            .possible_duplicate = sq_bool(st, 3),
+            .due_wall_ms = s->due_wall_ms,
+            .email = str_make(str_dupz(email), email.n),
+            .queue_key = str_make(str_dupz(l->share[i].key), l->share[i].key.n),
+        };
+    }
+    sq_end(st);
+    s->is_empty = n < most;
+    return n;
+}
+
+/* Reads what each queue was given. A queue counts also what is due later, so it can have less than
+ * its part; the rest is shared out again among the others, a few times. */
+static void read_shares(struct load *l) {
+    int64_t *taken = ARENA_ARRAY(l->a, int64_t, l->count + 1);
+    bool moved = true;
+    for (int round = 0; round < ROUNDS && moved && !sq_has_failed(l->h); round++) {
+        moved = false;
+        due_shares(l->share, l->count, l->q->per_key, l->q->most);
+        for (size_t i = 0; i < l->count; i++) {
+            int64_t wanted = l->share[i].give - taken[i];
+            if (wanted <= 0 || l->source[i].is_empty)
+                continue;
+            int64_t room = (int64_t)l->q->most - (int64_t)l->q->count;
+            if (room <= 0)
+                return;
+            taken[i] += read_queue(l, i, wanted < room ? wanted : room);
+            if (l->source[i].is_empty) {
+                l->share[i].count = taken[i];
+                moved = true;
+            }
+        }
+    }
+}
+
+static bool has_more(struct load *l, const struct source *s) {
+    sqlite3_stmt *st = sq_use(l->h, SQL_DUE_OF_QUEUE);
+    sq_bind_int(st, 1, s->queue);
+    sq_bind_int(st, 2, l->q->until_wall_ms);
+    sq_bind_int(st, 3, s->due_wall_ms);
+    sq_bind_int(st, 4, s->key);
+    sq_bind_int(st, 5, 1);
+    bool has = sq_row(l->h, st);
+    sq_end(st);
+    return has;
+}
+
+static void look_beyond(struct load *l) {
+    for (size_t i = 0; i < l->count; i++) {
+        if (!l->q->more && !l->source[i].is_empty)
+            l->q->more = has_more(l, &l->source[i]);
+        sqlite3_stmt *st = sq_use(l->h, SQL_QUEUE_NEXT_DUE);
+        sq_bind_int(st, 1, l->source[i].queue);
+        sq_bind_int(st, 2, l->q->until_wall_ms);
+        if (sq_row(l->h, st))
+            note_later(l->q, sq_int(st, 0));
+        sq_end(st);
+    }
+}
+
+enum err sqlite_due(struct backend_reader *r, struct store_call *call) {
+    struct store_due *q = CONTAINER_OF(call, struct store_due, call);
+    struct load l = {.h = &r->h, .q = q, .a = store_call_arena(call)};
+    q->due = NULL;
+    q->count = 0;
+    q->more = false;
+    q->next_due_wall_ms = 0;
+    l.skip = ARENA_ARRAY(l.a, struct str, q->skip_count + 1);
+    for (size_t i = 0; i < q->skip_count; i++)
+        l.skip[i] = q->skip_key[i];
+    qsort(l.skip, q->skip_count, sizeof(*l.skip), compare_keys);
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        find_sources(&l, (enum lane)lane);
+    read_shares(&l);
+    look_beyond(&l);
+    struct known_message *k, *next;
+    HASH_ITER (hh, l.known, k, next) {
+        HASH_DEL(l.known, k);
+        outgoing_unref(&k->outgoing);
+    }
+    enum err e = sq_status(&r->h, &call->info);
+    if (e != OK) {
+        for (size_t i = 0; i < q->count; i++)
+            due_row_release(&q->due[i]);
+        q->due = NULL;
+        q->count = 0;
+    }
+    sq_forget(&r->h);
+    return e;
+}

@@ -1,0 +1,65 @@
+/* STORE_EXPIRE: a sweep over the open messages whose time is over. What is being sent now is left
+ * to its attempt; when that defers it, the next sweep finds it. */
+#include "storage/sqlite/writer.h"
+
+static struct str last_result_of(struct backend *b, const struct rcpt *r) {
+    struct str packed = STR_NONE;
+    if (r->last_event == 0)
+        return packed;
+    sqlite3_stmt *st = sq_use(&b->h, SQL_EVENT_RESULT);
+    sq_bind_int(st, 1, r->last_event);
+    if (sq_row(&b->h, st))
+        packed = sq_str(st, 0, b->scratch);
+    sq_end(st);
+    return packed;
+}
+
+static size_t expire_message(struct backend *b, struct effects *fx, const struct message_head *m,
+                             int64_t now_wall_ms, size_t most) {
+    size_t count = 0;
+    for (size_t i = 0; i < m->recipients && count < most; i++) {
+        struct rcpt r;
+        if (!rcpt_find(b, first_key_of(m->seq) + (recipient_key_t)i, &r) ||
+            (r.state != RECIPIENT_QUEUED && r.state != RECIPIENT_SCHEDULED))
+            continue;
+        struct event_in e = {.type = EVENT_RECIPIENT_EXPIRED,
+                             .wall_ms = now_wall_ms,
+                             .state = RECIPIENT_EXPIRED,
+                             .packed_result = last_result_of(b, &r)};
+        rcpt_event(b, fx, m, &r, &e);
+        rcpt_move(b, m, &r, RECIPIENT_EXPIRED, r.due_wall_ms, now_wall_ms);
+        effects_gone(fx, &m->id, r.key);
+        count++;
+    }
+    if (count > 0)
+        effects_message(fx, &m->id, message_complete(b, fx, m, now_wall_ms));
+    return count;
+}
+
+/* The open message with the earliest expiry after the place given. */
+static bool next_expired(struct backend *b, int64_t now_wall_ms, int64_t *expires_wall_ms,
+                         int64_t *seq) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_OPEN_EXPIRED);
+    sq_bind_int(st, 1, *expires_wall_ms);
+    sq_bind_int(st, 2, *seq);
+    sq_bind_int(st, 3, now_wall_ms);
+    bool found = sq_row(&b->h, st);
+    if (found) {
+        *seq = sq_int(st, 0);
+        *expires_wall_ms = sq_int(st, 1);
+    }
+    sq_end(st);
+    return found;
+}
+
+enum err sqlite_expire(struct backend *b, struct effects *fx, struct store_call *call) {
+    struct store_expire *q = CONTAINER_OF(call, struct store_expire, call);
+    int64_t expires_wall_ms = INT64_MIN, seq = 0;
+    q->expired = 0;
+    while (q->expired < q->most && next_expired(b, q->now_wall_ms, &expires_wall_ms, &seq)) {
+        struct message_head m;
+        if (message_head_find(b, seq, &m))
+            q->expired += expire_message(b, fx, &m, q->now_wall_ms, q->most - q->expired);
+    }
+    return sq_status(&b->h, &call->info);
+}

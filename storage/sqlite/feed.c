@@ -1,0 +1,178 @@
+/* Reading the outbox: content, message, events, attempts, totals. */
+#include <stdlib.h>
+
+#include "server/base/limits.h"
+#include "storage/sqlite/result.h"
+#include "storage/sqlite/writer.h"
+
+static enum err finish(struct backend_reader *r, struct store_call *call) {
+    enum err e = sq_status(&r->h, &call->info);
+    sq_forget(&r->h);
+    return e;
+}
+
+static enum err not_found(struct backend_reader *r, struct store_call *call, const char *what) {
+    enum err e = finish(r, call);
+    return e != OK ? e : err_set(&call->info, ERR_NOT_FOUND, "id", "%s", what);
+}
+
+/* ---- content ---- */
+
+static char *read_body(struct sq *h, int64_t body, size_t size, size_t *read) {
+    char *bytes = mem_zalloc(size + 1);
+    size_t at = 0;
+    sqlite3_stmt *st = sq_use(h, SQL_BODY_GET);
+    sq_bind_int(st, 1, body * BODY_CHUNKS);
+    sq_bind_int(st, 2, body * BODY_CHUNKS + BODY_CHUNKS - 1);
+    while (sq_row(h, st)) {
+        struct str chunk = sq_peek(st, 0);
+        if (chunk.n > size - at) {
+            sq_fail(h, SQLITE_CORRUPT, "a content is longer than its message says");
+            break;
+        }
+        if (chunk.n > 0)
+            memcpy(bytes + at, chunk.p, chunk.n);
+        at += chunk.n;
+    }
+    sq_end(st);
+    *read = at;
+    return bytes;
+}
+
+enum err sqlite_content(struct backend_reader *r, struct store_call *call) {
+    struct store_content *q = CONTAINER_OF(call, struct store_content, call);
+    struct sq *h = &r->h;
+    int64_t body = 0;
+    q->message = NULL;
+    /* One snapshot: retention must not erase between the two statements. */
+    sq_run(h, sq_use(h, SQL_READ_BEGIN));
+    int64_t seq = message_seq_find(h, &q->id, q->project, &body);
+    char *bytes = NULL;
+    size_t size = 0, read = 0;
+    if (seq != 0 && body != 0) {
+        sqlite3_stmt *st = sq_use(h, SQL_MESSAGE_SIZE);
+        sq_bind_int(st, 1, seq);
+        if (sq_row(h, st))
+            size = (size_t)sq_int(st, 0);
+        sq_end(st);
+        bytes = read_body(h, body, size, &read);
+        if (read != size)
+            sq_fail(h, SQLITE_CORRUPT, "a content is shorter than its message says");
+    }
+    sq_end_snapshot(h);
+    enum err e = finish(r, call);
+    if (e == OK && seq == 0)
+        e = err_set(&call->info, ERR_NOT_FOUND, "id", "no such message");
+    else if (e == OK && body == 0)
+        e = err_set(&call->info, ERR_NOT_FOUND, "content", "the content is erased");
+    if (e != OK) {
+        free(bytes);
+        return e;
+    }
+    q->message = message_new(&q->id, bytes, size);
+    return OK;
+}
+
+/* ---- message ---- */
+
+enum err sqlite_message(struct backend_reader *r, struct store_call *call) {
+    struct store_message *q = CONTAINER_OF(call, struct store_message, call);
+    sq_run(&r->h, sq_use(&r->h, SQL_READ_BEGIN));
+    int64_t seq = message_seq_find(&r->h, &q->id, q->project, NULL);
+    bool found = seq != 0 && message_load(&r->h, seq, store_call_arena(call), &q->message);
+    sq_end_snapshot(&r->h);
+    enum err e = finish(r, call);
+    if (e == OK && !found)
+        e = err_set(&call->info, ERR_NOT_FOUND, "id", "no such message");
+    return e;
+}
+
+/* ---- events ---- */
+
+enum err sqlite_events(struct backend_reader *r, struct store_call *call) {
+    struct store_events *q = CONTAINER_OF(call, struct store_events, call);
+    struct arena *a = store_call_arena(call);
+    int64_t third = q->project;
+    enum sql text = q->project == -1 ? SQL_EVENTS_ALL : SQL_EVENTS_OF_PROJECT;
+    q->event = NULL;
+    q->count = 0;
+    q->more = false;
+    if (!id_is_zero(&q->message_id)) {
+        text = SQL_EVENTS_OF_MESSAGE;
+        third = message_seq_find(&r->h, &q->message_id, q->project, NULL);
+        if (third == 0)
+            return not_found(r, call, "no such message");
+    }
+    sqlite3_stmt *st = sq_use(&r->h, text);
+    sq_bind_int(st, 1, q->after_seq);
+    sq_bind_int(st, 2, (int64_t)q->limit + 1);
+    if (text != SQL_EVENTS_ALL)
+        sq_bind_int(st, 3, third);
+    while (sq_row(&r->h, st)) {
+        if (q->count == q->limit) {
+            q->more = true;
+            break;
+        }
+        q->event = rows_grow(a, q->event, sizeof(*q->event), q->count);
+        event_from_row(&r->h, st, a, &q->event[q->count++]);
+    }
+    sq_end(st);
+    return finish(r, call);
+}
+
+/* ---- attempts ---- */
+
+static void attempt_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a,
+                             struct attempt_row *out) {
+    *out = (struct attempt_row){
+        .seq = sq_int(st, 0),
+        .started_wall_ms = sq_int(st, 1),
+        .took_ms = sq_int(st, 2),
+        .host = sq_str(st, 3, a),
+        .address = sq_str(st, 4, a),
+        .tls_version = sq_str(st, 5, a),
+        .tls_cipher = sq_str(st, 6, a),
+        .tls_verified = sq_bool(st, 7),
+        .transcript = sq_str(st, 8, a),
+    };
+    if (attempt_recipients_unpack(sq_peek(st, 9), a, out) != OK)
+        sq_fail(h, SQLITE_CORRUPT, "an attempt has results that no version wrote");
+}
+
+enum err sqlite_attempts(struct backend_reader *r, struct store_call *call) {
+    struct store_attempts *q = CONTAINER_OF(call, struct store_attempts, call);
+    struct arena *a = store_call_arena(call);
+    q->attempt = NULL;
+    q->count = 0;
+    int64_t seq = message_seq_find(&r->h, &q->message_id, q->project, NULL);
+    if (seq == 0)
+        return not_found(r, call, "no such message");
+    sqlite3_stmt *st = sq_use(&r->h, SQL_ATTEMPTS_OF);
+    sq_bind_int(st, 1, seq << ATTEMPT_BITS);
+    sq_bind_int(st, 2, ((seq + 1) << ATTEMPT_BITS) - 1);
+    while (sq_row(&r->h, st)) {
+        q->attempt = rows_grow(a, q->attempt, sizeof(*q->attempt), q->count);
+        attempt_from_row(&r->h, st, a, &q->attempt[q->count]);
+        q->attempt[q->count++].message_id = q->message_id;
+    }
+    sq_end(st);
+    return finish(r, call);
+}
+
+/* ---- totals ---- */
+
+enum err sqlite_totals(struct backend_reader *r, struct store_call *call) {
+    struct store_totals *q = CONTAINER_OF(call, struct store_totals, call);
+    sqlite3_stmt *st = sq_use(&r->h, SQL_COUNTER_GET);
+    if (sq_row(&r->h, st)) {
+        q->accepted = sq_int(st, 5);
+        for (int i = 0; i < RECIPIENT_STATE_COUNT; i++)
+            q->by_state[i] = sq_int(st, 6 + i);
+        q->notifications_pending = sq_int(st, 6 + RECIPIENT_STATE_COUNT);
+    }
+    sq_end(st);
+    st = sq_use(&r->h, SQL_OPEN_OLDEST_QUEUED);
+    q->oldest_queued_wall_ms = sq_row(&r->h, st) ? sq_int(st, 0) : 0;
+    sq_end(st);
+    return finish(r, call);
+}

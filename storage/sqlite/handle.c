@@ -1,0 +1,287 @@
+#include "storage/sqlite/handle.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { PATH_SIZE = 4096, BUSY_MS = 5000 };
+
+/* X-macro: the constant set of SQL. */
+static const char *const sql_text[] = {
+#define SQL(name, text) [SQL_##name] = text,
+#include "storage/sqlite/sql.inc"
+#undef SQL
+};
+
+static void configure_library(void) {
+    /* Its statistics take one global lock at each allocation. */
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+    /* What a savepoint can undo stays in memory. */
+    sqlite3_config(SQLITE_CONFIG_STMTJRNL_SPILL, -1);
+    sqlite3_initialize();
+}
+
+static void note_failure(struct sq *h, int rc) {
+    if (h->rc != SQLITE_OK)
+        return;
+    h->rc = rc;
+    int system = h->db != NULL ? sqlite3_system_errno(h->db) : 0;
+    const char *words = h->db != NULL ? sqlite3_errmsg(h->db) : sqlite3_errstr(rc);
+    if (system != 0)
+        snprintf(h->text, sizeof(h->text), "%s (%d): %s", words, rc, strerror(system));
+    else
+        snprintf(h->text, sizeof(h->text), "%s (%d)", words, rc);
+}
+
+void sq_fail(struct sq *h, int rc, const char *text) {
+    if (h->rc != SQLITE_OK)
+        return;
+    h->rc = rc;
+    snprintf(h->text, sizeof(h->text), "%s", text);
+}
+
+void sq_exec(struct sq *h, const char *sql) {
+    if (h->rc != SQLITE_OK)
+        return;
+    int rc = sqlite3_exec(h->db, sql, NULL, NULL, NULL);
+    if (rc != SQLITE_OK)
+        note_failure(h, sqlite3_extended_errcode(h->db));
+}
+
+int64_t sq_exec_int(struct sq *h, const char *sql) {
+    sqlite3_stmt *st = NULL;
+    int64_t v = 0;
+    if (h->rc != SQLITE_OK)
+        return 0;
+    int rc = sqlite3_prepare_v2(h->db, sql, -1, &st, NULL);
+    if (rc == SQLITE_OK) {
+        rc = sqlite3_step(st);
+        if (rc == SQLITE_ROW) {
+            v = sqlite3_column_int64(st, 0);
+            rc = SQLITE_OK;
+        }
+    }
+    if (rc != SQLITE_OK && rc != SQLITE_DONE)
+        note_failure(h, sqlite3_extended_errcode(h->db));
+    sqlite3_finalize(st);
+    return v;
+}
+
+/* SQLite gives -wal and -shm the rights of the main file, so that is made first, for us alone. */
+static enum err make_file(const char *path, struct errinfo *info) {
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return err_set(info, ERR_UNAVAILABLE, "store", "cannot open %s: %s", path, strerror(errno));
+    close(fd);
+    return OK;
+}
+
+static void set_pragmas(struct sq *h, const struct store_options *o, bool writer) {
+    if (writer) {
+        /* These two count only before the first table. Pages of 16 KiB hold a message of 2 KiB in
+         * 2.5 KB instead of 4.2. */
+        sq_exec(h, "PRAGMA page_size = 16384");
+        sq_exec(h, "PRAGMA auto_vacuum = INCREMENTAL");
+        sq_exec(h, "PRAGMA journal_mode = WAL");
+        sq_exec(h, "PRAGMA wal_autocheckpoint = 0"); /* checkpoint.c does it */
+        sq_exec(h, "PRAGMA journal_size_limit = 67108864");
+    }
+    sq_exec(h, o->synchronous_normal ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL");
+    sq_exec(h, "PRAGMA temp_store = MEMORY");
+    sq_exec(h, "PRAGMA trusted_schema = OFF");
+    sq_exec(h, "PRAGMA cell_size_check = ON");
+    /* A pragma takes no parameter, and no SQL is put together: the largest of these that fits. */
+    static const struct {
+        size_t bytes;
+        const char *sql;
+    } caches[] = {
+        {(size_t)1024 << 20, "PRAGMA cache_size = -1048576"},
+        {(size_t)256 << 20, "PRAGMA cache_size = -262144"},
+        {(size_t)64 << 20, "PRAGMA cache_size = -65536"},
+        {(size_t)16 << 20, "PRAGMA cache_size = -16384"},
+        {0, "PRAGMA cache_size = -4096"},
+    };
+    size_t i = 0;
+    while (o->cache_bytes < caches[i].bytes)
+        i++;
+    sq_exec(h, caches[i].sql);
+}
+
+enum err sq_open(struct sq *h, const struct store_options *o, bool writer, struct errinfo *info) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, configure_library);
+    *h = (struct sq){0};
+    char path[PATH_SIZE];
+    if (snprintf(path, sizeof(path), "%s/outbox.db", o->folder) >= (int)sizeof(path))
+        return err_set(info, ERR_INVALID, "store", "the folder's name is too long");
+    if (writer) {
+        enum err e = make_file(path, info);
+        if (e != OK)
+            return e;
+    }
+    int rc = sqlite3_open_v2(path, &h->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, o->vfs);
+    if (rc != SQLITE_OK) {
+        note_failure(h, rc);
+    } else {
+        sqlite3_extended_result_codes(h->db, 1);
+        sqlite3_busy_timeout(h->db, BUSY_MS);
+        sqlite3_db_config(h->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+        set_pragmas(h, o, writer);
+    }
+    if (h->rc == SQLITE_OK)
+        return OK;
+    err_set(info, ERR_UNAVAILABLE, "store", "cannot open %s: %s", path, h->text);
+    sq_close(h);
+    return ERR_UNAVAILABLE;
+}
+
+void sq_close(struct sq *h) {
+    for (size_t i = 0; i < SQL_COUNT; i++)
+        sqlite3_finalize(h->statement[i]);
+    /* A handle that failed may not be closed well; v2 lets it end later instead of leaking locks.
+     */
+    sqlite3_close_v2(h->db);
+    *h = (struct sq){0};
+}
+
+sqlite3_stmt *sq_use(struct sq *h, enum sql id) {
+    sqlite3_stmt **st = &h->statement[id];
+    if (*st == NULL) {
+        int rc = sqlite3_prepare_v3(h->db, sql_text[id], -1, SQLITE_PREPARE_PERSISTENT, st, NULL);
+        if (rc != SQLITE_OK) {
+            note_failure(h, sqlite3_extended_errcode(h->db));
+            /* Binding to NULL is refused by SQLite without harm, stepping is skipped after a
+             * failure. */
+            return NULL;
+        }
+    }
+    return *st;
+}
+
+void sq_bind_int(sqlite3_stmt *st, int at, int64_t v) {
+    sqlite3_bind_int64(st, at, v);
+}
+
+void sq_bind_str(sqlite3_stmt *st, int at, struct str s) {
+    if (str_is_absent(s))
+        sqlite3_bind_null(st, at);
+    else
+        sqlite3_bind_text64(st, at, s.p, s.n, SQLITE_STATIC, SQLITE_UTF8);
+}
+
+void sq_bind_blob(sqlite3_stmt *st, int at, const void *p, size_t n) {
+    if (p == NULL)
+        sqlite3_bind_null(st, at);
+    else
+        sqlite3_bind_blob64(st, at, p, n, SQLITE_STATIC);
+}
+
+void sq_bind_id(sqlite3_stmt *st, int at, const struct id *id) {
+    sq_bind_blob(st, at, id_is_zero(id) ? NULL : id->b, ID_BYTES);
+}
+
+bool sq_row(struct sq *h, sqlite3_stmt *st) {
+    if (h->rc != SQLITE_OK)
+        return false;
+    int rc = sqlite3_step(st);
+    if (rc == SQLITE_ROW)
+        return true;
+    if (rc != SQLITE_DONE)
+        note_failure(h, sqlite3_extended_errcode(h->db));
+    sqlite3_reset(st);
+    return false;
+}
+
+void sq_run(struct sq *h, sqlite3_stmt *st) {
+    while (sq_row(h, st))
+        ;
+    sq_end(st);
+}
+
+void sq_end(sqlite3_stmt *st) {
+    sqlite3_reset(st);
+}
+
+int64_t sq_int(sqlite3_stmt *st, int at) {
+    return sqlite3_column_int64(st, at);
+}
+
+bool sq_bool(sqlite3_stmt *st, int at) {
+    return sqlite3_column_int64(st, at) != 0;
+}
+
+struct str sq_peek(sqlite3_stmt *st, int at) {
+    if (sqlite3_column_type(st, at) == SQLITE_NULL)
+        return STR_NONE;
+    const void *p = sqlite3_column_blob(st, at);
+    return str_make(p != NULL ? p : "", (size_t)sqlite3_column_bytes(st, at));
+}
+
+struct str sq_str(sqlite3_stmt *st, int at, struct arena *a) {
+    return arena_dup(a, sq_peek(st, at));
+}
+
+struct id sq_id(sqlite3_stmt *st, int at) {
+    struct id id = {{0}};
+    struct str s = sq_peek(st, at);
+    if (s.n == ID_BYTES)
+        memcpy(id.b, s.p, ID_BYTES);
+    return id;
+}
+
+int sq_enum(struct sq *h, sqlite3_stmt *st, int at, int count) {
+    int64_t v = sqlite3_column_int64(st, at);
+    if (v >= 0 && v < count)
+        return (int)v;
+    sq_fail(h, SQLITE_CORRUPT, "a row has a value that no version wrote");
+    return 0;
+}
+
+bool sq_has_failed(const struct sq *h) {
+    return h->rc != SQLITE_OK;
+}
+
+bool sq_is_full(const struct sq *h) {
+    return (h->rc & 0xFF) == SQLITE_FULL;
+}
+
+enum err sq_status(const struct sq *h, struct errinfo *info) {
+    switch (h->rc & 0xFF) {
+    case SQLITE_OK:
+        return OK;
+    case SQLITE_FULL:
+    case SQLITE_IOERR:
+    case SQLITE_NOMEM:
+    case SQLITE_BUSY:
+    case SQLITE_READONLY:
+    case SQLITE_CANTOPEN:
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+    case SQLITE_PROTOCOL:
+        return err_set(info, ERR_UNAVAILABLE, "store", "%s", h->text);
+    default:
+        return err_set(info, ERR_INTERNAL, "store", "%s", h->text);
+    }
+}
+
+void sq_end_snapshot(struct sq *h) {
+    for (size_t i = 0; i < SQL_COUNT; i++)
+        if (h->statement[i] != NULL && sqlite3_stmt_busy(h->statement[i]))
+            sqlite3_reset(h->statement[i]);
+    sqlite3_stmt *st = sq_use(h, SQL_ROLLBACK);
+    if (st != NULL && !sqlite3_get_autocommit(h->db)) {
+        sqlite3_step(st);
+        sqlite3_reset(st);
+    }
+}
+
+void sq_forget(struct sq *h) {
+    for (size_t i = 0; i < SQL_COUNT; i++)
+        if (h->statement[i] != NULL)
+            sqlite3_reset(h->statement[i]);
+    h->rc = SQLITE_OK;
+    h->text[0] = '\0';
+}

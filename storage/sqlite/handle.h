@@ -1,0 +1,66 @@
+/* handle: one SQLite connection with its prepared statements and its first failure.
+ *
+ * All SQL is the constant text of sql.h; a statement is prepared at its first use and kept.
+ * Failures stick: after the first one sq_row() and sq_run() do nothing and say false, so that a
+ * verb binds and steps in peace and asks once, with sq_status().
+ *
+ *     sqlite3_stmt *st = sq_use(h, SQL_MESSAGE_SEQ);
+ *     sq_bind_id(st, 1, &id);
+ *     if (sq_row(h, st)) seq = sqlite3_column_int64(st, 0);
+ *     sq_end(st);
+ *     return sq_status(h, info);
+ *
+ * Thread: owner.
+ */
+#pragma once
+
+#include <sqlite3.h>
+
+#include "server/base/arena.h"
+#include "server/base/id.h"
+#include "storage/sqlite/sql.h"
+#include "storage/store.h"
+
+struct sq {
+    sqlite3 *db;
+    sqlite3_stmt *statement[SQL_COUNT];
+    int rc;         /* the first failure, extended; SQLITE_OK */
+    char text[160]; /* about it */
+};
+
+/* Opens `folder`/outbox.db; ERR_UNAVAILABLE with the reason. `writer` may create it. */
+NODISCARD enum err sq_open(struct sq *h, const struct store_options *o, bool writer,
+                           struct errinfo *info);
+void sq_close(struct sq *h);
+/* Runs constant text without results: pragmas and migrations. */
+void sq_exec(struct sq *h, const char *sql);
+int64_t sq_exec_int(struct sq *h, const char *sql); /* first column of the first row */
+
+/* The statement, not running; every parameter is to be bound. NULL when it could not be prepared:
+ * then the handle has failed, and everything below takes NULL without harm. */
+sqlite3_stmt *sq_use(struct sq *h, enum sql id);
+void sq_bind_int(sqlite3_stmt *st, int at, int64_t v);
+/* The bytes stay where they are until the statement is used again; absent is NULL. */
+void sq_bind_str(sqlite3_stmt *st, int at, struct str s);
+void sq_bind_blob(sqlite3_stmt *st, int at, const void *p, size_t n);
+void sq_bind_id(sqlite3_stmt *st, int at, const struct id *id); /* zero is NULL */
+bool sq_row(struct sq *h, sqlite3_stmt *st);                    /* is there another row? */
+void sq_run(struct sq *h, sqlite3_stmt *st);                    /* to its end, then resets */
+void sq_end(sqlite3_stmt *st); /* after rows: no read transaction stays open */
+void sq_fail(struct sq *h, int rc,
+             const char *text); /* a failure that is not SQLite's own: corruption */
+
+int64_t sq_int(sqlite3_stmt *st, int at);
+bool sq_bool(sqlite3_stmt *st, int at);
+struct str sq_peek(sqlite3_stmt *st, int at);                 /* lives until the next step */
+struct str sq_str(sqlite3_stmt *st, int at, struct arena *a); /* NULL is absent */
+struct id sq_id(sqlite3_stmt *st, int at);                    /* NULL is zero */
+/* A value of an enum with `count` members; anything else is corruption. */
+int sq_enum(struct sq *h, sqlite3_stmt *st, int at, int count);
+
+bool sq_has_failed(const struct sq *h);
+bool sq_is_full(const struct sq *h);
+/* OK, ERR_UNAVAILABLE (full, I/O, memory, lock), ERR_INTERNAL (anything else). */
+NODISCARD enum err sq_status(const struct sq *h, struct errinfo *info);
+void sq_end_snapshot(struct sq *h); /* after SQL_READ_BEGIN; keeps the failure, if there is one */
+void sq_forget(struct sq *h);       /* the failure was dealt with: statements are reset */

@@ -1,0 +1,95 @@
+/* STORE_RETRY: what waits goes now; what ended without delivery goes again, as a new message. */
+#include "storage/sqlite/writer.h"
+
+/* Suppressed ones would be suppressed again; delivered ones have it. */
+static bool goes_again(enum recipient_state s) {
+    return s == RECIPIENT_BOUNCED || s == RECIPIENT_FAILED || s == RECIPIENT_EXPIRED ||
+           s == RECIPIENT_CANCELED;
+}
+
+static size_t make_due(struct backend *b, struct effects *fx, const struct message_head *m,
+                       const struct message_row *row, int64_t now_wall_ms) {
+    size_t count = 0;
+    struct outgoing *o = NULL;
+    for (size_t i = 0; i < m->recipients; i++) {
+        struct rcpt r;
+        if (!rcpt_find(b, first_key_of(m->seq) + (recipient_key_t)i, &r) ||
+            r.state != RECIPIENT_QUEUED || r.due_wall_ms <= now_wall_ms)
+            continue;
+        count++;
+        rcpt_move(b, m, &r, RECIPIENT_QUEUED, now_wall_ms, now_wall_ms);
+        if (o == NULL)
+            o = outgoing_new(row, NULL, effects_budget(fx));
+        effects_due(fx, &m->id,
+                    &(struct due_row){.key = r.key,
+                                      .outgoing = o,
+                                      .attempts = r.attempts,
+                                      .nxdomain = r.nxdomain,
+                                      .possible_duplicate = r.duplicate,
+                                      .due_wall_ms = now_wall_ms,
+                                      .email = r.email,
+                                      .queue_key = queue_key_of(r.email, r.route_key)});
+    }
+    outgoing_unref(&o);
+    return count;
+}
+
+/* The old message's rows with those recipients that go again. */
+static size_t copy_message(struct backend *b, const struct store_retry *q,
+                           const struct message_head *m, struct arena *a, struct message_row *out,
+                           struct str **queue_key) {
+    *out = q->message;
+    out->id = q->new_id;
+    out->retry_of = q->message.id;
+    out->created_wall_ms = q->now_wall_ms;
+    out->expires_wall_ms = q->expires_wall_ms;
+    out->recipient = ARENA_ARRAY(a, struct recipient_row, m->recipients);
+    *queue_key = ARENA_ARRAY(a, struct str, m->recipients);
+    out->recipient_count = 0;
+    for (size_t i = 0; i < m->recipients; i++) {
+        struct rcpt r;
+        if (!rcpt_find(b, first_key_of(m->seq) + (recipient_key_t)i, &r) || !goes_again(r.state))
+            continue;
+        (*queue_key)[out->recipient_count] = arena_dup(a, queue_key_of(r.email, r.route_key));
+        out->recipient[out->recipient_count++] =
+            (struct recipient_row){.email = arena_dup(a, r.email),
+                                   .kind = r.kind,
+                                   .state = RECIPIENT_QUEUED,
+                                   .due_wall_ms = q->now_wall_ms};
+    }
+    return out->recipient_count;
+}
+
+enum err sqlite_retry(struct backend *b, struct effects *fx, struct store_call *call) {
+    struct store_retry *q = CONTAINER_OF(call, struct store_retry, call);
+    struct arena *a = store_call_arena(call);
+    struct message_head m;
+    int64_t seq = message_seq_find(&b->h, &q->id, q->project, NULL);
+    q->made_new = false;
+    if (seq == 0 || !message_head_find(b, seq, &m) || !message_load(&b->h, seq, a, &q->message)) {
+        enum err e = sq_status(&b->h, &call->info);
+        return e != OK ? e : err_set(&call->info, ERR_NOT_FOUND, "id", "no such message");
+    }
+    size_t due = make_due(b, fx, &m, &q->message, q->now_wall_ms);
+    struct message_row copy;
+    struct str *queue_key;
+    size_t again = copy_message(b, q, &m, a, &copy, &queue_key);
+    if (again > 0 && m.body != 0) {
+        message_insert(b, fx, &copy, queue_key, m.body, NULL, q->now_wall_ms);
+        q->new_message = copy;
+        q->made_new = true;
+    } else if (due == 0) {
+        enum err e = sq_status(&b->h, &call->info);
+        if (e != OK)
+            return e;
+        return err_set(&call->info, ERR_CONFLICT, "id",
+                       again > 0 ? "the content is erased"
+                                 : "there is nothing to retry: all is delivered or under way");
+    }
+    if (due > 0) {
+        effects_message(fx, &m.id, false);
+        if (!message_load(&b->h, seq, a, &q->message))
+            sq_fail(&b->h, SQLITE_CORRUPT, "a message cannot be read again");
+    }
+    return sq_status(&b->h, &call->info);
+}

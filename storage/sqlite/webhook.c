@@ -1,0 +1,122 @@
+/* Webhook endpoints. */
+#include "storage/sqlite/writer.h"
+
+enum { WEBHOOK_DELETED = 3 }; /* in the column `state` only */
+
+/* 0: none, or another project's. */
+static int64_t find(struct backend *b, const struct id *id, int64_t project) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOK_FIND);
+    sq_bind_id(st, 1, id);
+    int64_t n = 0;
+    if (sq_row(&b->h, st) && (project == -1 || sq_int(st, 1) == project))
+        n = sq_int(st, 0);
+    sq_end(st);
+    return n;
+}
+
+static enum err none(struct backend *b, struct store_call *call) {
+    enum err e = sq_status(&b->h, &call->info);
+    return e != OK ? e : err_set(&call->info, ERR_NOT_FOUND, "id", "no such endpoint");
+}
+
+static void insert(struct backend *b, const struct webhook_row *w, struct str events) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOK_PUT);
+    sq_bind_id(st, 1, &w->id);
+    sq_bind_int(st, 2, w->project);
+    sq_bind_str(st, 3, w->url);
+    sq_bind_str(st, 4, w->secret);
+    sq_bind_str(st, 5, w->previous_secret);
+    sq_bind_int(st, 6, w->previous_until_wall_ms);
+    sq_bind_str(st, 7, events);
+    sq_bind_str(st, 8, w->description);
+    sq_bind_int(st, 9, w->state);
+    sq_bind_int(st, 10, w->created_wall_ms);
+    sq_run(&b->h, st);
+}
+
+static void update(struct backend *b, int64_t n, const struct webhook_row *w, struct str events) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOK_SET);
+    sq_bind_int(st, 1, n);
+    sq_bind_str(st, 2, w->url);
+    sq_bind_str(st, 3, w->secret);
+    sq_bind_str(st, 4, w->previous_secret);
+    sq_bind_int(st, 5, w->previous_until_wall_ms);
+    sq_bind_str(st, 6, events);
+    sq_bind_str(st, 7, w->description);
+    sq_bind_int(st, 8, w->state);
+    sq_run(&b->h, st);
+}
+
+enum err sqlite_webhook_put(struct backend *b, struct effects *fx, struct store_call *call) {
+    struct store_webhook_put *q = CONTAINER_OF(call, struct store_webhook_put, call);
+    const struct webhook_row *w = &q->webhook;
+    int64_t n = find(b, &w->id, q->replace ? w->project : -1);
+    if (n == 0 && q->replace)
+        return none(b, call);
+    if (n != 0 && !q->replace)
+        return err_set(&call->info, ERR_CONFLICT, "id", "the endpoint exists");
+    struct str events = list_join(b->scratch, w->events, w->event_count);
+    if (q->replace)
+        update(b, n, w, events);
+    else
+        insert(b, w, events);
+    webhooks_changed(b);
+    effects_kind(fx, NOTICE_WEBHOOKS);
+    effects_kind(fx, NOTICE_NOTIFY); /* enabled again: what waited may go */
+    return sq_status(&b->h, &call->info);
+}
+
+enum err sqlite_webhook_delete(struct backend *b, struct effects *fx, struct store_call *call) {
+    const struct store_webhook_delete *q = CONTAINER_OF(call, struct store_webhook_delete, call);
+    int64_t n = find(b, &q->id, q->project);
+    if (n == 0)
+        return none(b, call);
+    /* Its notifications can be very many: the sweep of retention takes them in steps. */
+    sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOK_STATE);
+    sq_bind_int(st, 1, n);
+    sq_bind_int(st, 2, WEBHOOK_DELETED);
+    sq_run(&b->h, st);
+    webhooks_changed(b);
+    effects_kind(fx, NOTICE_WEBHOOKS);
+    return sq_status(&b->h, &call->info);
+}
+
+enum err sqlite_webhook_test(struct backend *b, struct effects *fx, struct store_call *call) {
+    struct store_webhook_test *q = CONTAINER_OF(call, struct store_webhook_test, call);
+    size_t count, i = 0;
+    const struct webhook_copy *w = webhooks_copy(b, &count);
+    while (i < count && !(id_equal(&w[i].row.id, &q->id) &&
+                          (q->project == -1 || w[i].row.project == q->project)))
+        i++;
+    if (i == count)
+        return none(b, call);
+    if (w[i].row.state == WEBHOOK_DISABLED)
+        return err_set(&call->info, ERR_CONFLICT, "id", "the endpoint is disabled");
+    event_put(b, fx,
+              &(struct event_in){.type = EVENT_WEBHOOK_TEST,
+                                 .project = w[i].row.project,
+                                 .wall_ms = q->now_wall_ms,
+                                 .recipient = -1,
+                                 .webhook_id = q->id,
+                                 .note = STR("a test of this endpoint"),
+                                 .only_webhook = w[i].n},
+              &q->event_id);
+    return sq_status(&b->h, &call->info);
+}
+
+enum err sqlite_webhooks(struct backend_reader *r, struct store_call *call) {
+    struct store_webhooks *q = CONTAINER_OF(call, struct store_webhooks, call);
+    struct arena *a = store_call_arena(call);
+    q->webhook = NULL;
+    q->count = 0;
+    sqlite3_stmt *st = sq_use(&r->h, SQL_WEBHOOKS);
+    sq_bind_int(st, 1, q->project);
+    while (sq_row(&r->h, st)) {
+        q->webhook = rows_grow(a, q->webhook, sizeof(*q->webhook), q->count);
+        webhook_from_row(&r->h, st, a, &q->webhook[q->count++]);
+    }
+    sq_end(st);
+    enum err e = sq_status(&r->h, &call->info);
+    sq_forget(&r->h);
+    return e;
+}

@@ -1,0 +1,315 @@
+#include "storage/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "server/base/limits.h"
+#include "storage/store_ops.h"
+
+enum { READERS = 2, PATH_SIZE = 4096 };
+/* Content that rides on notices: enough for 256 of the largest. */
+static const int64_t content_budget_bytes = (int64_t)64 * 1024 * 1024;
+
+struct store {
+    const struct store_ops *ops;
+    char *folder;
+    char *vfs;
+    struct store_options options; /* with copies of the strings */
+    int lock_fd;
+    struct backend *backend; /* the committer's; readers keep it for what is common */
+    struct watch_list *watches;
+    struct content_budget *budget;
+    struct checkpoint *checkpoint;
+    struct reader_pool *readers;
+    struct committer *committer;
+};
+
+/* ---- verbs ---- */
+
+static const char *const verb_names[] = {
+    [STORE_ACCEPT] = "accept",
+    [STORE_CLAIM] = "claim",
+    [STORE_SETTLE] = "settle",
+    [STORE_RELEASE] = "release",
+    [STORE_CANCEL] = "cancel",
+    [STORE_RETRY] = "retry",
+    [STORE_EXPIRE] = "expire",
+    [STORE_RETAIN] = "retain",
+    [STORE_DUE] = "due",
+    [STORE_CONTENT] = "content",
+    [STORE_MESSAGE] = "message",
+    [STORE_MESSAGES] = "messages",
+    [STORE_EVENTS] = "events",
+    [STORE_ATTEMPTS] = "attempts",
+    [STORE_TOTALS] = "totals",
+    [STORE_KEY_PUT] = "key_put",
+    [STORE_KEY_REVOKE] = "key_revoke",
+    [STORE_KEYS_USED] = "keys_used",
+    [STORE_KEYS] = "keys",
+    [STORE_DOMAIN_PUT] = "domain_put",
+    [STORE_DOMAIN_DELETE] = "domain_delete",
+    [STORE_DOMAINS] = "domains",
+    [STORE_WEBHOOK_PUT] = "webhook_put",
+    [STORE_WEBHOOK_DELETE] = "webhook_delete",
+    [STORE_WEBHOOKS] = "webhooks",
+    [STORE_WEBHOOK_TEST] = "webhook_test",
+    [STORE_NOTIFY_CLAIM] = "notify_claim",
+    [STORE_NOTIFY_SETTLE] = "notify_settle",
+    [STORE_NOTIFY_REPLAY] = "notify_replay",
+    [STORE_NOTIFICATIONS] = "notifications",
+    [STORE_CAPTURE_PUT] = "capture_put",
+    [STORE_CAPTURES] = "captures",
+    [STORE_CAPTURE] = "capture",
+};
+_Static_assert(sizeof(verb_names) / sizeof(verb_names[0]) == STORE_VERB_COUNT,
+               "each verb has a name");
+
+const char *store_verb_name(enum store_verb v) {
+    ASSERT((unsigned)v < STORE_VERB_COUNT);
+    return verb_names[v];
+}
+
+bool store_verb_is_writing(enum store_verb v) {
+    switch (v) {
+    case STORE_DUE:
+    case STORE_CONTENT:
+    case STORE_MESSAGE:
+    case STORE_MESSAGES:
+    case STORE_EVENTS:
+    case STORE_ATTEMPTS:
+    case STORE_TOTALS:
+    case STORE_KEYS:
+    case STORE_DOMAINS:
+    case STORE_WEBHOOKS:
+    case STORE_NOTIFICATIONS:
+    case STORE_CAPTURES:
+    case STORE_CAPTURE:
+        return false;
+    default:
+        return true;
+    }
+}
+
+/* ---- calls ---- */
+
+struct arena *store_call_arena(struct store_call *call) {
+    if (call->arena == NULL)
+        call->arena = arena_new();
+    return call->arena;
+}
+
+void store_call_release(struct store_call *call) {
+    arena_free(&call->arena);
+}
+
+static void run_done(struct note *note) {
+    struct store_call *call = CONTAINER_OF(note, struct store_call, note);
+    call->done(call);
+}
+
+/* Where a thread waits in store_sync(). */
+struct waiter {
+    struct {
+        pthread_mutex_t mu;
+        pthread_cond_t changed;
+        bool is_done;
+    } shared;
+};
+
+static void wake(struct waiter *w) {
+    pthread_mutex_lock(&w->shared.mu);
+    w->shared.is_done = true;
+    pthread_cond_signal(&w->shared.changed);
+    pthread_mutex_unlock(&w->shared.mu); /* the waiter needs this lock before it can go away */
+}
+
+void store_call_finish(struct store_call *call, enum err e) {
+    if (call->verb == STORE_ACCEPT)
+        message_unref(&CONTAINER_OF(call, struct store_accept, call)->content);
+    if (e != OK)
+        arena_free(&call->arena);
+    call->err = e;
+    if (call->waiter != NULL) {
+        wake(call->waiter);
+        return;
+    }
+    call->note.run = run_done;
+    mailbox_send(call->reply_to, &call->note);
+}
+
+static void dispatch(struct store *s, struct store_call *call) {
+    call->err = OK;
+    call->info = (struct errinfo){0};
+    call->arena = NULL;
+    if (store_verb_is_writing(call->verb))
+        committer_post(s->committer, call);
+    else
+        reader_pool_post(s->readers, call);
+}
+
+void store_post(struct store *s, struct store_call *call) {
+    ASSERT(call->reply_to != NULL && call->done != NULL);
+    call->waiter = NULL;
+    dispatch(s, call);
+}
+
+enum err store_sync(struct store *s, struct store_call *call) {
+    struct waiter w = {.shared = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false}};
+    call->waiter = &w;
+    dispatch(s, call);
+    pthread_mutex_lock(&w.shared.mu);
+    while (!w.shared.is_done)
+        pthread_cond_wait(&w.shared.changed, &w.shared.mu);
+    pthread_mutex_unlock(&w.shared.mu);
+    pthread_cond_destroy(&w.shared.changed);
+    pthread_mutex_destroy(&w.shared.mu);
+    call->waiter = NULL;
+    return call->err;
+}
+
+/* ---- one process per store ---- */
+
+static enum err make_folder(const char *folder, struct errinfo *info) {
+    if (mkdir(folder, 0700) != 0 && errno != EEXIST)
+        return err_set(info, ERR_UNAVAILABLE, "store", "cannot make %s: %s", folder,
+                       strerror(errno));
+    struct stat st;
+    if (stat(folder, &st) != 0 || !S_ISDIR(st.st_mode))
+        return err_set(info, ERR_INVALID, "store", "%s is not a folder", folder);
+    /* Messages and keys are in it. A folder that was there (a volume) is narrowed when it is ours.
+     */
+    if ((st.st_mode & 077) != 0 && chmod(folder, 0700) != 0 && errno != EPERM)
+        return err_set(info, ERR_UNAVAILABLE, "store", "cannot protect %s: %s", folder,
+                       strerror(errno));
+    return OK;
+}
+
+static void read_owner(int fd, char *out, size_t size) {
+    ssize_t n = pread(fd, out, size - 1, 0);
+    out[n > 0 ? n : 0] = '\0';
+    out[strcspn(out, "\n")] = '\0';
+}
+
+static enum err take_lock(const char *folder, int *out, struct errinfo *info) {
+    char path[PATH_SIZE];
+    if (snprintf(path, sizeof(path), "%s/lock", folder) >= (int)sizeof(path))
+        return err_set(info, ERR_INVALID, "store", "the folder's name is too long");
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return err_set(info, ERR_UNAVAILABLE, "store", "cannot open %s: %s", path, strerror(errno));
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        int why = errno;
+        char owner[32] = "";
+        read_owner(fd, owner, sizeof(owner));
+        close(fd);
+        if (why != EWOULDBLOCK)
+            return err_set(info, ERR_UNAVAILABLE, "store", "cannot lock %s: %s", path,
+                           strerror(why));
+        return err_set(info, ERR_CONFLICT, "store", "the store in %s is in use by process %s",
+                       folder, owner[0] != '\0' ? owner : "?");
+    }
+    /* For people only: the lock is what counts, so a failed write does not matter. */
+    if (ftruncate(fd, 0) == 0)
+        (void)!dprintf(fd, "%ld\n", (long)getpid());
+    *out = fd;
+    return OK;
+}
+
+/* ---- opening and closing ---- */
+
+static enum err start_threads(struct store *s, struct errinfo *info) {
+    enum err e = OK;
+    if (s->ops->wal_pages != NULL)
+        e = checkpoint_start(s->ops, &s->options, s->backend, &s->checkpoint, info);
+    if (e == OK)
+        e = reader_pool_start(s->ops, &s->options, s->backend, s->options.readers, &s->readers,
+                              info);
+    if (e == OK)
+        s->committer =
+            committer_start(s->ops, &s->options, s->backend, s->checkpoint, s->watches, s->budget);
+    return e;
+}
+
+enum err store_open(const struct store_options *o, struct store **out, struct errinfo *info) {
+    if (o->backend != STORE_SQLITE)
+        return err_set(info, ERR_INVALID, "store", "this backend is not built in");
+    struct store *s = mem_zalloc(sizeof(*s));
+    s->lock_fd = -1;
+    s->ops = &store_sqlite_ops;
+    s->options = *o;
+    s->options.folder = s->folder = o->folder != NULL ? str_dupz(str_of(o->folder)) : NULL;
+    s->options.vfs = s->vfs = o->vfs != NULL ? str_dupz(str_of(o->vfs)) : NULL;
+    if (s->options.readers == 0)
+        s->options.readers = READERS;
+    if (s->options.cache_bytes == 0)
+        s->options.cache_bytes = (size_t)16 * 1024 * 1024;
+    s->watches = watch_list_new();
+    s->budget = content_budget_new(content_budget_bytes);
+    enum err e = OK;
+    if (o->backend == STORE_SQLITE) {
+        ASSERT(o->folder != NULL);
+        e = make_folder(o->folder, info);
+        if (e == OK)
+            e = take_lock(o->folder, &s->lock_fd, info);
+    }
+    if (e == OK)
+        e = s->ops->open(&s->options, true, &s->backend, info);
+    if (e == OK)
+        e = start_threads(s, info);
+    if (e != OK) {
+        store_close(&s);
+        return e;
+    }
+    *out = s;
+    return OK;
+}
+
+void store_close(struct store **sp) {
+    struct store *s = *sp;
+    if (s == NULL)
+        return;
+    reader_pool_stop(&s->readers);
+    if (s->committer != NULL)
+        s->backend = NULL; /* it is the committer's, who closes it */
+    committer_stop(&s->committer);
+    checkpoint_stop(&s->checkpoint);
+    if (s->backend != NULL)
+        s->ops->close(&s->backend);
+    content_budget_unref(&s->budget);
+    watch_list_free(&s->watches);
+    if (s->lock_fd >= 0)
+        close(s->lock_fd);
+    free(s->folder);
+    free(s->vfs);
+    free(s);
+    *sp = NULL;
+}
+
+struct store_health store_health(struct store *s) {
+    return committer_health(s->committer);
+}
+
+enum err store_check(struct store *s, struct errinfo *info) {
+    struct backend_reader *r = NULL;
+    enum err e = s->ops->reader_open(&s->options, s->backend, &r, info);
+    if (e != OK)
+        return e;
+    e = s->ops->check(r, info);
+    s->ops->reader_close(&r);
+    return e;
+}
+
+void store_watch(struct store *s, unsigned mask, struct mailbox *box,
+                 void (*fn)(struct store_notice *n), void *ctx) {
+    watch_list_add(s->watches, mask, box, fn, ctx);
+}
+
+void store_unwatch(struct store *s, struct mailbox *box) {
+    watch_list_remove(s->watches, box);
+}

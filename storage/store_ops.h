@@ -1,0 +1,182 @@
+/* store_ops: what a backend fills in; private to storage/.
+ *
+ * The front (store.c, committer.c, reader.c, checkpoint.c) owns threads, queues, batches, notices
+ * and health; a backend owns rows. All functions here are synchronous. A backend has one writer,
+ * used by the committer alone, and any number of readers, each used by one thread.
+ *
+ *     begin -> { write }* -> commit | rollback           one batch
+ *
+ * A writing verb decides before it writes: when it returns an error of its own (NOT_FOUND,
+ * CONFLICT, INVALID, LIMIT) it has usually changed nothing and the batch goes on. When it has
+ * (change_count() moved), the committer rolls the whole batch back and runs it again with a
+ * savepoint around each verb, so that a failure fails only itself. (Savepoints around each verb
+ * from the start would copy every page that a verb touches.) So a writing verb must be repeatable:
+ * it reads what is "in" and overwrites what is "out".
+ *
+ * Thread: as said at each function.
+ */
+#pragma once
+
+#include "storage/store.h"
+
+struct backend;        /* the writer, and what is common */
+struct backend_reader; /* one reading handle */
+struct effects;
+
+enum backend_status {
+    BACKEND_READY,
+    BACKEND_FULL,  /* no room: the batch is lost, a later one may succeed */
+    BACKEND_BROKEN /* I/O error: close and open again */
+};
+
+typedef enum err (*store_write_fn)(struct backend *b, struct effects *fx, struct store_call *call);
+typedef enum err (*store_read_fn)(struct backend_reader *r, struct store_call *call);
+
+struct store_ops {
+    const char *name;
+    /* Opens the writer: makes, migrates. `recover`: this is the start of the process, what was
+     * SENDING then becomes due. */
+    enum err (*open)(const struct store_options *o, bool recover, struct backend **out,
+                     struct errinfo *info);
+    void (*close)(struct backend **bp);
+
+    /* committer */
+    enum err (*begin)(struct backend *b);
+    enum err (*commit)(struct backend *b); /* durable when OK; else it was rolled back */
+    void (*rollback)(struct backend *b);
+    enum err (*savepoint)(struct backend *b);
+    enum err (*savepoint_release)(struct backend *b);
+    enum err (*savepoint_rollback)(struct backend *b);
+    int64_t (*change_count)(const struct backend *b);
+    enum backend_status (*status)(const struct backend *b);
+    const char *(*status_text)(const struct backend *b);
+    /* What must precede the transaction of a verb, in transactions of its own: bodies too large for
+     * one. NULL: nothing. Called outside of a batch; `unstage` (also outside) removes what a verb
+     * that failed did not use. */
+    enum err (*stage)(struct backend *b, struct store_call *call);
+    void (*unstage)(struct backend *b);
+    enum err (*probe)(
+        struct backend *b); /* a transaction that writes a little: is there room again? */
+    /* As committed: accepted and by_state. */
+    void (*totals)(const struct backend *b, int64_t *accepted, int64_t by_state[]);
+    /* Keeps the log of the backend short; NULL: there is none. */
+    int64_t (*wal_pages)(const struct backend *b); /* after the last commit */
+    bool (*checkpoint)(struct backend *b);         /* between transactions */
+
+    /* readers */
+    enum err (*reader_open)(const struct store_options *o, struct backend *b,
+                            struct backend_reader **out, struct errinfo *info);
+    void (*reader_close)(struct backend_reader **rp);
+    /* true: everything is in the main file. Thread: checkpoint, on a reader of its own. */
+    bool (*reader_checkpoint)(struct backend_reader *r);
+    enum err (*check)(struct backend_reader *r, struct errinfo *info);
+
+    store_write_fn write[STORE_VERB_COUNT]; /* each verb is in one of the two */
+    store_read_fn read[STORE_VERB_COUNT];
+};
+
+extern const struct store_ops store_sqlite_ops;
+extern const struct store_ops store_memory_ops;
+
+bool store_verb_is_writing(enum store_verb v);
+const char *store_verb_name(enum store_verb v); /* "accept" */
+/* The arena of what comes out, made at first use. */
+struct arena *store_call_arena(struct store_call *call);
+
+/* ---- what a batch will tell its watchers, collected while it runs ---- */
+
+/* How many bytes of content ride on notices; shared by the store and every outgoing. */
+struct content_budget;
+struct content_budget *content_budget_new(int64_t most_bytes);
+void content_budget_unref(struct content_budget **bp);
+int64_t content_budget_used(struct content_budget *b);
+
+/* A new outgoing with one reference. `content` may be NULL; it is carried (with a reference of its
+ * own) when it is small enough and the budget has room. */
+struct outgoing *outgoing_new(const struct message_row *m, struct message *content,
+                              struct content_budget *budget);
+
+/* Thread: committer. */
+struct effects *effects_new(struct content_budget *budget);
+void effects_free(struct effects **fp);
+void effects_begin(struct effects *fx, unsigned wanted); /* empty; kinds that somebody watches */
+bool effects_wants(const struct effects *fx, enum store_notice_kind kind);
+struct content_budget *effects_budget(const struct effects *fx);
+/* Copies the strings of `row`, takes one reference to its outgoing. Rows of one message that follow
+ * one another make one notice. */
+void effects_due(struct effects *fx, const struct id *message, const struct due_row *row);
+void effects_gone(struct effects *fx, const struct id *message, recipient_key_t key);
+void effects_message(struct effects *fx, const struct id *message, bool is_complete);
+void effects_kind(struct effects *fx, enum store_notice_kind kind);
+size_t effects_mark(const struct effects *fx);
+void effects_truncate(struct effects *fx, size_t mark); /* drops what came after the mark */
+
+/* ---- watches ---- */
+struct watch_list;
+struct watch_list *watch_list_new(void);
+void watch_list_free(struct watch_list **wp);
+unsigned watch_list_mask(struct watch_list *w);
+void watch_list_add(struct watch_list *w, unsigned mask, struct mailbox *box,
+                    void (*fn)(struct store_notice *n), void *ctx);
+void watch_list_remove(struct watch_list *w, struct mailbox *box);
+/* Sends what was collected; the effects are empty afterwards. */
+void watch_list_publish(struct watch_list *w, struct effects *fx);
+void watch_list_tell(struct watch_list *w, enum store_notice_kind kind); /* a kind without rows */
+
+/* ---- reading threads ---- */
+struct reader_pool;
+NODISCARD enum err reader_pool_start(const struct store_ops *ops, const struct store_options *o,
+                                     struct backend *b, size_t count, struct reader_pool **out,
+                                     struct errinfo *info);
+void reader_pool_post(struct reader_pool *p, struct store_call *call);
+void reader_pool_stop(struct reader_pool **pp); /* answers what waits first */
+
+/* ---- checkpoint thread ---- */
+struct checkpoint;
+/* `box` is the committer's; `done` goes there whenever everything was copied. */
+NODISCARD enum err checkpoint_start(const struct store_ops *ops, const struct store_options *o,
+                                    struct backend *b, struct checkpoint **out,
+                                    struct errinfo *info);
+void checkpoint_wake(struct checkpoint *c);      /* there is something to copy */
+bool checkpoint_take_done(struct checkpoint *c); /* true once after each complete copy */
+void checkpoint_stop(struct checkpoint **cp);
+
+/* ---- committer ---- */
+struct committer;
+struct committer *committer_start(const struct store_ops *ops, const struct store_options *o,
+                                  struct backend *b, struct checkpoint *ck, struct watch_list *w,
+                                  struct content_budget *budget);
+void committer_post(struct committer *c, struct store_call *call);
+void committer_stop(struct committer **cp); /* executes what was posted; closes the backend */
+struct store_health committer_health(struct committer *c); /* Thread: any */
+
+/* Gives the call back to whoever posted it. */
+void store_call_finish(struct store_call *call, enum err e);
+
+/* ---- migrations: numbered, each applied once ---- */
+struct migration {
+    int version;
+    const char *name;
+    const char *sql, *set_version;
+};
+extern const struct migration migrations[];
+extern const size_t migration_count;
+/* The steps from `version` on; ERR_INVALID when the store was made by a newer program. */
+NODISCARD enum err migrate_plan(int version, size_t *first, struct errinfo *info);
+
+/* ---- what several backends decide alike ---- */
+/* The tags of ["a","b"]. */
+size_t tags_parse(struct str json, struct arena *a, struct str **out);
+/* Does a message (with its recipients) pass the filters of the listing? */
+bool messages_match(const struct store_messages *q, const struct message_row *m);
+/* The event of a change of state. */
+enum event_type event_type_of_state(enum recipient_state to);
+/* Who gets how many of `most` rows: key after key and row after row get equal parts of what is
+ * left, `high` first. In and out: `give` of each, rows sorted by lane. */
+struct due_share {
+    struct str key;
+    enum lane lane;
+    int64_t count; /* waiting in this row */
+    int64_t give;  /* out */
+};
+void due_shares(struct due_share *row, size_t count, size_t per_key, size_t most);
