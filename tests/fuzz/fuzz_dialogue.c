@@ -1,0 +1,59 @@
+/* T2: any octets as a client's side. The first one says how they are cut. Replies are whole lines
+ * with codes of 2xx to 5xx; a message holds CR and LF only together, and no NUL. */
+#include <stdint.h>
+
+#include "server/smtp/dialogue.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check_message(const struct received *m) {
+    ASSERT(m->rcpt_count > 0 && m->rcpt_count <= 5);
+    ASSERT(m->data.n <= 4096 && !str_is_absent(m->mail_from));
+    for (size_t i = 0; i < m->rcpt_count; i++)
+        ASSERT(m->rcpt[i].n > 0 && !str_has_control(m->rcpt[i], false));
+    for (size_t i = 0; i < m->data.n; i++) {
+        ASSERT(m->data.p[i] != '\0' && m->data.p[i] != '\n');
+        if (m->data.p[i] == '\r') {
+            ASSERT(i + 1 < m->data.n && m->data.p[i + 1] == '\n');
+            i++;
+        }
+    }
+}
+
+static void check_replies(struct str out) {
+    while (out.n > 0) {
+        ptrdiff_t lf = str_find_char(out, '\n');
+        ASSERT(lf >= 5 && out.p[lf - 1] == '\r');
+        ASSERT(out.p[0] >= '2' && out.p[0] <= '5');
+        out = str_from(out, (size_t)lf + 1);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (size < 1)
+        return 0;
+    struct dialogue_options o = {
+        .host_name = "mx.test", .offers_tls = true, .message_bytes_max = 4096, .rcpt_max = 5};
+    struct dialogue *d = dialogue_new(&o);
+    struct str in = str_make(data + 1, size - 1);
+    size_t step = data[0] > 0 ? data[0] : SIZE_MAX;
+    enum dialogue_wants wants = DIALOGUE_MORE;
+    while (in.n > 0 && wants != DIALOGUE_CLOSE) {
+        struct buf out = BUF_INIT(256 * 1024);
+        struct str piece = str_slice(in, 0, in.n < step ? in.n : step);
+        size_t before = piece.n;
+        wants = dialogue_feed(d, &piece, &out);
+        in = str_from(in, before - piece.n);
+        if (wants == DIALOGUE_ANSWER) {
+            check_message(dialogue_message(d));
+            wants = dialogue_answer(d, (struct receive_answer){250, "2.0.0", "queued"}, &out);
+        } else if (wants == DIALOGUE_TLS) {
+            dialogue_secured(d);
+        }
+        ASSERT(buf_status(&out) == OK);
+        check_replies(buf_str(&out));
+        buf_release(&out);
+    }
+    dialogue_free(&d);
+    return 0;
+}

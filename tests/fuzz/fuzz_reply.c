@@ -1,0 +1,72 @@
+/* Replies in any cut: the parser, what EHLO offers, the verdict. The first octet says where the
+ * input is cut; two cuts must give the same replies. */
+#include <stdint.h>
+
+#include "server/mail/outcome.h"
+#include "server/smtp/capability.h"
+#include "server/smtp/transcript.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void look_at(const struct reply *r, struct buf *seen) {
+    ASSERT(r->code >= 200 && r->code <= 599);
+    ASSERT(str_is_utf8(r->text));
+    ASSERT(r->enhanced.class_ == 0 || r->enhanced.class_ == r->code / 100);
+    size_t lines = 1;
+    for (size_t i = 0; i < r->text.n; i++) {
+        lines += r->text.p[i] == '\n';
+        ASSERT(r->text.p[i] == '\n' || (unsigned char)r->text.p[i] >= 0x20);
+    }
+    ASSERT(lines == r->line_count);
+    buf_printf(seen, "%d %zu %.*s\n", r->code, r->line_count, STR_ARG(r->text));
+}
+
+static void run(struct str in, size_t step, struct buf *seen) {
+    struct reply_parser *p = reply_parser_new();
+    enum err e = ERR_AGAIN;
+    while (in.n > 0 && (e == OK || e == ERR_AGAIN)) {
+        struct str piece = str_slice(in, 0, in.n < step ? in.n : step);
+        size_t before = piece.n;
+        struct reply r;
+        e = reply_parse(p, &piece, &r, NULL);
+        in = str_from(in, before - piece.n);
+        if (e == OK)
+            look_at(&r, seen);
+    }
+    buf_printf(seen, "%s", err_name(e));
+    reply_parser_free(&p);
+}
+
+static void judge(struct str in) {
+    struct reply_parser *p = reply_parser_new();
+    struct transcript t;
+    struct reply r;
+    transcript_init(&t, true);
+    if (reply_parse(p, &in, &r, NULL) == OK) {
+        (void)capability_parse(&r);
+        transcript_server(&t, &r);
+        for (int s = STAGE_GREETING; s < STAGE_COUNT; s++) {
+            struct outcome_input o = {
+                .stage = (enum stage)s, .reply = &r, .rcpt_accepted_before = (size_t)s % 2};
+            struct verdict v = outcome_judge(&o);
+            ASSERT((v.action == VERDICT_DELIVERED) == (r.code / 100 == 2 && s == STAGE_END));
+            ASSERT(!v.is_hard || v.action == VERDICT_BOUNCED);
+        }
+    }
+    transcript_release(&t);
+    reply_parser_free(&p);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (size < 1)
+        return 0;
+    struct str in = str_make(data + 1, size - 1);
+    struct buf whole = BUF_INIT(8 * 1024 * 1024), cut = BUF_INIT(8 * 1024 * 1024);
+    run(in, 1 + data[0], &cut);
+    run(in, SIZE_MAX, &whole);
+    ASSERT(str_equal(buf_str(&whole), buf_str(&cut)));
+    buf_release(&whole);
+    buf_release(&cut);
+    judge(in);
+    return 0;
+}
