@@ -19,6 +19,7 @@
 #include "server/base/thread.h"
 #include "server/delivery/delivery.h"
 #include "server/delivery/housekeeping.h"
+#include "server/delivery/verification.h"
 #include "server/events/webhook.h"
 #include "server/inbound/sandbox.h"
 #include "server/lifecycle_options.h"
@@ -35,6 +36,7 @@ struct server {
     struct delivery *delivery;
     struct webhooks *webhooks;
     struct housekeeping *housekeeping;
+    struct verification *verification;
     struct api *api;
     struct buf dev_key;
     atomic_bool is_stopping;
@@ -152,6 +154,14 @@ static void set_housekeeping(struct server *s) {
         s->housekeeping = housekeeping_start(&o);
 }
 
+static void start_housekeeping(struct server *s) {
+    char *hostname = str_dupz(s->config->hostname);
+    struct verification_options o = {.store = s->store, .dns = s->dns, .hostname = hostname};
+    set_housekeeping(s);
+    s->verification = verification_start(&o);
+    free(hostname);
+}
+
 static enum err start_api(struct server *s, bool is_reload, struct errinfo *info) {
     struct lifecycle_api o;
     enum err e = lifecycle_api_options(s->config, &o, info);
@@ -190,7 +200,7 @@ static enum err start(struct server *s, struct errinfo *info) {
     if (e == OK)
         e = start_webhooks(s, info);
     if (e == OK)
-        set_housekeeping(s);
+        start_housekeeping(s);
     if (e == OK)
         e = start_api(s, false, info);
     return e;
@@ -211,10 +221,12 @@ static void stop(struct server *s) {
     int64_t left = deadline - clock_mono_ms();
     webhooks_stop(&s->webhooks, left > 500 ? left : 500);
     housekeeping_stop(&s->housekeeping);
+    verification_quit(s->verification);
     api_stop(&s->api);
     delivery_stop(&s->delivery);
     sandbox_stop(&s->sandbox);
     dns_stop(&s->dns);
+    verification_stop(&s->verification);
     store_close(&s->store);
     guard_free(&s->guard);
     tls_client_ctx_unref(&s->tls);

@@ -158,15 +158,25 @@ enum err lifecycle_delivery_options(const struct config *c, uint16_t sandbox_por
         bool is_default = i == c->route_count;
         const struct config_route *from = is_default ? NULL : &c->routes[i];
         struct route *r = &routes[i];
-        *r = (struct route){.name = is_default ? DEFAULT_ROUTE : arena_dupz(a, from->name),
-                            .mx_port = (uint16_t)c->smtp_port,
-                            .require_verified_domain = is_default ? c->require_verified_domain
-                                                                  : from->require_verified_domain,
-                            .signing =
-                                is_default || from->sign ? ROUTE_SIGNING_FULL : ROUTE_SIGNING_OFF,
-                            .concurrency = (unsigned)c->site_connections,
-                            .mx_tls = SESSION_TLS_OPPORTUNISTIC};
         struct str kind = is_default ? c->route : from->kind;
+        bool is_mx = str_equal(kind, STR("mx")), sign = is_default || from->sign;
+        *r = (struct route){
+            .name = is_default ? DEFAULT_ROUTE : arena_dupz(a, from->name),
+            .mx_port = (uint16_t)c->smtp_port,
+            .require_verified_domain =
+                is_mx || (is_default ? c->require_verified_domain : from->require_verified_domain),
+            /* a signature that nobody can check is worse than none */
+            .signing = !sign   ? ROUTE_SIGNING_OFF
+                       : is_mx ? ROUTE_SIGNING_PUBLISHED
+                               : ROUTE_SIGNING_FULL,
+            .concurrency = (unsigned)c->site_connections,
+            .mx_tls = SESSION_TLS_OPPORTUNISTIC};
+        if (!is_default) {
+            r->sender_domains = from->sender_domains.list;
+            r->sender_domain_count = from->sender_domains.count;
+            r->recipient_domains = from->recipient_domains.list;
+            r->recipient_domain_count = from->recipient_domains.count;
+        }
         e = fill_route(o, r, kind, is_default ? &c->route : from->smarthosts.list,
                        is_default ? 1 : from->smarthosts.count, sandbox_port,
                        is_default ? "POSTCHUTE_ROUTE" : "routes.smarthosts", info);

@@ -54,6 +54,7 @@ static const char *const verb_names[] = {
     [STORE_KEYS] = "keys",
     [STORE_DOMAIN_PUT] = "domain_put",
     [STORE_DOMAIN_DELETE] = "domain_delete",
+    [STORE_DOMAIN_CHECKED] = "domain_checked",
     [STORE_DOMAINS] = "domains",
     [STORE_WEBHOOK_PUT] = "webhook_put",
     [STORE_WEBHOOK_DELETE] = "webhook_delete",

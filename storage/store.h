@@ -61,6 +61,7 @@ enum store_verb {
     STORE_KEYS,
     STORE_DOMAIN_PUT,
     STORE_DOMAIN_DELETE,
+    STORE_DOMAIN_CHECKED,
     STORE_DOMAINS,
     STORE_WEBHOOK_PUT,
     STORE_WEBHOOK_DELETE,
@@ -83,7 +84,7 @@ struct store_call {
     enum store_verb verb;
     struct mailbox *reply_to;
     void (*done)(struct store_call *call);
-    void *ctx; /* the caller's own use */
+    void *ctx;    /* the caller's own use */
     void *waiter; /* the store's own use */
     /* out */
     enum err err;
@@ -416,6 +417,17 @@ struct store_domain_delete {
     struct store_call call;
     struct str name;
     int64_t project;
+};
+/* What a look at a domain's DNS records found. Watchers are told only when that changes something.
+ * ERR_NOT_FOUND: deleted meanwhile. */
+struct store_domain_checked {
+    struct store_call call;
+    struct id id;
+    int64_t project;
+    bool is_verified;
+    const struct str *published; /* selectors whose records were found */
+    size_t published_count;
+    int64_t now_wall_ms;
 };
 struct store_domains {
     struct store_call call;

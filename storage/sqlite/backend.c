@@ -344,6 +344,7 @@ const struct store_ops store_sqlite_ops = {
             [STORE_KEYS_USED] = sqlite_keys_used,
             [STORE_DOMAIN_PUT] = sqlite_domain_put,
             [STORE_DOMAIN_DELETE] = sqlite_domain_delete,
+            [STORE_DOMAIN_CHECKED] = sqlite_domain_checked,
             [STORE_WEBHOOK_PUT] = sqlite_webhook_put,
             [STORE_WEBHOOK_DELETE] = sqlite_webhook_delete,
             [STORE_WEBHOOK_TEST] = sqlite_webhook_test,

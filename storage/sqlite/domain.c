@@ -78,6 +78,63 @@ enum err sqlite_domain_delete(struct backend *b, struct effects *fx, struct stor
     return sq_status(&b->h, &call->info);
 }
 
+static void load_keys(struct sq *h, struct arena *a, int64_t n, struct domain_row *d);
+
+static bool is_listed(const struct store_domain_checked *q, struct str selector) {
+    for (size_t i = 0; i < q->published_count; i++)
+        if (str_equal(q->published[i], selector))
+            return true;
+    return false;
+}
+
+/* The time since when something holds: the old one while it goes on, 0 when it does not. */
+static int64_t since(bool holds, int64_t before_ms, int64_t now_ms) {
+    return !holds ? 0 : before_ms != 0 ? before_ms : now_ms;
+}
+
+enum err sqlite_domain_checked(struct backend *b, struct effects *fx, struct store_call *call) {
+    const struct store_domain_checked *q = CONTAINER_OF(call, struct store_domain_checked, call);
+    struct arena *a = arena_new();
+    struct domain_row d = {0};
+    sqlite3_stmt *st = sq_use(&b->h, SQL_DOMAIN_BY_ID);
+    sq_bind_int(st, 1, q->project);
+    sq_bind_id(st, 2, &q->id);
+    int64_t n = 0;
+    if (sq_row(&b->h, st)) {
+        n = sq_int(st, 0);
+        d.verified_wall_ms = sq_int(st, 1);
+    }
+    sq_end(st);
+    if (n != 0)
+        load_keys(&b->h, a, n, &d);
+    bool changed = false;
+    int64_t verified = since(q->is_verified, d.verified_wall_ms, q->now_wall_ms);
+    if (n != 0 && verified != d.verified_wall_ms) {
+        changed = true;
+        st = sq_use(&b->h, SQL_DOMAIN_VERIFIED);
+        sq_bind_int(st, 1, n);
+        sq_bind_int(st, 2, verified);
+        sq_run(&b->h, st);
+    }
+    for (size_t i = 0; i < d.key_count; i++) {
+        const struct domain_key_row *k = &d.key[i];
+        int64_t published = since(is_listed(q, k->selector), k->published_wall_ms, q->now_wall_ms);
+        if (published == k->published_wall_ms)
+            continue;
+        changed = true;
+        st = sq_use(&b->h, SQL_DOMAIN_KEY_PUBLISHED);
+        sq_bind_int(st, 1, n);
+        sq_bind_str(st, 2, k->selector);
+        sq_bind_int(st, 3, published);
+        sq_run(&b->h, st);
+    }
+    arena_free(&a);
+    if (changed)
+        effects_kind(fx, NOTICE_DOMAINS);
+    enum err e = sq_status(&b->h, &call->info);
+    return e == OK && n == 0 ? err_set(&call->info, ERR_NOT_FOUND, "id", "no such domain") : e;
+}
+
 static void load_keys(struct sq *h, struct arena *a, int64_t n, struct domain_row *d) {
     sqlite3_stmt *st = sq_use(h, SQL_DOMAIN_KEYS);
     sq_bind_int(st, 1, n);

@@ -214,6 +214,7 @@ enum err sqlite_key_revoke(struct backend *b, struct effects *fx, struct store_c
 enum err sqlite_keys_used(struct backend *b, struct effects *fx, struct store_call *call);
 enum err sqlite_domain_put(struct backend *b, struct effects *fx, struct store_call *call);
 enum err sqlite_domain_delete(struct backend *b, struct effects *fx, struct store_call *call);
+enum err sqlite_domain_checked(struct backend *b, struct effects *fx, struct store_call *call);
 enum err sqlite_webhook_put(struct backend *b, struct effects *fx, struct store_call *call);
 enum err sqlite_webhook_delete(struct backend *b, struct effects *fx, struct store_call *call);
 enum err sqlite_webhook_test(struct backend *b, struct effects *fx, struct store_call *call);

@@ -1,0 +1,257 @@
+#include "server/delivery/verification.h"
+
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/base/thread.h"
+#include "server/intake/domain_check.h"
+
+enum { HOUR_MS = 3600 * 1000, MINUTE_MS = 60 * 1000, PARALLEL_MAX = 16 };
+
+/* What is known of one domain between two looks. */
+struct watched {
+    struct id id;
+    int64_t due_mono_ms;
+    int64_t first_mono_ms; /* when it was first seen */
+    bool is_verified, is_checking, is_listed;
+};
+
+struct verification {
+    struct verification_options o;
+    struct mailbox *box;
+    struct thread *thread;
+    struct note quit_note, quit_done;
+    struct mailbox *quit_box; /* main's */
+    char *hostname;
+    bool is_stopping;
+    bool is_listing;           /* STORE_DOMAINS is under way */
+    bool list_again;           /* a notice came meanwhile */
+    size_t under_way;          /* checks and store calls */
+    struct store_domains list; /* the last listing */
+    bool have_list;
+    struct watched *watched;
+    size_t count, room;
+};
+
+static struct watched *find(struct verification *v, const struct id *id) {
+    for (size_t i = 0; i < v->count; i++)
+        if (id_equal(&v->watched[i].id, id))
+            return &v->watched[i];
+    return NULL;
+}
+
+static struct watched *add(struct verification *v, const struct id *id, int64_t now) {
+    if (v->count == v->room) {
+        size_t room = v->room ? v->room * 2 : 16;
+        struct watched *w = mem_zalloc(room * sizeof *w);
+        if (v->count)
+            memcpy(w, v->watched, v->count * sizeof *w);
+        free(v->watched);
+        v->watched = w;
+        v->room = room;
+    }
+    v->watched[v->count] = (struct watched){.id = *id, .due_mono_ms = now, .first_mono_ms = now};
+    return &v->watched[v->count++];
+}
+
+static int64_t period(const struct verification *v, const struct watched *w, int64_t now) {
+    if (w->is_verified)
+        return v->o.verified_ms;
+    return now - w->first_mono_ms < HOUR_MS ? v->o.first_ms : v->o.later_ms;
+}
+
+/* ---- storing what was found
+ * ---------------------------------------------------------------------------------------- */
+
+struct storing {
+    struct store_domain_checked q;
+    struct verification *verification;
+    struct domain_check *check;
+    struct str *published;
+};
+
+static void on_stored(struct store_call *call) {
+    struct store_domain_checked *q = CONTAINER_OF(call, struct store_domain_checked, call);
+    struct storing *s = CONTAINER_OF(q, struct storing, q);
+    if (call->err != OK && call->err != ERR_NOT_FOUND) /* deleted meanwhile */
+        log_warn("verification", "not stored", LOG_STR("domain", s->check->domain),
+                 LOG_STRZ("why", call->info.text));
+    s->verification->under_way--;
+    store_call_release(call);
+    domain_check_free(&s->check);
+    free(s->published);
+    free(s);
+}
+
+static void store_result(struct verification *v, struct domain_check *c) {
+    struct storing *s = mem_zalloc(sizeof *s);
+    s->verification = v;
+    s->check = c;
+    s->published = mem_zalloc((c->count ? c->count : 1) * sizeof *s->published);
+    s->q.call =
+        (struct store_call){.verb = STORE_DOMAIN_CHECKED, .reply_to = v->box, .done = on_stored};
+    s->q.id = c->id;
+    s->q.project = c->project;
+    s->q.is_verified = c->is_verified;
+    s->q.now_wall_ms = clock_wall_ms();
+    s->q.published = s->published;
+    for (size_t i = 0; i < c->count; i++)
+        if (c->record[i].kind == DOMAIN_RECORD_DKIM && c->record[i].is_ok)
+            s->published[s->q.published_count++] = c->record[i].selector;
+    v->under_way++;
+    store_post(v->o.store, &s->q.call);
+}
+
+static void on_checked(struct domain_check *c, void *ctx) {
+    struct verification *v = ctx;
+    int64_t now = clock_mono_ms();
+    struct watched *w = find(v, &c->id);
+    v->under_way--;
+    if (w) {
+        w->is_checking = false;
+        if (c->is_verified || c->is_conclusive) {
+            if (w->is_verified != c->is_verified)
+                log_info("verification", c->is_verified ? "domain verified" : "domain not verified",
+                         LOG_STR("domain", c->domain));
+            w->is_verified = c->is_verified;
+        }
+        w->due_mono_ms = now + period(v, w, now);
+    }
+    if ((c->is_verified || c->is_conclusive) && !v->is_stopping)
+        store_result(v, c);
+    else
+        domain_check_free(&c);
+}
+
+/* ---- the listing
+ * ------------------------------------------------------------------------------------------------------
+ */
+
+static void ask_list(struct verification *v);
+
+static void on_list(struct store_call *call) {
+    struct store_domains *q = CONTAINER_OF(call, struct store_domains, call);
+    struct verification *v = CONTAINER_OF(q, struct verification, list);
+    int64_t now = clock_mono_ms();
+    v->is_listing = false;
+    v->have_list = call->err == OK;
+    for (size_t i = 0; i < v->count; i++)
+        v->watched[i].is_listed = false;
+    for (size_t i = 0; v->have_list && i < q->count; i++) {
+        struct watched *w = find(v, &q->domain[i].id);
+        if (!w) {
+            w = add(v, &q->domain[i].id, now);
+            w->is_verified = q->domain[i].verified_wall_ms != 0;
+        }
+        w->is_listed = true;
+    }
+    for (size_t i = 0; v->have_list && i < v->count;) {
+        if (v->watched[i].is_listed)
+            i++;
+        else
+            v->watched[i] = v->watched[--v->count];
+    }
+    if (v->list_again)
+        ask_list(v);
+}
+
+static void ask_list(struct verification *v) {
+    if (v->is_listing || v->is_stopping) {
+        v->list_again = true;
+        return;
+    }
+    if (v->list.call.verb == STORE_DOMAINS)
+        store_call_release(&v->list.call);
+    v->list_again = v->have_list = false;
+    v->is_listing = true;
+    v->list = (struct store_domains){
+        .call = {.verb = STORE_DOMAINS, .reply_to = v->box, .done = on_list}, .project = -1};
+    store_post(v->o.store, &v->list.call);
+}
+
+static void on_notice(struct store_notice *n) {
+    struct verification *v = n->ctx;
+    store_notice_free(&n);
+    ask_list(v);
+}
+
+/* ---- the thread
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+/* Starts what is due; returns how long until the next. */
+static int start_due(struct verification *v) {
+    int64_t now = clock_mono_ms(), next = now + MINUTE_MS;
+    for (size_t i = 0; v->have_list && !v->is_stopping && i < v->list.count; i++) {
+        struct watched *w = find(v, &v->list.domain[i].id);
+        if (!w || w->is_checking)
+            continue;
+        if (w->due_mono_ms > now || v->under_way >= PARALLEL_MAX) {
+            if (w->due_mono_ms > now && w->due_mono_ms < next)
+                next = w->due_mono_ms;
+            continue;
+        }
+        w->is_checking = true;
+        v->under_way++;
+        domain_check_start(v->o.dns, &v->list.domain[i], str_of(v->hostname), v->box, on_checked,
+                           v);
+    }
+    return (int)(next - now);
+}
+
+static void quit_now(struct note *n) {
+    struct verification *v = CONTAINER_OF(n, struct verification, quit_note);
+    v->is_stopping = true;
+    mailbox_send(v->quit_box, &v->quit_done);
+}
+
+static void nothing(struct note *n) {
+    (void)n;
+}
+
+static void run(void *arg) {
+    struct verification *v = arg;
+    ask_list(v);
+    while (!v->is_stopping || v->is_listing || v->under_way > 0)
+        mailbox_wait(v->box, v->is_stopping ? -1 : start_due(v));
+}
+
+struct verification *verification_start(const struct verification_options *o) {
+    struct verification *v = mem_zalloc(sizeof *v);
+    v->o = *o;
+    v->o.first_ms = o->first_ms ? o->first_ms : MINUTE_MS;
+    v->o.later_ms = o->later_ms ? o->later_ms : 10 * MINUTE_MS;
+    v->o.verified_ms = o->verified_ms ? o->verified_ms : HOUR_MS;
+    v->hostname = str_dupz(str_of(o->hostname ? o->hostname : ""));
+    v->box = mailbox_new();
+    store_watch(o->store, NOTICE_DOMAINS, v->box, on_notice, v);
+    v->thread = thread_start("verification", run, v);
+    return v;
+}
+
+void verification_quit(struct verification *v) {
+    if (!v || v->quit_box)
+        return;
+    store_unwatch(v->o.store, v->box);
+    v->quit_box = mailbox_new();
+    v->quit_note.run = quit_now;
+    v->quit_done.run = nothing;
+    mailbox_send(v->box, &v->quit_note);
+    while (mailbox_wait(v->quit_box, -1) == 0)
+        ;
+}
+
+void verification_stop(struct verification **vp) {
+    struct verification *v = *vp;
+    *vp = NULL;
+    if (!v)
+        return;
+    verification_quit(v);
+    thread_join(&v->thread);
+    if (v->list.call.verb == STORE_DOMAINS)
+        store_call_release(&v->list.call);
+    mailbox_free(&v->quit_box);
+    mailbox_free(&v->box);
+    free(v->watched);
+    free(v->hostname);
+    free(v);
+}

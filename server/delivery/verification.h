@@ -1,0 +1,28 @@
+/* verification: keeps an eye on the DNS records of sending domains: a new one is looked at at once,
+ * an unverified one every minute for an hour and then every 10 minutes, a verified one every hour.
+ * What is found is stored with the domain: MX routes ask for a verified domain, and are signed only
+ * with keys that were found published. A resolver that does not answer changes nothing.
+ *
+ *     struct verification *v = verification_start(&options);   ...   verification_quit(v);
+ * dns_stop(&dns); verification_stop(&v);
+ *
+ * Thread: start and stop on main; a thread of its own inside.
+ */
+#pragma once
+
+#include "server/net/dns.h"
+#include "storage/store.h"
+
+struct verification;
+
+struct verification_options {
+    struct store *store;
+    struct dns *dns;
+    const char *hostname;                    /* ours, for the SPF advice; may be "" */
+    int64_t first_ms, later_ms, verified_ms; /* periods; 0: 1 min, 10 min, 1 h */
+};
+struct verification *verification_start(const struct verification_options *o);
+/* From its return on no question is asked. Then dns_stop() answers those under way, and
+ * verification_stop() need not wait for a resolver. */
+void verification_quit(struct verification *v);
+void verification_stop(struct verification **vp); /* before the store is closed */
