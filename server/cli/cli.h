@@ -45,5 +45,6 @@ int cli_fail(int code, const char *command, const struct errinfo *info);
 /* Everything of `b` to standard output; CLI_OK, or CLI_FAILED when it could not be written. */
 int cli_print(const struct buf *b);
 
-extern const struct command cli_serve, cli_check_config, cli_send, cli_key_generate, cli_help,
-    cli_version;
+extern const struct command cli_serve, cli_check_config, cli_send, cli_key_create, cli_key_list,
+    cli_key_revoke, cli_key_generate, cli_domain_add, cli_domain_list, cli_domain_dns,
+    cli_domain_delete, cli_help, cli_version;

@@ -1,0 +1,137 @@
+#include "server/cli/admin.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "api/api.h"
+#include "server/base/log.h"
+#include "server/lifecycle_options.h"
+
+enum { CALL_MS = 60 * 1000 };
+
+/* The settings; with --data any that are there will do, only the folder counts. */
+static enum err load(const struct options *o, char *const *env, struct admin *a,
+                     struct errinfo *info) {
+    const char *data = options_text(o, "data", NULL);
+    enum err e = settings_load(o, env, &a->settings, info);
+    if (e == OK || !data)
+        return e;
+    char route[] = "POSTCHUTE_ROUTE=sandbox";
+    char *const least[] = {route, NULL};
+    const struct options none = {0};
+    settings_release(&a->settings);
+    return settings_load(&none, least, &a->settings, info);
+}
+
+/* OK: a server answers there. ERR_NOT_FOUND: none does. */
+static enum err try_socket(const char *path, struct errinfo *info) {
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof at.sun_path)
+        return ERR_NOT_FOUND;
+    memcpy(at.sun_path, path, strlen(path));
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int failed = fd < 0 || connect(fd, (struct sockaddr *)&at, sizeof at) != 0 ? errno : 0;
+    if (fd >= 0)
+        close(fd);
+    if (failed == EACCES || failed == EPERM)
+        return err_set(info, ERR_UNAVAILABLE, path, "%s: run this as the server's user",
+                       strerror(failed));
+    return failed ? ERR_NOT_FOUND : OK;
+}
+
+static enum err open_store(struct admin *a, const char *folder, struct errinfo *info) {
+    struct store_options so = {.backend = STORE_SQLITE, .folder = folder};
+    struct lifecycle_api ao;
+    signal(SIGPIPE, SIG_IGN);
+    umask(077);
+    log_setup(LOG_WARN, LOG_FORMAT_TEXT);
+    enum err e = store_open(&so, &a->store, info);
+    if (e == ERR_CONFLICT)
+        return err_set(info, e, folder, "a server holds it but does not answer at control.sock");
+    if (e != OK)
+        return e;
+    e = lifecycle_api_options(a->settings.config, &ao, info);
+    ao.options.store = a->store;
+    ao.options.listen_count = ao.options.listen_health_count = 0;
+    ao.options.loops = 1;
+    ao.options.control_path = str_of(a->socket_path);
+    ao.options.tls_cert = ao.options.tls_key = STR_NONE;
+    if (e == OK)
+        e = api_start(&ao.options, &a->api, info);
+    lifecycle_api_release(&ao);
+    return e;
+}
+
+enum err admin_open(const struct options *o, char *const *env, struct admin *out,
+                    struct errinfo *info) {
+    *out = (struct admin){0};
+    enum err e = load(o, env, out, info);
+    if (e != OK)
+        return e;
+    const char *data = options_text(o, "data", NULL);
+    char *folder = data ? str_dupz(str_of(data)) : str_dupz(out->settings.config->data);
+    int n = snprintf(out->socket_path, sizeof out->socket_path, "%s/control.sock", folder);
+    if (n < 0 || (size_t)n >= sizeof out->socket_path)
+        e = err_set(info, ERR_INVALID, "--data", "is too long");
+    if (e == OK)
+        e = try_socket(out->socket_path, info);
+    if (e == ERR_NOT_FOUND)
+        e = open_store(out, folder, info);
+    out->client = (struct client){.url = "http://localhost", .socket_path = out->socket_path};
+    free(folder);
+    return e;
+}
+
+void admin_close(struct admin *a) {
+    if (a->api)
+        api_stop(&a->api);
+    if (a->store)
+        store_close(&a->store);
+    settings_release(&a->settings);
+}
+
+void admin_call(const struct admin *a, const char *method, const char *path, const json_t *body,
+                struct client_answer *answer) {
+    client_call(&a->client, method, path, body, NULL, CALL_MS, answer);
+}
+
+int admin_fail(const char *command, enum err e, const struct errinfo *info) {
+    return cli_fail(e == ERR_INVALID ? CLI_FAILED : CLI_UNREACHABLE, command, info);
+}
+
+int admin_run(const struct options *o, char *const *env, const char *command, const char *method,
+              const char *path, json_t *body,
+              int (*show)(const struct options *o, const json_t *answer)) {
+    struct admin a;
+    struct client_answer answer;
+    struct errinfo info = {0};
+    int code = CLI_OK;
+    enum err e = admin_open(o, env, &a, &info);
+    if (e == OK) {
+        admin_call(&a, method, path, body, &answer);
+        if (!client_is_success(&answer))
+            code = client_fail(command, &answer);
+        else if (options_has(o, "json") && answer.json)
+            code = client_print(answer.json);
+        else if (show)
+            code = show(o, answer.json);
+        client_answer_release(&answer);
+    } else {
+        code = admin_fail(command, e, &info);
+    }
+    admin_close(&a);
+    json_decref(body);
+    return code;
+}
+
+void admin_put_path(struct buf *path, const char *word) {
+    for (; *word; word++) {
+        if (ascii_is_alnum(*word) || strchr("-._~", *word))
+            buf_putc(path, *word);
+        else
+            buf_printf(path, "%%%02X", (unsigned char)*word);
+    }
+}

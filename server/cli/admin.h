@@ -1,0 +1,44 @@
+/* admin: speaks to the API as the administrator: over the control socket of the running server, or,
+ * when no server holds the store, over one that it opens itself for as long as the command runs.
+ *
+ *     struct admin a;
+ *     if (admin_open(o, env, &a, &info) == OK)
+ *         admin_call(&a, "GET", "/v1/keys", NULL, &answer);
+ *     admin_close(&a);
+ *
+ * So a command does the same, by the same code, whether or not a server runs. Thread: main.
+ */
+#pragma once
+
+#include "server/cli/client.h"
+#include "server/cli/settings.h"
+
+#define ADMIN_OPTION_DATA                                                                          \
+    { "data", 'd', OPTION_TEXT, "FOLDER", "the server's data; else as its settings say" }
+#define ADMIN_OPTIONS ADMIN_OPTION_DATA, SETTINGS_OPTION_CONFIG, SETTINGS_OPTION_DEV
+
+struct admin {
+    struct settings settings;
+    char socket_path[512];
+    struct client client;
+    struct store *store; /* NULL: a server answers */
+    struct api *api;
+};
+
+/* ERR_INVALID: a setting; ERR_CONFLICT: a server holds the store and does not answer;
+ * ERR_UNAVAILABLE. Close in any case. */
+NODISCARD enum err admin_open(const struct options *o, char *const *env, struct admin *out,
+                              struct errinfo *info);
+void admin_close(struct admin *a);
+void admin_call(const struct admin *a, const char *method, const char *path, const json_t *body,
+                struct client_answer *answer);
+/* What admin_open() said, on standard error; returns the exit code. */
+int admin_fail(const char *command, enum err e, const struct errinfo *info);
+
+/* A whole command that is one request: opens, asks, lets `show` print the answer (NULL: nothing),
+ * closes; returns the exit code. Takes the reference of `body`. */
+int admin_run(const struct options *o, char *const *env, const char *command, const char *method,
+              const char *path, json_t *body,
+              int (*show)(const struct options *o, const json_t *answer));
+/* `word` with everything that is not unreserved percent-encoded, for a path (RFC 3986 2.3). */
+void admin_put_path(struct buf *path, const char *word);
