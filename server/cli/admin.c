@@ -65,7 +65,20 @@ static enum err open_store(struct admin *a, const char *folder, struct errinfo *
     return e;
 }
 
-enum err admin_open(const struct options *o, char *const *env, struct admin *out,
+/* A command that only looks must not leave a new store behind, perhaps another user's. */
+static enum err check_store_exists(const char *folder, struct errinfo *info) {
+    char *path = NULL;
+    if (asprintf(&path, "%s/outbox.db", folder) < 0)
+        return ERR_INTERNAL;
+    enum err e = access(path, F_OK) == 0
+                     ? OK
+                     : err_set(info, ERR_NOT_FOUND, folder,
+                               "there is no outbox here yet: `postchute serve` makes it");
+    free(path);
+    return e;
+}
+
+enum err admin_open(const struct options *o, char *const *env, bool may_create, struct admin *out,
                     struct errinfo *info) {
     *out = (struct admin){0};
     enum err e = load(o, env, out, info);
@@ -78,8 +91,11 @@ enum err admin_open(const struct options *o, char *const *env, struct admin *out
         e = err_set(info, ERR_INVALID, "--data", "is too long");
     if (e == OK)
         e = try_socket(out->socket_path, info);
-    if (e == ERR_NOT_FOUND)
-        e = open_store(out, folder, info);
+    if (e == ERR_NOT_FOUND) {
+        e = may_create ? OK : check_store_exists(folder, info);
+        if (e == OK)
+            e = open_store(out, folder, info);
+    }
     out->client = (struct client){.url = "http://localhost", .socket_path = out->socket_path};
     free(folder);
     return e;
@@ -99,7 +115,8 @@ void admin_call(const struct admin *a, const char *method, const char *path, con
 }
 
 int admin_fail(const char *command, enum err e, const struct errinfo *info) {
-    return cli_fail(e == ERR_INVALID ? CLI_FAILED : CLI_UNREACHABLE, command, info);
+    bool is_ours = e == ERR_INVALID || e == ERR_NOT_FOUND;
+    return cli_fail(is_ours ? CLI_FAILED : CLI_UNREACHABLE, command, info);
 }
 
 int admin_run(const struct options *o, char *const *env, const char *command, const char *method,
@@ -109,7 +126,7 @@ int admin_run(const struct options *o, char *const *env, const char *command, co
     struct client_answer answer;
     struct errinfo info = {0};
     int code = CLI_OK;
-    enum err e = admin_open(o, env, &a, &info);
+    enum err e = admin_open(o, env, strcmp(method, "POST") == 0, &a, &info);
     if (e == OK) {
         admin_call(&a, method, path, body, &answer);
         if (!client_is_success(&answer))

@@ -2,7 +2,7 @@
  * when no server holds the store, over one that it opens itself for as long as the command runs.
  *
  *     struct admin a;
- *     if (admin_open(o, env, &a, &info) == OK)
+ *     if (admin_open(o, env, false, &a, &info) == OK)
  *         admin_call(&a, "GET", "/v1/keys", NULL, &answer);
  *     admin_close(&a);
  *
@@ -26,9 +26,10 @@ struct admin {
 };
 
 /* ERR_INVALID: a setting; ERR_CONFLICT: a server holds the store and does not answer;
- * ERR_UNAVAILABLE. Close in any case. */
-NODISCARD enum err admin_open(const struct options *o, char *const *env, struct admin *out,
-                              struct errinfo *info);
+ * ERR_NOT_FOUND: there is no store, and `may_create` is false; ERR_UNAVAILABLE. Close in any case.
+ */
+NODISCARD enum err admin_open(const struct options *o, char *const *env, bool may_create,
+                              struct admin *out, struct errinfo *info);
 void admin_close(struct admin *a);
 void admin_call(const struct admin *a, const char *method, const char *path, const json_t *body,
                 struct client_answer *answer);
@@ -36,7 +37,8 @@ void admin_call(const struct admin *a, const char *method, const char *path, con
 int admin_fail(const char *command, enum err e, const struct errinfo *info);
 
 /* A whole command that is one request: opens, asks, lets `show` print the answer (NULL: nothing),
- * closes; returns the exit code. Takes the reference of `body`. */
+ * closes; returns the exit code. A POST makes the store when there is none. Takes the reference of
+ * `body`. */
 int admin_run(const struct options *o, char *const *env, const char *command, const char *method,
               const char *path, json_t *body,
               int (*show)(const struct options *o, const json_t *answer));

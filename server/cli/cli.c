@@ -3,10 +3,18 @@
 #include <stdarg.h>
 
 const struct command *const cli_commands[] = {
-    &cli_key_generate, //
-    &cli_send,         //
-    &cli_version,      //
-    &cli_help,         //
+    &cli_key_create,    //
+    &cli_key_list,      //
+    &cli_key_revoke,    //
+    &cli_key_generate,  //
+    &cli_domain_add,    //
+    &cli_domain_list,   //
+    &cli_domain_dns,    //
+    &cli_domain_delete, //
+    &cli_send,          //
+    &cli_doctor,        //
+    &cli_version,       //
+    &cli_help,          //
     NULL,
 };
 

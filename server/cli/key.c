@@ -155,7 +155,7 @@ static int revoke_found(const struct admin *a, const char *word) {
 static int revoke(const struct options *o, char *const *env) {
     struct admin a;
     struct errinfo info = {0};
-    enum err e = admin_open(o, env, &a, &info);
+    enum err e = admin_open(o, env, false, &a, &info);
     int code = e == OK ? revoke_found(&a, o->word[0]) : admin_fail("key revoke", e, &info);
     admin_close(&a);
     return code;

@@ -27,6 +27,7 @@ struct httpc_sync_request {
     int64_t timeout_ms;
     size_t response_max;
     const char *ca_file; /* NULL: the system's */
+    bool is_own; /* the peer is this machine's server: no certificate is made out for 127.0.0.1 */
 };
 
 struct httpc_sync_result {
