@@ -300,7 +300,7 @@ static void proceed_unsigned(struct scheduler *s, struct bundle *b) {
     struct letter *l = b->letter;
     struct dkim_signer signer;
     bool published_only = l->key.signing == ROUTE_SIGNING_PUBLISHED;
-    if (keyring_signer(s->keyring, l->outgoing->from_domain, published_only, &signer)) {
+    if (signers_signer(s->signers, l->outgoing->from_domain, published_only, &signer)) {
         l->state = LETTER_SIGNING;
         b->is_signer = true;
     } else {
@@ -380,11 +380,11 @@ static struct job *job_of(struct scheduler *s, struct bundle *b) {
     struct arena *a = arena_new();
     struct job *j = ARENA_NEW(a, struct job);
     const struct outgoing *o = b->letter->outgoing;
-    struct str bounce = keyring_bounce_address(s->keyring, o->from_domain);
+    struct str bounce = signers_bounce_address(s->signers, o->from_domain);
     j->arena = a;
     j->bundle = b;
     j->hosts = host_list_ref(b->hop->hosts);
-    j->keyring = keyring_ref(s->keyring);
+    j->signers = signers_ref(s->signers);
     j->message = message_ref(b->letter->message);
     j->sign = b->is_signer;
     j->published_only = b->letter->key.signing == ROUTE_SIGNING_PUBLISHED;

@@ -27,7 +27,7 @@ void job_free(struct job **jp) {
     if (j == NULL)
         return;
     host_list_unref(&j->hosts);
-    keyring_unref(&j->keyring);
+    signers_unref(&j->signers);
     message_unref(&j->message);
     message_unref(&j->signed_message);
     struct arena *a = j->arena;

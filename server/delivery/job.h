@@ -10,7 +10,7 @@
 #pragma once
 
 #include "server/delivery/host_list.h"
-#include "server/delivery/keyring.h"
+#include "server/delivery/signers.h"
 #include "storage/model.h"
 
 struct worker;
@@ -28,7 +28,7 @@ struct job {
     void *bundle;          /* the scheduler's */
     size_t loop;
     struct host_list *hosts; /* a reference */
-    struct keyring *keyring; /* a reference */
+    struct signers *signers; /* a reference */
     struct message *message; /* a reference */
     bool sign;               /* before sending, and give the signed message back */
     bool published_only;

@@ -73,7 +73,7 @@ static void rerun_all_sites(struct scheduler *s) {
 }
 
 bool scheduler_may_claim(const struct scheduler *s) {
-    return !s->is_paused && !s->is_blocked && !s->is_draining && s->keyring != NULL;
+    return !s->is_paused && !s->is_blocked && !s->is_draining && s->signers != NULL;
 }
 
 void scheduler_block(struct scheduler *s) {
@@ -116,8 +116,8 @@ static void domains_read(struct store_call *call) {
     s->calls--;
     s->is_reading_domains = false;
     if (call->err == OK) {
-        keyring_unref(&s->keyring);
-        s->keyring = keyring_new(c->q.domain, c->q.count);
+        signers_unref(&s->signers);
+        s->signers = signers_new(c->q.domain, c->q.count);
         dispatch_forget_logged(s);
         rerun_all_sites(s);
     } else {
@@ -370,7 +370,7 @@ void scheduler_stop(struct scheduler **sp) {
     letters_free(&s->letters);
     sites_free(&s->sites);
     due_free(&s->due);
-    keyring_unref(&s->keyring);
+    signers_unref(&s->signers);
     tlspolicy_free(&s->tlspolicy);
     dispatch_forget_logged(s);
     mailbox_free(&s->box);

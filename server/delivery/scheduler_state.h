@@ -60,7 +60,7 @@ struct scheduler {
     struct hops *hops;
     struct sites sites;
     struct site_list runnable;
-    struct keyring *keyring; /* NULL until the store told */
+    struct signers *signers; /* NULL until the store told */
     struct wakeups *wakeups;
 
     struct bundles claims; /* to be claimed at the end of the turn, by bundle.wait */

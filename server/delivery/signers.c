@@ -1,4 +1,4 @@
-#include "server/delivery/keyring.h"
+#include "server/delivery/signers.h"
 
 #include <stdlib.h>
 #include <uthash.h>
@@ -11,13 +11,13 @@ struct ring_domain {
     UT_hash_handle hh;
 };
 
-struct keyring {
+struct signers {
     struct arena *arena;
     struct ring_domain *by_name;
     int refs;
 };
 
-static void add_key(struct keyring *k, struct ring_domain *d, const struct domain_key_row *row) {
+static void add_key(struct signers *k, struct ring_domain *d, const struct domain_key_row *row) {
     struct errinfo info = {0};
     struct dkim_key *key = NULL;
     if (d->every.key_count == DKIM_KEYS_MAX)
@@ -36,14 +36,14 @@ static void add_key(struct keyring *k, struct ring_domain *d, const struct domai
     }
 }
 
-static struct ring_domain *find(const struct keyring *k, struct str name) {
+static struct ring_domain *find(const struct signers *k, struct str name) {
     struct ring_domain *d = NULL;
     HASH_FIND(hh, k->by_name, name.p, name.n, d);
     return d;
 }
 
-struct keyring *keyring_new(const struct domain_row *rows, size_t count) {
-    struct keyring *k = mem_zalloc(sizeof(*k));
+struct signers *signers_new(const struct domain_row *rows, size_t count) {
+    struct signers *k = mem_zalloc(sizeof(*k));
     k->refs = 1;
     k->arena = arena_new();
     for (size_t i = 0; i < count; i++) {
@@ -63,13 +63,13 @@ struct keyring *keyring_new(const struct domain_row *rows, size_t count) {
     return k;
 }
 
-struct keyring *keyring_ref(struct keyring *k) {
+struct signers *signers_ref(struct signers *k) {
     __atomic_add_fetch(&k->refs, 1, __ATOMIC_RELAXED);
     return k;
 }
 
-void keyring_unref(struct keyring **kp) {
-    struct keyring *k = *kp;
+void signers_unref(struct signers **kp) {
+    struct signers *k = *kp;
     *kp = NULL;
     if (k == NULL || __atomic_sub_fetch(&k->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
@@ -83,7 +83,7 @@ void keyring_unref(struct keyring **kp) {
     free(k);
 }
 
-bool keyring_signer(const struct keyring *k, struct str domain, bool published_only,
+bool signers_signer(const struct signers *k, struct str domain, bool published_only,
                     struct dkim_signer *out) {
     while (!str_is_empty(domain)) {
         const struct ring_domain *d = find(k, domain);
@@ -98,7 +98,7 @@ bool keyring_signer(const struct keyring *k, struct str domain, bool published_o
     return false;
 }
 
-struct str keyring_bounce_address(const struct keyring *k, struct str domain) {
+struct str signers_bounce_address(const struct signers *k, struct str domain) {
     const struct ring_domain *d = find(k, domain);
     return d != NULL ? d->bounce_address : STR_NONE;
 }

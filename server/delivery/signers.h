@@ -1,4 +1,4 @@
-/* keyring: what the store's domains mean for sending: DKIM keys and bounce addresses by domain.
+/* signers: what the store's domains mean for sending: DKIM keys and bounce addresses by domain.
  *
  * An immutable snapshot, made of one STORE_DOMAINS answer, shared by reference count.
  */
@@ -7,17 +7,17 @@
 #include "server/mail/dkim_sign.h"
 #include "storage/model.h"
 
-struct keyring; /* Thread: immutable; ref/unref are atomic */
+struct signers; /* Thread: immutable; ref/unref are atomic */
 
 /* Rows with a key that cannot be read are kept without that key, and logged. */
-struct keyring *keyring_new(const struct domain_row *rows, size_t count);
-struct keyring *keyring_ref(struct keyring *k);
-void keyring_unref(struct keyring **kp);
+struct signers *signers_new(const struct domain_row *rows, size_t count);
+struct signers *signers_ref(struct signers *k);
+void signers_unref(struct signers **kp);
 
 /* Fills *out for the domain itself or the nearest parent that has keys (relaxed alignment, RFC 7489
  * 3.1.1); `published_only`: with keys that were found in DNS. False: there is none. What is filled
- * in lives as long as the keyring. */
-bool keyring_signer(const struct keyring *k, struct str domain, bool published_only,
+ * in lives as long as the signers. */
+bool signers_signer(const struct signers *k, struct str domain, bool published_only,
                     struct dkim_signer *out);
 /* The domain's bounce address; absent: none is set. */
-struct str keyring_bounce_address(const struct keyring *k, struct str domain);
+struct str signers_bounce_address(const struct signers *k, struct str domain);
