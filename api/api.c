@@ -208,7 +208,6 @@ static void fill_env(struct env *env, const struct api_options *o) {
     env->has_health_listener = o->listen_health_count > 0;
     env->arena = arena_new();
     env->hostname = arena_dup(env->arena, o->hostname);
-    env->spf_include = arena_dup(env->arena, o->spf_include);
     env->is_ready = o->is_ready;
     env->is_ready_ctx = o->is_ready_ctx;
 }

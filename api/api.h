@@ -41,8 +41,7 @@ struct api_options {
     int64_t idle_timeout_ms; /* between two requests; 0: 60 s */
     int64_t drain_ms;        /* api_drain waits so long for open requests; 0: 10 s */
     /* What the DNS advice of /v1/domains names. */
-    struct str hostname;    /* our own name, as receivers see it */
-    struct str spf_include; /* absent: "a:<hostname>" */
+    struct str hostname; /* our own name, as receivers see it */
     /* Is everything else up? false: /readyz answers 503 with `why`. NULL: only the store is asked.
      * Thread: any. */
     bool (*is_ready)(void *ctx, char why[160]);

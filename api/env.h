@@ -26,7 +26,7 @@ struct env {
     struct store *store;
     bool is_sandbox;
     bool has_health_listener;
-    struct str hostname, spf_include; /* in `arena` */
+    struct str hostname; /* in `arena` */
     bool (*is_ready)(void *ctx, char why[160]);
     void *is_ready_ctx;
     struct arena *arena;

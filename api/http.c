@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include <uthash.h>
 
+#include "api/wait.h"
 #include "server/base/clock.h"
 #include "server/base/limits.h"
 #include "server/base/log.h"
@@ -59,6 +60,7 @@ struct loop_of_http {
     struct thread *thread;
     struct event_base *base;
     struct mailbox *box;
+    struct waits *waits;
     struct event *box_event, *tick;
     struct http_limits limits;
     TAILQ_HEAD(, daemon_of_http) daemons;
@@ -318,6 +320,7 @@ static void *on_request_line(void *cls, const char *target, struct MHD_Connectio
         .has_health = d->kind != HTTP_API || !r->env->has_health_listener,
         .has_others = d->kind != HTTP_HEALTH,
     };
+    r->waits = d->loop->waits;
     r->connection = c;
     c->request = r;
     c->received_bytes = 0;
@@ -582,6 +585,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg) {
     (void)fd;
     (void)what;
     look_after(l);
+    waits_tick(l->waits, clock_mono_ms());
     pump_dirty(l);
     end_retired(l);
     tell_drained(l);
@@ -842,6 +846,7 @@ static void loop_free(struct loop_of_http **lp) {
     event_free(l->box_event);
     event_free(l->tick);
     mailbox_free(&l->box);
+    waits_free(&l->waits);
     event_base_free(l->base);
     free(l);
     *lp = NULL;
@@ -856,6 +861,7 @@ static struct loop_of_http *loop_new(struct http *h, const struct http_limits *l
     l->base = event_base_new();
     ASSERT(l->base != NULL);
     l->box = mailbox_new();
+    l->waits = waits_new(h->env->store, l->box);
     l->box_event = event_new(l->base, mailbox_fd(l->box), EV_READ | EV_PERSIST, on_notes, l);
     l->tick = event_new(l->base, -1, EV_PERSIST, on_tick, l);
     const struct timeval every = {.tv_usec = TICK_MS * 1000};

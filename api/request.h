@@ -21,6 +21,9 @@
 #include "api/reply.h"
 #include "api/routes.h"
 
+struct wait;
+struct waits;
+
 struct request_field {
     struct str name, value;
 };
@@ -69,7 +72,9 @@ struct request {
     /* Set while a handler waits for something that may take long; called when the server drains or
      * the client went away: it finishes the request soon. */
     void (*hurry)(struct request *r);
-    void *waiting; /* the handler's */
+    struct waits *waits; /* of its loop */
+    struct wait *wait;   /* NULL: it does not wait for a message */
+    void *state;         /* the handler's */
 
     /* a store call under way */
     void (*store_done)(struct request *r, struct store_call *call);

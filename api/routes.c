@@ -5,10 +5,49 @@
 #include "server/base/limits.h"
 #include "storage/model.h"
 
+enum { SMALL = LIMIT_SMALL_BODY };
+
 const struct route routes[] = {
     /* messages */
     {HTTP_POST, "/send", v1_send, SCOPE_SEND, ROUTE_BODY_MESSAGE, 0, NULL},
     {HTTP_POST, "/v1/messages", v1_send, SCOPE_SEND, ROUTE_BODY_MESSAGE, 0, NULL},
+    {HTTP_GET, "/v1/messages", v1_messages_list, SCOPE_READ, 0, 0, NULL},
+    {HTTP_GET, "/v1/messages/{id}", v1_message_get, SCOPE_READ, 0, 0, NULL},
+    {HTTP_GET, "/v1/messages/{id}/events", v1_message_events, SCOPE_READ, 0, 0, NULL},
+    {HTTP_GET, "/v1/messages/{id}/attempts", v1_message_attempts, SCOPE_READ, 0, 0, NULL},
+    {HTTP_GET, "/v1/messages/{id}/raw", v1_message_raw, SCOPE_READ, 0, 0, "message/rfc822"},
+    {HTTP_POST, "/v1/messages/{id}/cancel", v1_message_cancel, SCOPE_SEND, SMALL, 0, NULL},
+    {HTTP_POST, "/v1/messages/{id}/retry", v1_message_retry, SCOPE_SEND, SMALL, 0, NULL},
+    /* keys */
+    {HTTP_POST, "/v1/keys", v1_keys_create, SCOPE_ADMIN, SMALL, 0, NULL},
+    {HTTP_GET, "/v1/keys", v1_keys_list, SCOPE_ADMIN, 0, 0, NULL},
+    {HTTP_DELETE, "/v1/keys/{id}", v1_key_revoke, SCOPE_ADMIN, 0, 0, NULL},
+    /* domains */
+    {HTTP_POST, "/v1/domains", v1_domains_create, SCOPE_MANAGE, SMALL, 0, NULL},
+    {HTTP_GET, "/v1/domains", v1_domains_list, SCOPE_MANAGE, 0, 0, NULL},
+    {HTTP_GET, "/v1/domains/{name}", v1_domain_get, SCOPE_MANAGE, 0, 0, NULL},
+    {HTTP_DELETE, "/v1/domains/{name}", v1_domain_delete, SCOPE_MANAGE, 0, 0, NULL},
+    /* webhooks */
+    {HTTP_POST, "/v1/webhooks", v1_webhooks_create, SCOPE_MANAGE, SMALL, 0, NULL},
+    {HTTP_GET, "/v1/webhooks", v1_webhooks_list, SCOPE_MANAGE, 0, 0, NULL},
+    {HTTP_GET, "/v1/webhooks/{id}", v1_webhook_get, SCOPE_MANAGE, 0, 0, NULL},
+    {HTTP_PATCH, "/v1/webhooks/{id}", v1_webhook_change, SCOPE_MANAGE, SMALL, 0, NULL},
+    {HTTP_DELETE, "/v1/webhooks/{id}", v1_webhook_delete, SCOPE_MANAGE, 0, 0, NULL},
+    {HTTP_POST, "/v1/webhooks/{id}/rotate", v1_webhook_rotate, SCOPE_MANAGE, SMALL, 0, NULL},
+    {HTTP_POST, "/v1/webhooks/{id}/test", v1_webhook_test, SCOPE_MANAGE, SMALL, 0, NULL},
+    {HTTP_GET, "/v1/webhooks/{id}/deliveries", v1_webhook_deliveries, SCOPE_MANAGE, 0, 0, NULL},
+    {HTTP_POST, "/v1/webhooks/{id}/replay", v1_webhook_replay, SCOPE_MANAGE, SMALL, 0, NULL},
+    /* sandbox */
+    {HTTP_GET, "/v1/sandbox/messages", v1_sandbox_messages, SCOPE_READ, 0, ROUTE_SANDBOX, NULL},
+    {HTTP_GET, "/v1/sandbox/messages/{id}", v1_sandbox_message, SCOPE_READ, 0, ROUTE_SANDBOX, NULL},
+    {HTTP_GET, "/v1/sandbox/webhooks", v1_sandbox_webhooks, SCOPE_READ, 0, ROUTE_SANDBOX, NULL},
+    {HTTP_POST, "/v1/sandbox/webhook-receiver", v1_sandbox_receive, 0, SMALL,
+     ROUTE_SANDBOX | ROUTE_PUBLIC | ROUTE_ANY_BODY, NULL},
+    /* service */
+    {HTTP_GET, "/livez", v1_livez, 0, 0, ROUTE_PUBLIC | ROUTE_HEALTH, NULL},
+    {HTTP_GET, "/readyz", v1_readyz, 0, 0, ROUTE_PUBLIC | ROUTE_HEALTH, NULL},
+    {HTTP_GET, "/metrics", v1_metrics, 0, 0, ROUTE_PUBLIC | ROUTE_HEALTH, "text/plain"},
+    {HTTP_GET, "/openapi.json", v1_openapi, 0, 0, ROUTE_PUBLIC, NULL},
 };
 const size_t route_count = sizeof(routes) / sizeof(routes[0]);
 

@@ -1,8 +1,7 @@
 /* POST /send and POST /v1/messages: one message in, answered when it is safe. */
 #include "api/v1/submission.h"
 #include "api/v1/v1.h"
-#include "server/base/clock.h"
-#include "server/base/metrics.h"
+#include "api/wait.h"
 #include "server/intake/submit.h"
 #include "server/render/message.h"
 
@@ -12,9 +11,17 @@ struct sending {
     struct domains *domains;
     struct submission submission;
     struct store_accept *accept; /* NULL: the reply says why */
+    struct id id; /* of what was stored: with a replay not the one that was composed */
+    bool is_replay;
+    /* waiting */
+    int wait_s;       /* -1: not asked for */
+    json_t *accepted; /* the answer when nothing better is known */
+    struct store_message *look;
+    bool is_reading, is_over, is_last_look;
 };
 
-static void release(struct sending *s) {
+/* What came in is not held while the request waits. */
+static void release_input(struct sending *s) {
     json_decref(s->root);
     s->root = NULL;
     intake_unref(&s->intake);
@@ -22,7 +29,9 @@ static void release(struct sending *s) {
 }
 
 static void finish(struct request *r) {
-    release(r->waiting);
+    struct sending *s = r->state;
+    release_input(s);
+    json_decref(s->accepted);
     request_finish(r);
 }
 
@@ -68,7 +77,7 @@ static enum submit_result submit(struct request *r, struct sending *s, struct st
 }
 
 static void prepare(struct request *r) {
-    struct sending *s = r->waiting;
+    struct sending *s = r->state;
     if (!parse(r, s))
         return;
     struct str key = idempotency_key(r);
@@ -94,13 +103,75 @@ static void prepare(struct request *r) {
     }
 }
 
-/* ---- storing
- * --------------------------------------------------------------------------------------------- */
+/* ---- storing, and waiting when that is preferred
+ * ------------------------------------------------------------ */
+
+static void answer_accepted(struct request *r) {
+    struct sending *s = r->state;
+    request_json(r, 202, render_accepted(&s->accept->message));
+}
+
+/* Location, and what was special about it. Whatever is answered: after this, no other reply is set.
+ */
+static void add_headers(struct request *r) {
+    struct sending *s = r->state;
+    char id[ID_TEXT_SIZE];
+    id_print(&s->id, id);
+    http_reply_header(&r->reply, "Location", arena_printf(r->arena, "/v1/messages/%s", id));
+    if (s->is_replay)
+        http_reply_header(&r->reply, "Idempotency-Replayed", STR("true"));
+    if (s->wait_s >= 0)
+        http_reply_header(&r->reply, "Preference-Applied",
+                          arena_printf(r->arena, "wait=%d", s->wait_s));
+}
+
+static void look(struct request *r);
+
+static bool is_final(const struct message_row *m) {
+    for (size_t i = 0; i < m->recipient_count; i++)
+        if (!recipient_state_is_final(m->recipient[i].state))
+            return false;
+    return true;
+}
+
+static void looked(struct request *r, struct store_call *call) {
+    struct sending *s = r->state;
+    s->is_reading = false;
+    if (call->err != OK) {
+        wait_cancel(r); /* it is stored; only how it goes on cannot be told */
+        request_json(r, 202, s->accepted);
+        s->accepted = NULL;
+    } else if (is_final(&s->look->message) || s->is_last_look) {
+        wait_cancel(r);
+        request_json(r, is_final(&s->look->message) ? 200 : 202, render_message(&s->look->message));
+    } else {
+        if (s->is_over) /* it may have ended after this was read */
+            look(r);
+        return;
+    }
+    add_headers(r);
+    finish(r);
+}
+
+static void look(struct request *r) {
+    struct sending *s = r->state;
+    s->is_reading = true;
+    s->is_last_look = s->is_over;
+    s->look = ARENA_NEW(r->arena, struct store_message);
+    s->look->id = s->id;
+    s->look->project = r->identity.project;
+    request_store(r, &s->look->call, STORE_MESSAGE, looked);
+}
+
+static void waited(struct request *r) {
+    struct sending *s = r->state;
+    s->is_over = true;
+    if (!s->is_reading)
+        look(r);
+}
 
 static void accepted(struct request *r, struct store_call *call) {
-    struct sending *s = r->waiting;
-    const struct message_row *m = &s->accept->message;
-    char id[ID_TEXT_SIZE];
+    struct sending *s = r->state;
     if (call->err != OK) {
         if (call->err == ERR_CONFLICT)
             request_problem(r, PROBLEM_IDEMPOTENCY_REUSED,
@@ -110,16 +181,22 @@ static void accepted(struct request *r, struct store_call *call) {
         finish(r);
         return;
     }
-    request_json(r, 202, render_accepted(m));
-    id_print(&m->id, id);
-    http_reply_header(&r->reply, "Location", arena_printf(r->arena, "/v1/messages/%s", id));
-    if (s->accept->is_replay)
-        http_reply_header(&r->reply, "Idempotency-Replayed", STR("true"));
+    s->id = s->accept->message.id;
+    s->is_replay = s->accept->is_replay;
+    if (s->wait_s > 0) {
+        s->accepted = render_accepted(&s->accept->message);
+        release_input(s);
+        wait_for(r, &s->id, s->wait_s * INT64_C(1000), waited);
+        look(r); /* after the watch began, so that its end cannot be missed */
+        return;
+    }
+    answer_accepted(r);
+    add_headers(r);
     finish(r);
 }
 
 static void prepared(struct request *r) {
-    struct sending *s = r->waiting;
+    struct sending *s = r->state;
     if (s->accept == NULL)
         finish(r);
     else
@@ -130,7 +207,8 @@ void v1_send(struct request *r) {
     struct sending *s = ARENA_NEW(r->arena, struct sending);
     s->intake = env_intake(r->env);
     s->domains = env_domains(r->env);
-    r->waiting = s;
+    s->wait_s = request_prefer_wait(request_header(r, STR("Prefer")));
+    r->state = s;
     if (r->body.n > LIMIT_SMALL_BODY) {
         request_work(r, prepare, prepared);
         return;

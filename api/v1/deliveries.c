@@ -1,0 +1,173 @@
+/* /v1/webhooks/{id}/…: what was sent to an endpoint, a test, and sending again. */
+#include "api/json.h"
+#include "api/page.h"
+#include "api/v1/v1.h"
+#include "server/base/clock.h"
+#include "server/render/value.h"
+
+static bool read_id(struct request *r, struct id *id) {
+    if (request_param_id(r, 0, id))
+        return true;
+    request_finish(r);
+    return false;
+}
+
+static bool is_good(struct request *r) {
+    if (r->faults.count == 0)
+        return true;
+    request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
+    request_finish(r);
+    return false;
+}
+
+static bool is_answered(struct request *r, const struct store_call *call) {
+    if (call->err == OK)
+        return true;
+    if (call->err == ERR_NOT_FOUND)
+        request_problem(r, PROBLEM_NOT_FOUND, "there is no such webhook or delivery");
+    else
+        request_problem_store(r, call->err, &call->info);
+    request_finish(r);
+    return false;
+}
+
+/* ---- test
+ * ------------------------------------------------------------------------------------------------
+ */
+
+static void tested(struct request *r, struct store_call *call) {
+    if (!is_answered(r, call))
+        return;
+    json_t *o = json_object();
+    json_object_set_new(o, "event_id",
+                        value_id(&CONTAINER_OF(call, struct store_webhook_test, call)->event_id));
+    request_json(r, 202, o);
+    request_finish(r);
+}
+
+void v1_webhook_test(struct request *r) {
+    struct store_webhook_test *q = ARENA_NEW(r->arena, struct store_webhook_test);
+    if (!read_id(r, &q->id))
+        return;
+    q->project = r->identity.project;
+    q->now_wall_ms = r->started_wall_ms;
+    q->event_id = id_new(r->started_wall_ms);
+    request_store(r, &q->call, STORE_WEBHOOK_TEST, tested);
+}
+
+/* ---- the delivery log
+ * ------------------------------------------------------------------------------------ */
+
+static json_t *render_delivery(const struct notification_row *n) {
+    json_t *o = json_object();
+    json_object_set_new(o, "delivery", json_integer(n->seq));
+    json_object_set_new(o, "event_id", value_id(&n->event_id));
+    json_object_set_new(o, "type", json_string(event_type_name(n->type)));
+    json_object_set_new(o, "state", json_string(notification_state_name(n->state)));
+    json_object_set_new(o, "attempts", json_integer(n->attempts));
+    json_object_set_new(o, "created_at", value_time(n->created_wall_ms));
+    value_set_time(o, "updated_at", n->updated_wall_ms);
+    if (n->state == NOTIFICATION_PENDING)
+        value_set_time(o, "next_attempt_at", n->due_wall_ms);
+    json_object_set_new(o, "status", n->status != 0 ? json_integer(n->status) : json_null());
+    json_object_set_new(o, "took_ms", json_integer(n->took_ms));
+    value_set_str(o, "error", n->error);
+    value_set_str(o, "response", n->response);
+    return o;
+}
+
+static void listed(struct request *r, struct store_call *call) {
+    const struct store_notifications *q = CONTAINER_OF(call, struct store_notifications, call);
+    if (!is_answered(r, call))
+        return;
+    json_t *list = json_array();
+    for (size_t i = 0; i < q->count; i++)
+        json_array_append_new(list, render_delivery(&q->notification[i]));
+    struct page_mark mark = {.seq = q->count > 0 ? q->notification[q->count - 1].seq : 0};
+    request_json(
+        r, 200, page_json(list, q->more ? page_print(PAGE_DELIVERIES, &mark, r->arena) : STR_NONE));
+    request_finish(r);
+}
+
+void v1_webhook_deliveries(struct request *r) {
+    static const char *const names[] = {"limit", "after"};
+    struct store_notifications *q = ARENA_NEW(r->arena, struct store_notifications);
+    struct page page;
+    if (!read_id(r, &q->webhook_id))
+        return;
+    request_check_query(r, names, 2);
+    page_read(r, PAGE_DELIVERIES, &page);
+    if (!is_good(r))
+        return;
+    q->project = r->identity.project;
+    q->before_seq = page.after.seq;
+    q->limit = page.limit;
+    request_store(r, &q->call, STORE_NOTIFICATIONS, listed);
+}
+
+/* ---- replay
+ * ---------------------------------------------------------------------------------------------- */
+
+#define REPLAY ((struct store_notify_replay *)out)
+
+static void read_delivery(const struct json_at *at, json_t *v, void *out) {
+    (void)json_read_int(at, v, 1, INT64_MAX, &REPLAY->seq);
+}
+
+static void read_time(const struct json_at *at, json_t *v, int64_t *wall_ms) {
+    struct str s;
+    if (json_read_str(at, v, &s) && clock_parse_rfc3339(s, wall_ms) != OK)
+        json_fault(at, "invalid_time", "this is a time such as 2026-12-31T00:00:00Z");
+}
+
+static void read_since(const struct json_at *at, json_t *v, void *out) {
+    read_time(at, v, &REPLAY->since_wall_ms);
+}
+
+static void read_until(const struct json_at *at, json_t *v, void *out) {
+    read_time(at, v, &REPLAY->until_wall_ms);
+}
+
+static void read_only_failed(const struct json_at *at, json_t *v, void *out) {
+    (void)json_read_bool(at, v, &REPLAY->only_failed);
+}
+
+static const struct json_field fields[] = {
+    {"delivery", {NULL}, read_delivery},
+    {"since", {NULL}, read_since},
+    {"until", {NULL}, read_until},
+    {"only_failed", {"onlyFailed"}, read_only_failed},
+};
+
+static void replayed(struct request *r, struct store_call *call) {
+    const struct store_notify_replay *q = CONTAINER_OF(call, struct store_notify_replay, call);
+    if (!is_answered(r, call))
+        return;
+    json_t *o = json_object();
+    json_object_set_new(o, "replayed", json_integer((json_int_t)q->replayed));
+    request_json(r, 202, o);
+    request_finish(r);
+}
+
+void v1_webhook_replay(struct request *r) {
+    struct store_notify_replay *q = ARENA_NEW(r->arena, struct store_notify_replay);
+    struct errinfo info = {0};
+    json_t *root = NULL;
+    if (!read_id(r, &q->webhook_id))
+        return;
+    q->project = r->identity.project;
+    q->now_wall_ms = q->until_wall_ms = r->started_wall_ms;
+    if (json_body_parse(buf_str(&r->body), &root, &info) != OK) {
+        request_problem(r, PROBLEM_INVALID_JSON, "%s", info.text);
+        request_finish(r);
+        return;
+    }
+    struct json_at top = {.faults = &r->faults};
+    request_check_query(r, NULL, 0);
+    json_read_object(&top, root, fields, sizeof(fields) / sizeof(fields[0]), q);
+    json_decref(root);
+    if (r->faults.count == 0 && q->seq == 0 && q->since_wall_ms == 0)
+        json_fault(&top, "required", "say which: \"delivery\", or a period from \"since\" on");
+    if (is_good(r))
+        request_store(r, &q->call, STORE_NOTIFY_REPLAY, replayed);
+}

@@ -1,0 +1,252 @@
+/* /v1/domains: sending domains, their DKIM keys, and the DNS records that are wanted. */
+#include "api/json.h"
+#include "api/v1/v1.h"
+#include "server/base/log.h"
+#include "server/intake/domain_check.h"
+#include "server/intake/sender_domain.h"
+#include "server/mail/address.h"
+#include "server/mail/domain.h"
+#include "server/render/value.h"
+
+/* ---- what is shown
+ * --------------------------------------------------------------------------------------- */
+
+static json_t *records_of(const struct request *r, const struct domain_row *d) {
+    struct domain_record *record;
+    size_t count = domain_records_wanted(d, r->env->hostname, r->arena, &record);
+    json_t *list = json_array();
+    for (size_t i = 0; i < count; i++) {
+        json_t *o = json_object();
+        json_object_set_new(o, "purpose", json_string(domain_record_kind_name(record[i].kind)));
+        json_object_set_new(o, "type", json_string("TXT"));
+        json_object_set_new(o, "name", value_str(record[i].name));
+        json_object_set_new(o, "value", value_str(record[i].value));
+        json_object_set_new(o, "required", json_boolean(record[i].is_required));
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
+static json_t *keys_of(const struct domain_row *d) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < d->key_count; i++) {
+        json_t *k = json_object();
+        json_object_set_new(k, "selector", value_str(d->key[i].selector));
+        json_object_set_new(k, "algorithm", value_str(d->key[i].algorithm));
+        json_object_set_new(k, "created_at", value_time(d->key[i].created_wall_ms));
+        value_set_time(k, "published_at", d->key[i].published_wall_ms);
+        json_array_append_new(list, k);
+    }
+    return list;
+}
+
+static json_t *render_domain(const struct request *r, const struct domain_row *d) {
+    json_t *o = json_object();
+    json_object_set_new(o, "id", value_id(&d->id));
+    json_object_set_new(o, "name", value_str(d->name));
+    json_object_set_new(o, "verified", json_boolean(d->verified_wall_ms != 0));
+    value_set_time(o, "verified_at", d->verified_wall_ms);
+    value_set_str(o, "bounce_address", d->bounce_address);
+    json_object_set_new(o, "created_at", value_time(d->created_wall_ms));
+    json_object_set_new(o, "dkim", keys_of(d));
+    json_object_set_new(o, "records", records_of(r, d));
+    return o;
+}
+
+/* ---- making one
+ * ------------------------------------------------------------------------------------------ */
+
+struct making {
+    struct str name, bounce_address;
+    struct store_domain_put put;
+    enum err err;
+    struct errinfo info;
+};
+#define MAKING ((struct making *)out)
+
+static void read_name(const struct json_at *at, json_t *v, void *out) {
+    struct str s;
+    struct errinfo info = {0};
+    if (!json_read_str(at, v, &s))
+        return;
+    if (domain_parse(s, false, at->parent->faults->arena, &MAKING->name, &info) != OK)
+        json_fault(at, "invalid_domain", "%s", info.text);
+}
+
+static void read_bounce_address(const struct json_at *at, json_t *v, void *out) {
+    struct str s;
+    struct address parsed;
+    struct errinfo info = {0};
+    if (!json_read_str(at, v, &s))
+        return;
+    if (address_parse(&parsed, s, at->parent->faults->arena, &info) != OK)
+        json_fault(at, "invalid_address", "%s", info.text);
+    else
+        MAKING->bounce_address = parsed.email;
+}
+
+static const struct json_field fields[] = {
+    {"name", {"domain"}, read_name},
+    {"bounce_address", {"bounceAddress"}, read_bounce_address},
+};
+
+/* On a worker: making an RSA key takes a while. */
+static void make(struct request *r) {
+    struct making *m = r->state;
+    m->err = sender_domain_make(m->name, m->bounce_address, r->identity.project, r->started_wall_ms,
+                                r->arena, &m->put.domain, &m->info);
+}
+
+static void in_force(struct request *r, enum err err) {
+    (void)err; /* it is stored; the keeper tries again */
+    struct making *m = r->state;
+    request_json(r, 201, render_domain(r, &m->put.domain));
+    http_reply_header(&r->reply, "Location",
+                      arena_printf(r->arena, "/v1/domains/%.*s", STR_ARG(m->put.domain.name)));
+    request_finish(r);
+}
+
+static void stored(struct request *r, struct store_call *call) {
+    struct making *m = r->state;
+    sender_domain_wipe(&m->put.domain);
+    if (call->err == OK) {
+        log_info("api", "domain added", LOG_STR("domain", m->put.domain.name),
+                 LOG_ID("by", &r->identity.key_id));
+        request_reload(r, in_force);
+        return;
+    }
+    if (call->err == ERR_CONFLICT)
+        request_problem(r, PROBLEM_CONFLICT, "this domain is there already");
+    else
+        request_problem_store(r, call->err, &call->info);
+    request_finish(r);
+}
+
+static void was_made(struct request *r) {
+    struct making *m = r->state;
+    if (m->err == OK) {
+        request_store(r, &m->put.call, STORE_DOMAIN_PUT, stored);
+        return;
+    }
+    request_problem(r, m->err == ERR_INVALID ? PROBLEM_VALIDATION_FAILED : PROBLEM_INTERNAL, "%s",
+                    m->info.text);
+    request_finish(r);
+}
+
+void v1_domains_create(struct request *r) {
+    struct making *m = ARENA_NEW(r->arena, struct making);
+    struct errinfo info = {0};
+    json_t *root = NULL;
+    r->state = m;
+    if (json_body_parse(buf_str(&r->body), &root, &info) != OK) {
+        request_problem(r, PROBLEM_INVALID_JSON, "%s", info.text);
+        request_finish(r);
+        return;
+    }
+    struct json_at top = {.faults = &r->faults};
+    request_check_query(r, NULL, 0);
+    json_read_object(&top, root, fields, sizeof(fields) / sizeof(fields[0]), m);
+    struct json_at name = json_member(&top, "name");
+    if (str_is_absent(m->name) && r->faults.count == 0)
+        json_fault(&name, "required", "the name is missing");
+    json_decref(root); /* what was parsed is in the arena */
+    if (r->faults.count > 0) {
+        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
+        request_finish(r);
+        return;
+    }
+    request_work(r, make, was_made);
+}
+
+/* ---- the others
+ * ------------------------------------------------------------------------------------------ */
+
+static void listed(struct request *r, struct store_call *call) {
+    const struct store_domains *q = CONTAINER_OF(call, struct store_domains, call);
+    if (call->err != OK) {
+        request_problem_store(r, call->err, &call->info);
+    } else {
+        json_t *list = json_array(), *o = json_object();
+        for (size_t i = 0; i < q->count; i++)
+            json_array_append_new(list, render_domain(r, &q->domain[i]));
+        json_object_set_new(o, "data", list);
+        request_json(r, 200, o);
+    }
+    request_finish(r);
+}
+
+static void list_domains(struct request *r,
+                         void (*done)(struct request *r, struct store_call *call)) {
+    struct store_domains *q = ARENA_NEW(r->arena, struct store_domains);
+    request_check_query(r, NULL, 0);
+    if (r->faults.count > 0) {
+        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
+        request_finish(r);
+        return;
+    }
+    q->project = r->identity.project;
+    request_store(r, &q->call, STORE_DOMAINS, done);
+}
+
+void v1_domains_list(struct request *r) {
+    list_domains(r, listed);
+}
+
+/* The name in the path; any form of it. */
+static bool param_domain(struct request *r, struct str *out) {
+    struct errinfo info = {0};
+    if (domain_parse(r->param[0], false, r->arena, out, &info) == OK)
+        return true;
+    request_problem(r, PROBLEM_NOT_FOUND, "this is not a domain");
+    request_finish(r);
+    return false;
+}
+
+static void got(struct request *r, struct store_call *call) {
+    const struct store_domains *q = CONTAINER_OF(call, struct store_domains, call);
+    const struct str *name = r->state;
+    const struct domain_row *found = NULL;
+    for (size_t i = 0; call->err == OK && i < q->count; i++)
+        if (str_equal(q->domain[i].name, *name))
+            found = &q->domain[i];
+    if (call->err != OK)
+        request_problem_store(r, call->err, &call->info);
+    else if (found == NULL)
+        request_problem(r, PROBLEM_NOT_FOUND, "there is no such domain");
+    else
+        request_json(r, 200, render_domain(r, found));
+    request_finish(r);
+}
+
+void v1_domain_get(struct request *r) {
+    struct str *name = ARENA_NEW(r->arena, struct str);
+    r->state = name;
+    if (param_domain(r, name))
+        list_domains(r, got);
+}
+
+static void out_of_force(struct request *r, enum err err) {
+    (void)err;
+    r->reply.status = 204;
+    request_finish(r);
+}
+
+static void deleted(struct request *r, struct store_call *call) {
+    const struct store_domain_delete *q = CONTAINER_OF(call, struct store_domain_delete, call);
+    if (call->err != OK) {
+        request_problem_store(r, call->err, &call->info);
+        request_finish(r);
+        return;
+    }
+    log_info("api", "domain deleted", LOG_STR("domain", q->name),
+             LOG_ID("by", &r->identity.key_id));
+    request_reload(r, out_of_force);
+}
+
+void v1_domain_delete(struct request *r) {
+    struct store_domain_delete *q = ARENA_NEW(r->arena, struct store_domain_delete);
+    if (!param_domain(r, &q->name))
+        return;
+    q->project = r->identity.project;
+    request_store(r, &q->call, STORE_DOMAIN_DELETE, deleted);
+}

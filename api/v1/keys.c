@@ -1,0 +1,237 @@
+/* /v1/keys: made (and shown) once, listed, revoked at once. */
+#include "api/api.h"
+#include "api/json.h"
+#include "api/v1/v1.h"
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/intake/rights.h"
+#include "server/render/value.h"
+
+enum { TRIES = 3, FROM_DOMAINS_MAX = 100 };
+
+struct making {
+    struct store_key_put put;
+    struct auth_key_text text;
+    int tries;
+    struct str *scopes;
+    size_t scope_count;
+};
+
+/* ---- what is shown
+ * --------------------------------------------------------------------------------------- */
+
+static json_t *render_key(const struct key_row *k) {
+    json_t *o = json_object(), *scopes = json_array(), *domains = json_array();
+    for (unsigned s = SCOPE_SEND; s <= SCOPE_ADMIN; s <<= 1)
+        if ((k->scopes & s) != 0)
+            json_array_append_new(scopes, json_string(auth_scope_name((enum key_scope)s)));
+    for (size_t i = 0; i < k->from_domain_count; i++)
+        json_array_append_new(domains, value_str(k->from_domains[i]));
+    json_object_set_new(o, "id", value_id(&k->id));
+    json_object_set_new(o, "name", value_str(k->name));
+    json_object_set_new(o, "prefix", value_str(k->prefix));
+    json_object_set_new(o, "scopes", scopes);
+    json_object_set_new(o, "from_domains", domains);
+    json_object_set_new(o, "test", json_boolean(k->is_test));
+    json_object_set_new(o, "created_at", value_time(k->created_wall_ms));
+    value_set_time(o, "expires_at", k->expires_wall_ms);
+    value_set_time(o, "revoked_at", k->revoked_wall_ms);
+    value_set_time(o, "used_at", k->used_wall_ms);
+    return o;
+}
+
+/* ---- making one
+ * ------------------------------------------------------------------------------------------ */
+
+#define MAKING ((struct making *)out)
+
+static void read_name(const struct json_at *at, json_t *v, void *out) {
+    struct str s;
+    if (!json_read_str(at, v, &s))
+        return;
+    MAKING->put.key.name = s;
+    if (s.n == 0 || s.n > LIMIT_TAG || str_has_control(s, false))
+        json_fault(at, "invalid_value", "1 to %d octets of text", (int)LIMIT_TAG);
+}
+
+static void read_scopes(const struct json_at *at, json_t *v, void *out) {
+    struct making *m = out;
+    if (!json_read_strs(at, v, 8, &m->scopes, &m->scope_count))
+        return;
+    for (size_t i = 0; i < m->scope_count; i++) {
+        struct json_at here = json_element(at, i);
+        if (auth_scope_parse(m->scopes[i], &m->put.key.scopes) != OK)
+            json_fault(&here, "invalid_value", "this is one of send, read, manage, admin");
+    }
+}
+
+static void read_from_domains(const struct json_at *at, json_t *v, void *out) {
+    struct key_row *k = &MAKING->put.key;
+    struct str *list;
+    size_t count;
+    if (!json_read_strs(at, v, FROM_DOMAINS_MAX, &list, &count))
+        return;
+    for (size_t i = 0; i < count; i++) {
+        struct json_at here = json_element(at, i);
+        struct errinfo info = {0};
+        if (rights_rule_parse(list[i], at->parent->faults->arena, &list[i], &info) != OK)
+            json_fault(&here, "invalid_domain", "%s", info.text);
+    }
+    k->from_domains = list;
+    k->from_domain_count = count;
+}
+
+static void read_test(const struct json_at *at, json_t *v, void *out) {
+    (void)json_read_bool(at, v, &MAKING->put.key.is_test);
+}
+
+static void read_expires_at(const struct json_at *at, json_t *v, void *out) {
+    struct str s;
+    int64_t wall_ms = 0;
+    if (!json_read_str(at, v, &s))
+        return;
+    if (clock_parse_rfc3339(s, &wall_ms) != OK)
+        json_fault(at, "invalid_time", "this is a time such as 2026-12-31T00:00:00Z");
+    else if (wall_ms <= clock_wall_ms())
+        json_fault(at, "out_of_range", "this is in the past");
+    MAKING->put.key.expires_wall_ms = wall_ms;
+}
+
+static const struct json_field fields[] = {
+    {"name", {NULL}, read_name},
+    {"scopes", {NULL}, read_scopes},
+    {"from_domains", {"fromDomains"}, read_from_domains},
+    {"test", {NULL}, read_test},
+    {"expires_at", {"expiresAt"}, read_expires_at},
+};
+
+static void made(struct request *r, struct store_call *call);
+
+static void try_to_make(struct request *r) {
+    struct making *m = r->state;
+    struct errinfo info = {0};
+    struct key_row *k = &m->put.key;
+    auth_key_generate(k->is_test, &m->text);
+    ASSERT(auth_key_describe(auth_key_str(&m->text), r->arena, k, &info) == OK);
+    request_store(r, &m->put.call, STORE_KEY_PUT, made);
+}
+
+static void in_force(struct request *r, enum err err) {
+    struct making *m = r->state;
+    json_t *o = render_key(&m->put.key);
+    if (err != OK)
+        log_info("api", "a new key is stored but not in force yet", LOG_ID("key", &m->put.key.id));
+    json_object_set_new(o, "key", value_str(auth_key_str(&m->text)));
+    explicit_bzero(&m->text, sizeof(m->text));
+    request_json(r, 201, o);
+    request_finish(r);
+}
+
+static void made(struct request *r, struct store_call *call) {
+    struct making *m = r->state;
+    if (call->err == ERR_CONFLICT && ++m->tries < TRIES) {
+        try_to_make(r); /* two keys drew the same 40 bits */
+        return;
+    }
+    if (call->err != OK) {
+        explicit_bzero(&m->text, sizeof(m->text));
+        request_problem_store(r, call->err, &call->info);
+        request_finish(r);
+        return;
+    }
+    log_info("api", "key made", LOG_ID("key", &m->put.key.id), LOG_ID("by", &r->identity.key_id));
+    request_reload(r, in_force);
+}
+
+void v1_keys_create(struct request *r) {
+    struct making *m = ARENA_NEW(r->arena, struct making);
+    struct errinfo info = {0};
+    json_t *root = NULL;
+    r->state = m;
+    m->put.key.id = id_new(r->started_wall_ms);
+    m->put.key.project = r->identity.project;
+    m->put.key.created_wall_ms = r->started_wall_ms;
+    if (json_body_parse(buf_str(&r->body), &root, &info) != OK) {
+        request_problem(r, PROBLEM_INVALID_JSON, "%s", info.text);
+        request_finish(r);
+        return;
+    }
+    struct json_at top = {.faults = &r->faults};
+    request_check_query(r, NULL, 0);
+    json_read_object(&top, root, fields, sizeof(fields) / sizeof(fields[0]), m);
+    struct json_at name = json_member(&top, "name"), scopes = json_member(&top, "scopes");
+    if (json_is_object(root) && str_is_absent(m->put.key.name) &&
+        json_object_get(root, "name") == NULL)
+        json_fault(&name, "required", "the name is missing");
+    if (json_is_object(root) && m->put.key.scopes == 0 && r->faults.count == 0)
+        json_fault(&scopes, "required", "which of send, read, manage, admin may it?");
+    m->put.key.name = arena_dup(r->arena, m->put.key.name);
+    json_decref(root); /* the rules are in the arena as well */
+    if (r->faults.count > 0) {
+        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
+        request_finish(r);
+        return;
+    }
+    try_to_make(r);
+}
+
+/* ---- the others
+ * ------------------------------------------------------------------------------------------ */
+
+static void listed(struct request *r, struct store_call *call) {
+    const struct store_keys *q = CONTAINER_OF(call, struct store_keys, call);
+    if (call->err != OK) {
+        request_problem_store(r, call->err, &call->info);
+    } else {
+        json_t *list = json_array(), *o = json_object();
+        for (size_t i = 0; i < q->count; i++)
+            json_array_append_new(list, render_key(&q->key[i]));
+        json_object_set_new(o, "data", list);
+        request_json(r, 200, o);
+    }
+    request_finish(r);
+}
+
+void v1_keys_list(struct request *r) {
+    struct store_keys *q = ARENA_NEW(r->arena, struct store_keys);
+    request_check_query(r, NULL, 0);
+    if (r->faults.count > 0) {
+        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
+        request_finish(r);
+        return;
+    }
+    q->project = r->identity.project;
+    request_store(r, &q->call, STORE_KEYS, listed);
+}
+
+/* The answer says that no loop takes the key any more; without that it is not given. */
+static void out_of_force(struct request *r, enum err err) {
+    if (err == OK)
+        r->reply.status = 204;
+    else
+        request_problem(r, PROBLEM_UNAVAILABLE,
+                        "the key is revoked, but may be taken for some seconds yet; repeat this");
+    request_finish(r);
+}
+
+static void revoked(struct request *r, struct store_call *call) {
+    const struct store_key_revoke *q = CONTAINER_OF(call, struct store_key_revoke, call);
+    if (call->err != OK) {
+        request_problem_store(r, call->err, &call->info);
+        request_finish(r);
+        return;
+    }
+    log_info("api", "key revoked", LOG_ID("key", &q->id), LOG_ID("by", &r->identity.key_id));
+    request_reload(r, out_of_force);
+}
+
+void v1_key_revoke(struct request *r) {
+    struct store_key_revoke *q = ARENA_NEW(r->arena, struct store_key_revoke);
+    if (!request_param_id(r, 0, &q->id)) {
+        request_finish(r);
+        return;
+    }
+    q->project = r->identity.project;
+    q->now_wall_ms = r->started_wall_ms;
+    request_store(r, &q->call, STORE_KEY_REVOKE, revoked);
+}

@@ -1,0 +1,307 @@
+/* /v1/messages: what became of them, and what can still be done. */
+#include "api/page.h"
+#include "api/v1/v1.h"
+#include "server/mail/address.h"
+#include "server/render/event.h"
+#include "server/render/message.h"
+#include "server/render/value.h"
+
+/* true: the store answered; otherwise the request is answered. */
+static bool is_answered(struct request *r, const struct store_call *call) {
+    if (call->err == OK)
+        return true;
+    if (call->err == ERR_NOT_FOUND)
+        request_problem(r, PROBLEM_NOT_FOUND, "there is no message with this id");
+    else
+        request_problem_store(r, call->err, &call->info);
+    request_finish(r);
+    return false;
+}
+
+static bool is_good(struct request *r) {
+    if (r->faults.count == 0)
+        return true;
+    request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
+    request_finish(r);
+    return false;
+}
+
+/* The id of the path, and no query but what is named. */
+static bool read_id(struct request *r, struct id *id, const char *const *names, size_t count) {
+    request_check_query(r, names, count);
+    if (!request_param_id(r, 0, id)) {
+        request_finish(r);
+        return false;
+    }
+    return is_good(r);
+}
+
+/* ---- the list
+ * -------------------------------------------------------------------------------------------- */
+
+static struct str filter_address(struct request *r, struct str name) {
+    struct str text = request_query(r, name);
+    struct address parsed;
+    struct errinfo info = {0};
+    if (str_is_absent(text))
+        return STR_NONE;
+    if (address_parse(&parsed, text, r->arena, &info) == OK)
+        return parsed.email;
+    faults_add(&r->faults, arena_printf(r->arena, "?%.*s", STR_ARG(name)), "invalid_address", "%s",
+               info.text);
+    return STR_NONE;
+}
+
+static struct str filter_state(struct request *r) {
+    struct str text = request_query(r, STR("state"));
+    enum recipient_state state;
+    if (!str_is_absent(text) && !str_equal(text, STR("deferred")) &&
+        recipient_state_parse(text, &state) != OK)
+        faults_add(&r->faults, STR("?state"), "invalid_value", "there is no such state");
+    return text;
+}
+
+static struct str filter_text(struct request *r, struct str name, size_t most) {
+    struct str text = request_query(r, name);
+    if (!str_is_absent(text) && (text.n == 0 || text.n > most))
+        faults_add(&r->faults, arena_printf(r->arena, "?%.*s", STR_ARG(name)), "out_of_range",
+                   "1 to %zu octets", most);
+    return text;
+}
+
+static void listed(struct request *r, struct store_call *call) {
+    struct store_messages *q = CONTAINER_OF(call, struct store_messages, call);
+    if (!is_answered(r, call))
+        return;
+    json_t *list = json_array();
+    for (size_t i = 0; i < q->count; i++)
+        json_array_append_new(list, render_message_summary(&q->message[i]));
+    struct page_mark mark = {.seq = q->count > 0 ? q->message[q->count - 1].seq : 0};
+    request_json(r, 200,
+                 page_json(list, q->more ? page_print(PAGE_MESSAGES, &mark, r->arena) : STR_NONE));
+    request_finish(r);
+}
+
+void v1_messages_list(struct request *r) {
+    static const char *const names[] = {"limit", "after", "state",      "to",
+                                        "from",  "tag",   "external_id"};
+    struct store_messages *q = ARENA_NEW(r->arena, struct store_messages);
+    struct page page;
+    request_check_query(r, names, sizeof(names) / sizeof(names[0]));
+    page_read(r, PAGE_MESSAGES, &page);
+    q->project = r->identity.project;
+    q->state = filter_state(r);
+    q->to = filter_address(r, STR("to"));
+    q->from = filter_address(r, STR("from"));
+    q->tag = filter_text(r, STR("tag"), LIMIT_TAG);
+    q->external_id = filter_text(r, STR("external_id"), LIMIT_EXTERNAL_ID);
+    q->before_seq = page.after.seq;
+    q->limit = page.limit;
+    if (is_good(r))
+        request_store(r, &q->call, STORE_MESSAGES, listed);
+}
+
+/* ---- one message, and what belongs to it
+ * ----------------------------------------------------------------- */
+
+static void read_message(struct request *r, const struct id *id,
+                         void (*done)(struct request *r, struct store_call *call)) {
+    struct store_message *q = ARENA_NEW(r->arena, struct store_message);
+    q->id = *id;
+    q->project = r->identity.project;
+    request_store(r, &q->call, STORE_MESSAGE, done);
+}
+
+static void got(struct request *r, struct store_call *call) {
+    if (!is_answered(r, call))
+        return;
+    request_json(r, 200, render_message(&CONTAINER_OF(call, struct store_message, call)->message));
+    request_finish(r);
+}
+
+void v1_message_get(struct request *r) {
+    struct id id;
+    if (read_id(r, &id, NULL, 0))
+        read_message(r, &id, got);
+}
+
+/* ---- events ---- */
+
+static void events_read(struct request *r, struct store_call *call) {
+    struct store_events *q = CONTAINER_OF(call, struct store_events, call);
+    if (!is_answered(r, call))
+        return;
+    json_t *list = json_array();
+    for (size_t i = 0; i < q->count; i++)
+        json_array_append_new(list, render_event_value(&q->event[i]));
+    struct page_mark mark = {.seq = q->count > 0 ? q->event[q->count - 1].seq : 0};
+    request_json(r, 200,
+                 page_json(list, q->more ? page_print(PAGE_EVENTS, &mark, r->arena) : STR_NONE));
+    request_finish(r);
+}
+
+/* A message that is not there has no events; that is told apart from one that has none left. */
+static void events_of_found(struct request *r, struct store_call *call) {
+    if (is_answered(r, call))
+        request_store(r, &((struct store_events *)r->state)->call, STORE_EVENTS, events_read);
+}
+
+void v1_message_events(struct request *r) {
+    static const char *const names[] = {"limit", "after"};
+    struct store_events *q = ARENA_NEW(r->arena, struct store_events);
+    struct page page;
+    page_read(r, PAGE_EVENTS, &page);
+    if (!read_id(r, &q->message_id, names, 2))
+        return;
+    q->project = r->identity.project;
+    q->after_seq = page.after.seq;
+    q->limit = page.limit;
+    r->state = q;
+    read_message(r, &q->message_id, events_of_found);
+}
+
+/* ---- attempts ---- */
+
+/* The recipients' addresses, kept from the message for its attempts. */
+static struct message_row *keep_addresses(struct request *r, const struct message_row *m) {
+    struct message_row *kept = ARENA_NEW(r->arena, struct message_row);
+    kept->recipient_count = m->recipient_count;
+    kept->recipient = ARENA_ARRAY(r->arena, struct recipient_row, m->recipient_count + 1);
+    for (size_t i = 0; i < m->recipient_count; i++)
+        kept->recipient[i].email = arena_dup(r->arena, m->recipient[i].email);
+    return kept;
+}
+
+static void attempts_read(struct request *r, struct store_call *call) {
+    struct store_attempts *q = CONTAINER_OF(call, struct store_attempts, call);
+    if (!is_answered(r, call))
+        return;
+    json_t *list = json_array();
+    for (size_t i = 0; i < q->count; i++)
+        json_array_append_new(list, render_attempt(&q->attempt[i], r->state));
+    request_json(r, 200, page_json(list, STR_NONE));
+    request_finish(r);
+}
+
+static void attempts_of_found(struct request *r, struct store_call *call) {
+    if (!is_answered(r, call))
+        return;
+    const struct message_row *m = &CONTAINER_OF(call, struct store_message, call)->message;
+    struct store_attempts *q = ARENA_NEW(r->arena, struct store_attempts);
+    q->message_id = m->id;
+    q->project = r->identity.project;
+    r->state = keep_addresses(r, m);
+    request_store(r, &q->call, STORE_ATTEMPTS, attempts_read);
+}
+
+void v1_message_attempts(struct request *r) {
+    struct id id;
+    if (read_id(r, &id, NULL, 0))
+        read_message(r, &id, attempts_of_found);
+}
+
+/* ---- the message itself ---- */
+
+static void raw_read(struct request *r, struct store_call *call) {
+    struct store_content *q = CONTAINER_OF(call, struct store_content, call);
+    char id[ID_TEXT_SIZE];
+    if (call->err == ERR_NOT_FOUND) {
+        request_problem(r, PROBLEM_NOT_FOUND, "%s",
+                        call->info.text[0] != '\0' ? call->info.text
+                                                   : "there is no message with this id");
+        request_finish(r);
+        return;
+    }
+    if (!is_answered(r, call))
+        return;
+    id_print(&q->id, id);
+    r->reply.status = 200;
+    r->reply.content_type = "message/rfc822";
+    r->reply.message = q->message; /* its reference is ours */
+    q->message = NULL;
+    http_reply_header(&r->reply, "Content-Disposition",
+                      arena_printf(r->arena, "attachment; filename=\"%s.eml\"", id));
+    request_finish(r);
+}
+
+void v1_message_raw(struct request *r) {
+    struct store_content *q = ARENA_NEW(r->arena, struct store_content);
+    if (!read_id(r, &q->id, NULL, 0))
+        return;
+    q->project = r->identity.project;
+    request_store(r, &q->call, STORE_CONTENT, raw_read);
+}
+
+/* ---- cancel and retry
+ * ------------------------------------------------------------------------------------ */
+
+/* These take no fields: an empty body, or an empty object. */
+static bool read_nothing(struct request *r) {
+    struct str body = str_trim(buf_str(&r->body));
+    if (body.n == 0 || str_equal(body, STR("{}")))
+        return true;
+    faults_add(&r->faults, STR("#"), "unknown_field", "this takes no fields");
+    return is_good(r);
+}
+
+static void canceled(struct request *r, struct store_call *call) {
+    static const char *const results[] = {
+        [CANCEL_DONE] = "canceled", [CANCEL_TOO_LATE] = "too_late", [CANCEL_FINAL] = "final"};
+    struct store_cancel *q = CONTAINER_OF(call, struct store_cancel, call);
+    if (!is_answered(r, call))
+        return;
+    json_t *list = json_array();
+    for (size_t i = 0; i < q->message.recipient_count; i++) {
+        json_t *v = json_object();
+        json_object_set_new(v, "email", value_str(q->message.recipient[i].email));
+        json_object_set_new(v, "state",
+                            json_string(recipient_shown_state(&q->message.recipient[i])));
+        json_object_set_new(v, "result", json_string(results[q->result[i]]));
+        json_array_append_new(list, v);
+    }
+    json_t *o = json_object();
+    json_object_set_new(o, "id", value_id(&q->message.id));
+    json_object_set_new(
+        o, "state",
+        json_string(message_state_name(q->message.recipient, q->message.recipient_count)));
+    json_object_set_new(o, "recipients", list);
+    request_json(r, 200, o);
+    request_finish(r);
+}
+
+void v1_message_cancel(struct request *r) {
+    struct store_cancel *q = ARENA_NEW(r->arena, struct store_cancel);
+    if (!read_id(r, &q->id, NULL, 0) || !read_nothing(r))
+        return;
+    q->project = r->identity.project;
+    q->now_wall_ms = r->started_wall_ms;
+    request_store(r, &q->call, STORE_CANCEL, canceled);
+}
+
+static void retried(struct request *r, struct store_call *call) {
+    struct store_retry *q = CONTAINER_OF(call, struct store_retry, call);
+    char id[ID_TEXT_SIZE];
+    if (!is_answered(r, call))
+        return;
+    json_t *o = json_object();
+    json_object_set_new(o, "message", render_message(&q->message));
+    json_object_set_new(o, "new_message",
+                        q->made_new ? render_message(&q->new_message) : json_null());
+    request_json(r, 202, o);
+    id_print(q->made_new ? &q->new_message.id : &q->message.id, id);
+    http_reply_header(&r->reply, "Location", arena_printf(r->arena, "/v1/messages/%s", id));
+    request_finish(r);
+}
+
+void v1_message_retry(struct request *r) {
+    struct store_retry *q = ARENA_NEW(r->arena, struct store_retry);
+    if (!read_id(r, &q->id, NULL, 0) || !read_nothing(r))
+        return;
+    struct intake *intake = env_intake(r->env);
+    q->project = r->identity.project;
+    q->new_id = id_new(r->started_wall_ms);
+    q->now_wall_ms = r->started_wall_ms;
+    q->expires_wall_ms = r->started_wall_ms + intake_settings_of(intake)->expires_default_ms;
+    intake_unref(&intake);
+    request_store(r, &q->call, STORE_RETRY, retried);
+}

@@ -1,0 +1,984 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <jansson.h>
+#include <sys/stat.h>
+
+#include "api/api.h"
+#include "api/auth.h"
+#include "server/base/clock.h"
+#include "server/base/limits.h"
+#include "server/base/log.h"
+#include "tests/unit/api/client.h"
+#include "tests/unit/api/fake_store.h"
+
+/* ---- one server for each test ---- */
+
+struct world {
+    struct store *store;
+    struct api *api;
+    int port;
+    struct auth_key_text key, read_key, test_key, expired_key;
+};
+
+static void add_key(struct world *w, struct auth_key_text *out, bool is_test, unsigned scopes,
+                    int64_t expires_wall_ms) {
+    struct store_key_put q = {.call.verb = STORE_KEY_PUT};
+    auth_key_generate(is_test, out);
+    q.key = (struct key_row){.id = id_new(clock_wall_ms()),
+                             .project = API_PROJECT,
+                             .name = STR("test"),
+                             .scopes = scopes,
+                             .expires_wall_ms = expires_wall_ms};
+    struct arena *a = arena_new();
+    assert_int_equal(auth_key_describe(auth_key_str(out), a, &q.key, NULL), OK);
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    arena_free(&a);
+}
+
+static struct intake_route sandbox_route = {.name = {"default", 7}, .kind = INTAKE_ROUTE_SANDBOX};
+
+static struct api_options options_of(struct world *w) {
+    static const struct str listen[] = {{"127.0.0.1:0", 11}};
+    return (struct api_options){
+        .store = w->store,
+        .listen = listen,
+        .listen_count = 1,
+        .sandbox = true,
+        .hostname = STR("mail.acme.test"),
+        .intake = {.limits = {.recipients_max = 50, .message_bytes_max = 25 * 1024 * 1024},
+                   .expires_default_ms = INT64_C(86400000),
+                   .expires_max_ms = INT64_C(5 * 86400000),
+                   .idempotency_keep_ms = INT64_C(86400000),
+                   .routes = &sandbox_route,
+                   .route_count = 1,
+                   .default_route = STR("default")},
+        .drain_ms = 5000,
+    };
+}
+
+static void world_start(struct world *w, const struct api_options *o) {
+    struct errinfo info = {0};
+    assert_int_equal(api_start(o, &w->api, &info), OK);
+    w->port = api_port(w->api, 0);
+    assert_true(w->port > 0);
+}
+
+static void world_prepare(struct world *w) {
+    *w = (struct world){.store = fake_new()};
+    add_key(w, &w->key, false, SCOPE_SEND | SCOPE_READ | SCOPE_MANAGE | SCOPE_ADMIN, 0);
+    add_key(w, &w->read_key, false, SCOPE_READ, 0);
+    add_key(w, &w->test_key, true, SCOPE_SEND, 0);
+    add_key(w, &w->expired_key, false, SCOPE_SEND, clock_wall_ms() - 1);
+}
+
+static int setup(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    world_start(w, &o);
+    *state = w;
+    return 0;
+}
+
+static void world_stop(struct world *w) {
+    api_stop(&w->api);
+    assert_int_equal(fake_watches(w->store), 0);
+    fake_free(w->store);
+}
+
+static int teardown(void **state) {
+    struct world *w = *state;
+    world_stop(w);
+    free(w);
+    return 0;
+}
+
+/* ---- requests ---- */
+
+static const struct str good_body = {
+    "{\"from\":\"Acme <no-reply@acme.test>\",\"to\":\"ann@example.net\","
+    "\"subject\":\"Your code\",\"text\":\"123456\"}",
+    100};
+
+static void put_request(struct buf *b, const char *method, const char *path,
+                        const struct auth_key_text *key, const char *headers, struct str body) {
+    buf_printf(b, "%s %s HTTP/1.1\r\nHost: localhost\r\n", method, path);
+    if (key != NULL)
+        buf_printf(b, "Authorization: Bearer %s\r\n", key->z);
+    buf_putz(b, headers);
+    if (!str_is_absent(body))
+        buf_printf(b, "Content-Type: application/json\r\nContent-Length: %zu\r\n", body.n);
+    buf_putz(b, "\r\n");
+    if (!str_is_absent(body))
+        buf_put(b, body);
+    assert_int_equal(buf_status(b), OK);
+}
+
+static void ask(struct world *w, const char *method, const char *path,
+                const struct auth_key_text *key, const char *headers, struct str body,
+                struct answer *out) {
+    struct buf b = BUF_INIT(CLIENT_ANSWER_MAX);
+    put_request(&b, method, path, key, headers, body);
+    client_once(w->port, buf_str(&b), out);
+    buf_release(&b);
+}
+
+static struct str body_text(void) {
+    return str_of(good_body.p);
+}
+
+static json_t *json_of(const struct answer *a) {
+    json_t *v = json_loadb(a->body.p, a->body.n, 0, NULL);
+    assert_non_null(v);
+    return v;
+}
+
+static void assert_problem(const struct answer *a, int status, const char *code) {
+    if (a->status != status)
+        fail_msg("status %d, not %d: %.*s", a->status, status, STR_ARG(a->body));
+    assert_true(str_equal(client_header(a, STR("Content-Type")), STR("application/problem+json")));
+    json_t *v = json_of(a);
+    assert_string_equal(json_string_value(json_object_get(v, "code")), code);
+    assert_int_equal(json_integer_value(json_object_get(v, "status")), status);
+    struct str id = client_header(a, STR("X-Request-Id"));
+    assert_true(str_equal(str_of(json_string_value(json_object_get(v, "request_id"))), id));
+    json_decref(v);
+}
+
+/* ---- accepting ---- */
+
+static void test_message_is_answered_202_after_it_is_stored(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+    if (a.status != 202)
+        fail_msg("%d %.*s", a.status, STR_ARG(a.body));
+    json_t *v = json_of(&a);
+    const char *id = json_string_value(json_object_get(v, "id"));
+    assert_non_null(id);
+    assert_string_equal(json_string_value(json_object_get(v, "state")), "queued");
+    assert_int_equal(json_array_size(json_object_get(v, "recipients")), 1);
+    char location[128];
+    snprintf(location, sizeof(location), "/v1/messages/%s", id);
+    assert_true(str_equal(client_header(&a, STR("Location")), str_of(location)));
+    assert_int_equal(w->store->message_count, 1);
+    assert_true(str_equal(w->store->message[0].row.from_domain, STR("acme.test")));
+    json_decref(v);
+    client_release(&a);
+    ask(w, "GET", location, &w->read_key, "", STR_NONE, &a);
+    assert_int_equal(a.status, 200);
+    client_release(&a);
+}
+
+static void test_nothing_is_answered_before_the_store_has_it(void **state) {
+    struct world *w = *state;
+    struct buf b = BUF_INIT(4096);
+    struct answer a;
+    fake_hold(w->store);
+    put_request(&b, "POST", "/send", &w->key, "", body_text());
+    int fd = client_connect(w->port);
+    client_send(fd, buf_str(&b));
+    fake_wait_held(w->store, 1);
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    assert_int_equal(poll(&p, 1, 300), 0);
+    fake_release(w->store);
+    client_read(fd, false, &a);
+    assert_int_equal(a.status, 202);
+    client_release(&a);
+    close(fd);
+    buf_release(&b);
+}
+
+static void test_store_that_cannot_write_is_503_with_retry_after(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    fake_fail(w->store, ERR_UNAVAILABLE);
+    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+    assert_problem(&a, 503, "unavailable");
+    assert_false(str_is_absent(client_header(&a, STR("Retry-After"))));
+    client_release(&a);
+    assert_int_equal(w->store->message_count, 0);
+    ask(w, "GET", "/readyz", NULL, "", STR_NONE, &a);
+    assert_int_equal(a.status, 503);
+    client_release(&a);
+}
+
+static void test_large_body_goes_through_a_worker(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    struct buf body = BUF_INIT(4 * 1024 * 1024);
+    buf_putz(&body,
+             "{\"from\":\"a@acme.test\",\"to\":\"b@example.net\",\"subject\":\"s\",\"text\":\"");
+    for (int i = 0; i < 20000; i++)
+        buf_putz(&body, "a line of forty characters of some text\\n");
+    buf_putz(&body, "\"}");
+    ask(w, "POST", "/send", &w->key, "", buf_str(&body), &a);
+    if (a.status != 202)
+        fail_msg("%d %.*s", a.status, STR_ARG(a.body));
+    assert_true(w->store->message[0].row.size_bytes > 20000 * 40);
+    client_release(&a);
+    buf_release(&body);
+}
+
+static void test_kept_connection_carries_many_requests(void **state) {
+    struct world *w = *state;
+    struct buf b = BUF_INIT(4096);
+    put_request(&b, "POST", "/send", &w->key, "", body_text());
+    int fd = client_connect(w->port);
+    for (int i = 0; i < 50; i++) {
+        struct answer a;
+        client_send(fd, buf_str(&b));
+        client_read(fd, false, &a);
+        assert_int_equal(a.status, 202);
+        assert_false(a.is_closed);
+        client_release(&a);
+    }
+    close(fd);
+    buf_release(&b);
+    assert_int_equal(w->store->message_count, 50);
+}
+
+/* ---- idempotency ---- */
+
+static void test_repetition_with_the_same_key_gets_the_first_answer(void **state) {
+    struct world *w = *state;
+    struct answer first, second;
+    ask(w, "POST", "/send", &w->key, "Idempotency-Key: k1\r\n", body_text(), &first);
+    assert_int_equal(first.status, 202);
+    assert_true(str_is_absent(client_header(&first, STR("Idempotency-Replayed"))));
+    fake_deliver(w->store, 0);
+    ask(w, "POST", "/send", &w->key, "Idempotency-Key: k1\r\n", body_text(), &second);
+    assert_int_equal(second.status, 202);
+    assert_true(str_equal(client_header(&second, STR("Idempotency-Replayed")), STR("true")));
+    assert_true(str_equal(first.body, second.body));
+    assert_true(
+        str_equal(client_header(&first, STR("Location")), client_header(&second, STR("Location"))));
+    assert_int_equal(w->store->message_count, 1);
+    client_release(&first);
+    client_release(&second);
+}
+
+static void test_same_key_with_another_message_is_422(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    ask(w, "POST", "/send", &w->key, "Idempotency-Key: k1\r\n", body_text(), &a);
+    client_release(&a);
+    ask(w, "POST", "/send", &w->key, "Idempotency-Key: k1\r\n",
+        STR("{\"from\":\"a@acme.test\",\"to\":\"b@example.net\",\"text\":\"other\"}"), &a);
+    assert_problem(&a, 422, "idempotency_key_reused");
+    client_release(&a);
+}
+
+/* ---- waiting ---- */
+
+static void test_wait_answers_200_when_all_is_final(void **state) {
+    struct world *w = *state;
+    struct buf b = BUF_INIT(4096);
+    struct answer a;
+    put_request(&b, "POST", "/send", &w->key, "Prefer: wait=20\r\n", body_text());
+    int fd = client_connect(w->port);
+    client_send(fd, buf_str(&b));
+    while (fake_watches(w->store) < 2) /* the keeper's, and the loop's that waits */
+        poll(NULL, 0, 1);
+    fake_deliver(w->store, 0);
+    client_read(fd, false, &a);
+    if (a.status != 200)
+        fail_msg("%d %.*s", a.status, STR_ARG(a.body));
+    assert_true(str_equal(client_header(&a, STR("Preference-Applied")), STR("wait=20")));
+    json_t *v = json_of(&a);
+    json_t *smtp = json_object_get(json_array_get(json_object_get(v, "recipients"), 0), "smtp");
+    assert_int_equal(json_integer_value(json_object_get(smtp, "code")), 250);
+    assert_string_equal(json_string_value(json_object_get(smtp, "mx")), "mx.example.net");
+    json_decref(v);
+    client_release(&a);
+    close(fd);
+    buf_release(&b);
+}
+
+static void test_wait_answers_202_when_the_time_is_over(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    int64_t before = clock_mono_ms();
+    ask(w, "POST", "/send", &w->key, "Prefer: wait=1\r\n", body_text(), &a);
+    assert_int_equal(a.status, 202);
+    assert_in_range(clock_mono_ms() - before, 900, 5000);
+    client_release(&a);
+}
+
+static void test_replay_waits_on_the_message_that_is_there(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    ask(w, "POST", "/send", &w->key, "Idempotency-Key: k\r\n", body_text(), &a);
+    client_release(&a);
+    fake_deliver(w->store, 0);
+    ask(w, "POST", "/send", &w->key, "Idempotency-Key: k\r\nPrefer: wait=20\r\n", body_text(), &a);
+    assert_int_equal(a.status, 200);
+    assert_true(str_equal(client_header(&a, STR("Idempotency-Replayed")), STR("true")));
+    client_release(&a);
+}
+
+static void test_waiting_ends_when_the_client_goes_away(void **state) {
+    struct world *w = *state;
+    struct buf b = BUF_INIT(4096);
+    put_request(&b, "POST", "/send", &w->key, "Prefer: wait=60\r\n", body_text());
+    int fd = client_connect(w->port);
+    client_send(fd, buf_str(&b));
+    while (fake_watches(w->store) < 2)
+        poll(NULL, 0, 1);
+    close(fd);
+    int64_t until = clock_mono_ms() + 10000;
+    while (fake_watches(w->store) > 1 && clock_mono_ms() < until)
+        poll(NULL, 0, 5);
+    assert_int_equal(fake_watches(w->store), 1);
+    buf_release(&b);
+}
+
+/* ---- clients that go away ---- */
+
+static void test_client_that_leaves_while_the_store_works_does_no_harm(void **state) {
+    struct world *w = *state;
+    struct buf b = BUF_INIT(4096);
+    put_request(&b, "POST", "/send", &w->key, "", body_text());
+    fake_hold(w->store);
+    for (size_t i = 0; i < 20; i++) {
+        int fd = client_connect(w->port);
+        client_send(fd, buf_str(&b));
+        fake_wait_held(w->store, i + 1);
+        if (i % 2 == 0) {
+            const struct linger reset = {.l_onoff = 1};
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+        }
+        close(fd);
+    }
+    fake_release(w->store);
+    struct answer a;
+    client_once(w->port, buf_str(&b), &a);
+    assert_int_equal(a.status, 202);
+    client_release(&a);
+    assert_int_equal(fake_accepts(w->store), 21);
+    buf_release(&b);
+}
+
+static void test_client_that_leaves_in_the_middle_of_its_request_does_no_harm(void **state) {
+    struct world *w = *state;
+    struct buf b = BUF_INIT(4096);
+    put_request(&b, "POST", "/send", &w->key, "", body_text());
+    for (size_t n = 0; n < b.n; n += 7) {
+        int fd = client_connect(w->port);
+        client_send(fd, str_slice(buf_str(&b), 0, n));
+        close(fd);
+    }
+    struct answer a;
+    client_once(w->port, buf_str(&b), &a);
+    assert_int_equal(a.status, 202);
+    client_release(&a);
+    assert_int_equal(w->store->message_count, 1);
+    buf_release(&b);
+}
+
+/* ---- refusals ---- */
+
+static void test_refusals(void **state) {
+    struct world *w = *state;
+    struct auth_key_text other;
+    auth_key_generate(false, &other);
+    const struct {
+        const char *name, *method, *path, *headers;
+        const struct auth_key_text *key;
+        const char *body; /* NULL: none */
+        int status;
+        const char *code;
+    } rows[] = {
+        {"no key", "POST", "/send", "", NULL, "{}", 401, "unauthorized"},
+        {"unknown key", "POST", "/send", "", &other, "{}", 401, "invalid_key"},
+        {"expired key", "POST", "/send", "", &w->expired_key, "{}", 401, "invalid_key"},
+        {"other scheme", "POST", "/send", "Authorization: Basic Zm9v\r\n", NULL, "{}", 401,
+         "invalid_key"},
+        {"no scope", "POST", "/send", "", &w->read_key, "{}", 403, "forbidden"},
+        {"unknown path", "GET", "/nothing", "", &w->key, NULL, 404, "not_found"},
+        {"path below", "GET", "/send/x", "", &w->key, NULL, 404, "not_found"},
+        {"slash at the end", "GET", "/v1/messages/", "", &w->key, NULL, 404, "not_found"},
+        {"dots", "GET", "/v1/../../etc/passwd", "", &w->key, NULL, 404, "not_found"},
+        {"escaped dots", "GET", "/v1/messages/%2e%2e%2f%2e%2e", "", &w->key, NULL, 404,
+         "not_found"},
+        {"escaped NUL", "GET", "/v1/messages/%00", "", &w->key, NULL, 404, "not_found"},
+        {"no id", "GET", "/v1/messages/abc", "", &w->key, NULL, 404, "not_found"},
+        {"unknown id", "GET", "/v1/messages/01930000-0000-7000-8000-000000000000", "", &w->key,
+         NULL, 404, "not_found"},
+        {"method", "DELETE", "/send", "", &w->key, NULL, 405, "method_not_allowed"},
+        {"unknown method", "BREW", "/send", "", &w->key, NULL, 405, "method_not_allowed"},
+        {"answer type", "POST", "/send", "Accept: text/html\r\n", &w->key, "{}", 406,
+         "not_acceptable"},
+        {"not JSON", "POST", "/send", "", &w->key, "{", 400, "invalid_json"},
+        {"duplicate", "POST", "/send", "", &w->key, "{\"a\":1,\"a\":1}", 400, "invalid_json"},
+        {"faults", "POST", "/send", "", &w->key, "{}", 422, "validation_failed"},
+        {"no object", "POST", "/send", "", &w->key, "[]", 422, "validation_failed"},
+        {"query", "POST", "/send?x=1", "", &w->key, "{}", 422, "validation_failed"},
+        {"cursor", "GET", "/v1/messages?after=zzzz", "", &w->key, NULL, 422, "validation_failed"},
+        {"limit", "GET", "/v1/messages?limit=0", "", &w->key, NULL, 422, "validation_failed"},
+        {"broken escape", "GET", "/v1/messages?limit=%zz", "", &w->key, NULL, 400,
+         "invalid_request"},
+        {"body where none is taken", "GET", "/v1/messages", "", &w->key, "{}", 413,
+         "body_too_large"},
+        {"encoding", "POST", "/send", "Content-Encoding: gzip\r\n", &w->key, "{}", 415,
+         "unsupported_media_type"},
+        {"long key", "POST", "/send", "Idempotency-Key: a b\r\n", &w->key, "{}", 422,
+         "validation_failed"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct answer a;
+        ask(w, rows[i].method, rows[i].path, rows[i].key, rows[i].headers,
+            rows[i].body != NULL ? str_of(rows[i].body) : STR_NONE, &a);
+        if (a.status != rows[i].status)
+            fail_msg("%s: %d, not %d: %.*s", rows[i].name, a.status, rows[i].status,
+                     STR_ARG(a.body));
+        assert_problem(&a, rows[i].status, rows[i].code);
+        client_release(&a);
+    }
+    assert_int_equal(w->store->message_count, 0);
+}
+
+static void test_405_says_what_is_allowed(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    ask(w, "PUT", "/v1/messages", &w->key, "", STR("{}"), &a);
+    assert_problem(&a, 405, "method_not_allowed");
+    assert_true(str_equal(client_header(&a, STR("Allow")), STR("GET, HEAD, POST")));
+    client_release(&a);
+}
+
+static void test_all_faults_come_at_once(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    ask(w, "POST", "/send", &w->key, "",
+        STR("{\"from\":\"x\",\"to\":[1,\"b@example.net\",\"c\"],\"subject\":7,\"nope\":1,"
+            "\"attachments\":[{\"filename\":\"a\",\"content\":\"!\"}],\"text\":\"t\"}"),
+        &a);
+    assert_problem(&a, 422, "validation_failed");
+    json_t *v = json_of(&a), *errors = json_object_get(v, "errors");
+    static const char *const pointers[] = {"#/from",    "#/to/0", "#/to/2",
+                                           "#/subject", "#/nope", "#/attachments/0/content"};
+    assert_int_equal(json_array_size(errors), sizeof(pointers) / sizeof(pointers[0]));
+    for (size_t i = 0; i < sizeof(pointers) / sizeof(pointers[0]); i++)
+        assert_string_equal(
+            json_string_value(json_object_get(json_array_get(errors, i), "pointer")), pointers[i]);
+    json_decref(v);
+    client_release(&a);
+}
+
+/* ---- limits ---- */
+
+static void test_body_over_the_limit_is_413_and_names_it(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    struct buf body = BUF_INIT(LIMIT_SMALL_BODY + 100);
+    while (body.n <= LIMIT_SMALL_BODY)
+        buf_putz(&body, " ");
+    ask(w, "POST", "/v1/keys", &w->key, "", buf_str(&body), &a);
+    assert_problem(&a, 413, "body_too_large");
+    assert_true(str_find(a.body, STR("262144")) > 0);
+    client_release(&a);
+    /* the same without a length */
+    struct buf b = BUF_INIT(2 * LIMIT_SMALL_BODY);
+    buf_printf(&b,
+               "POST /v1/keys HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+               "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%zx\r\n",
+               w->key.z, body.n);
+    buf_put(&b, buf_str(&body));
+    buf_putz(&b, "\r\n0\r\n\r\n");
+    client_once(w->port, buf_str(&b), &a);
+    assert_problem(&a, 413, "body_too_large");
+    client_release(&a);
+    buf_release(&b);
+    buf_release(&body);
+}
+
+static void test_refused_body_that_is_announced_is_not_asked_for(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    struct buf b = BUF_INIT(4096);
+    buf_printf(&b,
+               "POST /send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+               "Content-Type: application/json\r\nContent-Length: 99999999\r\n"
+               "Expect: 100-continue\r\n\r\n",
+               w->key.z);
+    client_once(w->port, buf_str(&b), &a);
+    assert_problem(&a, 413, "body_too_large");
+    client_release(&a);
+    buf_release(&b);
+}
+
+static void test_bodies_beyond_the_memory_set_aside_are_503(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    struct answer a;
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.memory_max_bytes = 100000;
+    world_start(w, &o);
+    struct buf head = BUF_INIT(4096), body = BUF_INIT(100000);
+    buf_printf(&head,
+               "POST /send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+               "Content-Type: application/json\r\nContent-Length: 60000\r\n\r\n",
+               w->key.z);
+    while (body.n < 60000)
+        buf_putz(&body, " ");
+    int slow = client_connect(w->port);
+    client_send(slow, buf_str(&head));
+    client_send(slow, STR("{"));
+    /* the first one holds 60,000 bytes as soon as its header was read */
+    int64_t until = clock_mono_ms() + 10000;
+    do {
+        int fd = client_connect(w->port);
+        client_send(fd, buf_str(&head));
+        client_send(fd, buf_str(&body));
+        client_read(fd, false, &a);
+        close(fd);
+        if (a.status == 503)
+            break;
+        client_release(&a);
+    } while (clock_mono_ms() < until);
+    assert_problem(&a, 503, "overloaded");
+    client_release(&a);
+    close(slow);
+    buf_release(&head);
+    buf_release(&body);
+    world_stop(w);
+    free(w);
+}
+
+static void test_slow_clients_are_cut_off(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.header_timeout_ms = 300;
+    o.body_timeout_ms = 300;
+    o.idle_timeout_ms = 300;
+    world_start(w, &o);
+    struct buf b = BUF_INIT(4096);
+    put_request(&b, "POST", "/send", &w->key, "", body_text());
+    const struct {
+        const char *name;
+        size_t bytes; /* of the request */
+    } rows[] = {{"nothing", 0}, {"half a header", 40}, {"half a body", b.n - 10}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        int fd = client_connect(w->port);
+        int64_t before = clock_mono_ms();
+        client_send(fd, str_slice(buf_str(&b), 0, rows[i].bytes));
+        if (!client_is_closed(fd))
+            fail_msg("%s: still open", rows[i].name);
+        assert_in_range(clock_mono_ms() - before, 250, 5000);
+        close(fd);
+    }
+    /* after an answer the connection waits for the next request, but not for ever */
+    struct answer a;
+    int fd = client_connect(w->port);
+    client_send(fd, buf_str(&b));
+    client_read(fd, false, &a);
+    assert_int_equal(a.status, 202);
+    assert_true(client_is_closed(fd));
+    close(fd);
+    client_release(&a);
+    buf_release(&b);
+    world_stop(w);
+    free(w);
+}
+
+static void test_drop_by_drop_header_does_not_extend_the_deadline(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.header_timeout_ms = 500;
+    world_start(w, &o);
+    int fd = client_connect(w->port);
+    int64_t before = clock_mono_ms();
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    client_send(fd, STR("GET /livez HTTP/1.1\r\n"));
+    while (poll(&p, 1, 20) == 0 && clock_mono_ms() - before < 5000)
+        client_send(fd, STR("X-A: b\r\n"));
+    assert_in_range(clock_mono_ms() - before, 400, 3000);
+    close(fd);
+    world_stop(w);
+    free(w);
+}
+
+static void test_connections_of_one_address_are_limited(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.connections_per_ip_max = 3;
+    o.loops = 1;
+    world_start(w, &o);
+    int fd[3];
+    struct answer a;
+    for (size_t i = 0; i < 3; i++) {
+        fd[i] = client_connect(w->port);
+        client_send(fd[i], STR("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client_read(fd[i], false, &a);
+        assert_int_equal(a.status, 200);
+        client_release(&a);
+    }
+    int more = client_connect(w->port);
+    assert_true(client_is_closed(more));
+    close(more);
+    close(fd[0]);
+    /* its place is free as soon as the server saw that it left */
+    int64_t until = clock_mono_ms() + 10000;
+    do {
+        client_once(w->port, STR("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"), &a);
+        if (a.status == 200)
+            break;
+        client_release(&a);
+    } while (clock_mono_ms() < until);
+    assert_int_equal(a.status, 200);
+    client_release(&a);
+    close(fd[1]);
+    close(fd[2]);
+    world_stop(w);
+    free(w);
+}
+
+/* ---- two parsers, two readings (T18) ---- */
+
+static void test_requests_that_two_parsers_read_differently_are_refused(void **state) {
+    struct world *w = *state;
+#include "tests/unit/api/smuggling.inc"
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct buf b = BUF_INIT(65536);
+        struct answer a;
+        size_t before = fake_accepts(w->store);
+        buf_printf(&b, "%s", rows[i].line);
+        buf_printf(&b, "Authorization: Bearer %s\r\nContent-Type: application/json\r\n", w->key.z);
+        buf_putz(&b, rows[i].rest);
+        int fd = client_connect(w->port);
+        client_send(fd, buf_str(&b));
+        if (rows[i].status == 0)
+            shutdown(fd, SHUT_WR); /* the library may wait for more */
+        client_read(fd, false, &a);
+        bool is_ours = str_find(a.body, STR("\"code\":\"invalid_request\"")) >= 0;
+        bool is_librarys =
+            !str_equal(client_header(&a, STR("Content-Type")), STR("application/problem+json"));
+        if (rows[i].status == 400
+                ? !(a.status == 400 && is_ours)
+                : !(a.status == 0 || (a.status >= 400 && (is_ours || is_librarys))))
+            fail_msg("%s: taken for a request: %d %.*s", rows[i].name, a.status, STR_ARG(a.body));
+        /* whatever stood behind it was not taken for a request */
+        if (!client_is_closed(fd))
+            fail_msg("%s: something follows", rows[i].name);
+        assert_int_equal(fake_accepts(w->store), before);
+        client_release(&a);
+        close(fd);
+        buf_release(&b);
+    }
+}
+
+/* ---- keys ---- */
+
+static void test_revoked_key_is_refused_at_once(void **state) {
+    struct world *w = *state;
+    for (int i = 0; i < 5; i++) {
+        struct answer a;
+        struct auth_key_text made;
+        char path[128];
+        ask(w, "POST", "/v1/keys", &w->key, "",
+            STR("{\"name\":\"app\",\"scopes\":[\"send\"],\"from_domains\":[\"acme.test\"]}"), &a);
+        if (a.status != 201)
+            fail_msg("%d %.*s", a.status, STR_ARG(a.body));
+        json_t *v = json_of(&a);
+        snprintf(made.z, sizeof(made.z), "%s", json_string_value(json_object_get(v, "key")));
+        snprintf(path, sizeof(path), "/v1/keys/%s", json_string_value(json_object_get(v, "id")));
+        json_decref(v);
+        client_release(&a);
+        assert_true(auth_key_is_well_formed(auth_key_str(&made)));
+        ask(w, "POST", "/send", &made, "", body_text(), &a);
+        assert_int_equal(a.status, 202);
+        client_release(&a);
+        ask(w, "DELETE", path, &w->key, "", STR_NONE, &a);
+        assert_int_equal(a.status, 204);
+        client_release(&a);
+        for (int k = 0; k < 4; k++) { /* on whatever loop */
+            ask(w, "POST", "/send", &made, "", body_text(), &a);
+            assert_problem(&a, 401, "invalid_key");
+            client_release(&a);
+        }
+    }
+}
+
+static void test_from_outside_of_the_key_is_403(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    struct auth_key_text made;
+    ask(w, "POST", "/v1/keys", &w->key, "",
+        STR("{\"name\":\"a\",\"scopes\":\"send\",\"from_domains\":\"*.acme.test\"}"), &a);
+    assert_int_equal(a.status, 201);
+    json_t *v = json_of(&a);
+    snprintf(made.z, sizeof(made.z), "%s", json_string_value(json_object_get(v, "key")));
+    json_decref(v);
+    client_release(&a);
+    ask(w, "POST", "/send", &made, "", body_text(), &a);
+    assert_problem(&a, 403, "from_not_allowed");
+    client_release(&a);
+}
+
+static void test_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    ask(w, "GET", "/v1/keys", &w->key, "", STR_NONE, &a);
+    assert_int_equal(a.status, 200);
+    struct str secret = str_slice(auth_key_str(&w->key), AUTH_KEY_PREFIX, AUTH_KEY_TEXT);
+    assert_true(str_find(a.body, str_slice(auth_key_str(&w->key), 0, AUTH_KEY_PREFIX)) > 0);
+    assert_true(str_find(a.body, secret) < 0);
+    client_release(&a);
+}
+
+/* ---- listings ---- */
+
+static void test_pages_follow_each_other(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    char path[256] = "/v1/messages?limit=3";
+    size_t seen = 0;
+    for (int i = 0; i < 8; i++) {
+        ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+        client_release(&a);
+    }
+    for (;;) {
+        ask(w, "GET", path, &w->key, "", STR_NONE, &a);
+        assert_int_equal(a.status, 200);
+        json_t *v = json_of(&a);
+        seen += json_array_size(json_object_get(v, "data"));
+        const char *after = json_string_value(json_object_get(v, "after"));
+        if (after != NULL)
+            snprintf(path, sizeof(path), "/v1/messages?limit=3&after=%s", after);
+        bool is_last = after == NULL;
+        json_decref(v);
+        client_release(&a);
+        if (is_last)
+            break;
+    }
+    assert_int_equal(seen, 8);
+}
+
+static void test_raw_message_comes_back_byte_for_byte(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    char id[ID_TEXT_SIZE], path[128];
+    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+    client_release(&a);
+    id_print(&w->store->message[0].id, id);
+    snprintf(path, sizeof(path), "/v1/messages/%s/raw", id);
+    ask(w, "GET", path, &w->key, "", STR_NONE, &a);
+    assert_int_equal(a.status, 200);
+    assert_true(str_equal(client_header(&a, STR("Content-Type")), STR("message/rfc822")));
+    struct message_pieces pieces = message_bytes(w->store->message[0].content);
+    assert_true(str_equal(a.body, pieces.piece[1]));
+    client_release(&a);
+    ask(w, "HEAD", path, &w->key, "", STR_NONE, &a);
+    assert_int_equal(a.status, 200);
+    client_release(&a);
+}
+
+/* ---- other listeners ---- */
+
+static void test_health_has_a_listener_of_its_own(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    static const struct str health[] = {{"127.0.0.1:0", 11}};
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.listen_health = health;
+    o.listen_health_count = 1;
+    world_start(w, &o);
+    int other = api_port(w->api, 1);
+    struct answer a;
+    const struct {
+        int port;
+        const char *path;
+        int status;
+    } rows[] = {
+        {w->port, "/livez", 404}, {w->port, "/readyz", 404},       {w->port, "/metrics", 404},
+        {other, "/livez", 200},   {other, "/readyz", 200},         {other, "/metrics", 200},
+        {other, "/send", 404},    {w->port, "/openapi.json", 200}, {other, "/openapi.json", 404},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char text[256];
+        snprintf(text, sizeof(text), "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", rows[i].path);
+        client_once(rows[i].port, str_of(text), &a);
+        if (a.status != rows[i].status)
+            fail_msg("%s on %d: %d", rows[i].path, rows[i].port, a.status);
+        client_release(&a);
+    }
+    world_stop(w);
+    free(w);
+}
+
+static void test_control_socket_needs_no_key_and_lets_only_its_owner_in(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    char folder[] = "/tmp/postchute-test-XXXXXX", path[128];
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/control.sock", folder);
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.control_path = str_of(path);
+    world_start(w, &o);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    memcpy(sa.sun_path, path, strlen(path) + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    client_send(fd, STR("GET /v1/keys HTTP/1.1\r\nHost: x\r\n\r\n"));
+    struct answer a;
+    client_read(fd, false, &a);
+    assert_int_equal(a.status, 200);
+    client_release(&a);
+    close(fd);
+    world_stop(w);
+    assert_int_equal(stat(path, &st), -1);
+    rmdir(folder);
+    free(w);
+}
+
+/* ---- the end ---- */
+
+static void test_drain_answers_what_is_open_and_takes_nothing_new(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    world_start(w, &o);
+    struct buf b = BUF_INIT(4096);
+    struct answer a;
+    put_request(&b, "POST", "/send", &w->key, "Prefer: wait=60\r\n", body_text());
+    int idle = client_connect(w->port);
+    client_send(idle, STR("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+    client_read(idle, false, &a);
+    client_release(&a);
+    int fd = client_connect(w->port);
+    client_send(fd, buf_str(&b));
+    while (fake_watches(w->store) < 2)
+        poll(NULL, 0, 1);
+    int64_t before = clock_mono_ms();
+    api_drain(w->api);
+    assert_true(clock_mono_ms() - before < 4000);
+    client_read(fd, false, &a);
+    assert_int_equal(a.status, 202);
+    assert_true(a.is_closed);
+    client_release(&a);
+    assert_true(client_is_closed(idle));
+    struct sockaddr_in sa = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)w->port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int late = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(late, (struct sockaddr *)&sa, sizeof(sa)), -1);
+    close(late);
+    close(idle);
+    close(fd);
+    buf_release(&b);
+    world_stop(w);
+    free(w);
+}
+
+static void test_stop_with_idle_and_half_open_connections(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.drain_ms = 100;
+    world_start(w, &o);
+    struct buf b = BUF_INIT(4096);
+    put_request(&b, "POST", "/send", &w->key, "", body_text());
+    int fd[10];
+    for (size_t i = 0; i < 10; i++) {
+        fd[i] = client_connect(w->port);
+        client_send(fd[i], str_slice(buf_str(&b), 0, i * b.n / 10));
+    }
+    world_stop(w);
+    for (size_t i = 0; i < 10; i++) {
+        assert_true(client_is_closed(fd[i]));
+        close(fd[i]);
+    }
+    buf_release(&b);
+    free(w);
+}
+
+static void test_options_that_cannot_be(void **state) {
+    struct world w;
+    struct api *api = NULL;
+    (void)state;
+    world_prepare(&w);
+    const struct {
+        const char *listen;
+        enum err err;
+    } rows[] = {{"127.0.0.1", ERR_INVALID},
+                {"127.0.0.1:x", ERR_INVALID},
+                {"127.0.0.1:70000", ERR_INVALID},
+                {"localhost:1", ERR_INVALID},
+                {"198.51.100.1:0", ERR_UNAVAILABLE}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct api_options o = options_of(&w);
+        struct str listen = str_of(rows[i].listen);
+        struct errinfo info = {0};
+        o.listen = &listen;
+        assert_int_equal(api_start(&o, &api, &info), rows[i].err);
+        assert_string_equal(info.field, "listen");
+        assert_true(info.text[0] != '\0');
+    }
+    struct api_options o = options_of(&w);
+    o.tls_cert = STR("x");
+    assert_int_equal(api_start(&o, &api, NULL), ERR_INVALID);
+    o.tls_key = STR("y");
+    assert_int_equal(api_start(&o, &api, NULL), ERR_INVALID);
+    fake_free(w.store);
+}
+
+#define SERVED(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        SERVED(test_message_is_answered_202_after_it_is_stored),
+        SERVED(test_nothing_is_answered_before_the_store_has_it),
+        SERVED(test_store_that_cannot_write_is_503_with_retry_after),
+        SERVED(test_large_body_goes_through_a_worker),
+        SERVED(test_kept_connection_carries_many_requests),
+        SERVED(test_repetition_with_the_same_key_gets_the_first_answer),
+        SERVED(test_same_key_with_another_message_is_422),
+        SERVED(test_wait_answers_200_when_all_is_final),
+        SERVED(test_wait_answers_202_when_the_time_is_over),
+        SERVED(test_replay_waits_on_the_message_that_is_there),
+        SERVED(test_waiting_ends_when_the_client_goes_away),
+        SERVED(test_client_that_leaves_while_the_store_works_does_no_harm),
+        SERVED(test_client_that_leaves_in_the_middle_of_its_request_does_no_harm),
+        SERVED(test_refusals),
+        SERVED(test_405_says_what_is_allowed),
+        SERVED(test_all_faults_come_at_once),
+        SERVED(test_body_over_the_limit_is_413_and_names_it),
+        SERVED(test_refused_body_that_is_announced_is_not_asked_for),
+        cmocka_unit_test(test_bodies_beyond_the_memory_set_aside_are_503),
+        cmocka_unit_test(test_slow_clients_are_cut_off),
+        cmocka_unit_test(test_drop_by_drop_header_does_not_extend_the_deadline),
+        cmocka_unit_test(test_connections_of_one_address_are_limited),
+        SERVED(test_requests_that_two_parsers_read_differently_are_refused),
+        SERVED(test_revoked_key_is_refused_at_once),
+        SERVED(test_from_outside_of_the_key_is_403),
+        SERVED(test_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it),
+        SERVED(test_pages_follow_each_other),
+        SERVED(test_raw_message_comes_back_byte_for_byte),
+        cmocka_unit_test(test_health_has_a_listener_of_its_own),
+        cmocka_unit_test(test_control_socket_needs_no_key_and_lets_only_its_owner_in),
+        cmocka_unit_test(test_drain_answers_what_is_open_and_takes_nothing_new),
+        cmocka_unit_test(test_stop_with_idle_and_half_open_connections),
+        cmocka_unit_test(test_options_that_cannot_be),
+    };
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
