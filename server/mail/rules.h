@@ -30,7 +30,7 @@ struct rule {
     enum verdict_class class_;
     enum rule_effect effect;
     bool is_too_many_recipients; /* the others of the transaction go at once in a new one */
-    const char *match[4]; /* NULL after the last */
+    const char *match[4];        /* NULL after the last */
     const char *miss[3];
 };
 

@@ -7,9 +7,9 @@
 #include "server/smtp/path.h"
 
 enum {
-    ERRORS_MAX = 20,    /* R25: then 421 */
+    ERRORS_MAX = 20,        /* R25: then 421 */
     OUT_ENOUGH = 64 * 1024, /* replies for one call; the caller comes back with the rest */
-    RECEIVED_MAX = 100, /* R26 */
+    RECEIVED_MAX = 100,     /* R26 */
 };
 
 enum phase {
@@ -206,7 +206,7 @@ static bool refuse_path(struct dialogue *d, enum err e, bool is_utf8, bool is_se
 static void do_mail(struct dialogue *d, struct str arg, struct buf *out) {
     struct str mailbox = STR_NONE, parameters = STR_NONE;
     bool is_utf8 = false;
-    if (d->phase == PHASE_EXPECT_HELO || d->phase != PHASE_READY) {
+    if (d->phase != PHASE_READY) {
         refuse(d, out, 503, "5.5.1",
                d->phase == PHASE_EXPECT_HELO ? "say EHLO first" : "a transaction is open");
         return;

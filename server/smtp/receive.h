@@ -35,7 +35,7 @@ struct receive_policy {
     struct receive_answer (*on_mail)(void *ctx, struct str from);
     struct receive_answer (*on_rcpt)(void *ctx, struct str to);
     /* A complete message. Answered by receive_answer_data(), at once or later on the loop; `m`
-     * lives until then. */
+     * lives until then. `data` is what was sent: a Received field is the owner's to add (R13). */
     void (*on_message)(void *ctx, struct receive *r, const struct received *m);
     /* The connection is gone (a message under way too: do not answer it any more). The owner calls
      * receive_close(). */
@@ -50,6 +50,9 @@ struct receive_options {
     size_t rcpt_max;                             /* 0: LIMIT_SMTP_RCPT */
 };
 
+/* Takes the descriptor. Callbacks run on the loop, never inside a receive_* call. A peer that talks
+ * before the greeting is refused; one that sends neither a command nor a KiB of data in its
+ * timeout, or stays for an hour, gets a 421. */
 struct receive *receive_new(struct loop *l, int fd, const struct receive_options *o,
                             const struct receive_policy *p, void *ctx);
 void receive_answer_data(struct receive *r, struct receive_answer answer);

@@ -11,8 +11,25 @@
  *
  * PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES, STARTTLS, AUTH are used when offered.
  * HELO when EHLO is refused (C1). Lines C1-C43 that apply; T1, T6, T8. Callbacks run on the loop,
- * never inside a session_* call; the owner may close or quit the session from within one. Thread:
- * the loop's.
+ * never inside a session_* call; the owner may close or quit the session from within one.
+ *
+ * How it ends: a refusal while opening is reported with its reply after a QUIT was sent. A failed
+ * handshake is on_failed(STAGE_TLS); whether to open another session in clear is the owner's
+ * decision (opportunistic only). STARTTLS refused by a reply goes on in clear when opportunistic. A
+ * server that is out of step (more replies than commands, 2xx to DATA, no SMTP at all) is
+ * FAILURE_PROTOCOL and the session is dead. A connection that is lost after the final dot is a
+ * failure at STAGE_END: nobody knows whether the message was taken.
+ *
+ * A transaction that cannot be is told on the loop's next turn with STAGE_MAIL, without a byte
+ * sent, and the session stays usable: FAILURE_TOO_LARGE (C35), FAILURE_NEEDS_SMTPUTF8 (C41; also
+ * 8-bit content without 8BITMIME), FAILURE_LOCAL (octets that would break the framing: T1, T4; a
+ * defect of ours, logged as an error).
+ *
+ * How long it lasts: each reply has its stage's timeout, which partial replies do not move; the
+ * envelope as a whole has mail + rcpt + data + 30 s a recipient, the body block + octets /
+ * min_rate, and a block that the peer does not take in `block` ms ends it.
+ *
+ * Thread: the loop's.
  */
 #pragma once
 
@@ -85,7 +102,7 @@ struct session_events {
     void (*on_recipient)(void *ctx, size_t index, const struct session_result *r);
     /* The transaction is over. `reusable`: the session is IDLE again; else it is DEAD. */
     void (*on_done)(void *ctx, bool reusable);
-    /* Died outside of a transaction: while opening (the stage says where) or idle. */
+    /* Died outside of a transaction: while opening (the stage says where) or idle (STAGE_MAIL). */
     void (*on_failed)(void *ctx, const struct session_result *r);
 };
 
@@ -93,8 +110,9 @@ struct session *session_open(struct loop *l, const struct session_options *o,
                              const struct session_events *ev, void *ctx);
 void session_send(struct session *s, const struct transaction *t); /* only in IDLE */
 void session_set_events(struct session *s, const struct session_events *ev,
-                        void *ctx);      /* a pooled one changes hands */
-void session_quit(struct session **sp);  /* sends QUIT, does not wait for its answer, frees (C11) */
+                        void *ctx); /* a pooled one changes hands */
+/* In IDLE sends QUIT and does not wait for its answer (C11); else as session_close. Frees. */
+void session_quit(struct session **sp);
 void session_close(struct session **sp); /* at once */
 const struct session_info *session_info_of(const struct session *s);
 /* Where the conversation is now. STAGE_END: the final dot may have arrived, so that a session_close
