@@ -300,7 +300,7 @@ static void proceed_unsigned(struct scheduler *s, struct bundle *b) {
     struct letter *l = b->letter;
     struct dkim_signer signer;
     bool published_only = l->key.signing == ROUTE_SIGNING_PUBLISHED;
-    if (signers_signer(s->signers, l->outgoing->from_domain, published_only, &signer)) {
+    if (signers_find(s->signers, l->outgoing->from_domain, published_only, &signer)) {
         l->state = LETTER_SIGNING;
         b->is_signer = true;
     } else {

@@ -83,7 +83,7 @@ void signers_unref(struct signers **kp) {
     free(k);
 }
 
-bool signers_signer(const struct signers *k, struct str domain, bool published_only,
+bool signers_find(const struct signers *k, struct str domain, bool published_only,
                     struct dkim_signer *out) {
     while (!str_is_empty(domain)) {
         const struct ring_domain *d = find(k, domain);

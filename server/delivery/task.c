@@ -178,7 +178,7 @@ static void sign(struct task *t) {
     struct errinfo info = {0};
     int64_t began_mono_us = clock_mono_us();
     struct message *made = NULL;
-    if (!signers_signer(j->signers, j->from_domain, j->published_only, &signer)) {
+    if (!signers_find(j->signers, j->from_domain, j->published_only, &signer)) {
         /* the scheduler looked before it asked, in the same signers */
         log_error("delivery", "no key to sign with", LOG_STR("domain", j->from_domain));
     } else if (dkim_sign(j->message, &signer, clock_wall_ms(), &made, &info) != OK) {
