@@ -147,7 +147,8 @@ enum err lifecycle_delivery_options(const struct config *c, uint16_t sandbox_por
     delivery_options_default(d);
     fill_timeouts(c, &d->timeouts);
     fill_retries(c, d);
-    d->loops = (size_t)c->delivery_threads;
+    if (c->delivery_threads > 0)
+        d->loops = (size_t)c->delivery_threads;
     d->hostname = c->hostname.n ? arena_dupz(a, c->hostname) : "[127.0.0.1]";
     d->want_ipv6 = c->ipv6 == IPV6_ON;
     d->keep_transcripts = true;
