@@ -2,7 +2,11 @@
  *
  * Resolves through dns, checks EVERY address with guard, connects to the one that was checked
  * (CURLOPT_CONNECT_TO and OPENSOCKETFUNCTION), keeps SNI and Host; no redirects, no proxy of the
- * environment, response read up to a ceiling (T19). Thread: the loop's.
+ * environment, response read up to a ceiling (T19). One address that is denied among good ones
+ * denies the name. Up to three addresses are tried, IPv4 first.
+ *
+ * Stop dns before the loop: a question under way holds the loop until it is answered. Thread: the
+ * loop's.
  */
 #pragma once
 
@@ -19,26 +23,30 @@ struct httpc_options {
     size_t parallel_max;       /* transfers at once; more wait; 0: 64 */
 };
 struct httpc *httpc_new(const struct httpc_options *o);
-void httpc_free(struct httpc **hp); /* transfers under way end with FAILURE_SHUTDOWN */
-/* Replaces the guard for new transfers (reload); borrowed. */
+/* Transfers under way end with FAILURE_SHUTDOWN, during this call. Not from within `done`. */
+void httpc_free(struct httpc **hp);
+/* Replaces the guard for new transfers (reload); borrowed. A kept connection is
+ * reused only for an address that the new guard allows too. */
 void httpc_set_guard(struct httpc *h, const struct guard *g);
 
 struct httpc_result {
-    enum failure failure; /* NONE: `status` holds */
+    enum failure failure; /* NONE: `status` holds. CONNECT_FORBIDDEN: the guard refused. */
     struct str failure_text;
     int status;
     struct str body;        /* at most response_max */
-    int64_t retry_after_ms; /* -1: no such header; dates are turned into delays */
+    bool is_truncated;      /* the body was longer */
+    int64_t retry_after_ms; /* -1: no such header; dates are turned into delays; at most a year */
     int64_t took_ms;
-    char address[SOCKADDR_TEXT_SIZE]; /* that was connected to */
+    char address[SOCKADDR_TEXT_SIZE]; /* that was connected to; "" when none was */
 };
 struct httpc_request {
     const char *method;         /* "POST", "GET" */
     struct str url;             /* copied */
-    const char *const *headers; /* "Name: value", NULL-terminated, copied */
+    const char *const *headers; /* "Name: value", NULL-terminated, copied; NULL: none. Control
+                                   characters in one make the request fail with LOCAL. */
     struct str body;            /* borrowed until done */
-    int64_t timeout_ms;
-    size_t response_max; /* 0: LIMIT_WEBHOOK_RESPONSE */
+    int64_t timeout_ms;         /* from its turn on, names and all addresses included; > 0 */
+    size_t response_max;        /* 0: LIMIT_WEBHOOK_RESPONSE */
 };
 /* `done` is called once, never from inside this call; the result's strings live during the call. */
 void httpc_send(struct httpc *h, const struct httpc_request *r,
