@@ -10,10 +10,12 @@
 #include <glob.h>
 #include <sys/socket.h>
 
+#include "server/base/base64.h"
 #include "server/base/buf.h"
 #include "server/base/clock.h"
 #include "server/net/listener.h"
 #include "server/smtp/session.h"
+#include "tests/unit/net/certs.h"
 
 enum { STEPS_MAX = 400, TRANSACTIONS_MAX = 8, RCPT_MAX = 200, PATIENCE_MS = 20000 };
 
@@ -25,7 +27,8 @@ enum step_kind {
     STEP_CLOSE,
     STEP_RST,
     STEP_TLS,
-    STEP_DEAF
+    STEP_DEAF,
+    STEP_PAUSE
 };
 
 struct step {
@@ -46,7 +49,8 @@ struct script {
     const char *path;
     enum session_tls tls;
     struct buf user, password;
-    bool has_auth, insecure, nodribble, sweep;
+    bool has_auth, insecure, nodribble, sweep, stays_idle, has_timeout;
+    enum certificate { CERT_SELF_SIGNED, CERT_GOOD, CERT_OTHER_NAME, CERT_EXPIRED } certificate;
     struct session_timeouts timeouts;
     struct scripted_transaction transaction[TRANSACTIONS_MAX];
     size_t transactions;
@@ -124,8 +128,11 @@ static bool read_step(struct script *s, struct str line, int number_of_line) {
     static const struct {
         const char *word;
         enum step_kind kind;
-    } plain[] = {
-        {"close", STEP_CLOSE}, {"rst", STEP_RST}, {"starttls", STEP_TLS}, {"deaf", STEP_DEAF}};
+    } plain[] = {{"close", STEP_CLOSE},
+                 {"rst", STEP_RST},
+                 {"starttls", STEP_TLS},
+                 {"deaf", STEP_DEAF},
+                 {"pause", STEP_PAUSE}};
     for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++) {
         if (str_equal(line, str_of(plain[i].word))) {
             add_step(s, plain[i].kind, number_of_line);
@@ -155,7 +162,12 @@ static void read_setting(struct script *s, struct str line) {
         s->tls = str_equal(rest, STR("opportunistic")) ? SESSION_TLS_OPPORTUNISTIC
                  : str_equal(rest, STR("encrypt"))     ? SESSION_TLS_ENCRYPT
                  : str_equal(rest, STR("verify"))      ? SESSION_TLS_VERIFY
+                 : str_equal(rest, STR("implicit"))    ? SESSION_TLS_IMPLICIT
                                                        : SESSION_TLS_NONE;
+    else if (str_equal(word, STR("certificate")))
+        s->certificate = str_equal(rest, STR("good"))         ? CERT_GOOD
+                         : str_equal(rest, STR("other-name")) ? CERT_OTHER_NAME
+                                                              : CERT_EXPIRED;
     else if (str_equal(word, STR("auth"))) {
         s->has_auth = true;
         unescape(str_split(&rest, ' '), &s->user);
@@ -164,6 +176,7 @@ static void read_setting(struct script *s, struct str line) {
         s->insecure = true;
     else if (str_equal(word, STR("timeout"))) {
         struct str stage = str_split(&rest, ' ');
+        s->has_timeout = true;
         set_timeout(s, stage, (int64_t)number(s, rest));
     } else if (str_equal(word, STR("rate")))
         s->timeouts.min_rate_bytes_s = (int64_t)number(s, rest);
@@ -184,6 +197,8 @@ static void read_setting(struct script *s, struct str line) {
         t->needs_smtputf8 = true;
     else if (str_equal(word, STR("nodribble")))
         s->nodribble = true;
+    else if (str_equal(word, STR("idle")))
+        s->stays_idle = true;
     else if (str_equal(word, STR("sweep")))
         s->sweep = true;
     else
@@ -271,7 +286,7 @@ struct play {
     struct buf to_dribble;
     size_t sent;
     bool is_handshaking, is_deaf, is_cut, server_ended;
-    struct timer *dribble;
+    struct timer *dribble, *pause;
     char problem[512];
     /* the client */
     struct session *session;
@@ -280,7 +295,11 @@ struct play {
     unsigned reports[RCPT_MAX];
     struct buf told;
     bool is_over, is_sending;
+    size_t callbacks, leave_at; /* the owner lets go of the session inside that callback */
 };
+
+static struct certs certs;
+static struct cert_files cert_files[4];
 
 static void advance(struct play *p);
 
@@ -400,6 +419,12 @@ static bool do_step(struct play *p, const struct step *step) {
             return false;
         p->is_handshaking = false;
         return true;
+    case STEP_PAUSE: /* what was sent before arrives alone */
+        if (p->times_done == 0) {
+            p->times_done = 1;
+            timer_set(p->pause, 20);
+        }
+        return p->times_done == 2;
     case STEP_DEAF:
         p->is_deaf = true;
         stream_set_reading(p->server, false);
@@ -430,6 +455,12 @@ static void server_turn(void *ctx) {
         advance(p);
 }
 
+static void pause_over(void *arg) {
+    struct play *p = arg;
+    p->times_done = 2;
+    server_turn(p);
+}
+
 static void server_failed(void *ctx, enum failure why, struct str text) {
     (void)why, (void)text;
     struct play *p = ctx;
@@ -456,6 +487,39 @@ static void on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
 }
 
 /* ---- the client ---- */
+
+/* C38: what was sent as a secret is in no line of the transcript. */
+static void check_no_secret(struct play *p) {
+    struct script *s = p->script;
+    struct str shown = session_transcript(p->session);
+    struct buf plain = BUF_INIT(8192), encoded = BUF_INIT(16384);
+    if (!s->has_auth)
+        return;
+    buf_putc(&plain, '\0');
+    buf_put(&plain, buf_str(&s->user));
+    buf_putc(&plain, '\0');
+    buf_put(&plain, buf_str(&s->password));
+    base64_encode(buf_str(&plain), &encoded);
+    assert_int_equal(str_find(shown, buf_str(&encoded)), -1);
+    buf_clear(&encoded);
+    base64_encode(buf_str(&s->password), &encoded);
+    assert_int_equal(str_find(shown, buf_str(&encoded)), -1);
+    buf_release(&plain);
+    buf_release(&encoded);
+}
+
+/* True: the owner has let go of the session. */
+static bool leaves(struct play *p) {
+    check_no_secret(p);
+    if (++p->callbacks != p->leave_at)
+        return false;
+    if (p->leave_at % 2)
+        session_close(&p->session);
+    else
+        session_quit(&p->session);
+    p->is_over = true;
+    return true;
+}
 
 static void tell_result(struct play *p, const struct session_result *r) {
     buf_printf(&p->told, " %s", stage_name(r->stage));
@@ -494,6 +558,8 @@ static void send_next(struct play *p) {
 static void on_ready(void *ctx) {
     struct play *p = ctx;
     buf_putz(&p->told, "ready\n");
+    if (leaves(p))
+        return;
     send_next(p);
 }
 
@@ -503,6 +569,7 @@ static void on_recipient(void *ctx, size_t i, const struct session_result *r) {
     p->reports[i]++;
     buf_printf(&p->told, "recipient %zu", i);
     tell_result(p, r);
+    (void)leaves(p);
 }
 
 static void on_done(void *ctx, bool reusable) {
@@ -514,10 +581,14 @@ static void on_done(void *ctx, bool reusable) {
         if (p->reports[i] != 1)
             problem(p, "a recipient was not reported exactly once", buf_str(&t->rcpt[i]));
     buf_printf(&p->told, "done %s\n", reusable ? "reusable" : "dead");
+    if (leaves(p))
+        return;
     if (reusable && p->transaction < p->script->transactions) {
         send_next(p);
         return;
     }
+    if (reusable && p->script->stays_idle)
+        return;
     session_quit(&p->session);
     p->is_over = true;
 }
@@ -527,6 +598,8 @@ static void on_failed(void *ctx, const struct session_result *r) {
     assert_false(p->is_sending);
     buf_putz(&p->told, "failed");
     tell_result(p, r);
+    if (leaves(p))
+        return;
     session_close(&p->session);
     p->is_over = true;
 }
@@ -553,7 +626,7 @@ static void open_session(struct play *p) {
 static struct play *begin_play(struct script *s, enum mode mode, size_t cut_after) {
     struct play *p = mem_zalloc(sizeof(*p));
     struct sockaddr_any at;
-    struct tls_client_options tls = {0};
+    struct tls_client_options tls = {.ca_file = certs.ca_file};
     p->loop = loop_new();
     p->script = s;
     p->mode = mode;
@@ -561,8 +634,14 @@ static struct play *begin_play(struct script *s, enum mode mode, size_t cut_afte
     buf_init(&p->told, 256 * 1024);
     buf_init(&p->to_dribble, 1024 * 1024);
     p->dribble = timer_new(p->loop, dribble_one, p);
+    p->pause = timer_new(p->loop, pause_over, p);
     if (s->tls != SESSION_TLS_NONE) {
-        assert_int_equal(tls_server_ctx_new_selfsigned("mx.test", &p->server_tls, NULL), OK);
+        const struct cert_files *files = &cert_files[s->certificate];
+        if (s->certificate == CERT_SELF_SIGNED)
+            assert_int_equal(tls_server_ctx_new_selfsigned("mx.test", &p->server_tls, NULL), OK);
+        else
+            assert_int_equal(
+                tls_server_ctx_new_files(files->cert, files->key, &p->server_tls, NULL), OK);
         assert_int_equal(tls_client_ctx_new(&tls, &p->client_tls, NULL), OK);
     }
     assert_int_equal(sockaddr_parse(STR("127.0.0.1"), 0, &at), OK);
@@ -575,6 +654,7 @@ static void end_play(struct play *p) {
     session_close(&p->session);
     server_gone(p, false);
     timer_free(&p->dribble);
+    timer_free(&p->pause);
     listener_close(&p->listener);
     tls_server_ctx_unref(&p->server_tls);
     tls_client_ctx_unref(&p->client_tls);
@@ -629,12 +709,28 @@ static void sweep(struct script *s, enum mode mode) {
     assert_true(n > 50);
 }
 
+/* The owner may let go of the session in any of its callbacks. What the server sees is its own
+ * affair; that nothing is called afterwards, and no memory is touched, is what counts. */
+static void leave_everywhere(struct script *s) {
+    bool was_left = true;
+    for (size_t at = 1; was_left; at++) {
+        struct play *p = begin_play(s, MODE_AS_WRITTEN, 0);
+        p->leave_at = at;
+        run(p);
+        was_left = p->callbacks >= at;
+        assert_true(p->callbacks <= at);
+        end_play(p);
+    }
+}
+
 static void test_dialogue(void **state) {
     struct script *s = read_script(*state);
     assert_true(s->steps > 0 && s->expected.n > 0);
     play(s, MODE_AS_WRITTEN);
     if (!s->nodribble)
         play(s, MODE_DRIBBLE);
+    if (!s->has_timeout)
+        leave_everywhere(s);
     if (s->sweep) {
         sweep(s, MODE_CUT_CLOSE);
         sweep(s, MODE_CUT_RST);
@@ -645,6 +741,11 @@ static void test_dialogue(void **state) {
 int main(void) {
     static struct CMUnitTest tests[500];
     glob_t found;
+    certs_init(&certs);
+    cert_files[CERT_GOOD] = certs_issue(&certs, "mx.test", "DNS:mx.test", -60, 3600, false);
+    cert_files[CERT_OTHER_NAME] =
+        certs_issue(&certs, "other.test", "DNS:other.test", -60, 3600, false);
+    cert_files[CERT_EXPIRED] = certs_issue(&certs, "mx.test", "DNS:mx.test", -7200, -3600, false);
     if (glob("tests/transcript/*.smtp", 0, NULL, &found) != 0 || found.gl_pathc > 500)
         return 1;
     for (size_t i = 0; i < found.gl_pathc; i++)
@@ -654,5 +755,6 @@ int main(void) {
     /* as _cmocka_run_group_tests, because the number of files is known only now */
     int failed = _cmocka_run_group_tests("transcripts", tests, found.gl_pathc, NULL, NULL);
     globfree(&found);
+    certs_free(&certs);
     return failed;
 }
