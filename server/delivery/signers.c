@@ -84,7 +84,7 @@ void signers_unref(struct signers **kp) {
 }
 
 bool signers_find(const struct signers *k, struct str domain, bool published_only,
-                    struct dkim_signer *out) {
+                  struct dkim_signer *out) {
     while (!str_is_empty(domain)) {
         const struct ring_domain *d = find(k, domain);
         const struct dkim_signer *s = d == NULL ? NULL : published_only ? &d->published : &d->every;

@@ -18,6 +18,6 @@ void signers_unref(struct signers **kp);
  * 3.1.1); `published_only`: with keys that were found in DNS. False: there is none. What is filled
  * in lives as long as the signers. */
 bool signers_find(const struct signers *k, struct str domain, bool published_only,
-                    struct dkim_signer *out);
+                  struct dkim_signer *out);
 /* The domain's bounce address; absent: none is set. */
 struct str signers_bounce_address(const struct signers *k, struct str domain);
