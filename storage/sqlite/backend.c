@@ -229,9 +229,12 @@ static void recover(struct backend *b, bool is_start) {
         return;
     body_remove_orphans(b);
     if (is_start) {
+        int64_t now_wall_ms = clock_wall_ms();
         int64_t sending = b->now.by_state[RECIPIENT_SENDING];
-        recover_sending(b, clock_wall_ms());
-        sq_run(&b->h, sq_use(&b->h, SQL_NOTIFICATION_RECOVER));
+        recover_sending(b, now_wall_ms);
+        sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_RECOVER);
+        sq_bind_int(st, 1, now_wall_ms);
+        sq_run(&b->h, st);
         if (sending > 0)
             log_warn("storage", "attempts were under way at the last stop; they are repeated",
                      LOG_INT("recipients", sending));

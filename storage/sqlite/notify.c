@@ -56,13 +56,23 @@ static bool claim_one(struct backend *b, struct store_notify_claim *q, int64_t s
     return true;
 }
 
+static size_t count_sending(struct backend *b, int64_t webhook) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_SENDING);
+    sq_bind_int(st, 1, webhook);
+    size_t count = sq_row(&b->h, st) ? (size_t)sq_int(st, 0) : 0;
+    sq_end(st);
+    return count;
+}
+
 static void claim_of_webhook(struct backend *b, struct store_notify_claim *q, int64_t webhook,
                              int64_t *seqs) {
     size_t room = q->most - q->count, n = 0;
+    size_t sending = count_sending(b, webhook);
+    size_t more = sending < q->per_webhook ? q->per_webhook - sending : 0;
     sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_DUE);
     sq_bind_int(st, 1, webhook);
     sq_bind_int(st, 2, q->now_wall_ms);
-    sq_bind_int(st, 3, (int64_t)(q->per_webhook < room ? q->per_webhook : room));
+    sq_bind_int(st, 3, (int64_t)(more < room ? more : room));
     while (sq_row(&b->h, st))
         seqs[n++] = sq_int(st, 0);
     sq_end(st);

@@ -105,6 +105,13 @@ static int64_t search_earliest(struct backend *b, int64_t id) {
     return earliest;
 }
 
+static void write_count(struct backend *b, const struct queue *q) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_COUNT);
+    sq_bind_int(st, 1, q->id);
+    sq_bind_int(st, 2, q->count);
+    sq_run(&b->h, st);
+}
+
 static void write_queue(struct backend *b, const struct queue *q) {
     sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_PUT);
     sq_bind_int(st, 1, q->id);
@@ -129,11 +136,16 @@ static void flush_one(struct backend *b, struct queue *q) {
         earliest = q->must_search ? search_earliest(b, q->id) : q->flush_earliest_wall_ms;
     else if (q->flush_earliest_wall_ms < earliest)
         earliest = q->flush_earliest_wall_ms;
+    /* A row with something waiting is there, and its index is left alone when only the count moves.
+     */
+    bool only_count = count > 0 && q->count > 0 && earliest == q->earliest_wall_ms;
     bool differs = count != q->count || (count > 0 && earliest != q->earliest_wall_ms);
     q->count = count;
     q->earliest_wall_ms = count > 0 ? earliest : 0;
     q->is_touched = false;
-    if (differs)
+    if (differs && only_count)
+        write_count(b, q);
+    else if (differs)
         write_queue(b, q);
 }
 
