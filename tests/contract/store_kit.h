@@ -28,6 +28,7 @@ struct kit {
     struct arena *kept[KIT_KEPT]; /* of calls: freed at the end */
     size_t kept_count;
     int64_t now_wall_ms;
+    struct mailbox *box; /* made by kit_box(); freed after the store, when no sender is left */
 };
 
 #define KIT static __attribute__((unused))
@@ -76,11 +77,18 @@ KIT void kit_free(struct kit *k) {
         kit_check(k);
         store_close(&k->store);
     }
+    mailbox_free(&k->box);
     for (size_t i = 0; i < k->kept_count; i++)
         arena_free(&k->kept[i]);
     arena_free(&k->arena);
     kit_remove_folder(k->folder);
     free(k);
+}
+
+KIT struct mailbox *kit_box(struct kit *k) {
+    if (k->box == NULL)
+        k->box = mailbox_new();
+    return k->box;
 }
 
 KIT void kit_reopen(struct kit *k) {
