@@ -3,6 +3,7 @@
 #include <stdarg.h>
 
 const struct command *const cli_commands[] = {
+    &cli_serve,         //
     &cli_check_config,  //
     &cli_key_create,    //
     &cli_key_list,      //
