@@ -1,5 +1,5 @@
 # Static checks: tests/lint/run names them; each can be run alone.
-.PHONY: lint lint-test format
+.PHONY: lint lint-test format readme
 ## lint       format, clang-tidy, cppcheck, floors and fences, headers alone, SQL, words, routes against OpenAPI
 lint: deps-lint
 	@tests/lint/run
@@ -9,3 +9,6 @@ lint-test: deps-lint
 ## format     lays the C files out as `make lint` wants them
 format:
 	@tests/lint/format --fix
+## readme     writes the README's table of settings anew
+readme: build
+	@tests/lint/readme --fix
