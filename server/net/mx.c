@@ -360,6 +360,7 @@ static void take_literal(struct mx_lookup *q, const struct sockaddr_any *a) {
     q->host->addr[0] = *a;
     q->host->addr_count = 1;
     q->host->is_secure = true; /* nothing was asked that could lie */
+    q->ttl_s = 86400;
     q->count = 1;
     q->site = arena_printf(q->arena, "[%s]", ip);
 }
