@@ -6,6 +6,7 @@ struct due_key {
     struct str name;
     size_t count;
     int64_t parked_until_mono_ms; /* 0: not parked */
+    bool wants_more;              /* the store has more of it */
     UT_hash_handle hh;
 };
 
@@ -20,7 +21,7 @@ struct due {
     struct due_item *items;
     struct due_key *keys;
     struct due_left *left;
-    bool is_loading;
+    bool is_loading, is_thirsty;
 };
 
 struct due *due_new(size_t most, size_t per_key) {
@@ -86,8 +87,11 @@ enum due_result due_put(struct due *d, struct due_row *row, int64_t now_mono_ms,
     struct due_key *k = key_find(d, row->queue_key);
     if (k != NULL && k->parked_until_mono_ms > now_mono_ms)
         return DUE_PARKED;
-    if (!has_room(d, k, row->outgoing->lane))
+    if (!has_room(d, k, row->outgoing->lane)) {
+        if (k != NULL)
+            k->wants_more = true;
         return DUE_FULL;
+    }
     struct due_item *i = mem_zalloc(sizeof(*i));
     i->row = *row;
     i->key = k != NULL ? k : key_get(d, row->queue_key);
@@ -122,6 +126,10 @@ void due_drop(struct due *d, struct due_item **ip) {
     if (d->is_loading)
         remember_left(d, i->row.key);
     i->key->count--;
+    if (i->key->wants_more && i->key->count <= d->per_key / 4) {
+        i->key->wants_more = false;
+        d->is_thirsty = true;
+    }
     key_free_if_unused(d, i->key);
     due_row_release(&i->row);
     free(i);
@@ -163,10 +171,25 @@ size_t due_skip_keys(struct due *d, struct str *out, size_t most) {
     HASH_ITER (hh, d->keys, k, next) {
         if (n == most)
             break;
-        if (k->parked_until_mono_ms != 0 || k->count > d->per_key / 4)
-            out[n++] = k->name;
+        if (k->parked_until_mono_ms == 0 && k->count <= d->per_key / 4)
+            continue;
+        k->wants_more = true;
+        out[n++] = k->name;
     }
     return n;
+}
+
+void due_want_more(struct due *d) {
+    struct due_key *k, *next;
+    HASH_ITER (hh, d->keys, k, next) {
+        k->wants_more = true;
+    }
+}
+
+bool due_take_thirst(struct due *d) {
+    bool is_thirsty = d->is_thirsty;
+    d->is_thirsty = false;
+    return is_thirsty;
 }
 
 void due_load_begins(struct due *d) {

@@ -59,6 +59,11 @@ void due_unpark_all(struct due *d);
  * here. At most `most`; the strings live until the next call that changes `d`. */
 size_t due_skip_keys(struct due *d, struct str *out, size_t most);
 
+/* The store has more of what is here: ask when a key's share has nearly run out. */
+void due_want_more(struct due *d);
+/* Did that happen since it was last asked? */
+bool due_take_thirst(struct due *d);
+
 /* While a load is under way: remembers keys that leave, so that an answer that was read before they
  * were settled does not bring them back. */
 void due_load_begins(struct due *d);

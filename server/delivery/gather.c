@@ -328,7 +328,10 @@ static void loaded(struct store_call *c) {
         log_warn("delivery", "due recipients could not be read", LOG_STRZ("why", c->info.text));
     }
     due_load_ends(s->due);
-    s->load_after_mono_ms = now_mono_ms + (taken > 0 ? LOAD_SPACING_MS : LOAD_VAIN_MS);
+    if (c->err == OK && l->q.more)
+        due_want_more(s->due);
+    bool is_vain = taken == 0 && s->has_more;
+    s->load_after_mono_ms = now_mono_ms + (is_vain ? LOAD_VAIN_MS : LOAD_SPACING_MS);
     store_call_release(c);
     struct arena *a = l->arena;
     arena_free(&a);
@@ -361,9 +364,13 @@ static void load(struct scheduler *s, int64_t now_mono_ms, int64_t now_wall_ms) 
 }
 
 void gather_load_if_needed(struct scheduler *s) {
-    if (s->is_draining || s->is_loading || !scheduler_may_claim(s))
+    if (!s->is_begun || s->is_loading || !scheduler_may_claim(s))
         return;
     int64_t now_mono_ms = clock_mono_ms(), now_wall_ms = clock_wall_ms();
+    if (due_take_thirst(s->due)) {
+        s->has_more = true;
+        s->load_after_mono_ms = now_mono_ms;
+    }
     bool is_low = due_count(s->due) <= s->settings->o.due_in_memory / 2;
     bool has_due = s->next_due_wall_ms != 0 && s->next_due_wall_ms <= now_wall_ms;
     bool is_wanted = is_low && (s->has_more || has_due || now_mono_ms >= s->load_safety_mono_ms);

@@ -30,7 +30,7 @@ struct settle_call;
 TAILQ_HEAD(settle_list, settle_call);
 
 enum {
-    LOAD_SPACING_MS = 100,         /* between loads that bring something */
+    LOAD_SPACING_MS = 20,          /* between loads */
     LOAD_VAIN_MS = 1000,           /* after one that brought nothing although there is more */
     LOAD_SAFETY_MS = 60 * 1000,    /* the store is asked so often whatever we believe */
     SWEEP_MS = 30 * 1000,          /* hops and sites that nobody needs */
@@ -67,6 +67,7 @@ struct scheduler {
     size_t claim_count;    /* recipients in them */
 
     /* loading */
+    bool is_begun; /* a load now misses nothing */
     bool is_loading, has_more;
     int64_t load_after_mono_ms; /* not before */
     int64_t next_due_wall_ms;   /* 0: none known */

@@ -329,8 +329,10 @@ static struct verdict preset_verdict(const struct bundle *b, const struct due_it
                                 .is_hard = true,
                                 .counts = true};
     if (b->text != NULL) /* its route is missing: until the settings are mended */
-        return (struct verdict){
-            .action = VERDICT_DEFERRED, .scope = SCOPE_SITE, .class_ = CLASS_POLICY};
+        return (struct verdict){.action = VERDICT_DEFERRED,
+                                .scope = SCOPE_SITE,
+                                .class_ = CLASS_POLICY,
+                                .counts = true};
     const struct outcome_input in = {
         .stage = STAGE_RESOLVE,
         .failure = b->failure,

@@ -16,7 +16,7 @@ void signers_unref(struct signers **kp);
 
 /* Fills *out for the domain itself or the nearest parent that has keys (relaxed alignment, RFC 7489
  * 3.1.1); `published_only`: with keys that were found in DNS. False: there is none. What is filled
- * in lives as long as the signers. */
+ * in lives as long as they do. */
 bool signers_find(const struct signers *k, struct str domain, bool published_only,
                   struct dkim_signer *out);
 /* The domain's bounce address; absent: none is set. */

@@ -1,0 +1,659 @@
+/* Delivery from the store to receiving servers on loopback. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <dirent.h>
+
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/base/metrics.h"
+#include "server/delivery/delivery.h"
+#include "server/delivery/housekeeping.h"
+#include "server/mail/dkim_key.h"
+#include "tests/unit/delivery/sink.h"
+
+enum { PATIENCE_MS = 30000, RECIPIENTS = 1000 };
+
+struct world {
+    char folder[64];
+    struct store *store;
+    struct sink *sink;
+    struct delivery *delivery;
+    struct mailbox *box;
+    int completed; /* messages, since the last wait */
+    int changed;
+    struct delivery_options o;
+    struct route route;
+    struct smarthost host;
+};
+
+/* ---- the world ---------------------------------------------------------------------------------
+ */
+
+static void on_notice(struct store_notice *n) {
+    struct world *w = n->ctx;
+    w->changed++;
+    w->completed += n->is_complete;
+    store_notice_free(&n);
+}
+
+static void point_at(struct world *w, const struct sink *s, const char *parameters) {
+    char url[256], to[SOCKADDR_TEXT_SIZE];
+    struct errinfo info = {0};
+    sockaddr_print(&s->at, to);
+    snprintf(url, sizeof(url), "smtp://%s?%s", to, parameters);
+    if (smarthost_parse(str_of(url), &w->host, &info) != OK)
+        fail_msg("%s: %s", url, info.text);
+    w->route = (struct route){
+        .name = "relay", .kind = ROUTE_SMARTHOST, .smarthost = &w->host, .smarthost_count = 1};
+    w->o.routes = &w->route;
+    w->o.route_count = 1;
+    w->o.default_route = "relay";
+}
+
+static void prepare(struct world *w) {
+    struct errinfo info = {0};
+    snprintf(w->folder, sizeof(w->folder), "/tmp/postchute-test-XXXXXX");
+    assert_non_null(mkdtemp(w->folder));
+    const struct store_options so = {.backend = STORE_SQLITE, .folder = w->folder};
+    if (store_open(&so, &w->store, &info) != OK)
+        fail_msg("store: %s", info.text);
+    w->box = mailbox_new();
+    store_watch(w->store, NOTICE_MESSAGE, w->box, on_notice, w);
+    delivery_options_default(&w->o);
+    w->o.store = w->store;
+    w->o.hostname = "sender.test";
+    w->o.loops = 2;
+    for (size_t i = 0; i < w->o.retry_count; i++)
+        w->o.retry_ms[i] = 50;
+    w->o.retry_then_ms = 50;
+    w->o.site_dead_ms = 200;
+    w->o.timeouts.connect = 2000;
+}
+
+static void start(struct world *w) {
+    struct errinfo info = {0};
+    if (delivery_start(&w->o, &w->delivery, &info) != OK)
+        fail_msg("delivery: %s: %s", info.field, info.text);
+}
+
+static int setup(void **state) {
+    log_setup(LOG_WARN, LOG_FORMAT_TEXT);
+    struct world *w = mem_zalloc(sizeof(*w));
+    *state = w;
+    w->sink = sink_new(false, NULL);
+    prepare(w);
+    point_at(w, w->sink, "tls=none");
+    return 0;
+}
+
+static void remove_folder(const char *folder) {
+    DIR *d = opendir(folder);
+    for (struct dirent *f; d != NULL && (f = readdir(d)) != NULL;) {
+        if (f->d_name[0] != '.')
+            unlinkat(dirfd(d), f->d_name, 0);
+    }
+    if (d != NULL)
+        closedir(d);
+    rmdir(folder);
+}
+
+static struct store_totals totals(struct world *w) {
+    struct store_totals q = {.call = {.verb = STORE_TOTALS}};
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    store_call_release(&q.call);
+    return q;
+}
+
+static int teardown(void **state) {
+    struct world *w = *state;
+    delivery_stop(&w->delivery);
+    struct store_totals t = totals(w);
+    int64_t sum = 0;
+    for (int i = 0; i < RECIPIENT_STATE_COUNT; i++)
+        sum += t.by_state[i];
+    assert_int_equal(t.accepted, sum);
+    assert_int_equal(t.by_state[RECIPIENT_SENDING], 0);
+    store_unwatch(w->store, w->box);
+    mailbox_free(&w->box);
+    store_close(&w->store);
+    sink_free(&w->sink);
+    remove_folder(w->folder);
+    free(w);
+    return 0;
+}
+
+/* ---- what tests do -----------------------------------------------------------------------------
+ */
+
+/* A message to the recipients that are separated by commas. */
+static struct id submit_with(struct world *w, const char *to, const struct message_row *like) {
+    struct arena *a = arena_new();
+    struct recipient_row *r = ARENA_ARRAY(a, struct recipient_row, RECIPIENTS);
+    struct str *keys = ARENA_ARRAY(a, struct str, RECIPIENTS);
+    size_t n = 0;
+    int64_t now_wall_ms = clock_wall_ms();
+    struct str rest = str_of(to);
+    while (!str_is_absent(rest)) {
+        struct str email = str_split(&rest, ',');
+        r[n] = (struct recipient_row){
+            .email = email, .state = RECIPIENT_QUEUED, .due_wall_ms = now_wall_ms};
+        keys[n++] = str_from(email, (size_t)str_find_char(email, '@') + 1);
+    }
+    static const char BYTES[] = "From: Shop <shop@example.org>\r\nTo: you@example.net\r\n"
+                                "Subject: Hello\r\nDate: Thu, 01 Jan 2026 00:00:00 +0000\r\n"
+                                "Message-ID: <m@example.org>\r\n\r\nHello.\r\n";
+    struct store_accept q = {.call = {.verb = STORE_ACCEPT}, .now_wall_ms = now_wall_ms};
+    q.message = (struct message_row){
+        .id = id_new(now_wall_ms),
+        .project = 1,
+        .created_wall_ms = now_wall_ms,
+        .expires_wall_ms = now_wall_ms + 3600000,
+        .message_id = STR("<m@example.org>"),
+        .mail_from = STR("shop@example.org"),
+        .from_email = STR("shop@example.org"),
+        .from_domain = STR("example.org"),
+        .subject = STR("Hello"),
+        .lane = LANE_TRANSACTIONAL,
+        .size_bytes = sizeof(BYTES) - 1,
+        .has_content = true,
+        .recipient_count = n,
+        .recipient = r,
+    };
+    if (like != NULL) {
+        q.message.route = like->route;
+        q.message.tls = like->tls;
+        if (like->expires_wall_ms != 0)
+            q.message.expires_wall_ms = like->expires_wall_ms;
+    }
+    q.queue_key = keys;
+    q.content = message_new(&q.message.id, mem_dup(BYTES, sizeof(BYTES) - 1), sizeof(BYTES) - 1);
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    struct id id = q.message.id;
+    store_call_release(&q.call);
+    arena_free(&a);
+    return id;
+}
+
+static struct id submit(struct world *w, const char *to) {
+    return submit_with(w, to, NULL);
+}
+
+static bool wait_until(struct world *w, bool (*is_so)(struct world *w, void *arg), void *arg) {
+    int64_t end_mono_ms = clock_mono_ms() + PATIENCE_MS;
+    while (!is_so(w, arg)) {
+        if (clock_mono_ms() >= end_mono_ms)
+            return false;
+        mailbox_wait(w->box, 20); /* a message changed; counters of the sink have no event */
+    }
+    return true;
+}
+
+static bool has_completed(struct world *w, void *arg) {
+    return w->completed >= *(int *)arg;
+}
+
+static void await_completed(struct world *w, int count) {
+    if (!wait_until(w, has_completed, &count))
+        fail_msg("%d of %d messages completed", w->completed, count);
+}
+
+static bool counter_reached(struct world *w, void *arg) {
+    (void)w;
+    int **p = arg;
+    return sink_get(p[0]) >= *p[1];
+}
+
+static void await_counter(struct world *w, int *counter, int least) {
+    int *args[] = {counter, &least};
+    if (!wait_until(w, counter_reached, args))
+        fail_msg("a counter stays at %d", sink_get(counter));
+}
+
+static struct message_row message(struct world *w, struct id id, struct arena **a) {
+    struct store_message q = {.call = {.verb = STORE_MESSAGE}, .id = id, .project = -1};
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    *a = q.call.arena;
+    return q.message;
+}
+
+static struct recipient_row recipient(struct world *w, struct id id, size_t i) {
+    static struct arena *kept;
+    arena_free(&kept);
+    struct message_row m = message(w, id, &kept);
+    assert_true(i < m.recipient_count);
+    return m.recipient[i];
+}
+
+struct expected_state {
+    struct id id;
+    int attempts;
+    enum recipient_state state;
+};
+static bool has_state(struct world *w, void *arg) {
+    const struct expected_state *e = arg;
+    struct recipient_row r = recipient(w, e->id, 0);
+    return r.state == e->state && r.attempts >= e->attempts;
+}
+static void await_state(struct world *w, struct id id, enum recipient_state state, int attempts) {
+    struct expected_state e = {id, attempts, state};
+    if (!wait_until(w, has_state, &e)) {
+        struct recipient_row r = recipient(w, id, 0);
+        fail_msg("recipient is %s after %d attempts", recipient_state_name(r.state), r.attempts);
+    }
+}
+
+static size_t attempts_of(struct world *w, struct id id, struct attempt_row *last,
+                          struct arena **a) {
+    struct store_attempts q = {.call = {.verb = STORE_ATTEMPTS}, .message_id = id, .project = -1};
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    if (q.count > 0)
+        *last = q.attempt[q.count - 1];
+    *a = q.call.arena;
+    return q.count;
+}
+
+/* ---- facts --------------------------------------------------------------------------------------
+ */
+
+static void a_thousand_messages_arrive_once_each_over_few_connections(void **state) {
+    struct world *w = *state;
+    start(w);
+    for (int i = 0; i < 1000; i++)
+        submit(w, "ok@example.net");
+    await_completed(w, 1000);
+    assert_int_equal(sink_get(&w->sink->messages), 1000);
+    assert_in_range(sink_get(&w->sink->connections), 1, 60);
+    struct store_totals t = totals(w);
+    assert_int_equal(t.by_state[RECIPIENT_DELIVERED], 1000);
+    assert_string_equal(w->sink->mail_from, "shop@example.org");
+}
+
+static void what_waited_before_the_start_is_loaded(void **state) {
+    struct world *w = *state;
+    w->o.due_in_memory = 100; /* much more waits than may be held */
+    for (int i = 0; i < 1500; i++)
+        submit(w, "ok@example.net");
+    start(w);
+    await_completed(w, 1500);
+    assert_int_equal(sink_get(&w->sink->messages), 1500);
+}
+
+static void several_recipients_share_one_transaction(void **state) {
+    struct world *w = *state;
+    start(w);
+    struct id id = submit(w, "ok1@example.net,ok2@example.net,ok3@example.com,bounce@example.com");
+    await_completed(w, 1);
+    assert_int_equal(sink_get(&w->sink->messages), 1);
+    assert_int_equal(sink_get(&w->sink->recipients), 3);
+    assert_int_equal(recipient(w, id, 2).state, RECIPIENT_DELIVERED);
+    assert_int_equal(recipient(w, id, 3).state, RECIPIENT_BOUNCED);
+}
+
+static void a_refused_recipient_bounces_with_the_reply_and_the_dialogue(void **state) {
+    struct world *w = *state;
+    start(w);
+    struct id id = submit(w, "bounce@example.net");
+    await_completed(w, 1);
+    struct arena *a = NULL;
+    struct message_row m = message(w, id, &a);
+    const struct recipient_row *r = &m.recipient[0];
+    assert_int_equal(r->state, RECIPIENT_BOUNCED);
+    assert_int_equal(r->attempts, 1);
+    assert_int_equal(r->last.code, 550);
+    assert_string_equal(r->last.enhanced, "5.1.1");
+    assert_int_equal(r->last.class_, CLASS_INVALID_RECIPIENT);
+    assert_int_equal(r->last.stage, STAGE_RCPT);
+    assert_true(r->last.is_hard);
+    arena_free(&a);
+    struct attempt_row attempt = {0};
+    assert_int_equal(attempts_of(w, id, &attempt, &a), 1);
+    assert_true(str_find(attempt.transcript, STR("RCPT TO:<bounce@example.net>")) >= 0);
+    assert_true(str_find(attempt.transcript, STR("550")) >= 0);
+    assert_true(str_equal(attempt.host, STR("127.0.0.1")));
+    assert_int_equal(attempt.recipient_count, 1);
+    assert_int_equal(attempt.recipient[0].action, VERDICT_BOUNCED);
+    arena_free(&a);
+}
+
+static void a_deferred_recipient_is_tried_again_until_it_is_taken(void **state) {
+    struct world *w = *state;
+    w->sink->later_times = 3;
+    start(w);
+    struct id id = submit(w, "later@example.net");
+    await_completed(w, 1);
+    struct recipient_row r = recipient(w, id, 0);
+    assert_int_equal(r.state, RECIPIENT_DELIVERED);
+    assert_int_equal(r.attempts, 4);
+    assert_false(r.possible_duplicate);
+}
+
+static void too_many_recipients_go_on_at_once_without_an_attempt(void **state) {
+    struct world *w = *state;
+    w->o.retry_ms[0] = 60000; /* a retry would be noticed */
+    start(w);
+    struct id id = submit(w, "few0@x.test,few1@x.test,few2@x.test,few3@x.test,few4@x.test,"
+                             "few5@x.test,few6@x.test");
+    await_completed(w, 1);
+    assert_int_equal(sink_get(&w->sink->recipients), 7);
+    assert_int_equal(sink_get(&w->sink->messages), 3);
+    for (size_t i = 0; i < 7; i++) {
+        struct recipient_row r = recipient(w, id, i);
+        assert_int_equal(r.state, RECIPIENT_DELIVERED);
+        assert_int_equal(r.attempts, 1);
+    }
+    struct attempt_row last;
+    struct arena *a = NULL;
+    assert_int_equal(attempts_of(w, id, &last, &a), 3);
+    arena_free(&a);
+}
+
+static void nothing_is_lost_when_sessions_break(void **state) {
+    struct world *w = *state;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    w->sink->break_every = 20;
+    start(w);
+    for (int i = 0; i < 300; i++)
+        submit(w, "ok@example.net");
+    await_completed(w, 300);
+    assert_true(sink_get(&w->sink->messages) >= 300);
+    assert_int_equal(totals(w).by_state[RECIPIENT_DELIVERED], 300);
+}
+
+static void idle_sessions_that_the_server_closed_cost_no_attempt(void **state) {
+    struct world *w = *state;
+    w->o.retry_ms[0] = 60000;
+    start(w);
+    submit(w, "ok@example.net");
+    await_completed(w, 1);
+    sink_on_loop(w->sink->loop, sink_close_all, w->sink);
+    for (int i = 0; i < 20; i++)
+        submit(w, "ok@example.net");
+    await_completed(w, 21);
+    assert_int_equal(sink_get(&w->sink->messages), 21);
+}
+
+static void hostile_servers_only_defer(void **state) {
+    static const char *const SAID[] = {
+        "",
+        "\r\n",
+        "220",
+        "garbage\r\n",
+        "220 x\n",
+        "554 5.7.1 go away\r\n",
+        "220 ok\r\n250 early\r\n",
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+    };
+    struct world *w = *state;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    sink_free(&w->sink);
+    for (size_t i = 0; i < sizeof(SAID) / sizeof(SAID[0]); i++) {
+        w->sink = sink_new(false, SAID[i]);
+        point_at(w, w->sink, "tls=none");
+        start(w);
+        struct id id = submit(w, "ok@example.net");
+        await_state(w, id, RECIPIENT_QUEUED, 2);
+        assert_int_equal(recipient(w, id, 0).state == RECIPIENT_DELIVERED, false);
+        delivery_stop(&w->delivery);
+        struct store_cancel q = {
+            .call = {.verb = STORE_CANCEL}, .id = id, .project = 1, .now_wall_ms = clock_wall_ms()};
+        assert_int_equal(store_sync(w->store, &q.call), OK);
+        store_call_release(&q.call);
+        sink_free(&w->sink);
+    }
+    w->sink = sink_new(false, NULL);
+}
+
+static void a_dead_site_rests_and_then_delivers(void **state) {
+    struct world *w = *state;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    sink_on_loop(w->sink->loop, sink_unlisten, w->sink);
+    start(w);
+    for (int i = 0; i < 50; i++)
+        submit(w, "ok@example.net");
+    struct id id = submit(w, "ok@example.net");
+    await_state(w, id, RECIPIENT_QUEUED, 0);
+    await_state(w, submit(w, "ok@example.net"), RECIPIENT_QUEUED, 0);
+    sink_on_loop(w->sink->loop, sink_listen, w->sink);
+    await_completed(w, 52);
+    assert_int_equal(sink_get(&w->sink->messages), 52);
+}
+
+static void starttls_is_used_when_offered(void **state) {
+    struct world *w = *state;
+    sink_free(&w->sink);
+    w->sink = sink_new(true, NULL);
+    point_at(w, w->sink, "tls=opportunistic");
+    start(w);
+    struct id id = submit(w, "ok@example.net");
+    await_completed(w, 1);
+    assert_int_equal(sink_get(&w->sink->tls_messages), 1);
+    struct arena *a = NULL;
+    struct message_row m = message(w, id, &a);
+    assert_true(str_starts_with(m.recipient[0].last.tls, STR("TLSv1.")));
+    arena_free(&a);
+}
+
+static void a_message_that_requires_verified_tls_is_not_sent_without(void **state) {
+    struct world *w = *state;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    sink_free(&w->sink);
+    w->sink = sink_new(true, NULL);
+    point_at(w, w->sink, "tls=opportunistic");
+    start(w);
+    struct id id = submit_with(w, "ok@example.net", &(struct message_row){.tls = TLS_VERIFY});
+    await_state(w, id, RECIPIENT_QUEUED, 2);
+    struct arena *a = NULL;
+    struct message_row m = message(w, id, &a);
+    assert_int_equal(m.recipient[0].last.class_, CLASS_TLS);
+    arena_free(&a);
+    assert_int_equal(sink_get(&w->sink->messages), 0);
+}
+
+static void put_domain(struct world *w, const char *bounce_address) {
+    struct dkim_key *key = NULL;
+    struct errinfo info = {0};
+    struct buf pem = BUF_INIT(8192);
+    assert_int_equal(dkim_key_generate(DKIM_ED25519_SHA256, &key, &info), OK);
+    dkim_key_print_pem(key, &pem);
+    struct domain_key_row row = {.selector = STR("s1"),
+                                 .algorithm = STR("ed25519-sha256"),
+                                 .pem = buf_str(&pem),
+                                 .record = STR("v=DKIM1"),
+                                 .created_wall_ms = clock_wall_ms()};
+    struct store_domain_put q = {.call = {.verb = STORE_DOMAIN_PUT}, .replace = true};
+    q.domain = (struct domain_row){.id = id_new(clock_wall_ms()),
+                                   .project = 1,
+                                   .name = STR("example.org"),
+                                   .bounce_address = str_of(bounce_address),
+                                   .created_wall_ms = clock_wall_ms(),
+                                   .key = &row,
+                                   .key_count = 1};
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    store_call_release(&q.call);
+    buf_release_secret(&pem);
+    dkim_key_unref(&key);
+}
+
+static void a_message_is_signed_once_for_all_its_recipients(void **state) {
+    struct world *w = *state;
+    put_domain(w, "bounces@example.org");
+    char to[8192] = "";
+    size_t n = 0;
+    for (int i = 0; i < 250; i++) /* more than one transaction */
+        n += (size_t)snprintf(to + n, sizeof(to) - n, "%sok%d@d%d.test", i ? "," : "", i, i % 7);
+    start(w);
+    struct metric *signatures = metric_counter("postchute_delivery_signed_total", "");
+    int64_t before = metric_get(signatures, 0);
+    submit(w, to);
+    await_completed(w, 1);
+    assert_int_equal(metric_get(signatures, 0) - before, 1);
+    assert_int_equal(sink_get(&w->sink->recipients), 250);
+    assert_int_equal(sink_get(&w->sink->signed_), sink_get(&w->sink->messages));
+    assert_true(sink_get(&w->sink->messages) >= 3);
+    assert_string_equal(w->sink->mail_from, "bounces@example.org");
+}
+
+static void a_retry_sends_the_same_signature(void **state) {
+    struct world *w = *state;
+    put_domain(w, NULL);
+    w->sink->later_times = 2;
+    start(w);
+    struct metric *signatures = metric_counter("postchute_delivery_signed_total", "");
+    int64_t before = metric_get(signatures, 0);
+    submit(w, "later@example.net");
+    await_completed(w, 1);
+    assert_int_equal(metric_get(signatures, 0) - before, 1);
+    assert_int_equal(sink_get(&w->sink->signed_), 1);
+}
+
+static void drain_ends_what_hangs_and_keeps_what_may_have_been_taken(void **state) {
+    struct world *w = *state;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    start(w);
+    struct id held = submit(w, "hold@example.net");
+    await_counter(w, &w->sink->held, 1);
+    int64_t began_mono_ms = clock_mono_ms();
+    delivery_drain(w->delivery, clock_mono_ms() + 100);
+    assert_in_range(clock_mono_ms() - began_mono_ms, 90, 4000);
+    struct recipient_row r = recipient(w, held, 0);
+    assert_int_equal(r.state, RECIPIENT_QUEUED);
+    assert_int_equal(r.attempts, 1);
+    assert_true(r.possible_duplicate);
+    struct id late = submit(w, "ok@example.net"); /* nothing is claimed any more */
+    delivery_stop(&w->delivery);
+    r = recipient(w, late, 0);
+    assert_int_equal(r.state, RECIPIENT_QUEUED);
+    assert_int_equal(r.attempts, 0);
+    assert_false(r.possible_duplicate);
+}
+
+static void a_stop_under_load_loses_and_repeats_nothing(void **state) {
+    struct world *w = *state;
+    for (int i = 0; i < 2000; i++)
+        submit(w, "ok@example.net");
+    for (int round = 0; round < 4; round++) {
+        start(w);
+        await_counter(w, &w->sink->messages, (round + 1) * 200);
+        delivery_drain(w->delivery, clock_mono_ms() + 10000);
+        assert_int_equal(totals(w).by_state[RECIPIENT_DELIVERED], sink_get(&w->sink->messages));
+        delivery_stop(&w->delivery);
+    }
+    start(w);
+    await_completed(w, 2000);
+    assert_int_equal(sink_get(&w->sink->messages), 2000);
+}
+
+static void a_reload_sends_what_is_queued_by_the_new_route(void **state) {
+    struct world *w = *state;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    struct sink *closed = sink_new(false, "");
+    struct sink *open = w->sink;
+    point_at(w, closed, "tls=none");
+    start(w);
+    struct id id = submit(w, "ok@example.net");
+    await_state(w, id, RECIPIENT_QUEUED, 1);
+    point_at(w, open, "tls=none");
+    struct errinfo info = {0};
+    assert_int_equal(delivery_reload(w->delivery, &w->o, &info), OK);
+    await_completed(w, 1);
+    assert_int_equal(sink_get(&open->messages), 1);
+    w->o.loops = 3;
+    assert_int_equal(delivery_reload(w->delivery, &w->o, &info), ERR_INVALID);
+    delivery_stop(&w->delivery);
+    sink_free(&closed);
+}
+
+static void a_message_for_a_route_that_is_gone_waits_with_a_reason(void **state) {
+    struct world *w = *state;
+    start(w);
+    struct id id = submit_with(w, "ok@example.net", &(struct message_row){.route = STR("old")});
+    submit(w, "ok@example.net");
+    await_completed(w, 1); /* the other one is not held up */
+    delivery_drain(w->delivery, clock_mono_ms() + 5000);
+    struct arena *a = NULL;
+    struct message_row m = message(w, id, &a);
+    assert_int_equal(m.recipient[0].state, RECIPIENT_QUEUED);
+    assert_true(str_find(m.recipient[0].last.text, STR("route")) >= 0);
+    arena_free(&a);
+}
+
+static void what_is_canceled_while_queued_is_not_sent(void **state) {
+    struct world *w = *state;
+    w->sink->later_times = 1;
+    w->o.retry_ms[0] = 300;
+    start(w);
+    struct id id = submit(w, "later@example.net");
+    await_state(w, id, RECIPIENT_QUEUED, 1);
+    struct store_cancel q = {
+        .call = {.verb = STORE_CANCEL}, .id = id, .project = 1, .now_wall_ms = clock_wall_ms()};
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    store_call_release(&q.call);
+    submit(w, "ok@example.net");
+    await_completed(w, 2);
+    assert_int_equal(recipient(w, id, 0).state, RECIPIENT_CANCELED);
+    assert_int_equal(sink_get(&w->sink->messages), 1);
+}
+
+static void housekeeping_expires_what_is_too_old(void **state) {
+    struct world *w = *state;
+    struct housekeeping *h = housekeeping_start(
+        &(struct housekeeping_options){.store = w->store, .expire_every_ms = 10});
+    struct id id = submit_with(w, "ok@example.net",
+                               &(struct message_row){.expires_wall_ms = clock_wall_ms() + 50});
+    await_state(w, id, RECIPIENT_EXPIRED, 0);
+    housekeeping_stop(&h);
+    assert_null(h);
+}
+
+static void wrong_options_are_named(void **state) {
+    struct world *w = *state;
+    struct delivery *d = NULL;
+    struct errinfo info = {0};
+    struct delivery_options o = w->o;
+    o.hostname = NULL;
+    assert_int_equal(delivery_start(&o, &d, &info), ERR_INVALID);
+    assert_string_equal(info.field, "hostname");
+    o = w->o;
+    o.default_route = "nothing";
+    assert_int_equal(delivery_start(&o, &d, &info), ERR_INVALID);
+    assert_string_equal(info.field, "default_route");
+    o = w->o;
+    struct route mx = {.name = "mx", .kind = ROUTE_MX};
+    o.routes = &mx;
+    assert_int_equal(delivery_start(&o, &d, &info), ERR_INVALID); /* there is no resolver */
+    assert_string_equal(info.field, "mx");
+    assert_null(d);
+}
+
+int main(void) {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(a_thousand_messages_arrive_once_each_over_few_connections),
+        T(what_waited_before_the_start_is_loaded),
+        T(several_recipients_share_one_transaction),
+        T(a_refused_recipient_bounces_with_the_reply_and_the_dialogue),
+        T(a_deferred_recipient_is_tried_again_until_it_is_taken),
+        T(too_many_recipients_go_on_at_once_without_an_attempt),
+        T(nothing_is_lost_when_sessions_break),
+        T(idle_sessions_that_the_server_closed_cost_no_attempt),
+        T(hostile_servers_only_defer),
+        T(a_dead_site_rests_and_then_delivers),
+        T(starttls_is_used_when_offered),
+        T(a_message_that_requires_verified_tls_is_not_sent_without),
+        T(a_message_is_signed_once_for_all_its_recipients),
+        T(a_retry_sends_the_same_signature),
+        T(drain_ends_what_hangs_and_keeps_what_may_have_been_taken),
+        T(a_stop_under_load_loses_and_repeats_nothing),
+        T(a_reload_sends_what_is_queued_by_the_new_route),
+        T(a_message_for_a_route_that_is_gone_waits_with_a_reason),
+        T(what_is_canceled_while_queued_is_not_sent),
+        T(housekeeping_expires_what_is_too_old),
+        T(wrong_options_are_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
