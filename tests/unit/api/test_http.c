@@ -785,6 +785,42 @@ static void test_raw_message_comes_back_byte_for_byte(void **state) {
     client_release(&a);
 }
 
+/* ---- the contract ---- */
+
+static void test_examples_of_the_contract_are_accepted(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    ask(w, "GET", "/openapi.json", NULL, "", STR_NONE, &a);
+    assert_int_equal(a.status, 200);
+    json_t *v = json_of(&a);
+    client_release(&a);
+    const struct {
+        const char *path, *place[6];
+        int status;
+    } rows[] = {
+        {"/send", {"components", "requestBodies", "Submission"}, 202},
+        {"/v1/keys", {"paths", "/v1/keys", "post", "requestBody"}, 201},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        json_t *body = v, *example;
+        const char *name;
+        for (size_t k = 0; rows[i].place[k] != NULL; k++)
+            body = json_object_get(body, rows[i].place[k]);
+        body = json_object_get(json_object_get(body, "content"), "application/json");
+        json_t *examples = json_object_get(body, "examples");
+        assert_true(json_object_size(examples) > 1);
+        json_object_foreach(examples, name, example) {
+            char *text = json_dumps(json_object_get(example, "value"), 0);
+            ask(w, "POST", rows[i].path, &w->key, "", str_of(text), &a);
+            if (a.status != rows[i].status)
+                fail_msg("%s, %s: %d %.*s", rows[i].path, name, a.status, STR_ARG(a.body));
+            client_release(&a);
+            free(text);
+        }
+    }
+    json_decref(v);
+}
+
 /* ---- other listeners ---- */
 
 static void test_health_has_a_listener_of_its_own(void **state) {
@@ -973,6 +1009,7 @@ int main(void) {
         SERVED(test_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it),
         SERVED(test_pages_follow_each_other),
         SERVED(test_raw_message_comes_back_byte_for_byte),
+        SERVED(test_examples_of_the_contract_are_accepted),
         cmocka_unit_test(test_health_has_a_listener_of_its_own),
         cmocka_unit_test(test_control_socket_needs_no_key_and_lets_only_its_owner_in),
         cmocka_unit_test(test_drain_answers_what_is_open_and_takes_nothing_new),
