@@ -196,6 +196,13 @@ static struct verdict judge_failure(const struct outcome_input *in) {
     case FAILURE_AUTH_UNAVAILABLE:
         return verdict_of(VERDICT_DEFERRED, SCOPE_SITE, CLASS_POLICY);
     case FAILURE_LOCAL:
+        if (in->stage >= STAGE_MAIL) { /* it will be the same at any time, with any server */
+            v = verdict_of(VERDICT_FAILED, SCOPE_MESSAGE, CLASS_OTHER);
+            return v;
+        }
+        v = verdict_of(VERDICT_DEFERRED, SCOPE_SESSION, CLASS_OTHER);
+        v.counts = false;
+        return v;
     case FAILURE_SHUTDOWN:
         v = verdict_of(VERDICT_DEFERRED, SCOPE_SESSION, CLASS_OTHER);
         v.counts = false;

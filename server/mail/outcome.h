@@ -57,7 +57,8 @@ enum failure {
     FAILURE_TOO_LARGE /* over the advertised SIZE */,
     FAILURE_AUTH_UNAVAILABLE,
     /* ours */
-    FAILURE_LOCAL,    /* resources of this machine */
+    FAILURE_LOCAL,    /* resources of this machine; from STAGE_MAIL on: what was composed may not go
+                         onto the wire */
     FAILURE_SHUTDOWN, /* we stop: no attempt is counted */
     FAILURE_COUNT
 };

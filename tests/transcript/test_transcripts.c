@@ -28,13 +28,14 @@ enum step_kind {
     STEP_RST,
     STEP_TLS,
     STEP_DEAF,
-    STEP_PAUSE
+    STEP_PAUSE,
+    STEP_TRICKLE
 };
 
 struct step {
     enum step_kind kind;
     struct buf bytes;
-    uint64_t times;
+    uint64_t times; /* of S* and C*; octets in 5 ms of trickle */
     int line;
 };
 
@@ -138,6 +139,10 @@ static bool read_step(struct script *s, struct str line, int number_of_line) {
             add_step(s, plain[i].kind, number_of_line);
             return true;
         }
+    }
+    if (str_starts_with(line, STR("trickle "))) {
+        add_step(s, STEP_TRICKLE, number_of_line)->times = number(s, str_from(line, 8));
+        return true;
     }
     if (line.n < 2 || (line.p[0] != 'C' && line.p[0] != 'S') || !strchr(":!*", line.p[1]))
         return false;
@@ -425,6 +430,14 @@ static bool do_step(struct play *p, const struct step *step) {
             timer_set(p->pause, 20);
         }
         return p->times_done == 2;
+    case STEP_TRICKLE: {
+        size_t n = stream_peek(p->server).n;
+        if (p->times_done > 0) /* its timer decides */
+            stream_drain(p->server, n < step->times ? n : (size_t)step->times);
+        p->times_done = 0;
+        timer_set(p->pause, 5);
+        return false;
+    }
     case STEP_DEAF:
         p->is_deaf = true;
         stream_set_reading(p->server, false);
@@ -676,8 +689,9 @@ static void play(struct script *s, enum mode mode) {
     struct play *p = begin_play(s, mode, 0);
     run(p);
     /* floods and handshakes are left when the client has had enough */
-    bool may_leave = p->step < s->steps && (s->step[p->step].kind == STEP_SEND_TIMES ||
-                                            s->step[p->step].kind == STEP_TLS);
+    bool may_leave = p->step < s->steps &&
+                     (s->step[p->step].kind == STEP_SEND_TIMES ||
+                      s->step[p->step].kind == STEP_TRICKLE || s->step[p->step].kind == STEP_TLS);
     if (!p->problem[0] && p->step < s->steps && !may_leave)
         problem(p, "the client left the rest of the dialogue", STR(""));
     bool is_as_told = str_equal(buf_str(&p->told), buf_str(&s->expected));

@@ -204,6 +204,8 @@ static const struct failure_row {
      true, false},
     {FAILURE_LOCAL, STAGE_CONNECT, FIRST, VERDICT_DEFERRED, CLASS_OTHER, SCOPE_SESSION, false,
      false, false},
+    {FAILURE_LOCAL, STAGE_MAIL, FIRST, VERDICT_FAILED, CLASS_OTHER, SCOPE_MESSAGE, true, true,
+     false},
     {FAILURE_SHUTDOWN, STAGE_BODY, FIRST, VERDICT_DEFERRED, CLASS_OTHER, SCOPE_SESSION, false,
      false, false},
 };

@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 
+#include <pthread.h>
+
 #include "server/mail/rules.h"
 
 static enum stage first_stage(const struct rule *r) {
@@ -80,6 +82,27 @@ static void test_hostile_text_is_bounded(void **state) {
     }
 }
 
+static void *look_up(void *arg) {
+    size_t *found = arg;
+    for (size_t round = 0; round < 50; round++)
+        for (size_t i = 0; i < rules_count(); i++)
+            *found += rule_matches(i, str_of(rules_at(i)->match[0]));
+    return NULL;
+}
+
+/* Whoever comes first compiles them, and then all look at the same (run under TSan). */
+static void test_many_threads_at_once(void **state) {
+    (void)state;
+    pthread_t thread[4];
+    size_t found[4] = {0};
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, look_up, &found[i]), 0);
+    for (size_t i = 0; i < 4; i++) {
+        pthread_join(thread[i], NULL);
+        assert_int_equal(found[i], 50 * rules_count());
+    }
+}
+
 static void test_empty_text_finds_nothing(void **state) {
     (void)state;
     assert_null(rules_find(550, STR(""), STAGE_RCPT));
@@ -88,6 +111,7 @@ static void test_empty_text_finds_nothing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_many_threads_at_once),
         cmocka_unit_test(test_every_rule_has_lines_that_match_and_lines_that_do_not),
         cmocka_unit_test(test_every_example_finds_its_own_class),
         cmocka_unit_test(test_an_address_in_the_reply_is_no_word_of_the_server),
