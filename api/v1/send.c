@@ -2,6 +2,7 @@
 #include "api/v1/submission.h"
 #include "api/v1/v1.h"
 #include "api/wait.h"
+#include "server/base/log.h"
 #include "server/intake/submit.h"
 #include "server/render/message.h"
 
@@ -183,6 +184,10 @@ static void accepted(struct request *r, struct store_call *call) {
     }
     s->id = s->accept->message.id;
     s->is_replay = s->accept->is_replay;
+    log_info("api", s->is_replay ? "accepted before" : "accepted", LOG_ID("message", &s->id),
+             LOG_STR("from", s->accept->message.from_domain),
+             LOG_INT("recipients", s->accept->message.recipient_count),
+             LOG_INT("bytes", s->accept->message.size_bytes));
     if (s->wait_s > 0) {
         s->accepted = render_accepted(&s->accept->message);
         release_input(s);
