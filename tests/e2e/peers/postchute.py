@@ -6,7 +6,7 @@
     server.expect_log("route is down")             # a WARN or ERROR that this test causes on purpose
     server.stop()
 
-`stop` sends SIGTERM, wants exit status 0, and fails the test when the log holds a WARN or ERROR nobody expected.
+Unless told otherwise it is a production profile with an administrator's key of its own. `stop` sends SIGTERM, wants exit status 0, and fails the test when the log holds a WARN or ERROR nobody expected.
 `kill` is SIGKILL; `start` again goes on with the same store.
 """
 
@@ -19,11 +19,14 @@ import time
 
 import requests
 
-from .process import Process, scratch
+from .process import Process, check, scratch, wait_until
 
-# the keys of the tests, of the form that the program checks (set by the conftest from the program's own generator when
-# these are not accepted)
-ADMIN_KEY = os.environ.get("E2E_ADMIN_KEY", "")
+def new_key(*options):
+    """An API key, made by the program offline."""
+    return check(os.environ["E2E_BIN"], "key", "generate", *options).strip()
+
+
+OPEN_STATES = {"scheduled", "queued", "sending", "deferred"}
 
 
 class Api(requests.Session):
@@ -56,17 +59,19 @@ class Postchute:
         self.settings = {
             "data": self.data,
             "listen": self.address,
-            "profile": "development",
             "log_format": "json",
             "log_level": "debug",
             "hostname": "client.postchute.test",
             **settings,
         }
+        self.arguments = ["serve"]
         self.process = None
         self.user = None  # a user's name, to run unprivileged
         self.starts = 0
         self.expected = []
-        self.admin_key = self.settings.get("admin_key", "")
+        if "admin_key" not in self.settings and "admin_key_file" not in self.settings:
+            self.settings["admin_key"] = new_key()
+        self.admin_key = self.settings.get("admin_key") or ""
 
     def environment(self):
         env = {"PATH": os.environ["PATH"], "TZ": "UTC", "LANG": "C.UTF-8"}
@@ -74,6 +79,8 @@ class Postchute:
             if os.environ.get(name):
                 env[name] = os.environ[name]
         for name, value in self.settings.items():
+            if isinstance(value, (list, tuple)):
+                value = ",".join(map(str, value))
             if value is not None:
                 env["POSTCHUTE_" + name.upper()] = str(value)
         return env
@@ -98,7 +105,7 @@ class Postchute:
         assert os.access(self.binary(), os.X_OK), f"{self.binary()} is not built"
         self.starts += 1
         self.log_path = self.dir / f"log-{self.starts}"
-        self.process = _Clean([self.binary(), "serve"], self.log_path, self.environment(), self.user)
+        self.process = _Clean([self.binary(), *self.arguments], self.log_path, self.environment(), self.user)
         if wait:
             self.process.wait_ready(self.ready, "postchute is ready", timeout)
         return self
@@ -157,7 +164,9 @@ class Postchute:
         bad = []
         for line in self.log().splitlines():
             if not line.startswith("{"):
-                # the development profile greets with text before the log begins
+                # text: what the development profile greets with, and its log
+                if re.search(r"^\S+ (WARN|ERROR) ", line) and not any(p.search(line) for p in self.expected):
+                    bad.append(line)
                 if re.search(r"ERROR: \w*Sanitizer|runtime error:|WARNING: ThreadSanitizer|ASSERT", line):
                     bad.append(line)
                 continue
@@ -184,16 +193,53 @@ class Postchute:
         return answer.json()
 
     def wait_final(self, message_id, timeout=30.0):
-        """Waits, by the API's own long poll, until every recipient is final."""
-        end = time.monotonic() + timeout
-        while True:
-            answer = self.api().get(f"/v1/messages/{message_id}/wait", params={"timeout": 5})
-            assert answer.status_code == 200, f"{answer.status_code}: {answer.text}"
-            body = answer.json()
-            states = {recipient["state"] for recipient in body["recipients"]}
-            if not states & {"scheduled", "queued", "sending", "deferred"}:
-                return body
-            assert time.monotonic() < end, f"not final in {timeout:g} s: {body}"
+        """Waits until every recipient is final."""
+        return self.wait_state(message_id, lambda state: state not in OPEN_STATES, timeout)
+
+    def wait_state(self, message_id, wanted, timeout=30.0):
+        """Waits until every recipient's state is `wanted`: a name, or a question about it."""
+        is_wanted = wanted if callable(wanted) else lambda state: state == wanted
+        seen = None
+
+        def reached():
+            nonlocal seen
+            seen = self.message(message_id)
+            return all(is_wanted(recipient["state"]) for recipient in seen["recipients"])
+
+        try:
+            wait_until(reached, f"message {message_id} in the wanted state", timeout, every=0.02)
+        except AssertionError as failure:
+            raise AssertionError(f"{failure}\n{json.dumps(seen, indent=1)}\n{self.log()[-4000:]}") from None
+        return seen
+
+    def deliver(self, timeout=30.0, **message):
+        """Sends, waits until it is final, and wants every recipient delivered."""
+        seen = self.wait_final(self.send(**message)["id"], timeout)
+        assert seen["state"] == "delivered", json.dumps(seen, indent=1) + self.log()[-4000:]
+        return seen
+
+    def events(self, message_id):
+        return self._list(f"/v1/messages/{message_id}/events")
+
+    def attempts(self, message_id):
+        return self._list(f"/v1/messages/{message_id}/attempts")
+
+    def _list(self, path):
+        answer = self.api().get(path)
+        assert answer.status_code == 200, f"{answer.status_code}: {answer.text}"
+        return answer.json()["data"]
+
+    def metric(self, name):
+        """The value of a metric, its labels included in the name."""
+        for line in requests.get(self.url + "/metrics", timeout=5).text.splitlines():
+            if line.rpartition(" ")[0] == name:
+                return float(line.rpartition(" ")[2])
+        raise AssertionError(f"there is no metric {name}")
+
+    def wait_log(self, pattern, timeout=20.0):
+        """Waits for a line of the log that this regular expression matches; returns its match."""
+        seek = re.compile(pattern, re.M)
+        return wait_until(lambda: seek.search(self.log()), f"{pattern} in the log", timeout)
 
 
 class _Clean(Process):
