@@ -12,11 +12,11 @@
 
 enum { CALL_MS = 60 * 1000 };
 
-/* The settings; with --data any that are there will do, only the folder counts. */
+/* The settings; with --data any will do, only the folder counts. */
 static enum err load(const struct options *o, char *const *env, struct admin *a,
                      struct errinfo *info) {
     const char *data = options_text(o, "data", NULL);
-    enum err e = settings_load(o, env, &a->settings, info);
+    enum err e = settings_load_lenient(o, env, &a->settings, info);
     if (e == OK || !data)
         return e;
     char route[] = "POSTCHUTE_ROUTE=sandbox";

@@ -248,7 +248,7 @@ static int live(const struct options *o, char *const *env) {
     struct errinfo info = {0};
     struct httpc_sync_result r = {0};
     char url[256];
-    if (settings_load(o, env, &s, &info) != OK) {
+    if (settings_load_lenient(o, env, &s, &info) != OK) {
         settings_release(&s);
         return cli_fail(CLI_FAILED, "doctor", &info);
     }

@@ -31,6 +31,10 @@ struct settings {
 /* ERR_INVALID: info->field is the setting. Release in any case. */
 NODISCARD enum err settings_load(const struct options *o, char *const *env, struct settings *out,
                                  struct errinfo *info);
+/* The same for a command that needs to know where the server listens or keeps its data, not where
+ * mail goes: settings that are right but for the route will do. */
+NODISCARD enum err settings_load_lenient(const struct options *o, char *const *env,
+                                         struct settings *out, struct errinfo *info);
 void settings_release(struct settings *s);
 /* The value of a variable that is set and not empty; NULL: none. */
 const char *settings_variable(char *const *env, const char *name);

@@ -5,9 +5,9 @@
 #include "server/base/clock.h"
 #include "server/base/limits.h"
 #include "server/base/log.h"
-#include "server/base/metrics.h"
 #include "server/base/random.h"
 #include "server/events/endpoint.h"
+#include "server/events/report.h"
 #include "server/events/retry.h"
 #include "server/events/signature.h"
 #include "server/net/loop.h"
@@ -72,31 +72,6 @@ struct post {
     int64_t again_ms;
 };
 
-/* ---- metrics --------------------------------------------------------------------------------- */
-
-enum post_result { RESULT_DELIVERED, RESULT_RETRIED, RESULT_FAILED, RESULT_RELEASED };
-static const char *const result_names[] = {"delivered", "retried", "failed", "released"};
-static struct metric *posts_total, *posts_under_way, *post_seconds;
-
-static void register_metrics(void) {
-    static const double bounds[] = {0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30};
-    posts_total =
-        metric_counter_labelled("postchute_webhook_posts_total", "Webhook posts by result.",
-                                "result", result_names, sizeof result_names / sizeof *result_names);
-    posts_under_way = metric_gauge("postchute_webhook_posts_under_way", "Webhook posts under way.");
-    post_seconds = metric_histogram("postchute_webhook_post_seconds",
-                                    "Time to an endpoint's answer or failure.", bounds,
-                                    sizeof bounds / sizeof *bounds);
-}
-
-static enum post_result result_of(const struct notify_result *r) {
-    if (r->state == NOTIFICATION_DELIVERED)
-        return RESULT_DELIVERED;
-    if (r->state == NOTIFICATION_FAILED)
-        return RESULT_FAILED;
-    return r->counts ? RESULT_RETRIED : RESULT_RELEASED;
-}
-
 /* ---- a post's end ---------------------------------------------------------------------------- */
 
 static void claim_more(struct webhooks *w);
@@ -151,40 +126,14 @@ static void settle(struct post *p) {
     store_post(p->w->store, &p->settle.call);
 }
 
-static void log_result(const struct post *p) {
-    const struct notify_result *r = &p->result;
-    struct log_field fields[] = {LOG_ID("webhook", &p->webhook_id),
-                                 LOG_ID("event", &p->event_id),
-                                 LOG_STRZ("type", event_type_name(p->type)),
-                                 LOG_INT("attempt", p->attempts + (r->counts ? 1 : 0)),
-                                 LOG_INT("status", r->status),
-                                 LOG_INT("ms", r->took_ms),
-                                 LOG_STR("why", r->error),
-                                 {0},
-                                 {0}};
-    const char *words = "delivered";
-    enum log_level level = LOG_INFO;
-    if (r->state == NOTIFICATION_PENDING) {
-        words = r->counts ? "failed, again later" : "released";
-        fields[7] = LOG_INT("again_in_s", (r->due_wall_ms - clock_wall_ms()) / 1000);
-    } else if (r->disable_webhook) {
-        words = "the endpoint answered 410: disabled";
-        level = LOG_WARN;
-    } else if (r->state == NOTIFICATION_FAILED) {
-        words = r->mark_failing ? "failed for good: the endpoint is marked as failing" : "dropped";
-        level = r->mark_failing ? LOG_WARN : LOG_INFO;
-    }
-    if (str_is_empty(r->error))
-        fields[6] = fields[7], fields[7] = (struct log_field){0};
-    if (log_is_on(level))
-        log_write(level, "webhook", words, fields);
-}
-
 static void conclude(struct post *p) {
     p->result.error = p->error.n ? buf_str(&p->error) : STR_NONE;
     p->result.response = p->response.n ? buf_str(&p->response) : STR_NONE;
-    metric_add_at(posts_total, (size_t)result_of(&p->result), 1);
-    log_result(p);
+    report_result(&(struct report){.webhook = &p->webhook_id,
+                                   .event = &p->event_id,
+                                   .type = p->type,
+                                   .attempts = p->attempts,
+                                   .result = &p->result});
     settle(p);
 }
 
@@ -215,7 +164,7 @@ static void answered(void *arg, const struct httpc_result *res) {
                              .retry_after_ms = res->retry_after_ms,
                              .now_wall_ms = clock_wall_ms(),
                              .random = random_u64()};
-    metric_add(posts_under_way, -1);
+    report_under_way(-1);
     retry_judge(&in, &p->result);
     p->result.took_ms = res->took_ms;
     if (res->failure != FAILURE_NONE) {
@@ -226,7 +175,7 @@ static void answered(void *arg, const struct httpc_result *res) {
         retry_excerpt(res->body, &p->response);
     }
     if (res->failure != FAILURE_SHUTDOWN)
-        metric_observe_us(post_seconds, res->took_ms * 1000);
+        report_answered(res->took_ms);
     conclude(p);
 }
 
@@ -234,7 +183,7 @@ static void answered(void *arg, const struct httpc_result *res) {
 static void refuse(struct post *p, const char *why) {
     struct httpc_result res = {
         .failure = FAILURE_LOCAL, .failure_text = str_of(why), .retry_after_ms = -1};
-    metric_add(posts_under_way, 1); /* answered() takes it back */
+    report_under_way(1); /* answered() takes it back */
     answered(p, &res);
 }
 
@@ -265,7 +214,7 @@ static void send_post(struct post *p, const struct endpoint *to) {
                                   .body = buf_str(&p->body),
                                   .timeout_ms = w->timeout_ms,
                                   .response_max = LIMIT_WEBHOOK_RESPONSE};
-        metric_add(posts_under_way, 1);
+        report_under_way(1);
         httpc_send(w->http, &r, answered, p);
     }
     buf_release(&signature);
@@ -530,7 +479,7 @@ enum err webhooks_start(const struct webhooks_options *o, struct webhooks **out,
                            .user_agent = str_dupz(str_of(o->user_agent)),
                            .timeout_ms = o->timeout_ms};
     TAILQ_INIT(&w->posts);
-    register_metrics();
+    report_register();
     w->loop = loop_start("webhook");
     w->box = loop_mailbox(w->loop);
     struct question q = {.w = w};

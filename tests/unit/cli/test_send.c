@@ -3,74 +3,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <fcntl.h>
 #include <jansson.h>
 #include <sys/stat.h>
 #include <cmocka.h>
 
-#include "server/cli/cli.h"
+#include "tests/unit/cli/run_cli.h"
 #include "tests/unit/http_peer.h"
 
-/* ---- running the command as a shell would ---------------------------------------------------- */
-
-static char folder[] = "/tmp/postchute-send-XXXXXX";
 enum { KEPT_MAX = 16 };
 
-struct outcome {
-    int code;
-    char out[4096], err[4096];
-};
-
-static void read_back(const char *name, char *to, size_t size) {
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    int fd = open(path, O_RDONLY);
-    assert_true(fd >= 0);
-    ssize_t n = read(fd, to, size - 1);
-    assert_true(n >= 0);
-    to[n] = '\0';
-    close(fd);
-}
-
-static int redirect(int fd, const char *name, FILE *stream) {
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    fflush(stream);
-    int kept = dup(fd), to = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-    assert_true(kept >= 0 && to >= 0);
-    dup2(to, fd);
-    close(to);
-    return kept;
-}
-
-static void restore(int fd, int kept, FILE *stream) {
-    fflush(stream);
-    dup2(kept, fd);
-    close(kept);
-}
-
-/* `line`: words between '|', because texts have spaces. */
 static struct outcome run(int port, const char *line) {
-    struct outcome o = {0};
-    char words[1024], url[64], *argv[64], program[] = "postchute", command[] = "send";
-    char key[] = "POSTCHUTE_KEY=pc_live_key";
+    char words[1024], url[64], key[] = "POSTCHUTE_KEY=pc_live_key";
     char *env[] = {url, key, NULL};
-    int argc = 2;
     snprintf(url, sizeof url, "POSTCHUTE_URL=http://127.0.0.1:%d/", port);
-    snprintf(words, sizeof words, "%s", line);
-    argv[0] = program;
-    argv[1] = command;
-    for (char *save = NULL, *w = strtok_r(words, "|", &save); w; w = strtok_r(NULL, "|", &save))
-        argv[argc++] = w;
-    argv[argc] = NULL;
-    int kept_out = redirect(STDOUT_FILENO, "out", stdout);
-    int kept_err = redirect(STDERR_FILENO, "err", stderr);
-    o.code = cli_run(argc, argv, env);
-    restore(STDOUT_FILENO, kept_out, stdout);
-    restore(STDERR_FILENO, kept_err, stderr);
-    read_back("out", o.out, sizeof o.out);
-    read_back("err", o.err, sizeof o.err);
-    return o;
+    snprintf(words, sizeof words, "send|%s", line);
+    return run_cli(words, env);
 }
 
 static void write_file(const char *name, const char *text) {

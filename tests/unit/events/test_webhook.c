@@ -4,6 +4,8 @@
 #include <stdint.h>
 
 #include <dirent.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <cmocka.h>
 
 #include "server/base/clock.h"
@@ -32,6 +34,14 @@ struct world {
 
 static char huge[256 * 1024];
 
+/* While it is on, no file of this process can be written: the store fails as on a full disk. */
+static void set_disk_full(bool on) {
+    struct rlimit limit;
+    ASSERT(getrlimit(RLIMIT_FSIZE, &limit) == 0);
+    limit.rlim_cur = on ? 1 : limit.rlim_max;
+    ASSERT(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+}
+
 /* What the endpoint answers stands in its path. */
 static const char *respond(void *ctx, const struct http_peer_request *r) {
     (void)ctx;
@@ -52,6 +62,10 @@ static const char *respond(void *ctx, const struct http_peer_request *r) {
         {"POST /nonsense ", "SMTP says hello\r\n\r\n"},
         {"POST /hold ", HTTP_PEER_HOLD},
     };
+    if (strncmp(r->text, "POST /trap ", 11) == 0) {
+        set_disk_full(true);
+        return answers[0].answer;
+    }
     for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++)
         if (strncmp(r->text, answers[i].path, strlen(answers[i].path)) == 0)
             return answers[i].answer;
@@ -428,6 +442,42 @@ static void an_idle_room_stops_at_once(void **state) {
     assert_true(clock_mono_ms() - began < 2000);
 }
 
+static bool wait_writable(struct world *w, bool wanted) {
+    int64_t until = clock_mono_ms() + WAIT_MS;
+    while (store_health(w->store).is_writable != wanted && clock_mono_ms() < until)
+        pause_shortly();
+    return store_health(w->store).is_writable == wanted;
+}
+
+static void a_result_that_cannot_be_stored_is_kept_until_it_can(void **state) {
+    struct world *w = *state;
+    signal(SIGXFSZ, SIG_IGN);
+    start(w);
+    struct id hook = put_endpoint(w, "trap");
+    (void)cause_event(w, &hook);
+    bool failed = http_peer_wait(&w->peer, 1) && wait_writable(w, false);
+    set_disk_full(false);
+    assert_true(failed);
+    struct entry e = wait_for(w, &hook, 1);
+    assert_int_equal(e.row.state, NOTIFICATION_DELIVERED);
+    assert_int_equal(http_peer_count(&w->peer), 1); /* not posted again */
+}
+
+static void a_stop_does_not_wait_for_a_store_that_cannot(void **state) {
+    struct world *w = *state;
+    signal(SIGXFSZ, SIG_IGN);
+    start(w);
+    struct id hook = put_endpoint(w, "trap");
+    (void)cause_event(w, &hook);
+    bool failed = http_peer_wait(&w->peer, 1) && wait_writable(w, false);
+    int64_t began = clock_mono_ms();
+    webhooks_stop(&w->webhooks, 300);
+    int64_t took = clock_mono_ms() - began;
+    set_disk_full(false);
+    assert_true(failed);
+    assert_true(took < 3000);
+}
+
 #define IN_WORLD(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void) {
@@ -443,6 +493,8 @@ int main(void) {
         IN_WORLD(a_dead_endpoint_holds_up_nobody),
         IN_WORLD(a_stop_gives_back_what_was_not_answered),
         IN_WORLD(an_idle_room_stops_at_once),
+        IN_WORLD(a_result_that_cannot_be_stored_is_kept_until_it_can),
+        IN_WORLD(a_stop_does_not_wait_for_a_store_that_cannot),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

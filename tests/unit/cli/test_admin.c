@@ -1,0 +1,240 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <dirent.h>
+#include <jansson.h>
+#include <sys/stat.h>
+#include <cmocka.h>
+
+#include "api/auth.h"
+#include "storage/store.h"
+#include "tests/unit/cli/run_cli.h"
+#include "tests/unit/http_peer.h"
+
+static char data_variable[128], route[] = "POSTCHUTE_ROUTE=sandbox",
+                                listen_variable[64] = "POSTCHUTE_LISTEN=127.0.0.1:1";
+static char *env[] = {data_variable, route, listen_variable, NULL};
+
+static int make_folder(void **state) {
+    (void)state;
+    if (!mkdtemp(folder))
+        return 1;
+    snprintf(data_variable, sizeof data_variable, "POSTCHUTE_DATA=%s/data", folder);
+    return 0;
+}
+
+static void empty(const char *path) {
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d)) != NULL;)
+        unlinkat(dirfd(d), e->d_name, 0);
+    if (d)
+        closedir(d);
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    char path[128];
+    snprintf(path, sizeof path, "%s/data", folder);
+    empty(path);
+    rmdir(path);
+    empty(folder);
+    return rmdir(folder);
+}
+
+static void what_only_looks_makes_no_store(void **state) {
+    (void)state;
+    static const char *const rows[] = {"key|list",
+                                       "domain|list",
+                                       "domain|dns|acme.test",
+                                       "key|revoke|x",
+                                       "domain|delete|acme.test",
+                                       "doctor|--offline"};
+    char path[128];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/data", folder);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct outcome o = run_cli(rows[i], env);
+        assert_int_equal(o.code, CLI_FAILED);
+        assert_int_not_equal(stat(path, &st), 0);
+    }
+}
+
+static void keys_are_made_listed_and_revoked_without_a_server(void **state) {
+    (void)state;
+    struct outcome o = run_cli("key|create|shop|--scope|send|--from-domain|acme.test", env);
+    assert_int_equal(o.code, CLI_OK);
+    assert_int_equal(strlen(o.out), AUTH_KEY_TEXT + 1);
+    assert_true(auth_key_is_well_formed(str_make(o.out, AUTH_KEY_TEXT)));
+    char prefix[AUTH_KEY_PREFIX + 1];
+    snprintf(prefix, sizeof prefix, "%s", o.out);
+
+    o = run_cli("key|list", env);
+    assert_int_equal(o.code, CLI_OK);
+    assert_non_null(strstr(o.out, prefix));
+    assert_non_null(strstr(o.out, "in force"));
+    assert_non_null(strstr(o.out, "shop"));
+
+    assert_int_equal(run_cli("key|revoke|nobody", env).code, CLI_FAILED);
+    char line[64];
+    snprintf(line, sizeof line, "key|revoke|%s", prefix);
+    assert_int_equal(run_cli(line, env).code, CLI_OK);
+    o = run_cli("key|list", env);
+    assert_non_null(strstr(o.out, "revoked"));
+    assert_null(strstr(o.out, "in force"));
+}
+
+static void a_refusal_of_the_api_names_the_field(void **state) {
+    (void)state;
+    struct outcome o = run_cli("key|create|bad|--scope|fly", env);
+    assert_int_equal(o.code, CLI_FAILED);
+    assert_string_equal(o.out, "");
+    assert_non_null(strstr(o.err, "#/scopes/0"));
+    o = run_cli("domain|add|not a domain", env);
+    assert_int_equal(o.code, CLI_FAILED);
+    assert_non_null(strstr(o.err, "#/name"));
+}
+
+static void domains_show_what_must_be_published(void **state) {
+    (void)state;
+    struct outcome o = run_cli("domain|add|acme.test", env);
+    assert_int_equal(o.code, CLI_OK);
+    assert_non_null(strstr(o.out, "._domainkey.acme.test\n  type:  TXT\n  value: v=DKIM1;"));
+    assert_int_equal(run_cli("domain|add|acme.test", env).code, CLI_FAILED); /* it is there */
+    assert_non_null(strstr(run_cli("domain|list", env).out, "acme.test"));
+    o = run_cli("domain|dns|acme.test|--zone", env);
+    assert_int_equal(o.code, CLI_OK);
+    /* an RSA key is longer than a string of a TXT record can be: it is two of them */
+    assert_non_null(strstr(o.out, ". 3600 IN TXT ( \"v=DKIM1; k=rsa; p="));
+    assert_non_null(strstr(o.out, "\" \""));
+    assert_int_equal(run_cli("domain|delete|acme.test", env).code, CLI_OK);
+    assert_int_equal(run_cli("domain|dns|acme.test", env).code, CLI_FAILED);
+    assert_string_equal(run_cli("domain|list", env).out, "");
+}
+
+static void a_store_held_without_an_answer_is_unreachable(void **state) {
+    (void)state;
+    char path[128];
+    struct store *store = NULL;
+    struct errinfo info = {0};
+    snprintf(path, sizeof path, "%s/data", folder);
+    struct store_options so = {.backend = STORE_SQLITE, .folder = path};
+    assert_int_equal(store_open(&so, &store, &info), OK);
+    struct outcome o = run_cli("key|list", env);
+    store_close(&store);
+    assert_int_equal(o.code, CLI_UNREACHABLE);
+    assert_non_null(strstr(o.err, "a server holds it"));
+}
+
+static void generated_keys_are_well_formed(void **state) {
+    (void)state;
+    struct outcome a = run_cli("key|generate", env), b = run_cli("key|generate|--test", env);
+    assert_int_equal(a.code, CLI_OK);
+    assert_true(auth_key_is_well_formed(str_make(a.out, strlen(a.out) - 1)));
+    assert_true(auth_key_is_well_formed(str_make(b.out, strlen(b.out) - 1)));
+    assert_memory_equal(a.out, "pc_live_", 8);
+    assert_memory_equal(b.out, "pc_test_", 8);
+}
+
+static const char *answer_live(void *ctx, const struct http_peer_request *r) {
+    (void)ctx;
+    return strncmp(r->text, "GET /livez ", 11) == 0
+               ? "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+               : "HTTP/1.1 503 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+}
+
+static const char *answer_503(void *ctx, const struct http_peer_request *r) {
+    (void)ctx;
+    (void)r;
+    return "HTTP/1.1 503 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+}
+
+static void live_asks_the_listener_alone(void **state) {
+    (void)state;
+    struct http_peer peer;
+    http_peer_start(&peer, answer_live, NULL);
+    char at[64], mx[] = "POSTCHUTE_ROUTE=mx"; /* without a hostname: no matter here */
+    snprintf(at, sizeof at, "POSTCHUTE_LISTEN=127.0.0.1:%d", peer.port);
+    char *up[] = {data_variable, mx, at, NULL};
+    struct outcome o = run_cli("doctor|--live", up);
+    assert_int_equal(o.code, CLI_OK);
+    assert_non_null(strstr(o.out, "HTTP 200\n"));
+    assert_ptr_equal(strchr(o.out, '\n'), o.out + strlen(o.out) - 1); /* one line */
+    assert_int_equal(http_peer_count(&peer), 1);
+    http_peer_stop(&peer);
+    assert_int_equal(run_cli("doctor|--live", up).code, CLI_FAILED); /* nobody listens */
+    http_peer_start(&peer, answer_503, NULL);
+    snprintf(at, sizeof at, "POSTCHUTE_LISTEN=127.0.0.1:%d", peer.port);
+    assert_int_equal(run_cli("doctor|--live", up).code, CLI_FAILED);
+    http_peer_stop(&peer);
+}
+
+static void doctor_says_what_to_mend(void **state) {
+    (void)state;
+    struct http_peer taken; /* another program has our port */
+    char at[64];
+    http_peer_start(&taken, answer_503, NULL);
+    snprintf(at, sizeof at, "POSTCHUTE_LISTEN=127.0.0.1:%d", taken.port);
+    char *bad[] = {data_variable, route, at, NULL};
+    struct outcome o = run_cli("doctor|--offline", bad);
+    http_peer_stop(&taken);
+    assert_int_equal(o.code, CLI_FAILED);
+    assert_non_null(strstr(o.out, "BAD   listen"));
+    assert_non_null(strstr(o.out, "-> another program has it"));
+    assert_non_null(strstr(o.out, "ok    store"));
+    assert_non_null(strstr(o.out, "\n1 to mend"));
+}
+
+static void settings_are_checked_with_the_reason(void **state) {
+    (void)state;
+    char wrong[] = "POSTCHUTE_ROUTE=smtp://u:p@relay.test?tls=none", mx[] = "POSTCHUTE_ROUTE=mx";
+    char *bad_route[] = {wrong, NULL}, *no_name[] = {mx, NULL};
+    assert_int_equal(run_cli("check-config", env).code, CLI_OK);
+    assert_non_null(strstr(run_cli("check-config", env).out, "ok: "));
+    struct outcome o = run_cli("check-config", bad_route);
+    assert_int_equal(o.code, CLI_FAILED);
+    assert_non_null(strstr(o.err, "POSTCHUTE_ROUTE: credentials need tls=verify"));
+    o = run_cli("check-config", no_name);
+    assert_int_equal(o.code, CLI_FAILED);
+    assert_non_null(strstr(o.err, "POSTCHUTE_HOSTNAME"));
+    assert_int_equal(run_cli("check-config|--dev", (char *[]){NULL}).code, CLI_OK);
+    assert_int_equal(run_cli("check-config|--config|/nonexistent", env).code, CLI_FAILED);
+}
+
+static void every_command_explains_itself(void **state) {
+    (void)state;
+    for (size_t i = 0; cli_commands[i]; i++) {
+        char line[64];
+        snprintf(line, sizeof line, "%s|--help", cli_commands[i]->name);
+        for (char *space = line; (space = strchr(space, ' ')) != NULL;)
+            *space = '|';
+        struct outcome o = run_cli(line, env);
+        assert_int_equal(o.code, CLI_OK);
+        assert_memory_equal(o.out, "usage: postchute ", 17);
+        assert_string_equal(o.err, "");
+        assert_non_null(strstr(run_cli("help", env).out, cli_commands[i]->summary));
+    }
+    assert_int_equal(run_cli("nonsense", env).code, CLI_USAGE);
+    assert_int_equal(run_cli("key", env).code, CLI_USAGE);
+    assert_int_equal(run_cli("key|create", env).code, CLI_USAGE);
+    assert_int_equal(run_cli("version|x", env).code, CLI_USAGE);
+    assert_int_equal(run_cli("--version", env).code, CLI_OK);
+    assert_non_null(strstr(run_cli("help|settings", env).out, "POSTCHUTE_LISTEN"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_only_looks_makes_no_store),
+        cmocka_unit_test(keys_are_made_listed_and_revoked_without_a_server),
+        cmocka_unit_test(a_refusal_of_the_api_names_the_field),
+        cmocka_unit_test(domains_show_what_must_be_published),
+        cmocka_unit_test(a_store_held_without_an_answer_is_unreachable),
+        cmocka_unit_test(generated_keys_are_well_formed),
+        cmocka_unit_test(live_asks_the_listener_alone),
+        cmocka_unit_test(doctor_says_what_to_mend),
+        cmocka_unit_test(settings_are_checked_with_the_reason),
+        cmocka_unit_test(every_command_explains_itself),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
