@@ -63,7 +63,7 @@ static int listen_on(const struct addrinfo *ai) {
 }
 
 static enum err listen_tcp(struct str text, int *fd, struct errinfo *info) {
-    struct str host, port;
+    struct str host = STR_NONE, port = STR_NONE;
     enum err e = split_address(text, &host, &port, info);
     if (e != OK)
         return e;

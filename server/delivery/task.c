@@ -90,7 +90,7 @@ static void shuffle_by_weight(const struct host_entry **hosts, size_t count) {
             total += hosts[k]->weight;
         uint64_t at = random_below(total);
         size_t k = i;
-        while (at >= hosts[k]->weight)
+        while (k + 1 < count && at >= hosts[k]->weight)
             at -= hosts[k++]->weight;
         const struct host_entry *chosen = hosts[k];
         hosts[k] = hosts[i];

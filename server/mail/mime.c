@@ -71,7 +71,7 @@ enum err mime_type_parse(struct str text, struct mime_type *out, struct errinfo 
         if (out->parameter_count == MIME_PARAMETERS_MAX)
             return err_set(info, ERR_INVALID, "type", "more than %d parameters",
                            MIME_PARAMETERS_MAX);
-        struct mime_parameter p;
+        struct mime_parameter p = {0};
         enum err e = parse_parameter(&rest, &p, info);
         if (e != OK)
             return e;

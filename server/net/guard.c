@@ -46,7 +46,7 @@ static void get_ip(const struct sockaddr_any *a, unsigned char out[16]) {
 static bool parse_network(struct str text, struct network *out) {
     struct str rest = text;
     struct str ip = str_split(&rest, '/');
-    struct sockaddr_any a;
+    struct sockaddr_any a = {0};
     uint64_t prefix;
     if (sockaddr_parse(ip, 0, &a) != OK)
         return false;
@@ -342,8 +342,8 @@ static enum err take_host(const struct guard *g, struct str host, struct arena *
 
 enum err guard_check_url(const struct guard *g, struct str text, struct arena *a, struct url *out,
                          struct errinfo *info) {
-    struct str host, port;
-    struct sockaddr_any addr;
+    struct str host = STR_NONE, port = STR_NONE;
+    struct sockaddr_any addr = {0};
     uint64_t number;
     *out = (struct url){0};
     if (text.n > LIMIT_URL)

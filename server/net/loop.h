@@ -13,7 +13,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/queue.h>
+#include <sys/queue.h> /* lint: containers: a hold lives in the storage of who holds */
 
 #include "server/base/mailbox.h"
 

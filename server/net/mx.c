@@ -208,7 +208,7 @@ static void see(struct work *w, const struct dns_query *d) {
 
 /* IPv6 and IPv4 in turn, IPv6 first: a family that does not work costs one attempt, not all. */
 static void take_addresses(struct work *w, size_t at) {
-    struct sockaddr_any v4[LIMIT_MX_ADDRESSES], v6[LIMIT_MX_ADDRESSES];
+    struct sockaddr_any v4[LIMIT_MX_ADDRESSES], v6[LIMIT_MX_ADDRESSES] = {0};
     struct mx_host *h = &w->host[at];
     struct dns_query *a = &w->candidate[at].a.q, *aaaa = &w->candidate[at].aaaa.q;
     see(w, a);

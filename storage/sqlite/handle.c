@@ -11,7 +11,7 @@ enum { PATH_SIZE = 4096, BUSY_MS = 5000 };
 
 /* X-macro: the constant set of SQL. */
 static const char *const sql_text[] = {
-#define SQL(name, text) [SQL_##name] = text,
+#define SQL(name, text) [SQL_##name] = (text),
 #include "storage/sqlite/sql.inc"
 #undef SQL
 };

@@ -313,7 +313,7 @@ static struct message *random_ready_made(const struct id *id, const char *domain
     static const char *const pieces[] = {" ",        "  ",          "\t",       "a",
                                          "word",     ".",           "\r\n",     "\r\n",
                                          "\r\n\r\n", "caf\xC3\xA9", "\xFF\xFE", "-- "};
-    static const char *const names[] = {"To",      "cc",        "SUBJECT", "Date",
+    static const char *const names[] = {"To",      "cc",    "SUBJECT", "Date",
                                         "X-Other", "X-Odd", "List-Id", "sender"};
     struct buf b = BUF_INIT(1 << 20);
     for (size_t i = below(4); i > 0; i--)
