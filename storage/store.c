@@ -238,11 +238,9 @@ static enum err start_threads(struct store *s, struct errinfo *info) {
 }
 
 enum err store_open(const struct store_options *o, struct store **out, struct errinfo *info) {
-    if (o->backend != STORE_SQLITE)
-        return err_set(info, ERR_INVALID, "store", "this backend is not built in");
     struct store *s = mem_zalloc(sizeof(*s));
     s->lock_fd = -1;
-    s->ops = &store_sqlite_ops;
+    s->ops = o->backend == STORE_SQLITE ? &store_sqlite_ops : &store_memory_ops;
     s->options = *o;
     s->options.folder = s->folder = o->folder != NULL ? str_dupz(str_of(o->folder)) : NULL;
     s->options.vfs = s->vfs = o->vfs != NULL ? str_dupz(str_of(o->vfs)) : NULL;

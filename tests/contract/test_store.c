@@ -1474,12 +1474,10 @@ static int sqlite_setup(void **state) {
     *state = kit_new(STORE_SQLITE);
     return 0;
 }
-#ifdef HAVE_MEMORY
 static int memory_setup(void **state) {
     *state = kit_new(STORE_MEMORY);
     return 0;
 }
-#endif
 
 static int teardown(void **state) {
     kit_free(*state);
@@ -1537,10 +1535,8 @@ int main(void) {
     const struct CMUnitTest on_sqlite[] = {TESTS};
 #undef SETUP
     int failed = cmocka_run_group_tests_name("sqlite", on_sqlite, NULL, NULL);
-#ifdef HAVE_MEMORY
 #define SETUP memory_setup
     const struct CMUnitTest on_memory[] = {TESTS};
     failed += cmocka_run_group_tests_name("memory", on_memory, NULL, NULL);
-#endif
     return failed;
 }
