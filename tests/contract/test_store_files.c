@@ -1,0 +1,379 @@
+/* The store on disk: rights, one process per store, versions, crashes, and a disk that fails. */
+#include "tests/contract/store_kit.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sqlite3.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "server/base/limits.h"
+
+static int setup(void **state) {
+    *state = kit_new(STORE_SQLITE);
+    return 0;
+}
+
+static int teardown(void **state) {
+    kit_free(*state);
+    return 0;
+}
+
+static const char *path_of(struct kit *k, const char *name) {
+    return arena_dupz(k->arena, arena_printf(k->arena, "%s/%s", k->folder, name));
+}
+
+static int64_t query(struct kit *k, const char *sql) {
+    sqlite3 *db;
+    sqlite3_stmt *st;
+    assert_int_equal(sqlite3_open(path_of(k, "outbox.db"), &db), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &st, NULL), SQLITE_OK);
+    int rc = sqlite3_step(st);
+    assert_true(rc == SQLITE_ROW || rc == SQLITE_DONE);
+    int64_t v = rc == SQLITE_ROW ? sqlite3_column_int64(st, 0) : 0;
+    sqlite3_finalize(st);
+    sqlite3_close(db);
+    return v;
+}
+
+static void files_are_for_the_owner_alone(void **state) {
+    struct kit *k = *state;
+    kit_accept(k, TO("ann@example.net"));
+    static const char *const names[] = {"outbox.db", "outbox.db-wal", "outbox.db-shm", "lock"};
+    struct stat st;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        assert_int_equal(stat(path_of(k, names[i]), &st), 0);
+        assert_int_equal(st.st_mode & 07777, 0600);
+    }
+    assert_int_equal(stat(k->folder, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0700);
+}
+
+static void the_file_has_large_pages_and_can_shrink(void **state) {
+    struct kit *k = *state;
+    assert_int_equal(query(k, "PRAGMA page_size"), 16384);
+    assert_int_equal(query(k, "PRAGMA auto_vacuum"), 2);
+    assert_int_equal(query(k, "PRAGMA user_version"), 1);
+}
+
+static void a_second_opener_is_told_who_has_the_store(void **state) {
+    struct kit *k = *state;
+    struct store *second = NULL;
+    struct errinfo info = {0};
+    assert_int_equal(store_open(&k->options, &second, &info), ERR_CONFLICT);
+    char pid[32];
+    snprintf(pid, sizeof(pid), "process %ld", (long)getpid());
+    assert_non_null(strstr(info.text, pid));
+    assert_null(second);
+}
+
+static void a_newer_store_is_refused(void **state) {
+    struct kit *k = *state;
+    store_close(&k->store);
+    query(k, "PRAGMA user_version = 4711");
+    struct errinfo info = {0};
+    assert_int_equal(store_open(&k->options, &k->store, &info), ERR_INVALID);
+    assert_non_null(strstr(info.text, "newer"));
+    query(k, "PRAGMA user_version = 1");
+    kit_open_with(k, k->options);
+}
+
+static void a_store_survives_closing(void **state) {
+    struct kit *k = *state;
+    kit_webhook(k, 1, "*");
+    struct message_row *m = kit_accept(k, TO("ann@example.net", "bob@example.net"));
+    kit_attempt(k, m->recipient[0].key, RECIPIENT_QUEUED);
+    kit_reopen(k);
+    struct message_row now = kit_message(k, m->id);
+    assert_int_equal(now.recipient[0].attempts, 1);
+    assert_false(now.recipient[0].possible_duplicate);
+    assert_int_equal(kit_due_count(k, INT64_MAX), 2);
+    struct message_row *next = kit_accept(k, TO("ann@example.net"));
+    assert_true(next->seq > m->seq);
+    assert_int_equal(kit_totals(k).notifications_pending, 3); /* endpoints are known again */
+}
+
+static void what_was_under_way_at_a_stop_is_due_again_and_marked(void **state) {
+    struct kit *k = *state;
+    kit_webhook(k, 1, "message.accepted");
+    struct message_row *m = kit_accept(k, TO("ann@example.net", "bob@example.net"));
+    assert_true(kit_claim(k, m->recipient[1].key));
+    assert_int_equal(kit_notify_claim(k)->count, 1);
+    kit_reopen(k);
+    struct message_row now = kit_message(k, m->id);
+    assert_int_equal(now.recipient[0].state, RECIPIENT_QUEUED);
+    assert_false(now.recipient[0].possible_duplicate);
+    assert_int_equal(now.recipient[1].state, RECIPIENT_QUEUED);
+    assert_true(now.recipient[1].possible_duplicate);
+    assert_int_equal(kit_due_count(k, clock_wall_ms()), 1); /* the test's clock is ahead */
+    k->now_wall_ms += 365 * (int64_t)86400000;
+    assert_int_equal(kit_notify_claim(k)->count, 1);
+}
+
+/* A child accepts, claims and settles until it is killed; it tells what was confirmed to it. */
+static void child_works(struct kit *k, int out) {
+    for (int i = 0;; i++) {
+        struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
+        if (i % 5 == 4) {
+            message_unref(&q->content);
+            q->content = kit_content(q->message.id, 3000000);
+        }
+        q->call.verb = STORE_ACCEPT;
+        if (store_sync(k->store, &q->call) != OK ||
+            write(out, &q->message.id, sizeof(q->message.id)) != sizeof(q->message.id))
+            _exit(1);
+        if (i % 2 == 0)
+            kit_claim(k, q->message.recipient[0].key);
+        if (i % 4 == 0)
+            kit_settle(k, kit_result(k, q->message.recipient[0].key, RECIPIENT_DELIVERED));
+    }
+}
+
+static void what_was_confirmed_survives_a_kill(void **state) {
+    struct kit *k = *state;
+    for (int round = 0; round < 4; round++) {
+        store_close(&k->store); /* no thread may live across the fork */
+        int out[2];
+        assert_int_equal(pipe(out), 0);
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            close(out[0]);
+            kit_open_with(k, k->options);
+            child_works(k, out[1]);
+        }
+        close(out[1]);
+        struct id confirmed[64];
+        size_t count = 0, most = 7 + (size_t)round * 9;
+        while (count < most && read(out[0], &confirmed[count], sizeof(confirmed[0])) ==
+                                   (ssize_t)sizeof(confirmed[0]))
+            count++;
+        kill(pid, SIGKILL);
+        int status;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFSIGNALED(status));
+        close(out[0]);
+        assert_int_equal(count, most);
+        kit_open_with(k, k->options);
+        kit_check(k);
+        assert_int_equal(kit_totals(k).by_state[RECIPIENT_SENDING], 0);
+        for (size_t i = 0; i < count; i++) {
+            struct store_content c = {.id = confirmed[i], .project = 1};
+            RUN_OK(k, STORE_CONTENT, &c);
+            assert_int_equal(message_size(c.message), i % 5 == 4 ? 3000000 : 1000);
+            message_unref(&c.message);
+        }
+        assert_int_equal(query(k, "SELECT count(*) FROM upload"), 0);
+        assert_int_equal(query(k, "SELECT count(*) FROM body b WHERE NOT EXISTS"
+                                  " (SELECT 1 FROM message m WHERE m.body = b.key / 1024)"),
+                         0);
+    }
+}
+
+/* ---- a disk that fails: a VFS between SQLite and the system's ---- */
+
+static struct {
+    atomic_int write_rc, sync_rc; /* what the next calls answer; SQLITE_OK: pass on */
+} fault;
+
+struct faulty_file {
+    sqlite3_file base;
+    sqlite3_file *real;
+};
+
+#define REAL(f) (((struct faulty_file *)(f))->real)
+
+static int f_close(sqlite3_file *f) {
+    return REAL(f)->pMethods->xClose(REAL(f));
+}
+static int f_read(sqlite3_file *f, void *p, int n, sqlite3_int64 at) {
+    return REAL(f)->pMethods->xRead(REAL(f), p, n, at);
+}
+static int f_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 at) {
+    int rc = atomic_load(&fault.write_rc);
+    return rc != SQLITE_OK ? rc : REAL(f)->pMethods->xWrite(REAL(f), p, n, at);
+}
+static int f_truncate(sqlite3_file *f, sqlite3_int64 n) {
+    return REAL(f)->pMethods->xTruncate(REAL(f), n);
+}
+static int f_sync(sqlite3_file *f, int flags) {
+    int rc = atomic_load(&fault.sync_rc);
+    return rc != SQLITE_OK ? rc : REAL(f)->pMethods->xSync(REAL(f), flags);
+}
+static int f_size(sqlite3_file *f, sqlite3_int64 *n) {
+    return REAL(f)->pMethods->xFileSize(REAL(f), n);
+}
+static int f_lock(sqlite3_file *f, int l) {
+    return REAL(f)->pMethods->xLock(REAL(f), l);
+}
+static int f_unlock(sqlite3_file *f, int l) {
+    return REAL(f)->pMethods->xUnlock(REAL(f), l);
+}
+static int f_reserved(sqlite3_file *f, int *out) {
+    return REAL(f)->pMethods->xCheckReservedLock(REAL(f), out);
+}
+static int f_control(sqlite3_file *f, int op, void *arg) {
+    return REAL(f)->pMethods->xFileControl(REAL(f), op, arg);
+}
+static int f_sector(sqlite3_file *f) {
+    return REAL(f)->pMethods->xSectorSize(REAL(f));
+}
+static int f_device(sqlite3_file *f) {
+    return REAL(f)->pMethods->xDeviceCharacteristics(REAL(f));
+}
+static int f_shm_map(sqlite3_file *f, int i, int n, int e, void volatile **p) {
+    return REAL(f)->pMethods->xShmMap(REAL(f), i, n, e, p);
+}
+static int f_shm_lock(sqlite3_file *f, int at, int n, int flags) {
+    return REAL(f)->pMethods->xShmLock(REAL(f), at, n, flags);
+}
+static void f_shm_barrier(sqlite3_file *f) {
+    REAL(f)->pMethods->xShmBarrier(REAL(f));
+}
+static int f_shm_unmap(sqlite3_file *f, int d) {
+    return REAL(f)->pMethods->xShmUnmap(REAL(f), d);
+}
+
+static const sqlite3_io_methods faulty_methods = {
+    .iVersion = 2,
+    .xClose = f_close,
+    .xRead = f_read,
+    .xWrite = f_write,
+    .xTruncate = f_truncate,
+    .xSync = f_sync,
+    .xFileSize = f_size,
+    .xLock = f_lock,
+    .xUnlock = f_unlock,
+    .xCheckReservedLock = f_reserved,
+    .xFileControl = f_control,
+    .xSectorSize = f_sector,
+    .xDeviceCharacteristics = f_device,
+    .xShmMap = f_shm_map,
+    .xShmLock = f_shm_lock,
+    .xShmBarrier = f_shm_barrier,
+    .xShmUnmap = f_shm_unmap,
+};
+
+static int faulty_open(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags, int *out) {
+    sqlite3_vfs *system = v->pAppData;
+    struct faulty_file *ff = (struct faulty_file *)f;
+    ff->real = (sqlite3_file *)(void *)(ff + 1);
+    int rc = system->xOpen(system, name, ff->real, flags, out);
+    f->pMethods = ff->real->pMethods != NULL ? &faulty_methods : NULL;
+    return rc;
+}
+
+static void register_faulty_vfs(void) {
+    static sqlite3_vfs v;
+    if (v.zName != NULL)
+        return;
+    sqlite3_vfs *system = sqlite3_vfs_find(NULL);
+    v = *system;
+    v.zName = "faulty";
+    v.szOsFile = (int)sizeof(struct faulty_file) + system->szOsFile;
+    v.pAppData = system;
+    v.xOpen = faulty_open;
+    v.pNext = NULL;
+    assert_int_equal(sqlite3_vfs_register(&v, 0), SQLITE_OK);
+}
+
+static int faulty_setup(void **state) {
+    struct kit *k = kit_new(STORE_SQLITE);
+    register_faulty_vfs();
+    store_close(&k->store);
+    kit_open_with(k, (struct store_options){.backend = STORE_SQLITE, .vfs = "faulty"});
+    *state = k;
+    return 0;
+}
+
+static void health_changed(struct store_notice *n) {
+    ++*(int *)n->ctx;
+    store_notice_free(&n);
+}
+
+/* The store says within a few seconds that it is writable again. */
+static void wait_writable(struct kit *k, struct mailbox *box) {
+    for (int i = 0; i < 10 && !store_health(k->store).is_writable; i++)
+        mailbox_wait(box, 1000);
+    assert_true(store_health(k->store).is_writable);
+}
+
+static void fail_and_recover(struct kit *k, atomic_int *what, int rc) {
+    int changes = 0;
+    struct mailbox *box = kit_box(k);
+    store_watch(k->store, NOTICE_HEALTH, box, health_changed, &changes);
+    struct message_row *before = kit_accept(k, TO("ann@example.net"));
+    assert_true(kit_claim(k, before->recipient[0].key));
+    atomic_store(what, rc);
+    struct store_accept *lost = kit_accept_for(k, TO("bob@example.net"));
+    assert_int_equal(RUN(k, STORE_ACCEPT, lost), ERR_UNAVAILABLE);
+    assert_true(lost->call.info.text[0] != '\0');
+    struct store_health h = store_health(k->store);
+    assert_false(h.is_writable);
+    assert_true(h.text[0] != '\0');
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_accept_for(k, TO("c@example.net"))), ERR_UNAVAILABLE);
+    kit_message(k, before->id); /* reading goes on */
+    atomic_store(what, SQLITE_OK);
+    wait_writable(k, box);
+    mailbox_wait(box, 0);
+    assert_int_equal(changes, 2);
+    /* a claim belongs to a job that lives: it was not taken away */
+    assert_int_equal(kit_settle(k, kit_result(k, before->recipient[0].key, RECIPIENT_DELIVERED)),
+                     OK);
+    struct store_message gone = {.id = lost->message.id, .project = 1};
+    assert_int_equal(RUN(k, STORE_MESSAGE, &gone), ERR_NOT_FOUND);
+    kit_accept(k, TO("ann@example.net"));
+    assert_int_equal(kit_totals(k).accepted, 2);
+    store_unwatch(k->store, box);
+    kit_reopen(k);
+    assert_int_equal(kit_totals(k).accepted, 2);
+}
+
+static void a_failed_sync_closes_the_handle_and_it_comes_back(void **state) {
+    fail_and_recover(*state, &fault.sync_rc, SQLITE_IOERR_FSYNC);
+}
+
+static void a_failed_write_closes_the_handle_and_it_comes_back(void **state) {
+    fail_and_recover(*state, &fault.write_rc, SQLITE_IOERR_WRITE);
+}
+
+static void a_full_disk_refuses_until_there_is_room(void **state) {
+    fail_and_recover(*state, &fault.write_rc, SQLITE_FULL);
+}
+
+static void a_big_body_that_does_not_fit_leaves_nothing(void **state) {
+    struct kit *k = *state;
+    atomic_store(&fault.write_rc, SQLITE_FULL);
+    struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
+    message_unref(&q->content);
+    q->content = kit_content(q->message.id, 2 * LIMIT_BATCH_BYTES);
+    assert_int_equal(RUN(k, STORE_ACCEPT, q), ERR_UNAVAILABLE);
+    atomic_store(&fault.write_rc, SQLITE_OK);
+    wait_writable(k, kit_box(k));
+    kit_reopen(k);
+    assert_int_equal(query(k, "SELECT count(*) FROM body"), 0);
+    assert_int_equal(query(k, "SELECT count(*) FROM upload"), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(files_are_for_the_owner_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_file_has_large_pages_and_can_shrink, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_second_opener_is_told_who_has_the_store, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_newer_store_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_store_survives_closing, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_was_under_way_at_a_stop_is_due_again_and_marked, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(what_was_confirmed_survives_a_kill, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_failed_sync_closes_the_handle_and_it_comes_back,
+                                        faulty_setup, teardown),
+        cmocka_unit_test_setup_teardown(a_failed_write_closes_the_handle_and_it_comes_back,
+                                        faulty_setup, teardown),
+        cmocka_unit_test_setup_teardown(a_full_disk_refuses_until_there_is_room, faulty_setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_big_body_that_does_not_fit_leaves_nothing, faulty_setup,
+                                        teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
