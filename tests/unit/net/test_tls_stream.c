@@ -107,7 +107,7 @@ static void a_certificate_proves_what_it_proves(void **state) {
             certs_issue(&certs, NAME, rows[i].san, rows[i].from, rows[i].until, rows[i].self);
         struct tls_server_ctx *sctx;
         assert_int_equal(tls_server_ctx_new_files(f.cert, f.key, &sctx, NULL), OK);
-        for (int verify = TLS_VERIFY_NONE; verify <= TLS_VERIFY_NAME; verify++) {
+        for (enum tls_verify verify = TLS_VERIFY_NONE; verify <= TLS_VERIFY_NAME; verify++) {
             struct end c, s;
             dial(&c, &s, client_ctx, sctx, verify, rows[i].client_name);
             TURN_UNTIL(l, c.opened + c.failed == 1);
@@ -144,7 +144,7 @@ static void a_self_made_certificate_serves_who_does_not_ask(void **state) {
     struct tls_server_ctx *sctx;
     struct errinfo info = {0};
     assert_int_equal(tls_server_ctx_new_selfsigned("sandbox.localhost", &sctx, &info), OK);
-    for (int verify = TLS_VERIFY_NONE; verify <= TLS_VERIFY_NAME; verify++) {
+    for (enum tls_verify verify = TLS_VERIFY_NONE; verify <= TLS_VERIFY_NAME; verify++) {
         struct end c, s;
         dial(&c, &s, client_ctx, sctx, verify, "sandbox.localhost");
         TURN_UNTIL(l, c.opened + c.failed == 1);
