@@ -68,7 +68,7 @@ static void keys_are_made_listed_and_revoked_without_a_server(void **state) {
     assert_int_equal(strlen(o.out), AUTH_KEY_TEXT + 1);
     assert_true(auth_key_is_well_formed(str_make(o.out, AUTH_KEY_TEXT)));
     char prefix[AUTH_KEY_PREFIX + 1];
-    snprintf(prefix, sizeof prefix, "%s", o.out);
+    snprintf(prefix, sizeof prefix, "%.*s", AUTH_KEY_PREFIX, o.out);
 
     o = run_cli("key|list", env);
     assert_int_equal(o.code, CLI_OK);
