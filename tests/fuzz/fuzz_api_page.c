@@ -1,0 +1,25 @@
+/* Cursors and the other small texts of a request line and header. What is taken as a cursor prints
+ * as what it was. */
+#include "api/page.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static const enum page_kind kinds[] = {PAGE_MESSAGES, PAGE_EVENTS, PAGE_DELIVERIES,
+                                           PAGE_CAPTURES};
+    struct str text = str_make(data, size), decoded;
+    struct arena *a = arena_new();
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        struct page_mark mark;
+        if (page_parse(text, kinds[i], &mark) == OK)
+            ASSERT(str_equal_nocase(page_print(kinds[i], &mark, a), text));
+    }
+    if (request_decode(text, true, a, &decoded) == OK)
+        ASSERT(str_is_utf8(decoded) && !str_has_control(decoded, false));
+    (void)request_accepts(text, STR("application/json"));
+    (void)request_media_type(text);
+    int wait_s = request_prefer_wait(text);
+    ASSERT(wait_s >= -1 && wait_s <= LIMIT_WAIT_S);
+    arena_free(&a);
+    return 0;
+}

@@ -1,0 +1,30 @@
+/* A body as it comes from the network: parsed, read and checked. Whatever is accepted is composed.
+ */
+#include "api/v1/submission.h"
+#include "server/mail/compose.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static const struct submission_limits limits = {50, 1024 * 1024};
+    struct arena *a = arena_new();
+    struct errinfo info = {0};
+    struct faults faults;
+    struct submission s = {0};
+    struct composed c = {0};
+    json_t *root = NULL;
+    faults_init(&faults, a);
+    if (json_body_parse(str_make(data, size), &root, &info) == OK) {
+        v1_submission_read(root, &faults, &s);
+        submission_check(&s, &limits, &faults);
+        const struct compose_input in = {
+            .submission = &s, .id = id_new(1), .date_wall_ms = 1, .message_bytes_max = 4 << 20};
+        if (faults.count == 0 && compose(&in, &c, &info) == OK)
+            message_unref(&c.message);
+    }
+    for (size_t i = 0; i < faults.count && i < LIMIT_FAULTS; i++)
+        ASSERT(faults.list[i].pointer.n > 0 && str_is_utf8(faults.list[i].pointer));
+    json_decref(root);
+    arena_free(&a);
+    return 0;
+}

@@ -1,0 +1,172 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "api/auth.h"
+
+static void test_made_key_is_well_formed_and_no_two_are_equal(void **state) {
+    struct auth_key_text a, b;
+    (void)state;
+    for (int i = 0; i < 200; i++) {
+        auth_key_generate(i % 2 == 1, &a);
+        auth_key_generate(i % 2 == 1, &b);
+        assert_int_equal(strlen(a.z), AUTH_KEY_TEXT);
+        assert_true(auth_key_is_well_formed(auth_key_str(&a)));
+        assert_true(
+            str_starts_with(auth_key_str(&a), i % 2 == 1 ? STR("pc_test_") : STR("pc_live_")));
+        assert_string_not_equal(a.z, b.z);
+    }
+}
+
+static void test_each_changed_character_is_noticed(void **state) {
+    struct auth_key_text key;
+    (void)state;
+    auth_key_generate(false, &key);
+    for (size_t i = 0; i < AUTH_KEY_TEXT; i++) {
+        struct auth_key_text changed = key;
+        changed.z[i] = key.z[i] == 'b' ? 'c' : 'b';
+        assert_false(auth_key_is_well_formed(auth_key_str(&changed)));
+    }
+}
+
+static void test_what_is_no_key(void **state) {
+    struct auth_key_text key, upper;
+    (void)state;
+    auth_key_generate(false, &key);
+    upper = key;
+    for (size_t i = 0; i < AUTH_KEY_TEXT; i++)
+        if (upper.z[i] >= 'a' && upper.z[i] <= 'z')
+            upper.z[i] = (char)(upper.z[i] - 'a' + 'A');
+    const struct str rows[] = {STR_NONE,
+                               STR(""),
+                               STR("pc_live_"),
+                               STR("Bearer"),
+                               str_slice(auth_key_str(&key), 0, AUTH_KEY_TEXT - 1),
+                               str_from(auth_key_str(&key), 1),
+                               auth_key_str(&upper)};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        assert_false(auth_key_is_well_formed(rows[i]));
+}
+
+static void test_bearer(void **state) {
+    (void)state;
+    const struct {
+        const char *in, *want; /* NULL: absent */
+    } rows[] = {{"Bearer abc", "abc"},
+                {"bearer abc", "abc"},
+                {"BEARER  abc ", "abc"},
+                {"Basic abc", NULL},
+                {"Bearer", NULL},
+                {"abc", NULL},
+                {"", NULL},
+                {"Bearerabc", NULL}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct str got = auth_bearer(str_of(rows[i].in));
+        assert_int_equal(str_is_absent(got), rows[i].want == NULL);
+        if (rows[i].want != NULL)
+            assert_true(str_equal(got, str_of(rows[i].want)));
+    }
+}
+
+static void test_scopes(void **state) {
+    (void)state;
+    unsigned have = 0;
+    assert_int_equal(auth_scope_parse(STR("send"), &have), OK);
+    assert_int_equal(auth_scope_parse(STR("read"), &have), OK);
+    assert_int_equal(have, SCOPE_SEND | SCOPE_READ);
+    assert_int_equal(auth_scope_parse(STR("SEND"), &have), ERR_INVALID);
+    assert_int_equal(auth_scope_parse(STR(""), &have), ERR_INVALID);
+    assert_true(auth_scopes_allow(SCOPE_SEND, SCOPE_SEND));
+    assert_false(auth_scopes_allow(SCOPE_SEND, SCOPE_READ));
+    assert_false(auth_scopes_allow(SCOPE_SEND | SCOPE_READ | SCOPE_MANAGE, SCOPE_ADMIN));
+    assert_true(auth_scopes_allow(SCOPE_ADMIN, SCOPE_SEND | SCOPE_MANAGE));
+}
+
+struct ring {
+    struct arena *arena;
+    struct auth_key_text text[4];
+    struct key_row row[4];
+    struct keyring *keyring;
+};
+
+/* Four keys: good, revoked, expiring at 1000, test. */
+static void ring_make(struct ring *r) {
+    r->arena = arena_new();
+    for (size_t i = 0; i < 4; i++) {
+        auth_key_generate(i == 3, &r->text[i]);
+        r->row[i] =
+            (struct key_row){.id = id_new(1 + (int64_t)i), .project = 7, .scopes = SCOPE_SEND};
+        assert_int_equal(auth_key_describe(auth_key_str(&r->text[i]), r->arena, &r->row[i], NULL),
+                         OK);
+    }
+    r->row[1].revoked_wall_ms = 5;
+    r->row[2].expires_wall_ms = 1000;
+    r->keyring = keyring_new(r->row, 4);
+}
+
+static void ring_free(struct ring *r) {
+    keyring_unref(&r->keyring);
+    arena_free(&r->arena);
+}
+
+static void test_ring_finds_only_what_is_in_force(void **state) {
+    struct ring r;
+    (void)state;
+    ring_make(&r);
+    assert_non_null(keyring_find(r.keyring, auth_key_str(&r.text[0]), 999));
+    assert_null(keyring_find(r.keyring, auth_key_str(&r.text[1]), 999));
+    assert_non_null(keyring_find(r.keyring, auth_key_str(&r.text[2]), 999));
+    assert_null(keyring_find(r.keyring, auth_key_str(&r.text[2]), 1000));
+    const struct identity *test = keyring_find(r.keyring, auth_key_str(&r.text[3]), 999);
+    assert_non_null(test);
+    assert_true(test->is_test);
+    assert_int_equal(test->project, 7);
+    assert_true(id_equal(&test->key_id, &r.row[3].id));
+    ring_free(&r);
+}
+
+static void test_right_prefix_with_another_secret_is_nobody(void **state) {
+    struct ring r;
+    (void)state;
+    ring_make(&r);
+    for (size_t i = AUTH_KEY_PREFIX; i < AUTH_KEY_TEXT; i++) {
+        struct auth_key_text changed = r.text[0];
+        changed.z[i] = changed.z[i] == 'x' ? 'y' : 'x';
+        assert_null(keyring_find(r.keyring, auth_key_str(&changed), 1));
+    }
+    assert_null(keyring_find(r.keyring, STR_NONE, 1));
+    ring_free(&r);
+}
+
+static void test_uses_are_told_once(void **state) {
+    struct ring r;
+    struct id id[4];
+    int64_t wall_ms[4];
+    (void)state;
+    ring_make(&r);
+    assert_int_equal(keyring_take_used(r.keyring, id, wall_ms, 4), 0);
+    (void)keyring_find(r.keyring, auth_key_str(&r.text[0]), 20);
+    (void)keyring_find(r.keyring, auth_key_str(&r.text[0]), 30);
+    (void)keyring_find(r.keyring, auth_key_str(&r.text[1]), 30); /* revoked: no use */
+    assert_int_equal(keyring_take_used(r.keyring, id, wall_ms, 4), 1);
+    assert_true(id_equal(&id[0], &r.row[0].id));
+    assert_int_equal(wall_ms[0], 30);
+    assert_int_equal(keyring_take_used(r.keyring, id, wall_ms, 4), 0);
+    ring_free(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_made_key_is_well_formed_and_no_two_are_equal),
+        cmocka_unit_test(test_each_changed_character_is_noticed),
+        cmocka_unit_test(test_what_is_no_key),
+        cmocka_unit_test(test_bearer),
+        cmocka_unit_test(test_scopes),
+        cmocka_unit_test(test_ring_finds_only_what_is_in_force),
+        cmocka_unit_test(test_right_prefix_with_another_secret_is_nobody),
+        cmocka_unit_test(test_uses_are_told_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

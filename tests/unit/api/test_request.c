@@ -1,0 +1,205 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "api/page.h"
+#include "api/request.h"
+
+static void test_decode(void **state) {
+    (void)state;
+    static const struct {
+        const char *in;
+        bool plus;
+        const char *want; /* NULL: refused */
+    } rows[] = {{"", false, ""},
+                {"abc", false, "abc"},
+                {"a%20b", false, "a b"},
+                {"a+b", true, "a b"},
+                {"a+b", false, "a+b"},
+                {"%41%6a", false, "Aj"},
+                {"%c3%a4", false, "\xc3\xa4"},
+                {"100%25", false, "100%"},
+                {"%", false, NULL},
+                {"%4", false, NULL},
+                {"%4g", false, NULL},
+                {"%g4", false, NULL},
+                {"%00", false, NULL},
+                {"%0d%0a", false, NULL},
+                {"%7f", false, NULL},
+                {"%ff", false, NULL},
+                {"%c3", false, NULL},
+                {"%c2%85", false, NULL},
+                {"a%", false, NULL},
+                {"%2e%2e%2f", false, "../"}};
+    struct arena *a = arena_new();
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct str out = STR_NONE;
+        enum err e = request_decode(str_of(rows[i].in), rows[i].plus, a, &out);
+        if ((e == OK) != (rows[i].want != NULL) ||
+            (e == OK && !str_equal(out, str_of(rows[i].want))))
+            fail_msg("%s: %s %.*s", rows[i].in, err_name(e), STR_ARG(out));
+    }
+    arena_free(&a);
+}
+
+static void test_accepts(void **state) {
+    (void)state;
+    static const struct {
+        const char *accept, *type;
+        bool want;
+    } rows[] = {
+        {"", "application/json", true},
+        {"*/*", "application/json", true},
+        {"application/json", "application/json", true},
+        {"APPLICATION/JSON", "application/json", true},
+        {"application/*", "application/json", true},
+        {"text/html", "application/json", false},
+        {"text/*", "application/json", false},
+        {"text/html, application/json", "application/json", true},
+        {"text/html,*/*;q=0.1", "application/json", true},
+        {"application/json;q=0", "application/json", false},
+        {"application/json;q=0.0, */*", "application/json", false},
+        {"*/*;q=0", "application/json", false},
+        {"*/*;q=0, application/json", "application/json", true},
+        {"application/json; charset=utf-8", "application/json", true},
+        {"application/jsonx", "application/json", false},
+        {"applicationx/*", "application/json", false},
+        {"message/rfc822", "message/rfc822", true},
+        {"application/json", "message/rfc822", false},
+        {",,;;", "application/json", false},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (request_accepts(str_of(rows[i].accept), str_of(rows[i].type)) != rows[i].want)
+            fail_msg("%s for %s", rows[i].accept, rows[i].type);
+    assert_true(request_accepts(STR_NONE, STR("application/json")));
+}
+
+static void test_prefer(void **state) {
+    (void)state;
+    static const struct {
+        const char *in;
+        int want;
+    } rows[] = {{"wait=10", 10},
+                {"WAIT=10", 10},
+                {"wait = 10", 10},
+                {"respond-async, wait=5", 5},
+                {"wait=5; foo=1", 5},
+                {"wait=61", 60},
+                {"wait=4294967295", 60},
+                {"wait=0", 0},
+                {"wait", -1},
+                {"wait=", -1},
+                {"wait=-1", -1},
+                {"wait=1s", -1},
+                {"waiting=1", -1},
+                {"", -1},
+                {"wait=99999999999999999999", -1}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (request_prefer_wait(str_of(rows[i].in)) != rows[i].want)
+            fail_msg("%s: %d", rows[i].in, request_prefer_wait(str_of(rows[i].in)));
+    assert_int_equal(request_prefer_wait(STR_NONE), -1);
+}
+
+static void test_media_type(void **state) {
+    (void)state;
+    assert_true(str_equal(request_media_type(STR("application/json; charset=utf-8")),
+                          STR("application/json")));
+    assert_true(str_equal(request_media_type(STR(" a/b ")), STR("a/b")));
+    assert_true(str_is_empty(request_media_type(STR_NONE)));
+}
+
+static void test_routes(void **state) {
+    (void)state;
+    static const struct route_view all = {true, true, true}, no_sandbox = {false, true, true},
+                                   health = {true, true, false}, others = {true, false, true};
+    static const struct {
+        enum http_method method;
+        const char *path;
+        const struct route_view *view;
+        const char *want; /* NULL: none */
+        unsigned allowed;
+        const char *param;
+    } rows[] = {
+        {HTTP_POST, "/send", &all, "/send", 1U << HTTP_POST, NULL},
+        {HTTP_GET, "/send", &all, NULL, 1U << HTTP_POST, NULL},
+        {HTTP_GET, "/v1/messages", &all, "/v1/messages", 1U << HTTP_GET | 1U << HTTP_POST, NULL},
+        {HTTP_GET, "/v1/messages/x", &all, "/v1/messages/{id}", 1U << HTTP_GET, "x"},
+        {HTTP_GET, "/v1/messages/x/raw", &all, "/v1/messages/{id}/raw", 1U << HTTP_GET, "x"},
+        {HTTP_GET, "/v1/messages/", &all, NULL, 0, NULL},
+        {HTTP_GET, "/v1/messages//raw", &all, NULL, 0, NULL},
+        {HTTP_GET, "/v1/messages/x/raw/", &all, NULL, 0, NULL},
+        {HTTP_GET, "v1/messages", &all, NULL, 0, NULL},
+        {HTTP_GET, "//v1/messages", &all, NULL, 0, NULL},
+        {HTTP_GET, "/V1/messages", &all, NULL, 0, NULL},
+        {HTTP_GET, "/", &all, NULL, 0, NULL},
+        {HTTP_GET, "", &all, NULL, 0, NULL},
+        {HTTP_GET, "/v1/{id}", &all, NULL, 0, NULL},
+        {HTTP_GET, "/v1/messages/%2e%2e", &all, "/v1/messages/{id}", 1U << HTTP_GET, "%2e%2e"},
+        {HTTP_PATCH, "/v1/webhooks/w", &all, "/v1/webhooks/{id}",
+         1U << HTTP_GET | 1U << HTTP_PATCH | 1U << HTTP_DELETE, "w"},
+        {HTTP_GET, "/v1/sandbox/messages", &all, "/v1/sandbox/messages", 1U << HTTP_GET, NULL},
+        {HTTP_GET, "/v1/sandbox/messages", &no_sandbox, NULL, 0, NULL},
+        {HTTP_GET, "/livez", &health, "/livez", 1U << HTTP_GET, NULL},
+        {HTTP_GET, "/livez", &others, NULL, 0, NULL},
+        {HTTP_POST, "/send", &health, NULL, 0, NULL},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct route_match m = routes_find(rows[i].method, str_of(rows[i].path), rows[i].view);
+        if ((m.route != NULL) != (rows[i].want != NULL) || m.allowed != rows[i].allowed ||
+            (m.route != NULL && strcmp(m.route->path, rows[i].want) != 0))
+            fail_msg("%s: %s, %x", rows[i].path, m.route != NULL ? m.route->path : "none",
+                     m.allowed);
+        if (rows[i].param != NULL)
+            assert_true(str_equal(m.param[0], str_of(rows[i].param)));
+    }
+}
+
+static void test_every_route_that_is_not_public_needs_a_scope(void **state) {
+    (void)state;
+    for (size_t i = 0; i < route_count; i++) {
+        bool is_public = (routes[i].flags & ROUTE_PUBLIC) != 0;
+        if (is_public != (routes[i].scope == 0))
+            fail_msg("%s", routes[i].path);
+        assert_non_null(routes[i].handle);
+        assert_int_equal(routes[i].path[0], '/');
+    }
+}
+
+static void test_cursors_come_back(void **state) {
+    static const int64_t seqs[] = {1, 255, 256, 1234567890123, INT64_MAX};
+    struct arena *a = arena_new();
+    (void)state;
+    for (size_t i = 0; i < sizeof(seqs) / sizeof(seqs[0]); i++) {
+        struct page_mark in = {.seq = seqs[i]}, out;
+        struct str text = page_print(PAGE_MESSAGES, &in, a);
+        assert_int_equal(page_parse(text, PAGE_MESSAGES, &out), OK);
+        assert_int_equal(out.seq, seqs[i]);
+        assert_int_equal(page_parse(text, PAGE_EVENTS, &out), ERR_INVALID);
+        assert_int_equal(page_parse(text, PAGE_CAPTURES, &out), ERR_INVALID);
+        assert_int_equal(page_parse(str_slice(text, 0, text.n - 1), PAGE_MESSAGES, &out),
+                         ERR_INVALID);
+    }
+    struct page_mark in = {.id = id_new(1)}, out;
+    assert_int_equal(page_parse(page_print(PAGE_CAPTURES, &in, a), PAGE_CAPTURES, &out), OK);
+    assert_true(id_equal(&in.id, &out.id));
+    static const char *const bad[] = {
+        "", "a", "!!!!", "nuaaaaaaaaaaaaaaaaaaaaa", "0", "1", "mmmmmmmmmmmmmmmm", "\xc3\xa4"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_int_equal(page_parse(str_of(bad[i]), PAGE_MESSAGES, &out), ERR_INVALID);
+    arena_free(&a);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_accepts),
+        cmocka_unit_test(test_prefer),
+        cmocka_unit_test(test_media_type),
+        cmocka_unit_test(test_routes),
+        cmocka_unit_test(test_every_route_that_is_not_public_needs_a_scope),
+        cmocka_unit_test(test_cursors_come_back),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

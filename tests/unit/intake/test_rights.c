@@ -1,0 +1,169 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "server/intake/rights.h"
+
+/* acme.test and münchen.test are ours (project 1), other.test is project 2's. */
+static struct domains *world_domains(void) {
+    const struct domain_row rows[] = {
+        {.project = 1, .name = STR("acme.test"), .verified_wall_ms = 1},
+        {.project = 1, .name = STR("xn--mnchen-3ya.test")},
+        {.project = 2, .name = STR("other.test"), .verified_wall_ms = 1},
+    };
+    return domains_new(rows, 3);
+}
+
+struct row {
+    const char *name, *from, *sender; /* sender NULL: none */
+    const char *rule;                 /* NULL: none */
+    enum { MAY, MAY_NOT, NO_ADDRESS } want;
+};
+
+static const struct row rows[] = {
+    {"same domain", "a@acme.test", NULL, "acme.test", MAY},
+    {"upper case address", "a@ACME.TEST", NULL, "acme.test", MAY},
+    {"upper case rule", "a@acme.test", NULL, "ACME.Test", MAY},
+    {"trailing dot of the address", "a@acme.test.", NULL, "acme.test", NO_ADDRESS},
+    {"trailing dot of the rule", "a@acme.test", NULL, "acme.test.", MAY},
+    {"display name", "Ann <a@acme.test>", NULL, "acme.test", MAY},
+    {"display name that looks like an address", "\"a@acme.test\" <x@evil.test>", NULL, "acme.test",
+     MAY_NOT},
+    {"display name without quotes that has an at sign", "a@acme.test <x@evil.test>", NULL,
+     "acme.test", NO_ADDRESS},
+    {"other domain", "a@evil.test", NULL, "acme.test", MAY_NOT},
+    {"longer name with the same end", "a@notacme.test", NULL, "acme.test", MAY_NOT},
+    {"longer name with the same beginning", "a@acme.test.evil.test", NULL, "acme.test", MAY_NOT},
+    {"hyphen before", "a@my-acme.test", NULL, "acme.test", MAY_NOT},
+    {"subdomain under an exact rule", "a@sub.acme.test", NULL, "acme.test", MAY_NOT},
+    {"subdomain under a rule for subdomains", "a@sub.acme.test", NULL, "*.acme.test", MAY},
+    {"deep subdomain", "a@x.y.acme.test", NULL, "*.acme.test", MAY},
+    {"the domain itself under a rule for subdomains", "a@acme.test", NULL, "*.acme.test", MAY_NOT},
+    {"no dot before, under a rule for subdomains", "a@notacme.test", NULL, "*.acme.test", MAY_NOT},
+    {"subdomain in upper case", "a@SUB.ACME.test", NULL, "*.acme.test", MAY},
+    {"IDN as U-label", "a@m\xc3\xbcnchen.test", NULL, "xn--mnchen-3ya.test", MAY},
+    {"IDN as A-label", "a@xn--mnchen-3ya.test", NULL, "m\xc3\xbcnchen.test", MAY},
+    {"IDN in upper case", "a@M\xc3\x9cNCHEN.test", NULL, "xn--mnchen-3ya.test", MAY},
+    {"IDN decomposed", "a@mu\xcc\x88nchen.test", NULL, "xn--mnchen-3ya.test", MAY},
+    {"IDN against its plain spelling", "a@munchen.test", NULL, "xn--mnchen-3ya.test", MAY_NOT},
+    {"homograph: Cyrillic a", "a@\xd0\xb0\x63me.test", NULL, "acme.test", MAY_NOT},
+    {"fullwidth letters", "a@\xef\xbd\x81\xef\xbd\x83\xef\xbd\x8d\xef\xbd\x85.test", NULL,
+     "acme.test", MAY},
+    {"ideographic full stop", "a@acme\xe3\x80\x82test", NULL, "acme.test", MAY},
+    {"quoted local part with an at sign", "\"a@evil.test\"@acme.test", NULL, "acme.test", MAY},
+    {"quoted at sign of ours at a foreign domain", "\"a@acme.test\"@evil.test", NULL, "acme.test",
+     MAY_NOT},
+    {"two at signs", "a@acme.test@evil.test", NULL, "acme.test", NO_ADDRESS},
+    {"two addresses", "a@acme.test, x@evil.test", NULL, "acme.test", NO_ADDRESS},
+    {"two addresses, foreign first", "x@evil.test, a@acme.test", NULL, "acme.test", NO_ADDRESS},
+    {"group", "Team: a@acme.test;", NULL, "acme.test", NO_ADDRESS},
+    {"comment", "a@acme.test (x@evil.test)", NULL, "acme.test", NO_ADDRESS},
+    {"comment in the domain", "a@acme.test(evil)", NULL, "acme.test", NO_ADDRESS},
+    {"source route", "<@evil.test:a@acme.test>", NULL, "acme.test", NO_ADDRESS},
+    {"percent hack", "x%evil.test@acme.test", NULL, "acme.test", MAY},
+    {"encoded word is no address", "=?utf-8?q?a=40acme=2Etest?=", NULL, "acme.test", NO_ADDRESS},
+    {"encoded word as name of a foreign address", "=?utf-8?q?a=40acme.test?= <x@evil.test>", NULL,
+     "acme.test", MAY_NOT},
+    {"address literal", "a@[192.0.2.1]", NULL, "acme.test", MAY_NOT},
+    {"line end in the domain", "a@acme.test\r\nBcc: x@evil.test", NULL, "acme.test", NO_ADDRESS},
+    {"NUL escape is text", "a@acme.test%00.evil.test", NULL, "acme.test", NO_ADDRESS},
+    {"sender of ours", "a@acme.test", "b@acme.test", "acme.test", MAY},
+    {"foreign sender", "a@acme.test", "b@evil.test", "acme.test", MAY_NOT},
+    {"foreign from with a sender of ours", "a@evil.test", "b@acme.test", "acme.test", MAY_NOT},
+    {"no rule, domain of nobody", "a@evil.test", NULL, NULL, MAY},
+    {"no rule, domain of ours", "a@acme.test", NULL, NULL, MAY},
+    {"no rule, domain of another project", "a@other.test", NULL, NULL, MAY_NOT},
+    {"a rule gives no domain of another project", "a@other.test", NULL, "other.test", MAY_NOT},
+    {"no rule, foreign project as sender", "a@acme.test", "b@OTHER.test", NULL, MAY_NOT},
+};
+
+static void test_from_table(void **state) {
+    struct domains *domains = world_domains();
+    (void)state;
+    assert_true(sizeof(rows) / sizeof(rows[0]) >= 40);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct arena *a = arena_new();
+        struct faults faults;
+        struct submission s = {0};
+        struct errinfo info = {0};
+        struct str rule = STR_NONE;
+        struct rights rights = {.project = 1, .from_domains = &rule};
+        faults_init(&faults, a);
+        bool is_address = address_parse_named(&s.from, str_of(rows[i].from), a, &info) == OK;
+        if (is_address != (rows[i].want != NO_ADDRESS))
+            fail_msg("%s: %s an address", rows[i].name, is_address ? "is" : "is not");
+        if (rows[i].sender != NULL)
+            assert_int_equal(address_parse(&s.sender, str_of(rows[i].sender), a, &info), OK);
+        if (rows[i].rule != NULL) {
+            assert_int_equal(rights_rule_parse(str_of(rows[i].rule), a, &rule, &info), OK);
+            rights.from_domain_count = 1;
+        }
+        if (is_address) {
+            bool may = rights_check(&rights, domains, &s, &faults);
+            if (may != (rows[i].want == MAY))
+                fail_msg("%s: %s", rows[i].name, may ? "may" : "may not");
+            assert_int_equal(faults.count == 0, may);
+        }
+        arena_free(&a);
+    }
+    domains_unref(&domains);
+}
+
+static void test_fault_points_at_the_address(void **state) {
+    struct arena *a = arena_new();
+    struct domains *domains = world_domains();
+    struct faults faults;
+    struct submission s = {0};
+    struct str rule = STR("acme.test");
+    struct rights rights = {.project = 1, .from_domains = &rule, .from_domain_count = 1};
+    (void)state;
+    faults_init(&faults, a);
+    assert_int_equal(address_parse(&s.from, STR("a@evil.test"), a, NULL), OK);
+    assert_int_equal(address_parse(&s.sender, STR("b@evil.test"), a, NULL), OK);
+    assert_false(rights_check(&rights, domains, &s, &faults));
+    assert_int_equal(faults.count, 2);
+    assert_true(str_equal(faults.list[0].pointer, STR("#/from")));
+    assert_true(str_equal(faults.list[1].pointer, STR("#/sender")));
+    assert_string_equal(faults.list[0].code, "domain_not_allowed");
+    domains_unref(&domains);
+    arena_free(&a);
+}
+
+static void test_rules_that_are_none(void **state) {
+    static const char *const bad[] = {"",           "*",           "*.",         "acme",
+                                      "*.*.test",   "a@acme.test", "acme .test", "*acme.test",
+                                      ".acme.test", "acme..test",  "[192.0.2.1]"};
+    struct arena *a = arena_new();
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct str out;
+        struct errinfo info = {0};
+        if (rights_rule_parse(str_of(bad[i]), a, &out, &info) != ERR_INVALID)
+            fail_msg("%s: taken as %.*s", bad[i], STR_ARG(out));
+    }
+    arena_free(&a);
+}
+
+static void test_domains_are_found_by_name(void **state) {
+    struct domains *d = world_domains();
+    (void)state;
+    assert_non_null(domains_find(d, STR("acme.test")));
+    assert_true(domains_find(d, STR("acme.test"))->is_verified);
+    assert_false(domains_find(d, STR("xn--mnchen-3ya.test"))->is_verified);
+    assert_int_equal(domains_find(d, STR("other.test"))->project, 2);
+    assert_null(domains_find(d, STR("sub.acme.test")));
+    assert_null(domains_find(d, STR("")));
+    domains_unref(&d);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_from_table),
+        cmocka_unit_test(test_fault_points_at_the_address),
+        cmocka_unit_test(test_rules_that_are_none),
+        cmocka_unit_test(test_domains_are_found_by_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

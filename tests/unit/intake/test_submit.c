@@ -1,0 +1,326 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "server/base/buf.h"
+#include "server/intake/submit.h"
+
+/* ---- a world of routes and domains ---- */
+
+static struct str news[] = {{"*.news.test", 11}}, partner[] = {{"partner.test", 12}};
+static struct intake_route routes[] = {
+    {.name = {"newsletter", 10}, .kind = INTAKE_ROUTE_SMARTHOST, .sender_domains = {news, 1}},
+    {.name = {"partner", 7},
+     .kind = INTAKE_ROUTE_SMARTHOST,
+     .requires_verified_domain = true,
+     .recipient_domains = {partner, 1}},
+    {.name = {"box", 3}, .kind = INTAKE_ROUTE_SANDBOX},
+    {.name = {"direct", 6}, .kind = INTAKE_ROUTE_MX, .requires_verified_domain = true},
+    {.name = {"default", 7}, .kind = INTAKE_ROUTE_SMARTHOST},
+};
+
+static struct intake_settings settings_of(void) {
+    return (struct intake_settings){
+        .limits = {.recipients_max = 50, .message_bytes_max = 100000},
+        .expires_default_ms = 1000000,
+        .expires_max_ms = 2000000,
+        .idempotency_keep_ms = 5000,
+        .routes = routes,
+        .route_count = 5,
+        .default_route = STR("default"),
+    };
+}
+
+struct fixture {
+    struct arena *arena;
+    struct faults faults;
+    struct submission s;
+    struct address to[3];
+    struct intake *intake;
+    struct domains *domains;
+    struct submit_input in;
+    struct store_accept *accept;
+    enum submit_result result;
+};
+
+static void begin(struct fixture *f, const struct intake_settings *s, const char *from,
+                  const char *to) {
+    struct errinfo info = {0};
+    static const struct domain_row rows[] = {
+        {.project = 1, .name = {"acme.test", 9}, .verified_wall_ms = 1},
+        {.project = 1,
+         .name = {"bounce.test", 11},
+         .verified_wall_ms = 1,
+         .bounce_address = {"b@bounce.test", 13}},
+        {.project = 1, .name = {"new.test", 8}},
+    };
+    *f = (struct fixture){.arena = arena_new()};
+    faults_init(&f->faults, f->arena);
+    if (intake_new(s, &f->intake, &info) != OK)
+        fail_msg("%s: %s", info.field, info.text);
+    f->domains = domains_new(rows, 3);
+    assert_int_equal(address_parse_named(&f->s.from, str_of(from), f->arena, &info), OK);
+    assert_int_equal(address_parse_named(&f->to[0], str_of(to), f->arena, &info), OK);
+    f->s.to = (struct address_list){.list = f->to, .count = 1};
+    f->s.text = STR("t");
+    f->in = (struct submit_input){.submission = &f->s,
+                                  .intake = f->intake,
+                                  .domains = f->domains,
+                                  .rights = {.project = 1},
+                                  .now_wall_ms = 1769860800123};
+}
+
+static void submit(struct fixture *f) {
+    f->result = submit_prepare(&f->in, &f->faults, f->arena, &f->accept);
+}
+
+static void end(struct fixture *f) {
+    if (f->accept != NULL)
+        submit_discard(f->accept);
+    intake_unref(&f->intake);
+    domains_unref(&f->domains);
+    arena_free(&f->arena);
+}
+
+/* ---- routes ---- */
+
+static void test_routes_and_verified_domains(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *from, *to, *route; /* NULL: not asked for */
+        bool is_test;
+        const char *queue; /* NULL: refused with: */
+        const char *code;
+    } rows[] = {
+        {"default", "a@x.test", "b@c.test", NULL, false, "default", NULL},
+        {"by sender", "a@m.news.test", "b@c.test", NULL, false, "newsletter", NULL},
+        {"not by the parent of the sender's", "a@news.test", "b@c.test", NULL, false, "default",
+         NULL},
+        {"by recipient", "a@acme.test", "b@partner.test", NULL, false, "partner", NULL},
+        {"by recipient, not verified", "a@x.test", "b@partner.test", NULL, false, NULL,
+         "domain_unknown"},
+        {"first rule wins", "a@m.news.test", "b@partner.test", NULL, false, "newsletter", NULL},
+        {"by name", "a@x.test", "b@partner.test", "default", false, "default", NULL},
+        {"MX waits by domain", "a@acme.test", "b@C.test", "direct", false, "c.test", NULL},
+        {"MX wants a known domain", "a@x.test", "b@c.test", "direct", false, NULL,
+         "domain_unknown"},
+        {"MX wants a verified domain", "a@new.test", "b@c.test", "direct", false, NULL,
+         "domain_not_verified"},
+        {"a subdomain is not verified by its parent", "a@sub.acme.test", "b@c.test", "direct",
+         false, NULL, "domain_unknown"},
+        {"unknown name", "a@acme.test", "b@c.test", "nope", false, NULL, "route_unknown"},
+        {"test key ends in the sandbox", "a@x.test", "b@c.test", NULL, true, "box", NULL},
+        {"test key ends in the sandbox, whatever it asks for", "a@x.test", "b@c.test", "direct",
+         true, "box", NULL},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fixture f;
+        struct intake_settings s = settings_of();
+        begin(&f, &s, rows[i].from, rows[i].to);
+        f.s.route = str_of(rows[i].route);
+        f.in.rights.is_test = rows[i].is_test;
+        submit(&f);
+        if ((f.result == SUBMIT_OK) != (rows[i].queue != NULL))
+            fail_msg("%s: %d", rows[i].name, f.result);
+        if (rows[i].queue != NULL)
+            assert_true(str_equal(f.accept->queue_key[0], str_of(rows[i].queue)));
+        else
+            assert_string_equal(f.faults.list[0].code, rows[i].code);
+        end(&f);
+    }
+}
+
+static void test_without_routes_mail_goes_by_mx(void **state) {
+    struct fixture f;
+    struct intake_settings s = settings_of();
+    (void)state;
+    s.route_count = 0;
+    s.default_route = STR_NONE;
+    begin(&f, &s, "a@acme.test", "b@c.test");
+    submit(&f);
+    assert_int_equal(f.result, SUBMIT_OK);
+    assert_true(str_equal(f.accept->queue_key[0], STR("c.test")));
+    end(&f);
+    begin(&f, &s, "a@acme.test", "b@c.test");
+    f.in.rights.is_test = true; /* and there is no sandbox for it */
+    submit(&f);
+    assert_int_equal(f.result, SUBMIT_INVALID);
+    assert_string_equal(f.faults.list[0].code, "sandbox_unavailable");
+    end(&f);
+}
+
+/* ---- recipients ---- */
+
+static void test_one_mailbox_gets_one_copy(void **state) {
+    struct fixture f;
+    struct intake_settings s = settings_of();
+    (void)state;
+    begin(&f, &s, "a@acme.test", "b@c.test");
+    assert_int_equal(address_parse(&f.to[1], STR("b@C.TEST"), f.arena, NULL), OK);
+    assert_int_equal(address_parse(&f.to[2], STR("B@c.test"), f.arena, NULL), OK);
+    f.s.to.count = 2;
+    f.s.bcc = (struct address_list){.list = &f.to[2], .count = 1}; /* local parts have case */
+    submit(&f);
+    assert_int_equal(f.result, SUBMIT_OK);
+    assert_int_equal(f.accept->message.recipient_count, 2);
+    assert_int_equal(f.accept->message.recipient[1].kind, RECIPIENT_BCC);
+    end(&f);
+}
+
+static void test_staging_lets_only_listed_recipients_through(void **state) {
+    (void)state;
+    static struct str list[] = {{"ann@c.test", 10}, {"ours.test", 9}, {"*.below.test", 12}};
+    static const struct {
+        const char *to;
+        bool want;
+    } rows[] = {{"ann@c.test", true},    {"ann@C.TEST", true},       {"bob@c.test", false},
+                {"x@ours.test", true},   {"x@sub.ours.test", false}, {"x@a.below.test", true},
+                {"x@below.test", false}, {"Ann@c.test", false}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fixture f;
+        struct intake_settings s = settings_of();
+        s.only_to = (struct str_list){list, 3};
+        begin(&f, &s, "a@acme.test", rows[i].to);
+        submit(&f);
+        if ((f.result == SUBMIT_OK) != rows[i].want)
+            fail_msg("%s", rows[i].to);
+        if (!rows[i].want) {
+            assert_string_equal(f.faults.list[0].code, "recipient_not_allowed");
+            assert_true(str_equal(f.faults.list[0].pointer, STR("#/to/0")));
+        }
+        end(&f);
+    }
+}
+
+static void test_staging_redirects_every_envelope(void **state) {
+    struct fixture f;
+    struct intake_settings s = settings_of();
+    (void)state;
+    s.redirect_to = STR("catch@Staging.test");
+    begin(&f, &s, "a@acme.test", "b@c.test");
+    assert_int_equal(address_parse(&f.to[1], STR("x@y.test"), f.arena, NULL), OK);
+    f.s.to.count = 2;
+    f.s.route = STR("direct");
+    submit(&f);
+    assert_int_equal(f.result, SUBMIT_OK);
+    assert_int_equal(f.accept->message.recipient_count, 1);
+    assert_true(str_equal(f.accept->message.recipient[0].email, STR("catch@staging.test")));
+    assert_true(str_equal(f.accept->queue_key[0], STR("staging.test")));
+    end(&f);
+}
+
+/* ---- the row ---- */
+
+static void test_row_says_what_was_asked_for(void **state) {
+    struct fixture f;
+    struct intake_settings s = settings_of();
+    struct str tags[] = {STR("a"), STR("b\"")};
+    struct pair metadata[] = {{STR("k"), STR("v")}};
+    (void)state;
+    begin(&f, &s, "Acme <a@acme.test>", "b@c.test");
+    f.s.tags = tags;
+    f.s.tag_count = 2;
+    f.s.metadata = metadata;
+    f.s.metadata_count = 1;
+    f.s.subject = STR("hi");
+    f.s.expires_in_ms = 7000;
+    f.s.tls = TLS_VERIFY;
+    f.in.idempotency_key = STR("key");
+    submit(&f);
+    assert_int_equal(f.result, SUBMIT_OK);
+    const struct message_row *m = &f.accept->message;
+    assert_true(str_equal(m->tags_json, STR("[\"a\",\"b\\\"\"]")));
+    assert_true(str_equal(m->metadata_json, STR("{\"k\":\"v\"}")));
+    assert_true(str_equal(m->from_name, STR("Acme")));
+    assert_true(str_equal(m->from_domain, STR("acme.test")));
+    assert_true(str_equal(m->mail_from, STR("a@acme.test")));
+    assert_int_equal(m->expires_wall_ms, f.in.now_wall_ms + 7000);
+    assert_int_equal(m->tls, TLS_VERIFY);
+    assert_int_equal(m->size_bytes, message_size(f.accept->content));
+    assert_true(str_ends_with(m->message_id, STR("@acme.test>")));
+    assert_int_equal(f.accept->idempotency_until_wall_ms, f.in.now_wall_ms + 5000);
+    assert_true(str_equal(f.accept->idempotency_key, STR("key")));
+    end(&f);
+}
+
+static void test_reverse_path(void **state) {
+    (void)state;
+    static const struct {
+        const char *from, *sender, *want;
+    } rows[] = {{"a@acme.test", NULL, "a@acme.test"},
+                {"a@acme.test", "s@acme.test", "s@acme.test"},
+                {"a@bounce.test", NULL, "b@bounce.test"},
+                {"a@acme.test", "s@bounce.test", "b@bounce.test"}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fixture f;
+        struct intake_settings s = settings_of();
+        begin(&f, &s, rows[i].from, "b@c.test");
+        if (rows[i].sender != NULL)
+            assert_int_equal(address_parse(&f.s.sender, str_of(rows[i].sender), f.arena, NULL), OK);
+        submit(&f);
+        assert_int_equal(f.result, SUBMIT_OK);
+        assert_true(str_equal(f.accept->message.mail_from, str_of(rows[i].want)));
+        end(&f);
+    }
+}
+
+static void test_limits(void **state) {
+    struct fixture f;
+    struct intake_settings s = settings_of();
+    (void)state;
+    begin(&f, &s, "a@acme.test", "b@c.test");
+    f.s.expires_in_ms = 2000001;
+    submit(&f);
+    assert_int_equal(f.result, SUBMIT_INVALID);
+    assert_true(str_equal(f.faults.list[0].pointer, STR("#/expires_in")));
+    end(&f);
+    s.limits.message_bytes_max = 100;
+    begin(&f, &s, "a@acme.test", "b@c.test");
+    submit(&f);
+    assert_int_equal(f.result, SUBMIT_TOO_LARGE);
+    end(&f);
+    s = settings_of();
+    begin(&f, &s, "a@acme.test", "b@c.test");
+    struct str rule = STR("other.test");
+    f.in.rights.from_domains = &rule;
+    f.in.rights.from_domain_count = 1;
+    submit(&f);
+    assert_int_equal(f.result, SUBMIT_FORBIDDEN);
+    end(&f);
+}
+
+static void test_settings_that_cannot_be(void **state) {
+    (void)state;
+    static struct str bad[] = {{"not an address@", 15}};
+    struct intake *in = NULL;
+    struct errinfo info = {0};
+    struct intake_settings s = settings_of();
+    s.only_to = (struct str_list){bad, 1};
+    assert_int_equal(intake_new(&s, &in, &info), ERR_INVALID);
+    assert_string_equal(info.field, "only_to");
+    s = settings_of();
+    s.redirect_to = STR("nobody");
+    assert_int_equal(intake_new(&s, &in, &info), ERR_INVALID);
+    assert_string_equal(info.field, "redirect_to");
+    s = settings_of();
+    s.default_route = STR("nope");
+    assert_int_equal(intake_new(&s, &in, &info), ERR_INVALID);
+    assert_string_equal(info.field, "route");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_routes_and_verified_domains),
+        cmocka_unit_test(test_without_routes_mail_goes_by_mx),
+        cmocka_unit_test(test_one_mailbox_gets_one_copy),
+        cmocka_unit_test(test_staging_lets_only_listed_recipients_through),
+        cmocka_unit_test(test_staging_redirects_every_envelope),
+        cmocka_unit_test(test_row_says_what_was_asked_for),
+        cmocka_unit_test(test_reverse_path),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_settings_that_cannot_be),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
