@@ -5,8 +5,7 @@
 run:
 	@$(MAKE) deps
 	@$(MAKE) build
-	@mkdir -p -m 0700 var
-	@exec env POSTCHUTE_PROFILE="$${POSTCHUTE_PROFILE:-development}" POSTCHUTE_DATA="$${POSTCHUTE_DATA:-$$PWD/var}" $(B)/postchute serve
+	@exec $(B)/postchute serve --dev
 
 ## test       installs what is missing, builds, and runs the unit, contract, golden, transcript and end-to-end tests
 .PHONY: test e2e
