@@ -14,7 +14,9 @@
 #include "server/delivery/delivery.h"
 #include "server/delivery/housekeeping.h"
 #include "server/mail/dkim_key.h"
+#include "server/mail/outcome.h"
 #include "tests/unit/delivery/sink.h"
+#include "tests/unit/net/responder.h"
 
 enum { PATIENCE_MS = 30000, RECIPIENTS = 1000 };
 
@@ -610,6 +612,75 @@ static void housekeeping_expires_what_is_too_old(void **state) {
     assert_null(h);
 }
 
+/* ---- MX hosts
+ * ------------------------------------------------------------------------------------ */
+
+/* 127.0.0.9 has no listener: the first host of down.test does not answer. */
+static const struct rr ZONE[] = {
+    {"one.test", DNS_MX, "10 mx.provider.test", RR_ANSWER},
+    {"two.test", DNS_MX, "10 mx.provider.test", RR_ANSWER},
+    {"down.test", DNS_MX, "10 away.provider.test", RR_ANSWER},
+    {"down.test", DNS_MX, "20 mx.provider.test", RR_ANSWER},
+    {"null.test", DNS_MX, "0 .", RR_ANSWER},
+    {"self.test", DNS_MX, "10 sender.test", RR_ANSWER},
+    {"servfail.test", 0, NULL, RR_SERVFAIL},
+    {"mx.provider.test", DNS_A, "127.0.0.1", RR_ANSWER},
+    {"away.provider.test", DNS_A, "127.0.0.9", RR_ANSWER},
+    {NULL, 0, NULL, RR_ANSWER},
+};
+
+static void mail_goes_to_the_mx_hosts_of_its_domain(void **state) {
+    struct world *w = *state;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    struct responder server;
+    struct dns *dns = NULL;
+    struct errinfo info = {0};
+    responder_start(&server, ZONE);
+    const struct dns_options d = {.mode = server.mode, .trust_anchor_file = ""};
+    if (dns_start(&d, &dns, &info) != OK)
+        fail_msg("dns: %s", info.text);
+    w->o.dns = dns;
+    w->route =
+        (struct route){.name = "mx", .kind = ROUTE_MX, .mx_port = sockaddr_port(&w->sink->at)};
+    w->o.default_route = "mx";
+    start(w);
+    static const struct {
+        const char *to;
+        enum recipient_state want;
+        enum failure failure;
+    } rows[] = {
+        {"ok@one.test", RECIPIENT_DELIVERED, FAILURE_NONE},
+        {"ok@down.test", RECIPIENT_DELIVERED, FAILURE_NONE},
+        {"ok@null.test", RECIPIENT_BOUNCED, FAILURE_DNS_NULL_MX},
+        {"ok@self.test", RECIPIENT_FAILED, FAILURE_DNS_LOOP},
+        {"ok@nowhere.test", RECIPIENT_BOUNCED, FAILURE_DNS_NXDOMAIN}, /* at the second attempt */
+        {"ok@servfail.test", RECIPIENT_QUEUED, FAILURE_DNS_TEMPORARY},
+        {"ok@[127.0.0.1]", RECIPIENT_DELIVERED, FAILURE_NONE},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct id id = submit(w, rows[i].to);
+        await_state(w, id, rows[i].want, 1);
+        struct arena *a = NULL;
+        struct message_row m = message(w, id, &a);
+        if (m.recipient[0].last.failure != rows[i].failure)
+            fail_msg("%s: %s", rows[i].to, failure_name(m.recipient[0].last.failure));
+        if (rows[i].want == RECIPIENT_DELIVERED && i < 2)
+            assert_true(str_equal(m.recipient[0].last.mx, STR("mx.provider.test")));
+        arena_free(&a);
+    }
+    assert_int_equal(sink_get(&w->sink->messages), 3);
+    /* two domains behind one host: one transaction each (the MX hosts may serve them apart) */
+    int before = sink_get(&w->sink->messages), many = sink_get(&w->sink->many);
+    w->completed = 0;
+    submit(w, "ok1@one.test,ok2@two.test,ok3@one.test,ok4@two.test");
+    await_completed(w, 1);
+    assert_int_equal(sink_get(&w->sink->messages) - before, 2);
+    assert_int_equal(sink_get(&w->sink->many) - many, 2);
+    delivery_stop(&w->delivery);
+    dns_stop(&dns);
+    responder_stop(&server);
+}
+
 static void wrong_options_are_named(void **state) {
     struct world *w = *state;
     struct delivery *d = NULL;
@@ -653,6 +724,7 @@ int main(void) {
         T(a_message_for_a_route_that_is_gone_waits_with_a_reason),
         T(what_is_canceled_while_queued_is_not_sent),
         T(housekeeping_expires_what_is_too_old),
+        T(mail_goes_to_the_mx_hosts_of_its_domain),
         T(wrong_options_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,164 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "server/delivery/due.h"
+#include "storage/store_ops.h"
+
+enum { MOST = 100, PER_KEY = 20 };
+
+static int setup(void **state) {
+    *state = due_new(MOST, PER_KEY);
+    return 0;
+}
+
+static int teardown(void **state) {
+    struct due *d = *state;
+    due_free(&d);
+    assert_null(d);
+    return 0;
+}
+
+/* A row as the store gives it. */
+static struct due_row row(recipient_key_t key, const char *queue_key, enum lane lane) {
+    const struct message_row m = {.lane = lane};
+    struct outgoing *o = outgoing_new(&m, NULL, NULL);
+    return (struct due_row){.key = key,
+                            .outgoing = o,
+                            .email = str_make(str_dupz(STR("a@b.test")), 8),
+                            .queue_key = str_make(str_dupz(str_of(queue_key)), strlen(queue_key))};
+}
+
+static enum due_result put(struct due *d, recipient_key_t key, const char *queue_key,
+                           enum lane lane) {
+    struct due_row r = row(key, queue_key, lane);
+    struct due_item *i;
+    enum due_result got = due_put(d, &r, 1000, &i);
+    assert_int_equal(got == DUE_TAKEN, i != NULL);
+    assert_int_equal(got == DUE_TAKEN, r.outgoing == NULL);
+    if (r.outgoing != NULL)
+        due_row_release(&r);
+    return got;
+}
+
+static void drop(struct due *d, recipient_key_t key) {
+    struct due_item *i = due_find(d, key);
+    assert_non_null(i);
+    due_drop(d, &i);
+    assert_null(due_find(d, key));
+}
+
+static void a_recipient_is_held_once(void **state) {
+    assert_int_equal(put(*state, 1, "k", LANE_BULK), DUE_TAKEN);
+    assert_int_equal(put(*state, 1, "k", LANE_BULK), DUE_KNOWN);
+    assert_int_equal(due_count(*state), 1);
+    drop(*state, 1);
+    assert_int_equal(put(*state, 1, "k", LANE_BULK), DUE_TAKEN);
+}
+
+static void one_key_may_fill_half_and_then_has_its_quota(void **state) {
+    recipient_key_t key = 0;
+    while (put(*state, ++key, "busy", LANE_TRANSACTIONAL) == DUE_TAKEN)
+        ;
+    assert_int_equal(due_count(*state), MOST / 2);
+    for (int i = 0; i < PER_KEY; i++)
+        assert_int_equal(put(*state, 1000 + i, "other", LANE_TRANSACTIONAL), DUE_TAKEN);
+    assert_int_equal(put(*state, 2000, "other", LANE_TRANSACTIONAL), DUE_FULL);
+    assert_int_equal(put(*state, 2001, "third", LANE_TRANSACTIONAL), DUE_TAKEN);
+}
+
+static void the_last_tenth_is_for_high(void **state) {
+    char name[16];
+    recipient_key_t key = 0;
+    for (; key < MOST; key++) {
+        snprintf(name, sizeof(name), "k%d", (int)key);
+        if (put(*state, key, name, LANE_BULK) != DUE_TAKEN)
+            break;
+    }
+    assert_int_equal(due_count(*state), MOST - MOST / 10);
+    assert_int_equal(put(*state, 500, "t", LANE_TRANSACTIONAL), DUE_FULL);
+    for (int i = 0; i < MOST / 10; i++)
+        assert_int_equal(put(*state, 600 + i, "h", LANE_HIGH), DUE_TAKEN);
+    assert_int_equal(put(*state, 700, "h", LANE_HIGH), DUE_FULL);
+    assert_int_equal(due_room(*state), 0);
+}
+
+static void a_parked_key_takes_nothing_until_its_time(void **state) {
+    struct due *d = *state;
+    int64_t next = 0;
+    due_park(d, STR("k"), 5000);
+    due_park(d, STR("k"), 3000); /* an earlier moment does not shorten it */
+    due_park(d, STR("l"), 9000);
+    assert_int_equal(put(d, 1, "k", LANE_HIGH), DUE_PARKED);
+    assert_int_equal(put(d, 2, "m", LANE_HIGH), DUE_TAKEN);
+    assert_int_equal(due_unpark(d, 4999, &next), 0);
+    assert_int_equal(next, 5000);
+    assert_int_equal(due_unpark(d, 5000, &next), 1);
+    assert_int_equal(next, 9000);
+    assert_int_equal(put(d, 1, "k", LANE_HIGH), DUE_TAKEN);
+    due_unpark_all(d);
+    assert_int_equal(put(d, 3, "l", LANE_HIGH), DUE_TAKEN);
+}
+
+static void parked_and_well_filled_keys_are_skipped_by_a_load(void **state) {
+    struct due *d = *state;
+    struct str skip[10];
+    due_park(d, STR("parked"), 5000);
+    for (int i = 0; i < PER_KEY / 4; i++)
+        put(d, i, "little", LANE_BULK);
+    for (int i = 0; i <= PER_KEY / 4; i++)
+        put(d, 100 + i, "much", LANE_BULK);
+    assert_int_equal(due_skip_keys(d, skip, 10), 2);
+    for (int i = 0; i < 2; i++)
+        assert_true(str_equal(skip[i], STR("parked")) || str_equal(skip[i], STR("much")));
+    assert_int_equal(due_skip_keys(d, skip, 1), 1);
+}
+
+static void a_skipped_key_calls_for_more_when_it_runs_dry(void **state) {
+    struct due *d = *state;
+    struct str skip[10];
+    for (int i = 0; i < PER_KEY; i++)
+        put(d, i, "much", LANE_BULK);
+    assert_int_equal(due_skip_keys(d, skip, 10), 1);
+    for (int i = 0; i < PER_KEY * 3 / 4 - 1; i++)
+        drop(d, i);
+    assert_false(due_take_thirst(d));
+    drop(d, PER_KEY - 1);
+    assert_true(due_take_thirst(d));
+    assert_false(due_take_thirst(d)); /* once */
+    drop(d, PER_KEY - 2);
+    assert_false(due_take_thirst(d));
+}
+
+static void what_left_while_loading_is_remembered_for_that_load(void **state) {
+    struct due *d = *state;
+    put(d, 1, "k", LANE_BULK);
+    put(d, 2, "k", LANE_BULK);
+    drop(d, 1);
+    due_load_begins(d);
+    drop(d, 2);
+    assert_false(due_left_meanwhile(d, 1));
+    assert_true(due_left_meanwhile(d, 2));
+    due_load_ends(d);
+    assert_false(due_left_meanwhile(d, 2));
+}
+
+int main(void) {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(a_recipient_is_held_once),
+        T(one_key_may_fill_half_and_then_has_its_quota),
+        T(the_last_tenth_is_for_high),
+        T(a_parked_key_takes_nothing_until_its_time),
+        T(parked_and_well_filled_keys_are_skipped_by_a_load),
+        T(a_skipped_key_calls_for_more_when_it_runs_dry),
+        T(what_left_while_loading_is_remembered_for_that_load),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,57 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "server/delivery/tlspolicy.h"
+
+static void the_stricter_of_route_and_message_decides(void **state) {
+    (void)state;
+    static const struct {
+        enum session_tls route;
+        enum tls_level message;
+        enum session_tls want;
+    } rows[] = {
+        {SESSION_TLS_NONE, TLS_ROUTE_DEFAULT, SESSION_TLS_NONE},
+        {SESSION_TLS_OPPORTUNISTIC, TLS_ROUTE_DEFAULT, SESSION_TLS_OPPORTUNISTIC},
+        {SESSION_TLS_NONE, TLS_ENCRYPT, SESSION_TLS_ENCRYPT},
+        {SESSION_TLS_OPPORTUNISTIC, TLS_ENCRYPT, SESSION_TLS_ENCRYPT},
+        {SESSION_TLS_OPPORTUNISTIC, TLS_VERIFY, SESSION_TLS_VERIFY},
+        {SESSION_TLS_ENCRYPT, TLS_VERIFY, SESSION_TLS_VERIFY},
+        {SESSION_TLS_VERIFY, TLS_ENCRYPT, SESSION_TLS_VERIFY},
+        {SESSION_TLS_IMPLICIT, TLS_ROUTE_DEFAULT, SESSION_TLS_IMPLICIT},
+        {SESSION_TLS_IMPLICIT, TLS_VERIFY, SESSION_TLS_IMPLICIT},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        assert_int_equal(tlspolicy_level(rows[i].route, rows[i].message), rows[i].want);
+}
+
+static void broken_tls_is_remembered_for_three_days_and_only_for_opportunistic(void **state) {
+    (void)state;
+    const int64_t day = 24 * 3600 * 1000;
+    struct tlspolicy *t = tlspolicy_new();
+    struct sockaddr_any a, b;
+    assert_int_equal(sockaddr_parse(STR("192.0.2.1"), 25, &a), OK);
+    assert_int_equal(sockaddr_parse(STR("192.0.2.1"), 26, &b), OK);
+    tlspolicy_broken(t, &a, 1000);
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, 1000), SESSION_TLS_NONE);
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_ENCRYPT, &a, 1000), SESSION_TLS_ENCRYPT);
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_VERIFY, &a, 1000), SESSION_TLS_VERIFY);
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &b, 1000),
+                     SESSION_TLS_OPPORTUNISTIC);
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, 1000 + 3 * day - 1),
+                     SESSION_TLS_NONE);
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, 1000 + 3 * day),
+                     SESSION_TLS_OPPORTUNISTIC);
+    tlspolicy_free(&t);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_stricter_of_route_and_message_decides),
+        cmocka_unit_test(broken_tls_is_remembered_for_three_days_and_only_for_opportunistic),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
