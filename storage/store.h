@@ -164,7 +164,7 @@ struct due_row {
     recipient_key_t key;
     struct outgoing *outgoing;
     int attempts;
-    int nxdomain; /* attempts that ended in NXDOMAIN */
+    int nxdomain; /* attempts that found no such domain, or no address in it */
     bool possible_duplicate;
     int64_t due_wall_ms;
     struct str email, queue_key; /* malloc'ed: due_row_release() */

@@ -358,6 +358,7 @@ void settle_preset(struct scheduler *s, struct bundle *b) {
                                        .is_hard = e->verdict.is_hard,
                                        .is_about_recipient = e->verdict.is_about_recipient,
                                        .text = str_of(text)};
+        failure_print_enhanced(b->failure, e->verdict.action >= VERDICT_BOUNCED, e->last.enhanced);
         r->has_attempt = e->verdict.counts;
     }
     r->attempt.message_id = b->letter->outgoing->id;

@@ -86,6 +86,30 @@ const char *failure_text(enum failure f) {
     return failures[f].text;
 }
 
+void failure_print_enhanced(enum failure f, bool is_permanent, char out[16]) {
+    struct enhanced_code e = {.class_ = is_permanent ? 5 : 4};
+    switch (f) {
+    case FAILURE_DNS_NXDOMAIN:
+    case FAILURE_DNS_NO_ADDRESS:
+        e.subject = 1, e.detail = 2;
+        break;
+    case FAILURE_DNS_NULL_MX:
+        e.subject = 1, e.detail = 10;
+        break;
+    case FAILURE_DNS_TEMPORARY:
+    case FAILURE_DNS_BOGUS:
+        e.subject = 4, e.detail = 3;
+        break;
+    case FAILURE_DNS_LOOP:
+        e.subject = 4, e.detail = 6;
+        break;
+    default:
+        e.class_ = 0;
+        break;
+    }
+    enhanced_code_print(e, out);
+}
+
 const char *verdict_action_name(enum verdict_action a) {
     static const char *const names[] = {"delivered", "deferred", "bounced", "failed"};
     ASSERT(a <= VERDICT_FAILED);

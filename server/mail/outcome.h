@@ -113,7 +113,7 @@ struct outcome_input {
     bool is_smarthost;
     bool is_last_host;           /* no other MX is left to try */
     size_t rcpt_accepted_before; /* in this transaction, for 452 and 552 at RCPT */
-    size_t earlier_nxdomain;     /* attempts of this recipient that ended in NXDOMAIN before */
+    size_t earlier_nxdomain;     /* attempts of this recipient that found no domain before */
     bool has_other_source;       /* another source address could send it (reputation, blocklist) */
 };
 
@@ -125,6 +125,9 @@ struct verdict outcome_judge(const struct outcome_input *in);
 const char *stage_name(enum stage s);     /* "rcpt" */
 const char *failure_name(enum failure f); /* "connect_refused" */
 const char *failure_text(enum failure f); /* for people: "connection refused" */
+/* What a server would have said about it (RFC 3463, RFC 7505 4.2), permanent or not; "" when no
+ * code stands for it. */
+void failure_print_enhanced(enum failure f, bool is_permanent, char out[16]);
 const char *verdict_action_name(enum verdict_action a);
 const char *verdict_class_name(enum verdict_class c); /* "invalid_recipient" */
 const char *

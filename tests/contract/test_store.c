@@ -362,18 +362,23 @@ static void what_did_not_count_is_no_attempt_and_no_event(void **state) {
     assert_string_equal(kit_timeline(k, m->id), "message.accepted");
 }
 
-static void attempts_that_ended_in_nxdomain_are_counted(void **state) {
+static void attempts_that_found_no_domain_are_counted(void **state) {
     struct kit *k = *state;
+    static const enum failure ends[] = {FAILURE_DNS_NXDOMAIN, FAILURE_DNS_NO_ADDRESS,
+                                        FAILURE_DNS_TEMPORARY};
+    static const int want[] = {1, 2, 2};
     struct message_row *m = kit_accept(k, TO("ann@example.net"));
-    assert_true(kit_claim(k, m->recipient[0].key));
-    struct settle_result r = kit_result(k, m->recipient[0].key, RECIPIENT_QUEUED);
-    r.last = (struct last_result){.stage = STAGE_RESOLVE, .failure = FAILURE_DNS_NXDOMAIN};
-    assert_int_equal(kit_settle(k, r), OK);
-    struct store_due *d = kit_due(k, INT64_MAX);
-    assert_int_equal(d->count, 1);
-    assert_int_equal(d->due[0].nxdomain, 1);
-    assert_int_equal(d->due[0].attempts, 1);
-    kit_due_release(d);
+    for (int i = 0; i < 3; i++) {
+        assert_true(kit_claim(k, m->recipient[0].key));
+        struct settle_result r = kit_result(k, m->recipient[0].key, RECIPIENT_QUEUED);
+        r.last = (struct last_result){.stage = STAGE_RESOLVE, .failure = ends[i]};
+        assert_int_equal(kit_settle(k, r), OK);
+        struct store_due *d = kit_due(k, INT64_MAX);
+        assert_int_equal(d->count, 1);
+        assert_int_equal(d->due[0].nxdomain, want[i]);
+        assert_int_equal(d->due[0].attempts, i + 1);
+        kit_due_release(d);
+    }
 }
 
 static void an_unknown_outcome_marks_a_possible_duplicate(void **state) {
@@ -1500,7 +1505,7 @@ static int teardown(void **state) {
         TEST(only_what_is_sending_can_be_settled), TEST(a_settle_is_all_or_nothing),               \
         TEST(results_are_kept_with_their_attempt),                                                 \
         TEST(what_did_not_count_is_no_attempt_and_no_event),                                       \
-        TEST(attempts_that_ended_in_nxdomain_are_counted),                                         \
+        TEST(attempts_that_found_no_domain_are_counted),                                         \
         TEST(an_unknown_outcome_marks_a_possible_duplicate),                                       \
         TEST(a_delivered_recipient_may_bounce_late), TEST(a_released_claim_is_queued_again),       \
         TEST(a_scheduled_recipient_is_not_claimed_before_its_time),                                \

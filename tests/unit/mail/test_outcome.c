@@ -297,6 +297,26 @@ static void test_421_moves_on_until_the_message_is_under_way(void **state) {
             .try_next_host);
 }
 
+static void test_a_failure_of_the_dns_has_the_code_that_a_server_would_give(void **state) {
+    (void)state;
+    static const struct {
+        enum failure f;
+        const char *permanent, *passing;
+    } rows[] = {
+        {FAILURE_DNS_NULL_MX, "5.1.10", "4.1.10"},  {FAILURE_DNS_NXDOMAIN, "5.1.2", "4.1.2"},
+        {FAILURE_DNS_NO_ADDRESS, "5.1.2", "4.1.2"}, {FAILURE_DNS_TEMPORARY, "5.4.3", "4.4.3"},
+        {FAILURE_DNS_BOGUS, "5.4.3", "4.4.3"},      {FAILURE_DNS_LOOP, "5.4.6", "4.4.6"},
+        {FAILURE_CONNECT_REFUSED, "", ""},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char out[16];
+        failure_print_enhanced(rows[i].f, true, out);
+        assert_string_equal(out, rows[i].permanent);
+        failure_print_enhanced(rows[i].f, false, out);
+        assert_string_equal(out, rows[i].passing);
+    }
+}
+
 static void test_names(void **state) {
     (void)state;
     enum verdict_class c;
@@ -320,6 +340,7 @@ int main(void) {
         cmocka_unit_test(test_a_refused_source_is_deferred_while_there_is_another),
         cmocka_unit_test(test_a_refused_greeting_goes_to_the_next_mx),
         cmocka_unit_test(test_421_moves_on_until_the_message_is_under_way),
+        cmocka_unit_test(test_a_failure_of_the_dns_has_the_code_that_a_server_would_give),
         cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests_name("outcome", tests, NULL, NULL);
