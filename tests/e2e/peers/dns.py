@@ -60,15 +60,15 @@ class Dns:
 
     # ---- what is in it -------------------------------------------------------------------------------------------
 
-    def zone(self, name, records, mode="signed"):
+    def zone(self, name, records, mode="signed", reload=True):
         """Adds or replaces a zone; records are zone-file lines relative to it (SOA and NS are added). When the
-        servers run already they reload and forget what they cached."""
+        servers run already they reload and forget what they cached, unless more zones follow."""
         known = self.zones.get(name.rstrip("."))
         made = _Zone(name, records, mode)
         if known:
             made.key, made.serial = known.key, known.serial + 1
         self.zones[made.name] = made
-        if self.nsd:
+        if self.nsd and reload:
             self.reload()
         return made
 
