@@ -33,7 +33,7 @@ class Dev:
 
 def dev_server(**settings):
     server = Postchute(**{"admin_key": None, "hostname": None, "log_format": None, "log_level": None, **settings})
-    server.arguments = ["serve", "--dev"]
+    server.arguments, server.declared = ["serve", "--dev"], None
     return server
 
 

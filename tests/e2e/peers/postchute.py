@@ -12,18 +12,34 @@ Unless told otherwise it is a production profile with an administrator's key of 
 
 import json
 import os
+import pathlib
 import re
 import signal
 import subprocess
 import time
 
 import requests
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from .process import Process, check, scratch, wait_until
 
 def new_key(*options):
     """An API key, made by the program offline."""
     return check(os.environ["E2E_BIN"], "key", "generate", *options).strip()
+
+
+def _dkim_key():
+    """One RSA key for all servers: making one takes a while."""
+    path = pathlib.Path(os.environ["E2E_DIR"]) / "dkim.pem"
+    if not path.exists():
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        path.write_bytes(pem)
+        path.chmod(0o600)
+    return path
 
 
 OPEN_STATES = {"scheduled", "queued", "sending", "deferred"}
@@ -65,6 +81,8 @@ class Postchute:
             **settings,
         }
         self.arguments = ["serve"]
+        # of the YAML file: a domain to sign for, as in most installations
+        self.declared = {"domains": [{"name": "acme.test", "dkim": [{"selector": "s1", "key_file": str(_dkim_key())}]}]}
         self.process = None
         self.user = None  # a user's name, to run unprivileged
         self.starts = 0
@@ -104,11 +122,18 @@ class Postchute:
     def start(self, wait=True, timeout=30.0):
         assert os.access(self.binary(), os.X_OK), f"{self.binary()} is not built"
         self.starts += 1
+        self.write_declared()
         self.log_path = self.dir / f"log-{self.starts}"
         self.process = _Clean([self.binary(), *self.arguments], self.log_path, self.environment(), self.user)
         if wait:
             self.process.wait_ready(self.ready, "postchute is ready", timeout)
         return self
+
+    def write_declared(self):
+        """The YAML file; JSON is YAML."""
+        if self.declared and self.settings.get("config", self.dir / "postchute.yaml") == self.dir / "postchute.yaml":
+            self.settings["config"] = self.dir / "postchute.yaml"
+            self.settings["config"].write_text(json.dumps(self.declared, indent=1))
 
     def ready(self):
         try:
