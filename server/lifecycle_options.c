@@ -66,7 +66,7 @@ static enum err add_hosts(struct lifecycle_delivery *o, struct route *r, const s
     for (size_t i = 0; i < count; i++) {
         struct errinfo why = {0};
         if (smarthost_parse(urls[i], &o->hosts[o->host_count], &why) != OK)
-            return err_set(info, ERR_INVALID, setting, "%s", why.text);
+            return err_set(info, ERR_INVALID, setting, "%s: %s", why.field, why.text);
         o->host_count++;
         r->smarthost_count++;
     }
