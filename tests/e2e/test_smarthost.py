@@ -1,0 +1,243 @@
+"""Through a smarthost: a real Postfix that wants AUTH over TLS; several of them with weights and priorities; names from the
+hosts file; a resolver that strips DNSSEC."""
+
+import base64
+import json
+import pathlib
+import re
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from peers.certs import Authority
+from peers.postchute import Postchute
+from peers.postfix import Postfix
+from peers.process import check, wait_until
+from peers.sink import Sink
+from peers.verify import dkim_verify
+
+RELAY = "11.22.1.90"
+
+
+@pytest.fixture(scope="module")
+def relay(ca):
+    certificate = ca.issue(["relay.acme.test", RELAY])
+    users = {"ann": "s3cret", "odd user": "p@ss:w/%?#"}
+    with Postfix(RELAY, "relay.acme.test", certificate=certificate, users=users) as relay:
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """An authority that nobody trusts."""
+    return Authority.new(tmp_path_factory.mktemp("stranger"), "a stranger")
+
+
+@pytest.fixture(scope="module")
+def server(_tree, relay, ca, stranger):
+    """One server with a route for each way to reach the smarthost."""
+    server = Postchute(route="sandbox", retry_after="30s")
+    ways = {
+        "starttls": f"smtp://ann:s3cret@{RELAY}:587?ca={ca.directory}/ca.pem",
+        "implicit": f"smtps://ann:s3cret@{RELAY}:465?ca={ca.directory}/ca.pem",
+        "escaped": f"smtp://odd%20user:p%40ss%3Aw%2F%25%3F%23@{RELAY}:587?ca={ca.directory}/ca.pem",
+        "systems-ca": f"smtp://ann:s3cret@{RELAY}:587",
+        "wrong-password": f"smtp://ann:hunter2-{'x' * 12}@{RELAY}:587?ca={ca.directory}/ca.pem",
+        "wrong-ca": f"smtp://ann:s3cret@{RELAY}:587?ca={stranger.directory}/ca.pem",
+        "wrong-port": f"smtp://ann:s3cret@{RELAY}:588?ca={ca.directory}/ca.pem",
+        "no-credentials": f"smtp://{RELAY}:587?tls=verify&ca={ca.directory}/ca.pem",
+    }
+    server.declared["routes"] = [{"name": name, "smarthosts": [url]} for name, url in ways.items()]
+    server.start()
+    yield server
+    server.stop()
+
+
+def mail(to, **more):
+    return {"from": "Ann <ann@acme.test>", "to": to, "subject": "relayed", "text": "Hello", **more}
+
+
+def refusal_of(server, message_id):
+    seen = server.wait_state(message_id, "deferred")
+    return seen["recipients"][0]["refusal"]
+
+
+@pytest.mark.parametrize("route", ["starttls", "implicit", "escaped", "systems-ca"])
+def test_mail_goes_through_with_authentication(server, relay, route):
+    seen = server.deliver(**mail(f"{route}@far.test", route=route))
+    (stored,) = relay.wait_mail(f"{route}@far.test")
+    head = stored.partition(b"\n\n")[0]
+    assert b"using TLSv1.3" in head
+    assert server.attempts(seen["id"])[0]["tls"]["verified"]
+    user = "odd user" if route == "escaped" else "ann"
+    assert re.search(rf"sasl_method=\S+, sasl_username={user}@relay\.acme\.test", relay.log())
+    # smarthosts are given signed mail, too
+    sent = stored[stored.index(b"DKIM-Signature:"):]
+    dkim = server.api().get("/v1/domains/acme.test").json()["records"]
+    dkim_verify(sent, {record["name"]: record["value"] for record in dkim if record["purpose"] == "dkim"})
+
+
+def test_recipients_of_many_domains_share_a_transaction(server, relay):
+    to = [f"shared@{name}.test" for name in ("one", "two", "three")]
+    seen = server.deliver(**mail(to, route="starttls"))
+    (attempt,) = server.attempts(seen["id"])
+    assert [one["email"] for one in attempt["recipients"]] == to
+    for one in to:
+        relay.wait_mail(one)
+
+
+def test_a_wrong_password_defers(server, relay):
+    message = server.send(**mail("wrong-password@far.test", route="wrong-password"))["id"]
+    refusal = refusal_of(server, message)
+    assert refusal["stage"] == "auth" and refusal["code"] == 535 and not refusal["hard"]
+    assert refusal["scope"] == "infrastructure"
+    wait_until(lambda: "authentication failed" in relay.log(), "the failed login in the smarthost's log")
+    assert relay.mails("wrong-password@far.test") == []
+    # what was said is kept, but not the password
+    told = json.dumps(server.attempts(message)) + json.dumps(server.message(message)) + server.log()
+    assert "C: (AUTH PLAIN, secret left out)" in told and "hunter2" not in told
+    assert not any(base64.b64encode(start + b"hunter2-")[:-4].decode() in told for start in (b"\0ann\0", b""))
+
+
+def test_a_certificate_of_another_authority_gets_nothing(server, relay):
+    message = server.send(**mail("wrong-ca@far.test", route="wrong-ca"))["id"]
+    refusal = refusal_of(server, message)
+    assert refusal["class"] == "tls" and refusal["stage"] == "tls", refusal
+    transcript = server.attempts(message)[0]["transcript"]
+    assert "C: STARTTLS" in transcript and "AUTH" not in transcript.split("C: STARTTLS")[1] and "MAIL FROM" not in transcript
+    assert relay.mails("wrong-ca@far.test") == []
+
+
+def test_nobody_listening_defers(server):
+    refusal = refusal_of(server, server.send(**mail("x@far.test", route="wrong-port"))["id"])
+    assert refusal["class"] == "network" and refusal["stage"] == "connect"
+
+
+def test_a_smarthost_that_wants_authentication_says_so(server):
+    seen = server.wait_state(
+        server.send(**mail("x@far.test", route="no-credentials"))["id"], lambda state: state in ("deferred", "bounced")
+    )
+    assert seen["recipients"][0]["refusal"]["code"] == 554
+
+
+def test_an_unknown_route_is_refused(server):
+    answer = server.api().post("/v1/messages", json=mail("x@far.test", route="nowhere"))
+    assert answer.status_code == 422 and answer.json()["errors"][0]["code"] == "route_unknown"
+
+
+@pytest.mark.parametrize(
+    "url, says",
+    [("smtp://ann:s3cret@11.22.1.90:587?tls=encrypt", "verif"),  # credentials over less than verified TLS
+     ("smtp://ann:s3cret@11.22.1.90:587?tls=none&insecure_auth=1", "private"),  # and not to a public address
+     ("smtp://11.22.1.90:99999", "port"), ("http://11.22.1.90", "smtp"), ("smtp://11.22.1.90?ca=/nowhere.pem", "nowhere")],
+)  # fmt: skip
+def test_a_bad_smarthost_stops_the_start_without_its_password(postchute, url, says):
+    server = postchute(start=False, route=url)
+    server.write_declared()
+    done = server.command("serve")
+    assert done.returncode == 1 and says in done.stderr.lower(), done.stderr
+    assert "s3cret" not in done.stderr + done.stdout
+    assert len([line for line in done.stderr.splitlines() if line.startswith("postchute: ")]) == 1
+
+
+# ---- several smarthosts ---------------------------------------------------------------------------------------------
+
+
+def test_weights_share_the_load_and_priorities_stand_by(postchute, cleanly):
+    heavy, light, spare = (cleanly(Sink(f"11.22.1.{n}", f"s{n}.test")) for n in (91, 92, 93))
+    server = postchute(start=False, route="sandbox", retry_after="200ms")
+    server.declared["routes"] = [{"name": "pool", "smarthosts": [
+        f"smtp://{heavy.address}?weight=4&tls=none", f"smtp://{light.address}?weight=1&tls=none",
+        f"smtp://{spare.address}?priority=2&tls=none"]}]  # fmt: skip
+    server.start()
+    ids = [server.send(**mail(f"w{n}@far.test", route="pool"))["id"] for n in range(150)]
+    for one in ids:
+        server.wait_state(one, "delivered")
+    assert len(heavy.ledger) + len(light.ledger) == 150 and not spare.ledger
+    assert len(heavy.ledger) > len(light.ledger) > 0
+    # both go away: mail goes to the one behind them, at once and without a failed attempt to show for it
+    heavy.stop()
+    light.stop()
+    for n in range(10):
+        seen = server.deliver(**mail(f"spare{n}@far.test", route="pool"))
+        assert seen["recipients"][0]["smtp"]["mx"] == spare.address
+    assert len(spare.ledger) == 10
+
+
+def test_rules_choose_the_route(postchute, cleanly):
+    one, other, usual = (cleanly(Sink(f"11.22.1.{n}", f"s{n}.test")) for n in (94, 95, 96))
+    server = postchute(start=False, route=f"smtp://{usual.address}?tls=none")
+    server.declared["domains"].append({"name": "shop.test", "dkim": server.declared["domains"][0]["dkim"]})
+    server.declared["routes"] = [
+        {"name": "by-recipient", "smarthosts": [f"smtp://{one.address}?tls=none"], "recipient_domains": ["far.test", "*.far.test"]},
+        {"name": "by-sender", "smarthosts": [f"smtp://{other.address}?tls=none"], "sender_domains": ["shop.test"]},
+    ]  # fmt: skip
+    server.start()
+    seen = server.deliver(**mail(["a@far.test", "b@sub.far.test", "c@near.test"]))
+    assert len(server.attempts(seen["id"])) == 2
+    server.deliver(**mail("d@near.test", **{"from": "x@shop.test"}))
+    assert [sorted(sum((message.rcpts for message in sink.ledger), [])) for sink in (one, other, usual)] == [
+        ["a@far.test", "b@sub.far.test"], ["d@near.test"], ["c@near.test"]]  # fmt: skip
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hosts_file(tmp_path):
+    """Lines put into the hosts file of this world."""
+    path = tmp_path / "hosts"
+
+    def put(text):
+        path.write_text("127.0.0.1 localhost client.postchute.test\n" + text)
+        check("mount", "--bind", path, "/etc/hosts")
+
+    yield put
+    check("umount", "/etc/hosts")
+
+
+def test_a_name_of_the_hosts_file_is_a_smarthost(postchute, hosts_file, cleanly, tree):
+    """As in a compose network, where `mailer` is another container."""
+    hosts_file("11.22.1.97 mailer mailer.internal # that one\n")
+    sink = cleanly(Sink("11.22.1.97", "mailer"))
+    server = postchute(route="smtp://mailer?tls=none")
+    server.deliver(**mail("a@far.test"))
+    assert sink.ledger[0].rcpts == ["a@far.test"]
+
+
+def test_a_name_that_the_dns_knows_is_a_smarthost(postchute, cleanly, tree, ca):
+    tree.zone("relays.org", "out A 11.22.1.98")
+    sink = cleanly(Sink("11.22.1.98", "out.relays.org", certificate=ca.issue("out.relays.org"), users={"u": "p"}))
+    server = postchute(route="smtp://u:p@out.relays.org:25", ca_file=ca.directory / "ca.pem")
+    server.deliver(**mail("a@far.test"))
+    session = sink.ledger[0].session
+    assert session.user == "u" and session.tls["sni"] == "out.relays.org"
+
+
+def test_a_resolver_that_strips_dnssec_is_noticed_and_used(postchute, cleanly, tree):
+    tree.zone("stripped.org", "@ MX 10 mx\nmx A 11.22.1.99")
+    sink = cleanly(Sink("11.22.1.99", "mx.stripped.org"))
+    server = postchute(
+        start=False, hostname="mail.acme.org", dns=tree.stripping, dns_trust_anchor=tree.dir / "root.key"
+    )
+    server.declared["domains"][0]["name"] = "acme.org"
+    record = json.loads(server_records(server))
+    tree.zone("acme.org", f'{record["name"]}. TXT ' + " ".join(f'"{record["value"][n:n + 200]}"' for n in range(0, len(record["value"]), 200)))
+    server.expect_log("DNSSEC signatures do not come through: no validation, no DANE")
+    server.start()
+    server.wait_log("DNSSEC signatures do not come through")
+    wait_until(lambda: server.api().get("/v1/domains/acme.org").json()["verified"], "the domain is verified")
+    server.deliver(**mail("a@stripped.org", **{"from": "ann@acme.org"}))
+    assert sink.ledger[0].rcpts == ["a@stripped.org"]
+    assert server.metric("postchute_dns_validating") == 0
+    doctor = server.command("doctor", "--mx-domain", "stripped.org")
+    assert re.search(r"^look\s+dns\s.*DNSSEC: off, signatures do not come through", doctor.stdout, re.M), doctor.stdout
+
+
+def server_records(server):
+    """The DKIM record that the declared domain wants, learned without a running server."""
+    pem = pathlib.Path(server.declared["domains"][0]["dkim"][0]["key_file"]).read_bytes()
+    public = serialization.load_pem_private_key(pem, None).public_key()
+    der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    value = f"v=DKIM1; k=rsa; p={base64.b64encode(der).decode()}"
+    return json.dumps({"name": f"s1._domainkey.{server.declared['domains'][0]['name']}", "value": value})
