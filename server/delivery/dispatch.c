@@ -4,6 +4,8 @@
 #include "server/base/log.h"
 #include "server/delivery/scheduler_state.h"
 
+enum { EXPIRED_AGAIN_MS = 30 * 1000 };
+
 static const char ERASED[] = "the content of the message was erased";
 
 static void proceed(struct scheduler *s, struct bundle *b);
@@ -88,6 +90,9 @@ static void bundle_claimed(struct scheduler *s, struct bundle *b) {
         gather_free_bundle(s, b);
     } else if (s->is_draining) {
         dispatch_release_bundle(s, b, clock_wall_ms());
+    } else if (b->letter->outgoing->expires_wall_ms <= clock_wall_ms()) {
+        /* never late: the sweep ends it, which may take some seconds */
+        dispatch_release_bundle(s, b, clock_wall_ms() + EXPIRED_AGAIN_MS);
     } else if (b->is_preset) {
         settle_preset(s, b);
     } else if (window_is_dead(&b->site->window, clock_mono_ms())) {
