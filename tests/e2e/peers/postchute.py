@@ -250,9 +250,15 @@ class Postchute:
         return self._list(f"/v1/messages/{message_id}/attempts")
 
     def _list(self, path):
-        answer = self.api().get(path)
-        assert answer.status_code == 200, f"{answer.status_code}: {answer.text}"
-        return answer.json()["data"]
+        """All of a list, page by page."""
+        found, after = [], None
+        while True:
+            answer = self.api().get(path, params={"after": after} if after else None)
+            assert answer.status_code == 200, f"{answer.status_code}: {answer.text}"
+            found += answer.json()["data"]
+            after = answer.json().get("after")
+            if not after:
+                return found
 
     def metric(self, name):
         """The value of a metric, its labels included in the name."""
