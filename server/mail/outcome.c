@@ -86,6 +86,10 @@ const char *failure_text(enum failure f) {
     return failures[f].text;
 }
 
+bool failure_is_no_domain(enum failure f) {
+    return f == FAILURE_DNS_NXDOMAIN || f == FAILURE_DNS_NO_ADDRESS;
+}
+
 void failure_print_enhanced(enum failure f, bool is_permanent, char out[16]) {
     struct enhanced_code e = {.class_ = is_permanent ? 5 : 4};
     switch (f) {

@@ -125,6 +125,8 @@ struct verdict outcome_judge(const struct outcome_input *in);
 const char *stage_name(enum stage s);     /* "rcpt" */
 const char *failure_name(enum failure f); /* "connect_refused" */
 const char *failure_text(enum failure f); /* for people: "connection refused" */
+/* The domain is not there, or has no address: what counts as outcome_input.earlier_nxdomain. */
+bool failure_is_no_domain(enum failure f);
 /* What a server would have said about it (RFC 3463, RFC 7505 4.2), permanent or not; "" when no
  * code stands for it. */
 void failure_print_enhanced(enum failure f, bool is_permanent, char out[16]);

@@ -269,7 +269,7 @@ static bool settle_one(struct backend *b, struct effects *fx, struct mem_message
     bool was_final = recipient_state_is_final(r->row.state);
     bool is_final = recipient_state_is_final(s->state);
     r->row.attempts += s->counts;
-    r->nxdomain += s->counts && s->last.failure == FAILURE_DNS_NXDOMAIN;
+    r->nxdomain += s->counts && failure_is_no_domain(s->last.failure);
     r->row.possible_duplicate |= s->unknown_outcome;
     if (s->counts || is_final) {
         struct event_row e = about_recipient(m, r, s->state, now_wall_ms);

@@ -58,8 +58,7 @@ static bool settle_one(struct backend *b, struct effects *fx, const struct messa
     bool is_final = recipient_state_is_final(s->state);
     if (s->counts) {
         r->attempts++;
-        r->nxdomain +=
-            s->last.failure == FAILURE_DNS_NXDOMAIN || s->last.failure == FAILURE_DNS_NO_ADDRESS;
+        r->nxdomain += failure_is_no_domain(s->last.failure);
     }
     r->duplicate |= s->unknown_outcome;
     /* What did not count as an attempt and changed nothing is nobody's news. */
