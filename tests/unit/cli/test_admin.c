@@ -194,7 +194,7 @@ static void settings_are_checked_with_the_reason(void **state) {
     assert_non_null(strstr(run_cli("check-config", env).out, "ok: "));
     struct outcome o = run_cli("check-config", bad_route);
     assert_int_equal(o.code, CLI_FAILED);
-    assert_non_null(strstr(o.err, "POSTCHUTE_ROUTE: credentials need tls=verify"));
+    assert_non_null(strstr(o.err, "POSTCHUTE_ROUTE: tls: credentials need tls=verify"));
     o = run_cli("check-config", no_name);
     assert_int_equal(o.code, CLI_FAILED);
     assert_non_null(strstr(o.err, "POSTCHUTE_HOSTNAME"));
