@@ -647,21 +647,38 @@ static void test_connections_of_one_address_are_limited(void **state) {
 
 /* ---- two parsers, two readings (T18) ---- */
 
+/* Reads until the server closes. false: it accepted something after its first answer. */
+static bool only_refusals_follow(int fd) {
+    struct answer a;
+    for (;;) {
+        client_read(fd, false, &a);
+        bool is_end = a.status == 0;
+        bool is_refusal = a.status >= 400;
+        client_release(&a);
+        if (is_end || !is_refusal)
+            return is_end;
+    }
+}
+
 static void test_requests_that_two_parsers_read_differently_are_refused(void **state) {
-    struct world *w = *state;
 #include "tests/unit/api/smuggling.inc"
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.header_timeout_ms = o.body_timeout_ms = o.idle_timeout_ms = 200; /* some wait for more */
+    world_start(w, &o);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct buf b = BUF_INIT(65536);
         struct answer a;
-        size_t before = fake_accepts(w->store);
         buf_printf(&b, "%s", rows[i].line);
         buf_printf(&b, "Authorization: Bearer %s\r\nContent-Type: application/json\r\n", w->key.z);
         buf_putz(&b, rows[i].rest);
         int fd = client_connect(w->port);
         client_send(fd, buf_str(&b));
-        if (rows[i].status == 0)
-            shutdown(fd, SHUT_WR); /* the library may wait for more */
         client_read(fd, false, &a);
+        /* "{}" is answered 422 by whoever takes it for a body, so what was read as a request shows
+         */
         bool is_ours = str_find(a.body, STR("\"code\":\"invalid_request\"")) >= 0;
         bool is_librarys =
             !str_equal(client_header(&a, STR("Content-Type")), STR("application/problem+json"));
@@ -669,14 +686,15 @@ static void test_requests_that_two_parsers_read_differently_are_refused(void **s
                 ? !(a.status == 400 && is_ours)
                 : !(a.status == 0 || (a.status >= 400 && (is_ours || is_librarys))))
             fail_msg("%s: taken for a request: %d %.*s", rows[i].name, a.status, STR_ARG(a.body));
-        /* whatever stood behind it was not taken for a request */
-        if (!client_is_closed(fd))
-            fail_msg("%s: something follows", rows[i].name);
-        assert_int_equal(fake_accepts(w->store), before);
+        if (!only_refusals_follow(fd))
+            fail_msg("%s: what stood behind it was answered", rows[i].name);
         client_release(&a);
         close(fd);
         buf_release(&b);
     }
+    assert_int_equal(fake_accepts(w->store), 0);
+    world_stop(w);
+    free(w);
 }
 
 /* ---- keys ---- */
@@ -1003,7 +1021,7 @@ int main(void) {
         cmocka_unit_test(test_slow_clients_are_cut_off),
         cmocka_unit_test(test_drop_by_drop_header_does_not_extend_the_deadline),
         cmocka_unit_test(test_connections_of_one_address_are_limited),
-        SERVED(test_requests_that_two_parsers_read_differently_are_refused),
+        cmocka_unit_test(test_requests_that_two_parsers_read_differently_are_refused),
         SERVED(test_revoked_key_is_refused_at_once),
         SERVED(test_from_outside_of_the_key_is_403),
         SERVED(test_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it),
