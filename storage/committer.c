@@ -141,6 +141,8 @@ static void after_failure(struct committer *c) {
     }
     if (status != BACKEND_READY)
         set_health(c, false, text);
+    else
+        log_error("storage", "a transaction was lost", LOG_STRZ("reason", text));
 }
 
 /* ---- one batch ---- */
@@ -309,9 +311,9 @@ static void run_batch(struct committer *c, struct batch *b) {
         after_failure(c);
         refuse(c, b);
     }
-    answer(b);
     if (staged && c->backend != NULL)
-        c->ops->unstage(c->backend);
+        c->ops->unstage(c->backend); /* before its caller hears that it failed */
+    answer(b);
 }
 
 static void keep_log_short(struct committer *c) {

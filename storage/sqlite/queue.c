@@ -45,6 +45,12 @@ static struct queue *add(struct backend *b, int64_t id, struct str key, enum lan
     return q;
 }
 
+/* After a failure a verb runs on to its end, though nothing of it will stay: it gets a queue that
+ * the cache never sees. "Not found" means nothing then, and must not be remembered. */
+static struct queue *stand_in(struct backend *b) {
+    return ARENA_NEW(b->scratch, struct queue);
+}
+
 struct queue *queue_get(struct backend *b, struct str key, enum lane lane, int64_t project) {
     size_t size = name_size(key);
     char *name = arena_alloc(b->scratch, size);
@@ -61,6 +67,8 @@ struct queue *queue_get(struct backend *b, struct str key, enum lane lane, int64
         q = add(b, sq_int(st, 0), key, lane, project);
         q->count = sq_int(st, 1);
         q->earliest_wall_ms = sq_int(st, 2);
+    } else if (sq_has_failed(&b->h)) {
+        q = stand_in(b);
     } else {
         q = add(b, b->now.next_queue++, key, lane, project);
     }
@@ -81,7 +89,7 @@ struct queue *queue_by_id(struct backend *b, int64_t id) {
         q->earliest_wall_ms = sq_int(st, 4);
     } else {
         sq_fail(&b->h, SQLITE_CORRUPT, "a recipient waits in a queue that is not there");
-        q = add(b, id, STR(""), LANE_TRANSACTIONAL, 0); /* never written: the transaction is lost */
+        q = stand_in(b);
     }
     sq_end(st);
     return q;

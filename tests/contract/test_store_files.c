@@ -171,6 +171,60 @@ static void what_was_confirmed_survives_a_kill(void **state) {
     }
 }
 
+/* ---- a call that fails after it wrote ---- */
+
+enum { CALLS = 12 };
+struct crowd {
+    struct kit *k;
+    size_t done, failed;
+};
+
+static void counted(struct store_call *c) {
+    struct crowd *w = c->ctx;
+    w->done++;
+    w->failed += c->err != OK;
+    kit_keep(w->k, c);
+}
+
+/* Twice the same id is a defect of the caller that only the index notices, late. The batch is run
+ * again with savepoints: the others are stored, with their notices and replays as they should be.
+ */
+static void a_call_that_fails_late_fails_alone(void **state) {
+    struct kit *k = *state;
+    struct message_row *first = kit_accept(k, TO("first@example.net"));
+    struct crowd w = {.k = k};
+    struct store_accept *q[CALLS];
+    for (int i = 0; i < CALLS; i++) {
+        q[i] = kit_accept_for(k, TO("ann@new.example"));
+        if (i % 3 == 1)
+            q[i]->idempotency_key = STR("key"); /* replays of q[1] from the second on */
+        if (i % 3 == 2)
+            q[i]->message.id = first->id;
+        if (i == 5) {
+            message_unref(&q[i]->content);
+            q[i]->content = kit_content(first->id, 600000);
+        }
+        q[i]->call = (struct store_call){
+            .verb = STORE_ACCEPT, .reply_to = kit_box(k), .done = counted, .ctx = &w};
+    }
+    for (int i = 0; i < CALLS; i++)
+        store_post(k->store, &q[i]->call);
+    while (w.done < CALLS)
+        mailbox_wait(k->box, -1);
+    assert_int_equal(w.failed, 4);
+    for (int i = 0; i < CALLS; i++) {
+        assert_int_equal(q[i]->call.err, i % 3 == 2 ? ERR_INTERNAL : OK);
+        assert_int_equal(q[i]->is_replay, i % 3 == 1 && i > 1);
+        if (i % 3 == 1)
+            assert_true(id_equal(&q[i]->message.id, &q[1]->message.id));
+    }
+    assert_int_equal(kit_totals(k).accepted, 1 + 4 + 1);
+    assert_int_equal(kit_due_count(k, k->now_wall_ms), 6);
+    assert_int_equal(query(k, "SELECT count(*) FROM upload"), 0);
+    assert_int_equal(query(k, "SELECT count(*) FROM body"), 6);
+    assert_true(store_health(k->store).is_writable);
+}
+
 /* ---- a disk that fails: a VFS between SQLite and the system's ---- */
 
 static struct {
@@ -366,6 +420,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(what_was_under_way_at_a_stop_is_due_again_and_marked, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(what_was_confirmed_survives_a_kill, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_call_that_fails_late_fails_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(a_failed_sync_closes_the_handle_and_it_comes_back,
                                         faulty_setup, teardown),
         cmocka_unit_test_setup_teardown(a_failed_write_closes_the_handle_and_it_comes_back,
