@@ -22,6 +22,7 @@ static const struct option_spec options[] = {
 
 /* ---- saying it ------------------------------------------------------------------------------- */
 
+PRINTF(4, 0)
 static void say(const char *sign, const char *what, const char *mend, const char *fmt,
                 va_list args) {
     char text[1024];
