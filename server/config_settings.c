@@ -115,7 +115,7 @@ const struct setting config_settings[] = {
 const size_t config_settings_count = sizeof config_settings / sizeof config_settings[0];
 
 bool config_is_foreign_variable(struct str name) {
-    static const char *const foreign[] = {"CONFIG", "URL", "KEY", "CONTROL", "PREFIX"};
+    static const char *const foreign[] = {"CONFIG", "URL", "KEY", "KEY_FILE", "BIN"};
     for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
         if (str_equal(name, str_of(foreign[i])))
             return true;

@@ -52,17 +52,21 @@ static enum err key_from_file(struct sending *s, const char *path, const char *f
     return e;
 }
 
-/* --key-file, POSTCHUTE_KEY, else what the development profile left in its folder. */
+/* --key-file, POSTCHUTE_KEY, POSTCHUTE_KEY_FILE, else what the development profile left in its
+ * folder. */
 static enum err find_key(struct sending *s, const struct options *o, char *const *env,
                          struct errinfo *info) {
     const char *file = options_text(o, "key-file", NULL);
     const char *text = settings_variable(env, "POSTCHUTE_KEY"),
+               *named = settings_variable(env, "POSTCHUTE_KEY_FILE"),
                *data = settings_variable(env, "POSTCHUTE_DATA");
     char path[4096];
     if (file)
         return key_from_file(s, file, "--key-file", info);
     if (text)
         return take_key(s, str_of(text), "POSTCHUTE_KEY", info);
+    if (named)
+        return key_from_file(s, named, "POSTCHUTE_KEY_FILE", info);
     snprintf(path, sizeof path, "%s/dev.key", data ? data : "var");
     if (access(path, R_OK) == 0)
         return key_from_file(s, path, path, info);
@@ -259,7 +263,8 @@ const struct command cli_send = {
         "  postchute send --file message.json --idempotency-key deploy-17\n"
         "  make-json | postchute send - --wait=120 --json\n"
         "\n"
-        "The key: --key-file, else POSTCHUTE_KEY, else dev.key of the development profile\n"
+        "The key: --key-file, POSTCHUTE_KEY, POSTCHUTE_KEY_FILE, else dev.key of the development "
+        "profile\n"
         "(in POSTCHUTE_DATA, else ./var). When no answer or 503 comes it is tried again with the\n"
         "same Idempotency-Key, so that the message is sent once.\n"
         "\n"

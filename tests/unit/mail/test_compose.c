@@ -124,8 +124,8 @@ static const char *const nasty[] = {
     "\n\n.\n\n",
     ".",
     "From x\n",
-    "a\x0c"
-    "b",
+    ("a\x0c"
+     "b"),
     "\r\r\n",
     "\n\r",
     "text",
@@ -161,8 +161,8 @@ static struct str random_line(size_t pieces_max) {
     static const char *const pieces[] = {"a",
                                          " ",
                                          "  ",
-                                         "Gr\xc3\xbc\xc3\x9f"
-                                         "e",
+                                         ("Gr\xc3\xbc\xc3\x9f"
+                                          "e"),
                                          "=?utf-8?q?x?=",
                                          "\"",
                                          "\\",
