@@ -15,22 +15,16 @@
 #include "server/base/clock.h"
 #include "server/base/limits.h"
 #include "server/base/log.h"
-#include "server/base/random.h"
+#include "server/delivery/candidate.h"
 #include "server/delivery/worker_state.h"
 #include "server/mail/outcome.h"
 
 enum {
     SESSIONS_MOST = 2,               /* greeted ones that a job may use up */
-    ADDRESSES_OF_ONE_HOST = 2,       /* while there are other hosts */
     CONNECT_WHILE_OTHERS_MS = 10000, /* no longer than this while addresses remain */
 };
 
 enum todo { TODO_NOW, TODO_NEXT, TODO_DECIDED };
-
-struct candidate {
-    const struct host_entry *host;
-    const struct sockaddr_any *addr;
-};
 
 struct task {
     LIST_ENTRY(task) link;
@@ -40,7 +34,7 @@ struct task {
     size_t left;     /* not DECIDED */
 
     struct candidate candidate[LIMIT_MX_ADDRESSES];
-    size_t candidates, next;
+    size_t candidates, next;    /* how many, and which is tried next */
     const struct candidate *at; /* the one being tried */
     enum session_tls tls;
     bool in_clear;     /* TLS failed here: once more without */
@@ -77,96 +71,6 @@ static bool is_smarthost(const struct task *t) {
 
 static bool has_next(const struct task *t) {
     return t->next < t->candidates && t->sessions < SESSIONS_MOST;
-}
-
-/* ---- which addresses, in which order ----------------------------------------------------------
- */
-
-/* Of hosts[from..to) with one preference: a random order by weight. */
-static void shuffle_by_weight(const struct host_entry **hosts, size_t count) {
-    for (size_t i = 0; i + 1 < count; i++) {
-        uint64_t total = 0;
-        for (size_t k = i; k < count; k++)
-            total += hosts[k]->weight;
-        uint64_t at = random_below(total);
-        size_t k = i;
-        while (k + 1 < count && at >= hosts[k]->weight)
-            at -= hosts[k++]->weight;
-        const struct host_entry *chosen = hosts[k];
-        hosts[k] = hosts[i];
-        hosts[i] = chosen;
-    }
-}
-
-static void key_for(struct task *t, const struct candidate *c, struct session_options *o,
-                    struct conn_key *k) {
-    const struct settings *s = t->job->hosts->settings;
-    const struct settings_host *sh = c->host->smarthost;
-    enum session_tls level = tlspolicy_level(sh ? sh->host.tls : route_of(t)->mx_tls, t->job->tls);
-    *o = (struct session_options){.to = *c->addr,
-                                  .source = sockaddr_is_ipv6(c->addr) ? s->o.source_ipv6
-                                                                      : s->o.source_ipv4,
-                                  .host_name = c->host->name,
-                                  .ehlo_name = s->o.hostname,
-                                  .tls_ctx = sh ? sh->tls : s->tls_ctx,
-                                  .timeouts = s->o.timeouts,
-                                  .keep_transcript = s->o.keep_transcripts};
-    o->tls = tlspolicy_now(t->w->o.tlspolicy, level, c->addr, clock_wall_ms());
-    if (sh != NULL && sh->auth_tag != 0) {
-        o->auth_user = sh->host.user;
-        o->auth_password = sh->host.password;
-        o->insecure_auth = sh->host.insecure_auth;
-    }
-    conn_key_make(k, o, sh ? sh->auth_tag : 0);
-}
-
-static void add_addresses(struct task *t, const struct host_entry *h, size_t hosts, bool is_dead) {
-    size_t most = hosts > 1 ? ADDRESSES_OF_ONE_HOST : LIMIT_MX_ADDRESSES;
-    for (size_t i = 0; i < h->addr_count && i < most; i++) {
-        if (t->candidates == LIMIT_MX_ADDRESSES)
-            return;
-        if (worker_address_is_dead(t->w, &h->addr[i]) == is_dead)
-            t->candidate[t->candidates++] = (struct candidate){h, &h->addr[i]};
-    }
-}
-
-/* An open session to one of the best hosts is as good as any of them, and cheaper. A smarthost's
- * weight is the user's word and stands above that. */
-static void prefer_open_session(struct task *t) {
-    if (is_smarthost(t) || t->candidates < 2)
-        return;
-    for (size_t i = 0; i < t->candidates; i++) {
-        struct session_options o;
-        struct conn_key k;
-        if (t->candidate[i].host->preference != t->candidate[0].host->preference)
-            return;
-        key_for(t, &t->candidate[i], &o, &k);
-        if (!pool_has(t->w->pool, &k))
-            continue;
-        struct candidate found = t->candidate[i];
-        t->candidate[i] = t->candidate[0];
-        t->candidate[0] = found;
-        return;
-    }
-}
-
-static void order_addresses(struct task *t) {
-    const struct host_list *l = t->job->hosts;
-    const struct host_entry *order[LIMIT_MX_HOSTS];
-    size_t count = l->host_count < LIMIT_MX_HOSTS ? l->host_count : LIMIT_MX_HOSTS;
-    for (size_t i = 0; i < count; i++)
-        order[i] = &l->host[i];
-    for (size_t from = 0, to; from < count; from = to) {
-        for (to = from + 1; to < count && order[to]->preference == order[from]->preference; to++)
-            ;
-        shuffle_by_weight(order + from, to - from);
-    }
-    for (size_t i = 0; i < count; i++)
-        add_addresses(t, order[i], count, false);
-    /* those that did not answer a while ago come last, but they come */
-    for (size_t i = 0; i < count; i++)
-        add_addresses(t, order[i], count, true);
-    prefer_open_session(t);
 }
 
 /* ---- signing ----------------------------------------------------------------------------------
@@ -349,7 +253,7 @@ static void try_next(struct task *t) {
 static void attempt(struct task *t) {
     struct session_options o;
     struct conn_key k;
-    key_for(t, t->at, &o, &k);
+    candidate_session(t->w, t->job, t->at, &o, &k);
     if (t->in_clear) {
         o.tls = SESSION_TLS_NONE;
         conn_key_make(&k, &o, t->at->host->smarthost ? t->at->host->smarthost->auth_tag : 0);
@@ -632,7 +536,7 @@ void task_start(struct worker *w, struct job *j) {
     t->is_reported = mem_zalloc(j->count * sizeof(*t->is_reported));
     buf_init(&t->prologue, LIMIT_TRANSCRIPT);
     LIST_INSERT_HEAD(&w->tasks, t, link);
-    order_addresses(t);
+    t->candidates = candidates_order(w, j, t->candidate);
     ASSERT(t->candidates > 0);
     t->at = &t->candidate[0];
     if (j->sign)

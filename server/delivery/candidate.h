@@ -1,0 +1,26 @@
+/* candidate: which addresses a job tries, in which order, and with which session.
+ *
+ * Hosts by preference, equals in a random order by weight; at most LIMIT_MX_ADDRESSES addresses, of
+ * one host at most two while there are others; those that did not answer a while ago last. Among
+ * the best MX hosts one to which a session is open comes first; a smarthost's weight is the user's
+ * word and stands above that.
+ *
+ * Thread: the loop's.
+ */
+#pragma once
+
+#include "server/base/limits.h"
+#include "server/delivery/pool.h"
+#include "server/delivery/worker.h"
+
+struct candidate {
+    const struct host_entry *host; /* of the job's list, as is `addr` */
+    const struct sockaddr_any *addr;
+};
+
+/* At least one. */
+size_t candidates_order(struct worker *w, const struct job *j,
+                        struct candidate out[LIMIT_MX_ADDRESSES]);
+/* The session that the job needs there, and its key in the pool. Strings are the settings'. */
+void candidate_session(struct worker *w, const struct job *j, const struct candidate *c,
+                       struct session_options *o, struct conn_key *k);
