@@ -10,7 +10,8 @@
 
 const struct setting config_settings[] = {
     {"profile", SETTING_CHOICE, AT(profile), "production", "production|development", 0, 0,
-     "development: the sandbox is on, a key is made and printed, webhooks to loopback are allowed"},
+     "development: a key is made and printed, acme.test can send, webhooks to loopback are "
+     "allowed"},
     {"data", SETTING_TEXT, AT(data), "/var/lib/postchute", "folder", 0, 0,
      "where the outbox lives; made when absent"},
     {"listen", SETTING_LIST, AT(listen), "127.0.0.1:8025", "address:port", 0, 0,

@@ -181,7 +181,8 @@ static enum err start_provision(struct server *s, struct errinfo *info) {
         char url[128];
         char *folder = str_dupz(s->config->data);
         lifecycle_local_url(s->config, "/v1/sandbox/webhook-receiver", url, sizeof url);
-        e = provision_development(s->store, folder, url, &s->dev_key, info);
+        bool has_receiver = lifecycle_wants_sandbox(s->config);
+        e = provision_development(s->store, folder, has_receiver ? url : NULL, &s->dev_key, info);
         free(folder);
     }
     return e;

@@ -246,13 +246,14 @@ enum err provision_development(struct store *s, const char *folder, const char *
         e = put_key(s, STR("development"), buf_str(key), SCOPES_ALL, NULL, path, info);
     if (e == OK)
         e = put_declared_domain(s, &domain, info);
-    signature_new_secret(&secret);
-    struct webhook_row row = {.url = str_of(receiver_url),
-                              .secret = buf_str(&secret),
-                              .description =
-                                  STR("the built-in receiver of the development profile")};
-    if (e == OK)
+    if (e == OK && receiver_url) {
+        signature_new_secret(&secret);
+        struct webhook_row row = {.url = str_of(receiver_url),
+                                  .secret = buf_str(&secret),
+                                  .description =
+                                      STR("the built-in receiver of the development profile")};
         e = put_webhook(s, &row, info);
+    }
     buf_release_secret(&secret);
     return e;
 }

@@ -15,7 +15,8 @@
 NODISCARD enum err provision_apply(struct store *s, const struct config *c, struct errinfo *info);
 
 /* The development profile: the domain acme.test, a key kept in `folder`/dev.key (0600), and an
- * endpoint for the built-in receiver of webhooks. The key's text is put into `key`. */
+ * endpoint for the built-in receiver of webhooks (NULL: there is none). The key's text is put into
+ * `key`. */
 NODISCARD enum err provision_development(struct store *s, const char *folder,
                                          const char *receiver_url, struct buf *key,
                                          struct errinfo *info);
