@@ -77,6 +77,11 @@ static enum submit_result submit(struct request *r, struct sending *s, struct st
     return submit_prepare(&in, &r->faults, r->arena, &s->accept);
 }
 
+/* The same answer whether that is seen before composing or by it. */
+static bool is_only_too_large(const struct faults *f) {
+    return f->count == 1 && strcmp(f->list[0].code, "message_too_large") == 0;
+}
+
 static void prepare(struct request *r) {
     struct sending *s = r->state;
     if (!parse(r, s))
@@ -86,7 +91,8 @@ static void prepare(struct request *r) {
     v1_submission_read(s->root, &r->faults, &s->submission);
     submission_check(&s->submission, &intake_settings_of(s->intake)->limits, &r->faults);
     if (r->faults.count > 0) {
-        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
+        request_problem_faults(r, is_only_too_large(&r->faults) ? PROBLEM_BODY_TOO_LARGE
+                                                                : PROBLEM_VALIDATION_FAILED);
         return;
     }
     switch (submit(r, s, key)) {
