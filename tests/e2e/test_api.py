@@ -1,0 +1,525 @@
+"""The API's contract, over HTTP, with real deliveries behind it."""
+
+import base64
+import concurrent.futures
+import json
+import re
+import socket
+import time
+import uuid
+
+import pytest
+import requests
+
+from peers.contract import Contract
+from peers.postchute import Postchute
+from peers.process import wait_until
+from peers.sink import Sink
+
+GOOD = {"from": "a@acme.test", "to": "b@far.test", "subject": "s", "text": "t"}
+
+
+@pytest.fixture(scope="module")
+def sink():
+    with Sink("11.22.5.1") as sink:
+        yield sink
+
+
+@pytest.fixture(scope="module")
+def server(sink):
+    server = Postchute(
+        profile="development", route=f"smtp://{sink.address}?tls=none", retry_after="60s", max_message_bytes="256KiB",
+        max_request_bytes="512KiB", max_recipients=10,
+    )  # fmt: skip
+    server.declared["routes"] = [{"name": "nowhere-really", "kind": "sandbox"}]  # so there is a sandbox
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def contract(server):
+    return Contract(server)
+
+
+def message_count(server):
+    return sum(server.metric(f'postchute_outbox_recipients{{state="{state}"}}') for state in (
+        "scheduled", "queued", "sending", "delivered", "bounced", "failed", "expired", "suppressed", "canceled"))  # fmt: skip
+
+
+# ---- the contract -----------------------------------------------------------------------------------------------------
+
+
+def test_every_example_of_the_contract_is_answered_as_documented(server, contract):
+    names = []
+    hook = contract.ask("POST", "/v1/webhooks", json={"url": "https://hook.acme.test/x"}).json()
+    for name, method, path, body in contract.examples():
+        url = path.replace("{id}", hook["id"])
+        if name.startswith("replayWebhook"):
+            contract.ask("PATCH", url.removesuffix("/replay"), json={"state": "enabled"})
+        answer = contract.ask(method, url, json=body)
+        assert 200 <= answer.status_code < 300, f"{name}: {answer.status_code} {answer.text}"
+        names.append(name)
+    assert len(names) >= 14, names
+
+
+def test_every_operation_of_the_contract_exists_and_answers_in_its_schema(server, contract):
+    """GETs of everything that a small life leaves behind."""
+    message = contract.ask("POST", "/send", json={**GOOD, "tags": ["x"], "metadata": {"k": "v"}, "external_id": "e"}).json()
+    server.wait_final(message["id"])
+    wait_until(lambda: contract.ask("GET", "/v1/sandbox/webhooks").json()["data"], "a webhook in the sandbox")
+    key = contract.ask("POST", "/v1/keys", json={"name": "t", "scopes": ["send"], "test": True}).json()
+    sent = requests.post(server.url + "/send", json=GOOD, headers={"Authorization": f"Bearer {key['key']}"}, timeout=10)
+    assert sent.status_code == 202
+    captured = wait_until(lambda: contract.ask("GET", "/v1/sandbox/messages").json()["data"], "a message in the sandbox")
+    ids = {
+        "/v1/messages/{id}": message["id"], "/v1/messages/{id}/events": message["id"],
+        "/v1/messages/{id}/attempts": message["id"], "/v1/messages/{id}/raw": message["id"],
+        "/v1/webhooks/{id}": None, "/v1/webhooks/{id}/deliveries": None,
+        "/v1/sandbox/messages/{id}": captured[0]["id"], "/v1/domains/{name}": "acme.test",
+    }  # fmt: skip
+    hook = contract.ask("GET", "/v1/webhooks").json()["data"][0]["id"]
+    for path, operations in contract.document["paths"].items():
+        if "get" in operations:
+            answer = contract.ask("GET", re.sub(r"\{\w+\}", lambda _: ids.get(path) or hook, path))
+            assert answer.status_code == 200, f"{path}: {answer.text}"
+            missing = re.sub(r"\{\w+\}", "01934d7e-6f00-7a3b-8c1d-0242ac120002", path)
+            if missing != path:
+                assert contract.ask("GET", missing).status_code == 404, path
+    assert contract.ask("DELETE", f"/v1/keys/{key['id']}").status_code == 204
+
+
+# ---- what is refused --------------------------------------------------------------------------------------------------
+
+
+def deep(levels):
+    return "[" * levels + "]" * levels
+
+
+NOT_JSON = {
+    "nothing": "", "a word": "hello", "unfinished": '{"from": "a@acme.test"', "two values": '{"a":1}{"b":2}',
+    "single quotes": "{'from': 'x'}", "a trailing comma": '{"from": "a@acme.test",}', "NaN": '{"expires_in": NaN}',
+    "duplicate keys": '{"subject": "a", "subject": "b"}', "nested duplicates": '{"metadata": {"a": "1", "a": "2"}}',
+    "not UTF-8": b'{"subject": "\xff\xfe"}', "an overlong form": b'{"subject": "\xc0\xaf"}', "a lone surrogate": '{"subject": "\\ud800"}',
+    "a NUL behind it": json.dumps(GOOD) + "\0", "33 levels": '{"headers": ' + deep(33) + "}", "a million levels": deep(200_000),
+    "a byte order mark": b"\xef\xbb\xbf" + json.dumps(GOOD).encode(), "a comment": '{/* */"subject": "x"}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_JSON)
+def test_what_is_not_json_is_a_400(server, contract, name):
+    answer = contract.ask("POST", "/v1/messages", data=NOT_JSON[name], headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400 and answer.json()["code"] == "invalid_json", answer.text
+
+
+ATTACHMENT = {"filename": "a.txt", "content": "aGVsbG8="}
+# (what is changed in a good message, the pointer that must be named, its code or None)
+BAD = {
+    "no from": ({"from": None}, "#/from", "required"),
+    "no recipient": ({"to": None}, "#", None),
+    "an empty list": ({"to": []}, "#", None),
+    "no body": ({"text": None}, "#", None),
+    "an unknown field": ({"subjekt": "x"}, "#/subjekt", "unknown_field"),
+    "a field of another provider": ({"htmlBody": "x"}, "#/htmlBody", "unknown_field"),
+    "a number as subject": ({"subject": 7}, "#/subject", "wrong_type"),
+    "an object as text": ({"text": {"a": 1}}, "#/text", "wrong_type"),
+    "a string as list": ({"attachments": "x"}, "#/attachments", "wrong_type"),
+    "a word as boolean": ({"require_tls": "yes"}, "#/require_tls", "wrong_type"),
+    "a bad address": ({"to": ["ok@far.test", "nobody"]}, "#/to/1", "invalid_address"),
+    "a bad address object": ({"to": {"email": "x@", "name": "X"}}, "#/to/email", "invalid_address"),
+    "an unknown part of an address": ({"to": {"email": "x@far.test", "nmae": "X"}}, "#/to/nmae", "unknown_field"),
+    "two senders": ({"from": ["a@acme.test", "b@acme.test"]}, "#/from", "too_many"),
+    "a group": ({"to": "friends: a@far.test, b@far.test;"}, "#/to", "invalid_address"),
+    "two in one string": ({"to": "a@far.test, b@far.test"}, "#/to", "invalid_address"),
+    "too many recipients": ({"to": [f"r{n}@far.test" for n in range(11)]}, "#", None),
+    "bad base64": ({"attachments": [{**ATTACHMENT, "content": "a!b"}]}, "#/attachments/0/content", "invalid_base64"),
+    "unpadded base64": ({"attachments": [{**ATTACHMENT, "content": "aGVsbG8"}]}, "#/attachments/0/content", "invalid_base64"),
+    "no content": ({"attachments": [{"filename": "x"}]}, "#/attachments/0/content", "required"),
+    "no file name": ({"attachments": [{"content": "aGVsbG8="}]}, "#/attachments/0/filename", "required"),
+    "a structural header": ({"headers": {"Content-Type": "text/html"}}, "#/headers/Content-Type", None),
+    "a header that is ours": ({"headers": {"DKIM-Signature": "x"}}, "#/headers/DKIM-Signature", None),
+    "bcc as a header": ({"headers": {"Bcc": "x@far.test"}}, "#/headers/Bcc", None),
+    "a bad header name": ({"headers": {"X Y": "1"}}, "#/headers/X%20Y", None),
+    "an unknown tls level": ({"tls": "maybe"}, "#/tls", "invalid_value"),
+    "a negative time": ({"expires_in": -1}, "#/expires_in", "out_of_range"),
+    "a huge number": ({"expires_in": 10**18}, "#/expires_in", "out_of_range"),
+    "a fraction": ({"expires_in": 1.5}, "#/expires_in", "wrong_type"),
+    "an unknown route": ({"route": "nowhere"}, "#/route", "route_unknown"),
+    "a long subject": ({"subject": "x" * 3000}, "#/subject", None),
+    "too many tags": ({"tags": [f"t{n}" for n in range(50)]}, "#/tags", None),
+    "metadata that is no text": ({"metadata": {"a": 1}}, "#/metadata/a", "wrong_type"),
+    "a bad message id": ({"in_reply_to": "nonsense"}, "#/in_reply_to", None),
+}  # fmt: skip
+
+
+def changed(change):
+    return {name: value for name, value in {**GOOD, **change}.items() if value is not None}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_fault_is_named_by_its_place(server, contract, name):
+    change, pointer, code = BAD[name]
+    before = message_count(server)
+    answer = contract.ask("POST", "/v1/messages", json=changed(change))
+    assert answer.status_code == 422, answer.text
+    found = {error["pointer"]: error for error in answer.json()["errors"]}
+    place = next((one for one in found if one.startswith(pointer)), None)
+    assert place is not None, f"{pointer} is not among {found}"
+    assert code is None or found[place]["code"] == code, found
+    assert found[place]["detail"]
+    assert message_count(server) == before
+
+
+def test_all_faults_are_in_one_answer(contract):
+    fields = {"from": "nobody", "to": ["a@far.test", "x"], "cc": 7, "subjekt": "x", "tls": "no", "expires_in": "soon", "text": "t"}
+    answer = contract.ask("POST", "/v1/messages", json=fields)
+    pointers = {error["pointer"] for error in answer.json()["errors"]}
+    assert answer.status_code == 422
+    assert pointers >= {"#/from", "#/to/1", "#/cc", "#/subjekt", "#/tls", "#/expires_in"}
+
+
+CONTROLS = {"CR": "\r", "LF": "\n", "CRLF": "\r\nBcc: evil@far.test", "NUL": "\0", "VT": "\v", "ESC": "\x1b",
+            "NEL": "\x85", "LS": "\u2028", "folded": "\r\n folded"}  # fmt: skip
+PLACES = {
+    "subject": lambda x: {"subject": "a" + x + "b"}, "from name": lambda x: {"from": {"email": "a@acme.test", "name": "A" + x}},
+    "to": lambda x: {"to": "b@far.test" + x}, "to name": lambda x: {"to": {"email": "b@far.test", "name": x + "B"}},
+    "local part": lambda x: {"to": f'"a{x}b"@far.test'}, "domain": lambda x: {"to": f"a@far{x}.test"},
+    "reply_to": lambda x: {"reply_to": f"R{x} <r@acme.test>"}, "sender": lambda x: {"sender": f"s{x}@acme.test"},
+    "header value": lambda x: {"headers": {"X-A": "v" + x + "w"}}, "header name": lambda x: {"headers": {"X-A" + x: "v"}},
+    "file name": lambda x: {"attachments": [{**ATTACHMENT, "filename": "a" + x + ".txt"}]},
+    "content type": lambda x: {"attachments": [{**ATTACHMENT, "type": "text/plain" + x}]},
+    "cid": lambda x: {"attachments": [{**ATTACHMENT, "cid": "logo" + x}]},
+    "tag": lambda x: {"tags": ["t" + x]}, "external_id": lambda x: {"external_id": "e" + x},
+    "metadata key": lambda x: {"metadata": {"k" + x: "v"}},
+    "in_reply_to": lambda x: {"in_reply_to": f"<a{x}@b.test>"}, "references": lambda x: {"references": [f"<a{x}@b.test>"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_control_characters_are_refused_wherever_they_could_do_harm(server, contract, place):
+    """T3: refused, never stripped; and nothing is stored."""
+    before = message_count(server)
+    for name, text in CONTROLS.items():
+        answer = contract.ask("POST", "/v1/messages", json={**GOOD, **PLACES[place](text)})
+        assert answer.status_code in (400, 422), f"{place} with {name}: {answer.status_code} {answer.text}"
+        assert answer.status_code == 422 or name == "NUL", f"{place} with {name}: {answer.text}"
+    assert message_count(server) == before
+
+
+def test_percent_signs_and_line_ends_in_text_are_just_text(server, contract, sink):
+    answer = contract.ask("POST", "/send", json={**GOOD, "to": "percent@far.test", "subject": "100%0d%0a sure", "text": "a\rb\nc\r\nd"})
+    server.wait_state(answer.json()["id"], "delivered")
+    (message,) = sink.wait(1, where=lambda message: message.rcpts == ["percent@far.test"])
+    assert b"\r\nSubject: 100%0d%0a sure\r\n" in message.data and message.data.endswith(b"\r\n\r\na\r\nb\r\nc\r\nd\r\n")
+
+
+def test_what_is_too_large_is_a_413_that_names_the_limit(server, contract):
+    composed = contract.ask("POST", "/v1/messages", json={**GOOD, "text": "x" * 300_000})
+    assert composed.status_code == 413 and "262144" in composed.text
+    body = contract.ask("POST", "/v1/messages", json={**GOOD, "text": "x" * 600_000})
+    assert body.status_code == 413 and "524288" in body.text
+    key = contract.ask("POST", "/v1/keys", data=b" " * 300_000, headers={"Content-Type": "application/json"})
+    assert key.status_code == 413, key.text
+
+
+def raw(server, text, until_closed=True):
+    with socket.create_connection(tuple([server.address.split(":")[0], int(server.address.split(":")[1])]), timeout=10) as it:
+        it.sendall(text if isinstance(text, bytes) else text.encode())
+        answer = b""
+        while got := it.recv(65536):
+            answer += got
+        return answer
+
+
+def test_an_endless_body_is_refused_before_it_is_read(server):
+    head = f"POST /v1/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.admin_key}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n"
+    assert b" 413 " in raw(server, head).split(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    "method, path, status",
+    [("GET", "/nowhere", 404), ("GET", "/v1/message", 404), ("DELETE", "/v1/messages", 405), ("PUT", "/send", 405),
+     ("GET", "/send", 405), ("POST", "/livez", 405), ("GET", "/v1/messages/not-an-id", 404),
+     ("GET", "/v1/messages/..%2f..%2fetc%2fpasswd", 404), ("GET", "//v1/messages", 404), ("GET", "/v1/messages/", 404)],
+)  # fmt: skip
+def test_wrong_paths_and_methods(server, method, path, status):
+    answer = server.api().request(method, path)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json" and answer.json()["status"] == status
+    if status == 405:
+        assert answer.headers["allow"]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/xml", "application/x-www-form-urlencoded", None])
+def test_another_media_type_is_a_415(server, kind):
+    answer = server.api().post("/send", data=json.dumps(GOOD), headers={"Content-Type": kind})
+    assert answer.status_code == 415, answer.text
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=101", "limit=x", "after=nonsense", "after=", "state=lost", "to=nobody", "limt=3", "limit=1&limit=2"]
+)
+def test_bad_queries_are_named(server, query):
+    answer = server.api().get(f"/v1/messages?{query}")
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"][0]["pointer"] == "?" + query.partition("=")[0]
+
+
+def test_a_cursor_of_another_list_is_refused(server, contract):
+    for _ in range(3):
+        contract.ask("POST", "/send", json=GOOD)
+    cursor = contract.ask("GET", "/v1/messages?limit=1").json()["after"]
+    answer = server.api().get(f"/v1/sandbox/webhooks?after={cursor}")
+    assert answer.status_code == 422 and answer.json()["errors"][0]["code"] == "invalid_cursor"
+
+
+# ---- keys -------------------------------------------------------------------------------------------------------------
+
+
+def new_key(contract, **fields):
+    answer = contract.ask("POST", "/v1/keys", json={"name": "k", "scopes": ["send"], **fields})
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+@pytest.mark.parametrize("key", [None, "nonsense", "pc_live_" + "a" * 48, "basic"])
+def test_without_a_valid_key_nothing_is_said(server, key):
+    headers = {} if key is None else {"Authorization": f"Bearer {key}" if key != "basic" else "Basic YTpi"}
+    for method, path in (("POST", "/send"), ("GET", "/v1/messages"), ("GET", "/v1/keys"), ("DELETE", "/v1/domains/acme.test")):
+        answer = requests.request(method, server.url + path, json=GOOD, headers=headers, timeout=10)
+        assert answer.status_code == 401 and answer.headers["www-authenticate"].startswith("Bearer"), answer.text
+
+
+def test_scopes_and_domains_bound_a_key(server, contract):
+    key = new_key(contract, from_domains=["acme.test", "*.acme.test"])
+    limited = Contract(server, key["key"])
+    assert limited.ask("POST", "/send", json=GOOD).status_code == 202
+    assert limited.ask("POST", "/send", json={**GOOD, "from": "a@sub.acme.test"}).status_code == 202
+    for change in ({"from": "a@other.test"}, {"sender": "a@other.test"}, {"from": "a@acme.test.evil.test"}, {"from": "a@notacme.test"}):
+        answer = limited.ask("POST", "/send", json={**GOOD, **change})
+        assert answer.status_code == 403 and answer.json()["code"] == "from_not_allowed", answer.text
+    assert limited.ask("POST", "/send", json={**GOOD, "from": "a@ACME.test"}).status_code == 202
+    for path in ("/v1/keys", "/v1/domains", "/v1/webhooks"):
+        assert limited.ask("GET", path).status_code == 403
+    assert server.api(key["key"]).get("/v1/messages").status_code == 403  # send does not read
+    server.expect_log("sent without a DKIM signature.*sub.acme.test")
+
+
+def test_a_revoked_key_is_refused_at_once(server, contract):
+    for _ in range(10):
+        key = new_key(contract)
+        session = server.api(key["key"])
+        assert session.post("/send", json=GOOD).status_code == 202
+        assert contract.ask("DELETE", f"/v1/keys/{key['id']}").status_code == 204
+        assert session.post("/send", json=GOOD).status_code == 401
+
+
+def test_an_expired_key_is_refused(server, contract):
+    soon = time.time() + 1.5
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(soon)) + f".{int(soon % 1 * 1000):03}Z"
+    session = server.api(new_key(contract, expires_at=at)["key"])
+    assert session.post("/send", json=GOOD).status_code == 202
+    wait_until(lambda: session.post("/send", json=GOOD).status_code == 401, "the key's end", timeout=5, every=0.1)
+
+
+def test_a_test_key_never_leaves(server, contract, sink):
+    key = new_key(contract, test=True, scopes=["send", "read"])
+    assert key["key"].startswith("pc_test_")
+    answer = server.api(key["key"]).post("/send", json={**GOOD, "to": "never@far.test", "from": "x@anything.test"})
+    seen = server.wait_state(answer.json()["id"], "delivered")
+    assert seen["recipients"][0]["smtp"]["text"] == "captured"
+    assert not [message for message in sink.ledger if "never@far.test" in message.rcpts]
+    server.expect_log("sent without a DKIM signature.*anything.test")
+
+
+def test_a_key_is_nowhere_in_clear(server, contract):
+    key = new_key(contract, name="leak")["key"]
+    assert server.api(key).post("/send", json=GOOD).status_code == 202
+    secret = key.removeprefix("pc_live_")
+    listed = contract.ask("GET", "/v1/keys").text
+    stored = b"".join(path.read_bytes() for path in server.data.iterdir() if path.is_file() and path.name != "dev.key")
+    assert secret not in listed and secret not in server.log() and secret[16:].encode() not in stored
+    assert server.admin_key not in server.log()
+
+
+# ---- sending ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_idempotency_key_makes_one_message(server, contract, sink):
+    message = {**GOOD, "to": "once@far.test"}
+    headers = {"Idempotency-Key": "order-1"}
+    first = contract.ask("POST", "/send", json=message, headers=headers)
+    # the same message in another form
+    second = contract.ask("POST", "/v1/messages", data=json.dumps(dict(reversed(message.items())), indent=3),
+                          headers={**headers, "Content-Type": "application/json"})  # fmt: skip
+    assert first.status_code == second.status_code == 202 and first.json() == second.json()
+    assert "idempotency-replayed" not in first.headers and second.headers["idempotency-replayed"] == "true"
+    assert second.headers["location"] == first.headers["location"] == f"/v1/messages/{first.json()['id']}"
+    other = contract.ask("POST", "/send", json={**message, "text": "other"}, headers=headers)
+    assert other.status_code == 422 and other.json()["code"] == "idempotency_key_reused"
+    server.wait_final(first.json()["id"])
+    assert len([one for one in sink.ledger if one.rcpts == ["once@far.test"]]) == 1
+    # what was refused is not kept
+    refused = contract.ask("POST", "/send", json={**message, "to": "nobody"}, headers={"Idempotency-Key": "order-2"})
+    assert refused.status_code == 422
+    assert contract.ask("POST", "/send", json=message, headers={"Idempotency-Key": "order-2"}).status_code == 202
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 257, "ä"])
+def test_a_bad_idempotency_key_is_refused(server, key):
+    answer = server.api().post("/send", json=GOOD, headers={"Idempotency-Key": key.encode()})
+    assert answer.status_code == 422 and answer.json()["errors"][0]["pointer"] == "header:Idempotency-Key"
+
+
+def test_fifty_at_once_with_one_idempotency_key_make_one_message(server, sink):
+    message = {**GOOD, "to": "fifty@far.test"}
+
+    def ask(_):
+        return server.api().post("/send", json=message, headers={"Idempotency-Key": "fifty"})
+
+    with concurrent.futures.ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(ask, range(50)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
+    server.wait_final(answers[0].json()["id"])
+    assert len([one for one in sink.ledger if one.rcpts == ["fifty@far.test"]]) == 1
+
+
+def test_prefer_wait_answers_with_the_outcome(server, contract):
+    answer = contract.ask("POST", "/send", json=GOOD, headers={"Prefer": "wait=10"})
+    assert answer.status_code == 200 and answer.headers["preference-applied"] == "wait=10"
+    assert answer.json()["state"] == "delivered" and answer.json()["recipients"][0]["smtp"]["code"] == 250
+
+
+def test_prefer_wait_answers_in_time_when_it_takes_longer(server, contract, sink):
+    sink.on["RCPT"] = lambda session, argument: "451 4.3.0 later" if "<slow@" in argument else None
+    begun = time.monotonic()
+    answer = contract.ask("POST", "/send", json={**GOOD, "to": "slow@far.test"}, headers={"Prefer": "wait=1"})
+    assert answer.status_code == 202 and 0.9 <= time.monotonic() - begun <= 3
+    assert answer.json()["state"] in ("deferred", "queued", "sending")
+    again = contract.ask("POST", "/send", json=GOOD, headers={"Prefer": "wait=10", "Idempotency-Key": "waits"})
+    replay = contract.ask("POST", "/send", json=GOOD, headers={"Prefer": "wait=10", "Idempotency-Key": "waits"})
+    assert again.status_code == replay.status_code == 200 and replay.headers["idempotency-replayed"] == "true"
+    assert replay.json()["id"] == again.json()["id"] and replay.json()["state"] == "delivered"
+
+
+def test_cancel_ends_what_waits(server, contract, sink):
+    sink.on["RCPT"] = lambda session, argument: "451 4.3.0 later" if "<slow" in argument else None
+    message = contract.ask("POST", "/send", json={**GOOD, "to": ["slow1@far.test", "quick@far.test"]}).json()["id"]
+    wait_until(lambda: [one["state"] for one in server.message(message)["recipients"]] == ["deferred", "delivered"], "one waits")
+    answer = contract.ask("POST", f"/v1/messages/{message}/cancel")
+    assert [one["result"] for one in answer.json()["recipients"]] == ["canceled", "final"]
+    seen = server.message(message)
+    assert [one["state"] for one in seen["recipients"]] == ["canceled", "delivered"] and seen["state"] == "partial"
+    types = [event["type"] for event in server.events(message)]
+    assert types[-2:] == ["recipient.canceled", "message.completed"]
+    assert [one["result"] for one in contract.ask("POST", f"/v1/messages/{message}/cancel").json()["recipients"]] == ["final", "final"]
+
+
+def test_retry_sends_what_waits_now(server, contract, sink):
+    sink.on["RCPT"] = lambda session, argument: "451 4.3.0 later" if "<slow" in argument else None
+    message = contract.ask("POST", "/send", json={**GOOD, "to": "slow2@far.test"}).json()["id"]
+    server.wait_state(message, "deferred")
+    sink.on.pop("RCPT")
+    answer = contract.ask("POST", f"/v1/messages/{message}/retry")
+    assert answer.status_code == 202
+    assert server.wait_state(message, "delivered", timeout=10)["recipients"][0]["attempts"] == 2
+
+
+def test_retry_of_a_bounced_one_is_a_new_message(server, contract, sink):
+    sink.on["RCPT"] = lambda session, argument: "550 5.1.1 unknown" if "<gone@" in argument else None
+    message = contract.ask("POST", "/send", json={**GOOD, "to": ["gone@far.test", "there@far.test"], "subject": "again"}).json()["id"]
+    server.wait_final(message)
+    sink.on.pop("RCPT")
+    answer = contract.ask("POST", f"/v1/messages/{message}/retry")
+    assert answer.status_code == 202, answer.text
+    fresh = [one for one in contract.ask("GET", "/v1/messages?to=gone@far.test").json()["data"] if one["id"] != message]
+    assert len(fresh) == 1, fresh
+    seen = server.wait_final(fresh[0]["id"])
+    assert seen["retry_of"] == message and [one["email"] for one in seen["recipients"]] == ["gone@far.test"]
+    assert seen["state"] == "delivered"
+    assert server.message(message)["recipients"][0]["state"] == "bounced"  # as it was
+    done = contract.ask("POST", f"/v1/messages/{fresh[0]['id']}/retry")
+    assert done.status_code == 409  # nothing is left to try
+
+
+def test_pages_have_no_gap_and_no_double(server, contract):
+    """While more come in: newest first, so what is new is before the first page."""
+    tag = uuid.uuid4().hex
+    ids = []
+    with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {server.admin_key}"
+        for n in range(250):
+            ids.append(session.post(server.url + "/send", json={**GOOD, "tags": [tag], "subject": f"{n}"}, timeout=10).json()["id"])
+    found, after, pages = [], None, 0
+    while True:
+        page = contract.ask("GET", f"/v1/messages?tag={tag}&limit=37" + (f"&after={after}" if after else "")).json()
+        found += [one["id"] for one in page["data"]]
+        pages += 1
+        if pages % 2:
+            contract.ask("POST", "/send", json={**GOOD, "tags": [tag]})
+        after = page["after"]
+        if after is None:
+            break
+    assert found == list(reversed(ids)) and pages == 7
+
+
+def test_search_finds_by_each_field(server, contract):
+    mark = uuid.uuid4().hex
+    message = contract.ask("POST", "/send", json={**GOOD, "from": f"{mark[:8]}@acme.test", "to": f"T {mark[:6]} <{mark[:6]}@Far.test>",
+                                                  "tags": ["a", mark], "external_id": mark}).json()["id"]  # fmt: skip
+    server.wait_final(message)
+    for query in (f"tag={mark}", f"external_id={mark}", f"from={mark[:8]}@acme.test", f"to={mark[:6]}@far.test",
+                  f"tag={mark}&state=delivered"):  # fmt: skip
+        assert [one["id"] for one in contract.ask("GET", "/v1/messages?" + query).json()["data"]] == [message], query
+    for query in (f"tag={mark}&state=bounced", "tag=" + mark[:-1], f"external_id={mark}&to=b@far.test"):
+        assert contract.ask("GET", "/v1/messages?" + query).json()["data"] == [], query
+
+
+def test_an_accepted_message_is_on_disk_before_the_answer(postchute, sink):
+    """kill -9 right behind the 202: it is there."""
+    server = postchute(route="smtp://11.22.5.99?tls=none")  # nobody is there
+    ids = [server.send(**GOOD)["id"] for _ in range(20)]
+    server.kill()
+    server.expect_log("attempts were under way at the last stop")
+    server.expect_log("site does not answer, paused")
+    server.start()
+    assert all(server.message(one)["recipients"] for one in ids)
+
+
+def test_staging_guards(postchute, sink):
+    server = postchute(route=f"smtp://{sink.address}?tls=none", only_to=["ok@far.test", "staging.test"])
+    assert server.api().post("/send", json={**GOOD, "to": ["ok@far.test", "x@staging.test"]}).status_code == 202
+    answer = server.api().post("/send", json={**GOOD, "to": ["ok@far.test", "other@far.test"], "bcc": "b@near.test"})
+    assert answer.status_code == 422
+    assert {(error["pointer"], error["code"]) for error in answer.json()["errors"]} == {
+        ("#/to/1", "recipient_not_allowed"), ("#/bcc/0", "recipient_not_allowed")}  # fmt: skip
+    server.stop()
+    server = postchute(route=f"smtp://{sink.address}?tls=none", redirect_to="catch@all.test")
+    before = len(sink.ledger)
+    server.deliver(**{**GOOD, "to": ["real@far.test"], "cc": ["other@near.test"]})
+    assert [message.rcpts for message in sink.ledger[before:]] == [["catch@all.test"]]
+
+
+def test_binary_attachments_and_unicode_survive(server, sink, contract):
+    import email
+    import email.policy
+    import random
+
+    content = random.Random(3).randbytes(50_000)
+    fields = {
+        "from": {"email": "a@acme.test", "name": "Jürgen “Jo” Müller, Jr."}, "to": {"email": "uni@far.test", "name": "Ζωή"},
+        "subject": "Grüße 你好 🎉 " + "lang " * 40, "text": "Τι κάνεις;\n" + "x" * 5000, "html": "<p>ü</p>",
+        "attachments": [{"filename": "Übersicht “2026”.bin", "content": base64.b64encode(content).decode(), "type": "application/x-thing"}],
+    }  # fmt: skip
+    contract.ask("POST", "/send", json=fields)
+    (got,) = sink.wait(1, where=lambda message: message.rcpts == ["uni@far.test"])
+    parsed = email.message_from_bytes(got.data, policy=email.policy.default)
+    assert parsed["subject"] == fields["subject"] and parsed["from"].addresses[0].display_name == fields["from"]["name"]
+    assert parsed["to"].addresses[0].display_name == "Ζωή"
+    assert parsed.get_body("plain").get_content().replace("\r\n", "\n").rstrip("\n") == fields["text"]
+    (attachment,) = parsed.iter_attachments()
+    assert attachment.get_filename() == fields["attachments"][0]["filename"] and attachment.get_content() == content
+    assert all(len(line) <= 998 for line in got.data.split(b"\r\n"))
