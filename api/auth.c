@@ -86,7 +86,7 @@ const char *auth_scope_name(enum key_scope s) {
     for (size_t i = 0; i < sizeof(scopes) / sizeof(scopes[0]); i++)
         if (scopes[i].scope == s)
             return scopes[i].name;
-    ASSERT(false && "a scope");
+    ASSERT(false); /* a scope */
     return "";
 }
 

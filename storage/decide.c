@@ -24,7 +24,7 @@ enum event_type event_type_of_state(enum recipient_state to) {
     case RECIPIENT_STATE_COUNT:
         break;
     }
-    ASSERT(false && "a state without an event");
+    ASSERT(false); /* a state without an event */
     return EVENT_TYPE_COUNT;
 }
 

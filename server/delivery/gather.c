@@ -41,7 +41,7 @@ static void unlink_bundle(struct bundle *b) {
     case BUNDLE_CLAIMING:
     case BUNDLE_READY:
     case BUNDLE_SENT:
-        ASSERT(false && "a claimed bundle is not dropped");
+        ASSERT(false); /* a claimed bundle is not dropped */
     }
 }
 

@@ -318,6 +318,7 @@ MEM_WRITE(settle) {
         struct mem_recipient *r = recipient_at(b, q->result[i].key, &m);
         some_ended |= settle_one(b, fx, m, r, &q->result[i], q->now_wall_ms);
     }
+    ASSERT(m != NULL); /* a call with no result was answered above */
     if (q->attempt != NULL)
         put_attempt(m, q->attempt);
     effects_message(fx, &m->row.id, some_ended && complete(b, fx, m, q->now_wall_ms));

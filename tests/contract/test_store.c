@@ -1505,7 +1505,7 @@ static int teardown(void **state) {
         TEST(only_what_is_sending_can_be_settled), TEST(a_settle_is_all_or_nothing),               \
         TEST(results_are_kept_with_their_attempt),                                                 \
         TEST(what_did_not_count_is_no_attempt_and_no_event),                                       \
-        TEST(attempts_that_found_no_domain_are_counted),                                         \
+        TEST(attempts_that_found_no_domain_are_counted),                                           \
         TEST(an_unknown_outcome_marks_a_possible_duplicate),                                       \
         TEST(a_delivered_recipient_may_bounce_late), TEST(a_released_claim_is_queued_again),       \
         TEST(a_scheduled_recipient_is_not_claimed_before_its_time),                                \
