@@ -220,13 +220,14 @@ static void stop(struct server *s) {
     if (s->delivery)
         delivery_drain(s->delivery, deadline);
     int64_t left = deadline - clock_mono_ms();
-    webhooks_stop(&s->webhooks, left > 500 ? left : 500);
+    webhooks_drain(s->webhooks, left > 500 ? left : 500);
     housekeeping_stop(&s->housekeeping);
     verification_quit(s->verification);
     api_stop(&s->api);
     delivery_stop(&s->delivery);
     sandbox_stop(&s->sandbox);
     dns_stop(&s->dns);
+    webhooks_stop(&s->webhooks, 0);
     verification_stop(&s->verification);
     store_close(&s->store);
     guard_free(&s->guard);

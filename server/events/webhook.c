@@ -54,6 +54,7 @@ struct webhooks {
     bool is_claiming, claim_again;
     bool is_loading, load_again;
     bool is_stopping, is_late; /* late: what is not stored is left to the store's recovery */
+    bool is_drained; /* main's */
     int64_t stop_ms;
     struct question *stop_question;
 };
@@ -493,14 +494,21 @@ void webhooks_set_guard(struct webhooks *w, const struct guard *g) {
     ask_and_wait(&q, set_guard_on_loop);
 }
 
+void webhooks_drain(struct webhooks *w, int64_t timeout_ms) {
+    if (!w || w->is_drained)
+        return;
+    struct question q = {.w = w};
+    w->stop_ms = timeout_ms > 0 ? timeout_ms : 0;
+    ask_and_wait(&q, stop_on_loop);
+    w->is_drained = true;
+}
+
 void webhooks_stop(struct webhooks **wp, int64_t timeout_ms) {
     struct webhooks *w = *wp;
     *wp = NULL;
     if (!w)
         return;
-    struct question q = {.w = w};
-    w->stop_ms = timeout_ms > 0 ? timeout_ms : 0;
-    ask_and_wait(&q, stop_on_loop);
+    webhooks_drain(w, timeout_ms);
     loop_stop(&w->loop);
     endpoints_free(&w->endpoints);
     free(w->user_agent);

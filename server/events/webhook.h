@@ -33,5 +33,8 @@ NODISCARD enum err webhooks_start(const struct webhooks_options *o, struct webho
 void webhooks_set_guard(struct webhooks *w,
                         const struct guard *g); /* the old one may be freed after it returns */
 /* Ends within timeout_ms: posts under way may finish, the others go back to pending without a
- * counted attempt. Frees. */
+ * counted attempt. */
+void webhooks_drain(struct webhooks *w, int64_t timeout_ms);
+/* Drains, unless that was done, and frees. A name that is being looked up is waited for: so drain,
+ * dns_stop(), and then this. */
 void webhooks_stop(struct webhooks **wp, int64_t timeout_ms);
