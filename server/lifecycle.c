@@ -347,6 +347,18 @@ static void wait_for_end(struct server *s, int signals) {
              LOG_STRZ("signal", got.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM"));
 }
 
+/* A second signal is meant: it ends the process as if nobody had blocked it. The store can be left
+ * like that at any moment. */
+static void let_signals_kill(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
+    ASSERT(pthread_sigmask(SIG_UNBLOCK, &set, NULL) == 0);
+}
+
 int lifecycle_run(struct config *config, char *const *env) {
     struct server s = {.config = config_ref(config), .env = env, .dev_key = BUF_INIT(256)};
     struct errinfo info = {0};
@@ -367,6 +379,7 @@ int lifecycle_run(struct config *config, char *const *env) {
                  LOG_STR("data", s.config->data));
         notify_supervisor("READY=1");
         wait_for_end(&s, signals);
+        let_signals_kill();
     } else {
         fprintf(stderr, "postchute: cannot start: %s%s%s\n", info.field, info.field[0] ? ": " : "",
                 info.text);

@@ -4,8 +4,9 @@
  * -> api (the last: now it accepts)
  *
  * SIGTERM, SIGINT: the API stops accepting, deliveries under way finish within the setting's time,
- * results are settled, exit 0. A second signal ends the wait. SIGHUP: settings are read again; what
- * is wrong with them is logged and the old ones stay. Thread: main.
+ * results are settled, exit 0. A second signal kills: what was under way is then as after a crash.
+ * SIGHUP: settings are read again; what is wrong with them is logged and the old ones stay.
+ * Thread: main.
  */
 #pragma once
 
