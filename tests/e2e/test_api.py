@@ -29,7 +29,7 @@ def sink():
 def server(sink):
     server = Postchute(
         profile="development", route=f"smtp://{sink.address}?tls=none", retry_after="60s", max_message_bytes="256KiB",
-        max_request_bytes="512KiB", max_recipients=10,
+        max_request_bytes="512KiB", max_recipients=10, shutdown_timeout="1s",
     )  # fmt: skip
     server.declared["routes"] = [{"name": "nowhere-really", "kind": "sandbox"}]  # so there is a sandbox
     server.start()

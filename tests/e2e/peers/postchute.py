@@ -124,7 +124,7 @@ class Postchute:
         self.starts += 1
         self.write_declared()
         self.log_path = self.dir / f"log-{self.starts}"
-        self.process = _Clean([self.binary(), *self.arguments], self.log_path, self.environment(), self.user)
+        self.process = Clean([self.binary(), *self.arguments], self.log_path, self.environment(), self.user)
         if wait:
             self.process.wait_ready(self.ready, "postchute is ready", timeout)
         return self
@@ -273,7 +273,7 @@ class Postchute:
         return wait_until(lambda: seek.search(self.log()), f"{pattern} in the log", timeout)
 
 
-class _Clean(Process):
+class Clean(Process):
     """A Process whose environment is exactly what is given."""
 
     def __init__(self, command, log, env, user):
