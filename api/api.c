@@ -27,8 +27,7 @@ struct api {
     char *tls_cert, *tls_key;
 };
 
-/* ---- listening
- * ------------------------------------------------------------------------------------------- */
+/* ---- listening ---- */
 
 /* "host:port", "[host]:port", ":port". */
 static enum err split_address(struct str text, struct str *host, struct str *port,
@@ -171,8 +170,7 @@ static enum err open_listeners(struct api *api, const struct api_options *o, str
     return e;
 }
 
-/* ---- options
- * --------------------------------------------------------------------------------------------- */
+/* ---- options ---- */
 
 static int64_t or_else(int64_t value, int64_t otherwise) {
     return value > 0 ? value : otherwise;
@@ -219,9 +217,7 @@ static void set_pem(char **to, struct str pem) {
     *to = str_is_empty(pem) ? NULL : str_dupz(pem);
 }
 
-/* ---- life
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 
 static void api_free(struct api **ap) {
     struct api *api = *ap;

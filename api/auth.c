@@ -9,8 +9,7 @@
 
 static const struct str kinds[] = {{"pc_live_", AUTH_KEY_KIND}, {"pc_test_", AUTH_KEY_KIND}};
 
-/* ---- the text of a key
- * ------------------------------------------------------------------------------------ */
+/* ---- the text of a key ---- */
 
 static void put_base32(char *out, size_t n, const uint8_t *bytes, size_t byte_count) {
     struct buf b = BUF_INIT(128);
@@ -69,8 +68,7 @@ enum err auth_key_describe(struct str text, struct arena *a, struct key_row *row
     return OK;
 }
 
-/* ---- scopes
- * ---------------------------------------------------------------------------------------------- */
+/* ---- scopes ---- */
 
 static const struct {
     enum key_scope scope;
@@ -104,9 +102,7 @@ bool auth_scopes_allow(unsigned have, unsigned needed) {
     return (have & SCOPE_ADMIN) != 0 || (have & needed) == needed;
 }
 
-/* ---- the ring
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- the ring ---- */
 
 struct entry {
     struct str prefix;

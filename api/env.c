@@ -1,7 +1,6 @@
 #include "api/env.h"
 
-/* ---- snapshots
- * ------------------------------------------------------------------------------------------- */
+/* ---- snapshots ---- */
 
 struct keyring *env_keyring(struct env *env) {
     pthread_mutex_lock(&env->shared.mu);

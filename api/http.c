@@ -29,8 +29,7 @@ enum {
     HEADER_FIELDS = 128,
 };
 
-/* ---- what there is
- * --------------------------------------------------------------------------------------- */
+/* ---- what there is ---- */
 
 /* How many connections an address has. IPv6 counts by /64, which is what one host gets. */
 struct peer {
@@ -133,8 +132,7 @@ static void enter(struct connection *c, enum phase phase, int64_t timeout_ms) {
     c->deadline_mono_ms = timeout_ms > 0 ? c->phase_mono_ms + timeout_ms : 0;
 }
 
-/* ---- peers
- * ---------------------------------------------------------------------------------------------- */
+/* ---- peers ---- */
 
 static bool peer_key(const struct sockaddr *sa, uint8_t key[16]) {
     memset(key, 0, 16);
@@ -184,8 +182,7 @@ static void peer_leave(struct http *h, const uint8_t key[16]) {
     pthread_mutex_unlock(&h->shared.mu);
 }
 
-/* ---- connections
- * ----------------------------------------------------------------------------------------- */
+/* ---- connections ---- */
 
 /* The administrator and the supervisor get in when clients have filled the house. */
 static enum MHD_Result on_accept(void *cls, const struct sockaddr *sa, socklen_t size) {
@@ -245,8 +242,7 @@ static struct connection *connection_of(struct MHD_Connection *mhd) {
     return MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
 }
 
-/* ---- the answer
- * ------------------------------------------------------------------------------------------ */
+/* ---- the answer ---- */
 
 /* The library sends from memory that the request keeps until it is told that all is sent. */
 static struct MHD_Response *make_response(struct http_reply *reply) {
@@ -307,8 +303,7 @@ static void on_finished(struct request *r) {
     MHD_resume_connection(c->mhd);
 }
 
-/* ---- the request
- * ----------------------------------------------------------------------------------------- */
+/* ---- the request ---- */
 
 static void *on_request_line(void *cls, const char *target, struct MHD_Connection *mhd) {
     struct daemon_of_http *d = cls;
@@ -476,8 +471,7 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **ctx,
     enter(c, PHASE_IDLE, d->loop->limits.idle_timeout_ms);
 }
 
-/* ---- the loop
- * ------------------------------------------------------------------------------------------- */
+/* ---- the loop ---- */
 
 static void pump(struct daemon_of_http *d) {
     unsigned long long ms;
@@ -609,8 +603,7 @@ static void loop_main(void *arg) {
         daemon_free(d);
 }
 
-/* ---- daemons
- * -------------------------------------------------------------------------------------------- */
+/* ---- daemons ---- */
 
 __attribute__((format(printf, 2, 0))) static void on_log(void *cls, const char *fmt, va_list ap) {
     char text[256];
@@ -688,9 +681,7 @@ static void daemon_retire(struct daemon_of_http *d) {
     pump(d);
 }
 
-/* ---- orders
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- orders ---- */
 
 /* From the front to a loop and back. Thread: whoever has it. */
 struct order {

@@ -48,8 +48,7 @@ enum err json_body_parse(struct str body, json_t **out, struct errinfo *info) {
     return OK;
 }
 
-/* ---- places
- * ---------------------------------------------------------------------------------------------- */
+/* ---- places ---- */
 
 struct json_at json_member(const struct json_at *parent, const char *name) {
     return (struct json_at){.parent = parent, .name = str_of(name)};
@@ -114,8 +113,7 @@ void json_fault(const struct json_at *at, const char *code, const char *fmt, ...
     faults_add(faults_of(at), json_pointer(at), code, "%s", text.text);
 }
 
-/* ---- reading
- * --------------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 static const char *type_name(const json_t *v) {
     static const char *const names[] = {"an object",     "an array", "a string", "a whole number",

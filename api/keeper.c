@@ -23,8 +23,7 @@ struct keeper {
     int64_t used_due_mono_ms, retry_due_mono_ms;
 };
 
-/* ---- loading
- * --------------------------------------------------------------------------------------------- */
+/* ---- loading ---- */
 
 static enum err load_keys(struct env *env, struct errinfo *info) {
     struct store_keys q = {.call.verb = STORE_KEYS, .project = -1};
@@ -75,8 +74,7 @@ static void flush_used(struct keeper *k) {
     store_call_release(&q.call);
 }
 
-/* ---- what others ask
- * ------------------------------------------------------------------------------------- */
+/* ---- what others ask ---- */
 
 static void load_answered(struct note *note) {
     struct keeper_load *l = CONTAINER_OF(note, struct keeper_load, note);
@@ -113,9 +111,7 @@ static void stop_asked(struct note *note) {
     CONTAINER_OF(note, struct stop, note)->keeper->is_stopping = true;
 }
 
-/* ---- life
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 
 static int wait_ms(const struct keeper *k) {
     int64_t due = k->used_due_mono_ms;

@@ -41,8 +41,7 @@ void request_free(struct request **rp) {
     arena_free(&a);
 }
 
-/* ---- answers
- * --------------------------------------------------------------------------------------------- */
+/* ---- answers ---- */
 
 void request_json(struct request *r, int status, json_t *v) {
     http_reply_json(&r->reply, status, v);
@@ -113,8 +112,7 @@ void request_finish(struct request *r) {
         r->wake(r);
 }
 
-/* ---- the request line
- * ------------------------------------------------------------------------------------ */
+/* ---- the request line ---- */
 
 enum err request_decode(struct str s, bool plus_is_space, struct arena *a, struct str *out) {
     char *to = arena_alloc(a, s.n + 1);
@@ -191,8 +189,7 @@ bool request_parse_target(struct request *r) {
     return parse_query(r, rest);
 }
 
-/* ---- framing
- * --------------------------------------------------------------------------------------------- */
+/* ---- framing ---- */
 
 static bool is_token(struct str s) {
     static const char others[] = "!#$%&'*+-.^_`|~";
@@ -265,8 +262,7 @@ bool request_check_framing(struct request *r) {
     return check_length(r, is_1_1);
 }
 
-/* ---- header fields
- * --------------------------------------------------------------------------------------- */
+/* ---- header fields ---- */
 
 struct str request_header(const struct request *r, struct str name) {
     for (size_t i = 0; i < r->header_count; i++)
@@ -365,8 +361,7 @@ int request_prefer_wait(struct str prefer) {
     return -1;
 }
 
-/* ---- admission
- * ------------------------------------------------------------------------------------------- */
+/* ---- admission ---- */
 
 static bool find_route(struct request *r) {
     enum http_method method = HTTP_METHOD_COUNT;
@@ -512,8 +507,7 @@ enum err request_add_body(struct request *r, struct str piece,
     return buf_status(&r->body);
 }
 
-/* ---- what others do for it
- * ------------------------------------------------------------------------------- */
+/* ---- what others do for it ---- */
 
 static void store_answered(struct store_call *call) {
     struct request *r = call->ctx;

@@ -18,8 +18,7 @@ struct config_private {
     struct arena *arena;
 };
 
-/* ---- single values
- * -------------------------------------------------------------------------------------------- */
+/* ---- single values ---- */
 
 static enum err parse_scaled(struct str s, const char *const *units, const int64_t *scale,
                              size_t count, int64_t bare, int64_t *out) {
@@ -130,9 +129,7 @@ static enum err set_value(struct config *c, const struct setting *st, struct str
     return ERR_INTERNAL;
 }
 
-/* ---- files
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- files ---- */
 
 static enum err read_descriptor(int fd, size_t most, struct buf *out, const char *name,
                                 const char *path, struct errinfo *info) {
@@ -170,9 +167,7 @@ enum err config_read_file(struct str path, size_t most, bool secret, struct buf 
     return e;
 }
 
-/* ---- the environment
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- the environment ---- */
 
 static const struct setting *find_setting(struct str lower) {
     for (size_t i = 0; i < config_settings_count; i++)
@@ -267,9 +262,7 @@ static enum err apply_environment(struct config *c, char *const *env, struct err
     return OK;
 }
 
-/* ---- the file
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- the file ---- */
 
 static enum err apply_yaml_setting(struct config *c, const struct setting *st,
                                    const struct yaml_node *n, const char *shown,
@@ -320,8 +313,7 @@ static enum err apply_yaml(struct config *c, struct str path, struct errinfo *in
     return e;
 }
 
-/* ---- what must fit together
- * -------------------------------------------------------------------------------------------- */
+/* ---- what must fit together ---- */
 
 static enum err check_together(struct config *c, struct errinfo *info) {
     if (str_is_absent(c->tls_cert) != str_is_absent(c->tls_key))
@@ -407,9 +399,7 @@ void config_unref(struct config **cp) {
     free(c);
 }
 
-/* ---- help
- * ------------------------------------------------------------------------------------------------------------------
- */
+/* ---- help ---- */
 
 void config_print_settings(enum config_help form, struct buf *out) {
     if (form == CONFIG_HELP_MARKDOWN)

@@ -46,8 +46,7 @@ static bool is_development(const struct server *s) {
     return s->config->profile == PROFILE_DEVELOPMENT;
 }
 
-/* ---- readiness and the supervisor
- * ------------------------------------------------------------------------------------ */
+/* ---- readiness and the supervisor ---- */
 
 static bool is_ready(void *ctx, char why[160]) {
     struct server *s = ctx;
@@ -85,9 +84,7 @@ static void notify_supervisor(const char *state) {
     }
 }
 
-/* ---- start
- * --------------------------------------------------------------------------------------------------------------
- */
+/* ---- start ---- */
 
 static enum err start_store(struct server *s, struct errinfo *info) {
     char *folder = str_dupz(s->config->data);
@@ -207,9 +204,7 @@ static enum err start(struct server *s, struct errinfo *info) {
     return e;
 }
 
-/* ---- stop
- * ------------------------------------------------------------------------------------------------------------------
- */
+/* ---- stop ---- */
 
 static void stop(struct server *s) {
     int64_t deadline = clock_mono_ms() + s->config->shutdown_ms;
@@ -223,21 +218,23 @@ static void stop(struct server *s) {
     webhooks_drain(s->webhooks, left > 500 ? left : 500);
     housekeeping_stop(&s->housekeeping);
     verification_quit(s->verification);
+    /* Answers every open question now: whoever waits for a slow resolver ends at once. The
+     * reference keeps it there for rooms that ask once more on their way out. */
+    struct dns *dns = s->dns ? dns_ref(s->dns) : NULL;
+    dns_stop(&s->dns);
     api_stop(&s->api);
     delivery_stop(&s->delivery);
     sandbox_stop(&s->sandbox);
-    dns_stop(&s->dns);
     webhooks_stop(&s->webhooks, 0);
     verification_stop(&s->verification);
+    dns_unref(&dns);
     store_close(&s->store);
     guard_free(&s->guard);
     tls_client_ctx_unref(&s->tls);
     buf_release_secret(&s->dev_key);
 }
 
-/* ---- reload
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* ---- reload ---- */
 
 static enum err reload_with(struct server *s, struct config *next, struct errinfo *info) {
     struct config *old = s->config;
@@ -293,9 +290,7 @@ static void reload(struct server *s) {
     notify_supervisor("READY=1");
 }
 
-/* ---- run
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- run ---- */
 
 static void print_development(const struct server *s) {
     char url[128];

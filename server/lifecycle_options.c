@@ -13,9 +13,7 @@ static const char *text_or_null(struct arena *a, struct str s) {
     return s.n ? arena_dupz(a, s) : NULL;
 }
 
-/* ---- net
- * --------------------------------------------------------------------------------------------------------------
- */
+/* ---- net ---- */
 
 void lifecycle_net_options(const struct config *c, struct lifecycle_net *o) {
     static const struct str loopback[] = {{"127.0.0.0/8", 11}, {"::1/128", 7}};
@@ -47,9 +45,7 @@ void lifecycle_net_release(struct lifecycle_net *o) {
     arena_free(&o->arena);
 }
 
-/* ---- routes
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- routes ---- */
 
 bool lifecycle_wants_sandbox(const struct config *c) {
     if (str_equal(c->route, STR("sandbox")))
@@ -192,9 +188,7 @@ void lifecycle_delivery_release(struct lifecycle_delivery *o) {
     arena_free(&o->arena);
 }
 
-/* ---- api
- * ------------------------------------------------------------------------------------------------------------------
- */
+/* ---- api ---- */
 
 static enum intake_route_kind intake_kind(struct str kind) {
     if (str_equal(kind, STR("mx")))
@@ -271,9 +265,7 @@ void lifecycle_api_release(struct lifecycle_api *o) {
     arena_free(&o->arena);
 }
 
-/* ---- what is shown
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- what is shown ---- */
 
 enum log_format lifecycle_log_format(const struct config *c) {
     if (c->log_format == 0)

@@ -22,9 +22,7 @@ static enum err run(struct store *s, struct store_call *call, struct errinfo *in
     return e;
 }
 
-/* ---- keys
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- keys ---- */
 
 static enum err put_key(struct store *s, struct str name, struct str text, unsigned scopes,
                         const struct config_list *from_domains, const char *setting,
@@ -64,9 +62,7 @@ static enum err put_declared_key(struct store *s, const struct config_key *k,
     return put_key(s, k->name, k->secret, scopes, &k->from_domains, "keys.secret", info);
 }
 
-/* ---- domains
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- domains ---- */
 
 static enum err find_domain(struct store *s, struct str name, struct store_domains *q,
                             const struct domain_row **out, struct errinfo *info) {
@@ -139,9 +135,7 @@ static enum err put_declared_domain(struct store *s, const struct config_domain 
     return e;
 }
 
-/* ---- webhooks
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- webhooks ---- */
 
 static enum err put_webhook(struct store *s, struct webhook_row *row, struct errinfo *info) {
     struct store_webhooks list = {.call.verb = STORE_WEBHOOKS, .project = API_PROJECT};
@@ -205,9 +199,7 @@ enum err provision_apply(struct store *s, const struct config *c, struct errinfo
     return e;
 }
 
-/* ---- development
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- development ---- */
 
 static enum err read_or_make_key(const char *path, struct buf *key, struct errinfo *info) {
     char text[128];

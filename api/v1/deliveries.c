@@ -31,9 +31,7 @@ static bool is_answered(struct request *r, const struct store_call *call) {
     return false;
 }
 
-/* ---- test
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- test ---- */
 
 static void tested(struct request *r, struct store_call *call) {
     if (!is_answered(r, call))
@@ -55,8 +53,7 @@ void v1_webhook_test(struct request *r) {
     request_store(r, &q->call, STORE_WEBHOOK_TEST, tested);
 }
 
-/* ---- the delivery log
- * ------------------------------------------------------------------------------------ */
+/* ---- the delivery log ---- */
 
 static json_t *render_delivery(const struct notification_row *n) {
     json_t *o = json_object();
@@ -105,8 +102,7 @@ void v1_webhook_deliveries(struct request *r) {
     request_store(r, &q->call, STORE_NOTIFICATIONS, listed);
 }
 
-/* ---- replay
- * ---------------------------------------------------------------------------------------------- */
+/* ---- replay ---- */
 
 #define REPLAY ((struct store_notify_replay *)out)
 

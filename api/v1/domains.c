@@ -8,8 +8,7 @@
 #include "server/mail/domain.h"
 #include "server/render/value.h"
 
-/* ---- what is shown
- * --------------------------------------------------------------------------------------- */
+/* ---- what is shown ---- */
 
 static json_t *records_of(const struct request *r, const struct domain_row *d) {
     struct domain_record *record;
@@ -53,8 +52,7 @@ static json_t *render_domain(const struct request *r, const struct domain_row *d
     return o;
 }
 
-/* ---- making one
- * ------------------------------------------------------------------------------------------ */
+/* ---- making one ---- */
 
 struct making {
     struct str name, bounce_address;
@@ -158,8 +156,7 @@ void v1_domains_create(struct request *r) {
     request_work(r, make, was_made);
 }
 
-/* ---- the others
- * ------------------------------------------------------------------------------------------ */
+/* ---- the others ---- */
 
 static void listed(struct request *r, struct store_call *call) {
     const struct store_domains *q = CONTAINER_OF(call, struct store_domains, call);

@@ -17,8 +17,7 @@ struct making {
     size_t scope_count;
 };
 
-/* ---- what is shown
- * --------------------------------------------------------------------------------------- */
+/* ---- what is shown ---- */
 
 static json_t *render_key(const struct key_row *k) {
     json_t *o = json_object(), *scopes = json_array(), *domains = json_array();
@@ -40,8 +39,7 @@ static json_t *render_key(const struct key_row *k) {
     return o;
 }
 
-/* ---- making one
- * ------------------------------------------------------------------------------------------ */
+/* ---- making one ---- */
 
 #define MAKING ((struct making *)out)
 
@@ -175,8 +173,7 @@ void v1_keys_create(struct request *r) {
     try_to_make(r);
 }
 
-/* ---- the others
- * ------------------------------------------------------------------------------------------ */
+/* ---- the others ---- */
 
 static void listed(struct request *r, struct store_call *call) {
     const struct store_keys *q = CONTAINER_OF(call, struct store_keys, call);

@@ -36,8 +36,7 @@ static bool read_id(struct request *r, struct id *id, const char *const *names, 
     return is_good(r);
 }
 
-/* ---- the list
- * -------------------------------------------------------------------------------------------- */
+/* ---- the list ---- */
 
 static struct str filter_address(struct request *r, struct str name) {
     struct str text = request_query(r, name);
@@ -101,8 +100,7 @@ void v1_messages_list(struct request *r) {
         request_store(r, &q->call, STORE_MESSAGES, listed);
 }
 
-/* ---- one message, and what belongs to it
- * ----------------------------------------------------------------- */
+/* ---- one message, and what belongs to it ---- */
 
 static void read_message(struct request *r, const struct id *id,
                          void (*done)(struct request *r, struct store_call *call)) {
@@ -232,8 +230,7 @@ void v1_message_raw(struct request *r) {
     request_store(r, &q->call, STORE_CONTENT, raw_read);
 }
 
-/* ---- cancel and retry
- * ------------------------------------------------------------------------------------ */
+/* ---- cancel and retry ---- */
 
 /* These take no fields: an empty body, or an empty object. */
 static bool read_nothing(struct request *r) {

@@ -33,8 +33,7 @@ static json_t *render_capture(const struct capture_row *c) {
     return o;
 }
 
-/* ---- reading
- * --------------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 static void listed(struct request *r, struct store_call *call) {
     const struct store_captures *q = CONTAINER_OF(call, struct store_captures, call);
@@ -92,8 +91,7 @@ void v1_sandbox_message(struct request *r) {
     request_store(r, &q->call, STORE_CAPTURE, got);
 }
 
-/* ---- receiving
- * ------------------------------------------------------------------------------------------- */
+/* ---- receiving ---- */
 
 static void received(struct request *r, struct store_call *call) {
     if (!is_answered(r, call))

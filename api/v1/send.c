@@ -36,8 +36,7 @@ static void finish(struct request *r) {
     request_finish(r);
 }
 
-/* ---- reading and composing: on the loop, or on a worker when the body is large
- * ------------------------------------ */
+/* ---- reading and composing: on the loop, or on a worker when the body is large ---- */
 
 /* Absent when there is none, or when it is refused. */
 static struct str idempotency_key(struct request *r) {
@@ -110,8 +109,7 @@ static void prepare(struct request *r) {
     }
 }
 
-/* ---- storing, and waiting when that is preferred
- * ------------------------------------------------------------ */
+/* ---- storing, and waiting when that is preferred ---- */
 
 static void answer_accepted(struct request *r) {
     struct sending *s = r->state;

@@ -13,8 +13,7 @@ static struct arena *arena_of(const struct json_at *at) {
     return at->faults->arena;
 }
 
-/* ---- addresses
- * ------------------------------------------------------------------------------------------- */
+/* ---- addresses ---- */
 
 struct address_parts {
     struct str email, name;
@@ -130,9 +129,7 @@ static void read_reply_to(const struct json_at *at, json_t *v, void *out) {
     read_list(at, v, &SUBMISSION->reply_to);
 }
 
-/* ---- text
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- text ---- */
 
 static void read_subject(const struct json_at *at, json_t *v, void *out) {
     (void)json_read_str(at, v, &SUBMISSION->subject);
@@ -148,8 +145,7 @@ static void read_html(const struct json_at *at, json_t *v, void *out) {
         SUBMISSION->html = STR("");
 }
 
-/* ---- attachments
- * ----------------------------------------------------------------------------------------- */
+/* ---- attachments ---- */
 
 struct attachment_form {
     struct attachment *attachment;
@@ -229,8 +225,7 @@ static void read_attachments(const struct json_at *at, json_t *v, void *out) {
     }
 }
 
-/* ---- header fields, tags, metadata
- * ----------------------------------------------------------------------- */
+/* ---- header fields, tags, metadata ---- */
 
 static void add_header(const struct json_at *at, const char *name, json_t *v,
                        struct submission *out) {
@@ -302,8 +297,7 @@ static void read_external_id(const struct json_at *at, json_t *v, void *out) {
     (void)json_read_str(at, v, &SUBMISSION->external_id);
 }
 
-/* ---- threading, delivery
- * --------------------------------------------------------------------------------- */
+/* ---- threading, delivery ---- */
 
 static void read_in_reply_to(const struct json_at *at, json_t *v, void *out) {
     (void)json_read_str(at, v, &SUBMISSION->in_reply_to);

@@ -10,8 +10,7 @@
 enum { DESCRIPTION_MAX = 255, SECRET_BYTES = 32, SECRET_LEAST = 24, SECRET_MOST = 64 };
 static const int64_t overlap_ms = INT64_C(24) * 3600 * 1000; /* the old secret signs as well */
 
-/* ---- what is shown
- * --------------------------------------------------------------------------------------- */
+/* ---- what is shown ---- */
 
 static json_t *render_webhook(const struct webhook_row *w, bool with_secret) {
     json_t *o = json_object(), *events = json_array();
@@ -31,8 +30,7 @@ static json_t *render_webhook(const struct webhook_row *w, bool with_secret) {
     return o;
 }
 
-/* ---- what is read
- * ---------------------------------------------------------------------------------------- */
+/* ---- what is read ---- */
 
 struct form {
     struct webhook_row row;
@@ -195,8 +193,7 @@ static struct str new_secret(struct arena *a) {
     return secret;
 }
 
-/* ---- create
- * ---------------------------------------------------------------------------------------------- */
+/* ---- create ---- */
 
 static void answer_error(struct request *r, const struct store_call *call) {
     if (call->err == ERR_NOT_FOUND)
@@ -233,8 +230,7 @@ void v1_webhooks_create(struct request *r) {
     request_store(r, &q->call, STORE_WEBHOOK_PUT, created);
 }
 
-/* ---- list, get
- * ------------------------------------------------------------------------------------------- */
+/* ---- list, get ---- */
 
 static void read_webhooks(struct request *r,
                           void (*done)(struct request *r, struct store_call *call)) {
@@ -306,8 +302,7 @@ void v1_webhook_get(struct request *r) {
         read_webhooks(r, got);
 }
 
-/* ---- change, rotate
- * -------------------------------------------------------------------------------------- */
+/* ---- change, rotate ---- */
 
 struct changing {
     struct id id;
@@ -391,8 +386,7 @@ void v1_webhook_rotate(struct request *r) {
     begin_change(r, true);
 }
 
-/* ---- delete
- * ---------------------------------------------------------------------------------------------- */
+/* ---- delete ---- */
 
 static void deleted(struct request *r, struct store_call *call) {
     if (call->err != OK) {

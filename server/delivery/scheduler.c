@@ -150,8 +150,7 @@ static void domains_woken(void *arg) {
     scheduler_read_domains(arg);
 }
 
-/* ---- beginning
- * ----------------------------------------------------------------------------------- */
+/* ---- beginning ---- */
 
 struct barrier_call {
     struct store_claim q;
@@ -200,8 +199,7 @@ static void load_woken(void *arg) {
     (void)arg; /* the turn that it begins looks whether to load */
 }
 
-/* ---- notes from main
- * ------------------------------------------------------------------------------ */
+/* ---- notes from main ---- */
 
 struct reload_note {
     struct note note;
@@ -304,8 +302,7 @@ static void stop_run(struct note *n) {
     free(st);
 }
 
-/* ---- the thread
- * ---------------------------------------------------------------------------------- */
+/* ---- the thread ---- */
 
 static void look_after_the_end(struct scheduler *s) {
     if (s->drain != NULL && s->jobs == 0 && s->claims_open == 0 && s->settles == 0)

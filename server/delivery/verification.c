@@ -59,8 +59,7 @@ static int64_t period(const struct verification *v, const struct watched *w, int
     return now - w->first_mono_ms < HOUR_MS ? v->o.first_ms : v->o.later_ms;
 }
 
-/* ---- storing what was found
- * ---------------------------------------------------------------------------------------- */
+/* ---- storing what was found ---- */
 
 struct storing {
     struct store_domain_checked q;
@@ -122,9 +121,7 @@ static void on_checked(struct domain_check *c, void *ctx) {
         domain_check_free(&c);
 }
 
-/* ---- the listing
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- the listing ---- */
 
 static void ask_list(struct verification *v);
 
@@ -174,9 +171,7 @@ static void on_notice(struct store_notice *n) {
     ask_list(v);
 }
 
-/* ---- the thread
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- the thread ---- */
 
 /* Starts what is due; returns how long until the next. */
 static int start_due(struct verification *v) {

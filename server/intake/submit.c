@@ -17,8 +17,7 @@ struct work {
     bool needs_verified_domain;
 };
 
-/* ---- routes
- * ---------------------------------------------------------------------------------------------- */
+/* ---- routes ---- */
 
 static bool any_covers(const struct str_list *rules, struct str domain) {
     for (size_t i = 0; i < rules->count; i++)
@@ -71,8 +70,7 @@ static void check_route(const struct work *w) {
                    "a test key sends to the sandbox only, and there is none");
 }
 
-/* ---- recipients
- * ------------------------------------------------------------------------------------------ */
+/* ---- recipients ---- */
 
 static bool only_to_allows(const struct intake_settings *s, const struct address *addr) {
     for (size_t i = 0; i < s->only_to.count; i++) {
@@ -128,8 +126,7 @@ static void add_recipients(struct work *w, const struct address_list *list,
     }
 }
 
-/* ---- the message
- * --------------------------------------------------------------------------------------------- */
+/* ---- the message ---- */
 
 static struct str mail_from_of(const struct submit_input *in) {
     const struct submission *s = in->submission;

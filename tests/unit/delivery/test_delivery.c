@@ -612,8 +612,7 @@ static void housekeeping_expires_what_is_too_old(void **state) {
     assert_null(h);
 }
 
-/* ---- MX hosts
- * ------------------------------------------------------------------------------------ */
+/* ---- MX hosts ---- */
 
 /* 127.0.0.9 has no listener: the first host of down.test does not answer. */
 static const struct rr ZONE[] = {
