@@ -9,9 +9,10 @@ void json_setup(void) {
     json_object_seed((size_t)random_u64() | 1); /* 0 would let the library choose */
 }
 
-/* Brackets outside of strings. What is not JSON otherwise is found by the parser later. */
-static bool is_too_deep(struct str body) {
-    size_t depth = 0;
+/* Brackets and commas outside of strings, before anything is built of them: what a value costs in
+ * memory has nothing to do with its bytes. What is not JSON otherwise is found by the parser later. */
+static const char *shape_fault(struct str body) {
+    size_t depth = 0, values = 1;
     bool in_string = false;
     for (size_t i = 0; i < body.n; i++) {
         char c = body.p[i];
@@ -23,13 +24,18 @@ static bool is_too_deep(struct str body) {
         } else if (c == '"') {
             in_string = true;
         } else if (c == '[' || c == '{') {
+            values++;
             if (++depth > LIMIT_JSON_DEPTH)
-                return true;
+                return "nested too deeply";
+        } else if (c == ',') {
+            values++;
         } else if ((c == ']' || c == '}') && depth > 0) {
             depth--;
         }
+        if (values > LIMIT_JSON_VALUES)
+            return "too many values";
     }
-    return false;
+    return NULL;
 }
 
 enum err json_body_parse(struct str body, json_t **out, struct errinfo *info) {
@@ -37,9 +43,10 @@ enum err json_body_parse(struct str body, json_t **out, struct errinfo *info) {
         return err_set(info, ERR_INVALID, "", "the body is empty");
     if (memchr(body.p, '\0', body.n) != NULL)
         return err_set(info, ERR_INVALID, "", "a NUL byte is in the body");
-    if (is_too_deep(body))
-        return err_set(info, ERR_INVALID, "", "nested deeper than %d levels",
-                       (int)LIMIT_JSON_DEPTH);
+    const char *fault = shape_fault(body);
+    if (fault != NULL)
+        return err_set(info, ERR_INVALID, "", "%s: at most %d levels and %d values", fault,
+                       (int)LIMIT_JSON_DEPTH, (int)LIMIT_JSON_VALUES);
     json_error_t e;
     json_t *v = json_loadb(body.p, body.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
     if (v == NULL)

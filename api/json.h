@@ -1,8 +1,9 @@
 /* json: a request's body as JSON, and reading it so that every fault is found at once (T15).
  *
- * json_body_parse() refuses what is not JSON, what says a member twice, NUL bytes, and nesting
- * deeper than LIMIT_JSON_DEPTH (before anything recurses). After that nothing is an error: reading
- * goes on, and each thing that is wrong becomes a fault with its pointer.
+ * json_body_parse() refuses what is not JSON, what says a member twice, NUL bytes, and, before
+ * anything is built or recurses, what is deeper than LIMIT_JSON_DEPTH or has more than
+ * LIMIT_JSON_VALUES values. After that nothing is an error: reading goes on, and each thing that is
+ * wrong becomes a fault with its pointer.
  *
  *     static const struct json_field fields[] = {{"url", {NULL}, read_url}, ...};
  *     struct json_at top = {.faults = &faults};

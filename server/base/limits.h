@@ -11,6 +11,8 @@ enum {
         256 *
         1024, /* bodies of routes that carry no message; also: parsed on the loop below this */
     LIMIT_JSON_DEPTH = 32, /* deeper than any real request; recursion stays bounded */
+    LIMIT_JSON_VALUES =
+        50000, /* in one body: "[]," is three bytes of it and 120 of memory, "{}," more */
     LIMIT_HTTP_HEADER_BYTES = 32 * 1024,
     LIMIT_FAULTS = 64, /* faults listed in one problem */
     LIMIT_PAGE = 100,  /* rows of one page */

@@ -176,6 +176,32 @@ static void test_nesting_ends_at_the_limit(void **state) {
     buf_release(&b);
 }
 
+/* "[[],[],...]" of the largest body took gigabytes. */
+static void test_values_end_at_the_limit(void **state) {
+    static const char *const pieces[] = {"1", "[]", "{}", "\"a,b\""};
+    (void)state;
+    for (size_t p = 0; p < sizeof(pieces) / sizeof(pieces[0]); p++) {
+        for (int more = 0; more < 2; more++) {
+            bool is_container = pieces[p][0] == '[' || pieces[p][0] == '{';
+            int most = (LIMIT_JSON_VALUES - 1) / (is_container ? 2 : 1) + more;
+            struct buf b = BUF_INIT(64 * 1024 * 1024);
+            struct errinfo info = {0};
+            json_t *v = NULL;
+            buf_putc(&b, '[');
+            for (int i = 0; i < most; i++) {
+                buf_putz(&b, i > 0 ? "," : "");
+                buf_putz(&b, pieces[p]);
+            }
+            buf_putc(&b, ']');
+            enum err e = json_body_parse(buf_str(&b), &v, &info);
+            if (e != (more ? ERR_INVALID : OK))
+                fail_msg("%s x %d: %s", pieces[p], most, info.text);
+            json_decref(v);
+            buf_release(&b);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_not_json_is_refused),
@@ -184,6 +210,7 @@ int main(void) {
         cmocka_unit_test(test_good_message_arrives_whole),
         cmocka_unit_test(test_literal_percent_escapes_are_text),
         cmocka_unit_test(test_nesting_ends_at_the_limit),
+        cmocka_unit_test(test_values_end_at_the_limit),
     };
     json_setup();
     return cmocka_run_group_tests(tests, NULL, NULL);
