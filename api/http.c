@@ -45,8 +45,8 @@ struct http {
     size_t listener_count;
     struct loop_of_http **loop;
     size_t loop_count;
-    struct mailbox *front; /* of the thread that starts and stops */
-    atomic_size_t connections;
+    struct mailbox *front;     /* of the thread that starts and stops */
+    atomic_size_t connections; /* of HTTP_API: filling the health listener shuts nobody out */
     struct {
         pthread_mutex_t mu;
         struct peer *peers;
@@ -212,7 +212,8 @@ static void connection_begin(struct daemon_of_http *d, struct MHD_Connection *mh
     enter(c, PHASE_HEADER, d->loop->limits.header_timeout_ms);
     TAILQ_INSERT_TAIL(&d->loop->connections, c, link);
     d->connections++;
-    atomic_fetch_add(&d->loop->http->connections, 1);
+    if (d->kind == HTTP_API)
+        atomic_fetch_add(&d->loop->http->connections, 1);
     metric_add(metric.connections, 1);
     *ctx = c;
 }
@@ -224,7 +225,8 @@ static void connection_end(struct connection *c, void **ctx) {
     request_free(&c->request);
     TAILQ_REMOVE(&d->loop->connections, c, link);
     d->connections--;
-    atomic_fetch_sub(&d->loop->http->connections, 1);
+    if (d->kind == HTTP_API)
+        atomic_fetch_sub(&d->loop->http->connections, 1);
     metric_add(metric.connections, -1);
     free(c);
     *ctx = NULL;
@@ -326,8 +328,27 @@ static void *on_request_line(void *cls, const char *target, struct MHD_Connectio
 
 struct header_copy {
     struct request *request;
-    bool is_too_many;
+    bool is_too_many, is_folded;
 };
+
+/* Library versions before 0.9.77 append a folded line to the field's NAME ("Content-Length: 5" and
+ * " 6" become the field "Content-Length6", "Content-Len: 5" and " gth" a field that counts),
+ * without a word. Otherwise name and value stay where they were received: the name, a NUL in the
+ * colon's place, blanks, the value. Folding moves one of the two. */
+static bool is_as_received(const char *name, size_t name_size, const char *value) {
+#if MHD_VERSION >= 0x00097701
+    (void)name, (void)name_size, (void)value;
+    return true; /* refuses folding itself */
+#else
+    uintptr_t end = (uintptr_t)name + name_size, begin = (uintptr_t)value;
+    if (begin <= end || begin - end > LIMIT_HTTP_HEADER_BYTES)
+        return false;
+    for (const char *p = name + name_size + 1; p < value; p++)
+        if (*p != ' ' && *p != '\t')
+            return false;
+    return true;
+#endif
+}
 
 static enum MHD_Result copy_header(void *cls, enum MHD_ValueKind kind, const char *name,
                                    size_t name_size, const char *value, size_t value_size) {
@@ -336,6 +357,10 @@ static enum MHD_Result copy_header(void *cls, enum MHD_ValueKind kind, const cha
     (void)kind;
     if (r->header_count == HEADER_FIELDS) {
         copy->is_too_many = true;
+        return MHD_NO;
+    }
+    if (!is_as_received(name, name_size, value)) {
+        copy->is_folded = true;
         return MHD_NO;
     }
     r->header[r->header_count++] = (struct request_field){
@@ -349,9 +374,13 @@ static bool read_header(struct request *r, struct MHD_Connection *mhd) {
     struct header_copy copy = {.request = r};
     r->header = ARENA_ARRAY(r->arena, struct request_field, HEADER_FIELDS);
     MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, copy_header, &copy);
-    if (!copy.is_too_many)
+    if (!copy.is_too_many && !copy.is_folded)
         return true;
-    request_problem(r, PROBLEM_HEADERS_TOO_LARGE, "at most %d header fields", (int)HEADER_FIELDS);
+    if (copy.is_folded)
+        request_problem(r, PROBLEM_INVALID_REQUEST, "a header field is folded");
+    else
+        request_problem(r, PROBLEM_HEADERS_TOO_LARGE, "at most %d header fields",
+                        (int)HEADER_FIELDS);
     r->reply.must_close = true;
     return false;
 }
@@ -409,6 +438,8 @@ static enum MHD_Result on_piece(struct connection *c, struct str piece) {
 
 static enum MHD_Result on_complete(struct connection *c) {
     struct request *r = c->request;
+    if (!r->is_finished && c->received_bytes > 0)
+        r->is_finished = !request_is_still_allowed(r);
     if (r->is_finished)
         return send_reply(c);
     c->phase = PHASE_WORK;

@@ -10,7 +10,8 @@ void json_setup(void) {
 }
 
 /* Brackets and commas outside of strings, before anything is built of them: what a value costs in
- * memory has nothing to do with its bytes. What is not JSON otherwise is found by the parser later. */
+ * memory has nothing to do with its bytes. What is not JSON otherwise is found by the parser later.
+ */
 static const char *shape_fault(struct str body) {
     size_t depth = 0, values = 1;
     bool in_string = false;

@@ -106,6 +106,12 @@ void request_problem_store(struct request *r, enum err e, const struct errinfo *
 
 void request_finish(struct request *r) {
     ASSERT(!r->is_finished && r->reply.status != 0);
+    if (buf_status(&r->reply.body) != OK) {
+        log_warn("api", "an answer is too large", LOG_ID("request", &r->id),
+                 LOG_STR("path", r->path));
+        request_problem(r, PROBLEM_INTERNAL, "the answer would be larger than %d MiB",
+                        HTTP_REPLY_MAX / (1024 * 1024));
+    }
     r->is_finished = true;
     r->hurry = NULL;
     if (r->wake != NULL)
@@ -406,7 +412,7 @@ static bool authenticate(struct request *r) {
     }
     r->keyring = env_keyring(r->env);
     const struct identity *who =
-        keyring_find(r->keyring, auth_bearer(authorization), r->started_wall_ms);
+        keyring_find(r->keyring, auth_bearer(authorization), clock_wall_ms());
     if (who == NULL) {
         request_problem(r, PROBLEM_INVALID_KEY, "the key is unknown, expired or revoked");
         return false;
@@ -419,6 +425,11 @@ static bool authenticate(struct request *r) {
             request_problem(r, PROBLEM_FORBIDDEN, "the scope \"%s\" is needed",
                             auth_scope_name((enum key_scope)s));
     return false;
+}
+
+bool request_is_still_allowed(struct request *r) {
+    keyring_unref(&r->keyring);
+    return authenticate(r);
 }
 
 static bool check_accept(struct request *r) {

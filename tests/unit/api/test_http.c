@@ -645,6 +645,35 @@ static void test_connections_of_one_address_are_limited(void **state) {
     free(w);
 }
 
+static void test_full_health_listener_shuts_no_client_out(void **state) {
+    static const struct str health[] = {{"127.0.0.1:0", 11}};
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.connections_max = 3;
+    o.loops = 1;
+    o.listen_health = health;
+    o.listen_health_count = 1;
+    world_start(w, &o);
+    int fd[3];
+    struct answer a;
+    for (size_t i = 0; i < 3; i++) {
+        fd[i] = client_connect(api_port(w->api, 1));
+        client_send(fd[i], STR("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client_read(fd[i], false, &a);
+        assert_int_equal(a.status, 200);
+        client_release(&a);
+    }
+    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+    assert_int_equal(a.status, 202);
+    client_release(&a);
+    for (size_t i = 0; i < 3; i++)
+        close(fd[i]);
+    world_stop(w);
+    free(w);
+}
+
 /* ---- two parsers, two readings (T18) ---- */
 
 /* Reads until the server closes. false: it accepted something after its first answer. */
@@ -729,6 +758,38 @@ static void test_revoked_key_is_refused_at_once(void **state) {
     }
 }
 
+/* A body that came slowly would have let its key in long after the answer that it is revoked. */
+static void test_key_revoked_while_its_body_comes_is_refused(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    struct auth_key_text made;
+    char path[128];
+    struct buf b = BUF_INIT(4096);
+    ask(w, "POST", "/v1/keys", &w->key, "", STR("{\"name\":\"app\",\"scopes\":\"send\"}"), &a);
+    assert_int_equal(a.status, 201);
+    json_t *v = json_of(&a);
+    snprintf(made.z, sizeof(made.z), "%s", json_string_value(json_object_get(v, "key")));
+    snprintf(path, sizeof(path), "/v1/keys/%s", json_string_value(json_object_get(v, "id")));
+    json_decref(v);
+    client_release(&a);
+    put_request(&b, "POST", "/send", &made, "Expect: 100-continue\r\n", body_text());
+    struct str head = str_slice(buf_str(&b), 0, b.n - body_text().n);
+    int fd = client_connect(w->port);
+    client_send(fd, head);
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    assert_int_equal(poll(&p, 1, CLIENT_TIMEOUT_MS), 1); /* 100: the key was looked at */
+    ask(w, "DELETE", path, &w->key, "", STR_NONE, &a);
+    assert_int_equal(a.status, 204);
+    client_release(&a);
+    client_send(fd, body_text());
+    client_read(fd, false, &a);
+    assert_problem(&a, 401, "invalid_key");
+    assert_int_equal(w->store->message_count, 0);
+    client_release(&a);
+    close(fd);
+    buf_release(&b);
+}
+
 static void test_from_outside_of_the_key_is_403(void **state) {
     struct world *w = *state;
     struct answer a;
@@ -782,6 +843,27 @@ static void test_pages_follow_each_other(void **state) {
             break;
     }
     assert_int_equal(seen, 8);
+}
+
+static void test_answer_beyond_every_limit_is_500_and_not_the_end(void **state) {
+    struct world *w = *state;
+    enum { ROWS = 80, SUBJECT = 1024 * 1024 };
+    struct answer a;
+    char *subject = mem_zalloc(SUBJECT);
+    memset(subject, 's', SUBJECT);
+    for (int i = 0; i < ROWS; i++) {
+        ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+        assert_int_equal(a.status, 202);
+        client_release(&a);
+        w->store->message[i].row.subject = str_make(subject, SUBJECT);
+    }
+    ask(w, "GET", "/v1/messages?limit=100", &w->key, "", STR_NONE, &a);
+    assert_problem(&a, 500, "internal");
+    client_release(&a);
+    ask(w, "GET", "/v1/messages?limit=10", &w->key, "", STR_NONE, &a);
+    assert_int_equal(a.status, 200);
+    client_release(&a);
+    free(subject);
 }
 
 static void test_raw_message_comes_back_byte_for_byte(void **state) {
@@ -1023,6 +1105,9 @@ int main(void) {
         cmocka_unit_test(test_connections_of_one_address_are_limited),
         cmocka_unit_test(test_requests_that_two_parsers_read_differently_are_refused),
         SERVED(test_revoked_key_is_refused_at_once),
+        SERVED(test_key_revoked_while_its_body_comes_is_refused),
+        SERVED(test_answer_beyond_every_limit_is_500_and_not_the_end),
+        cmocka_unit_test(test_full_health_listener_shuts_no_client_out),
         SERVED(test_from_outside_of_the_key_is_403),
         SERVED(test_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it),
         SERVED(test_pages_follow_each_other),
