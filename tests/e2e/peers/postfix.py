@@ -161,6 +161,8 @@ class Postfix:
             main["smtpd_sasl_auth_enable"] = "yes"
             main["smtpd_sasl_type"] = "cyrus"
             main["smtpd_sasl_path"] = "smtpd"
+            # Debian 12's Postfix looks there anyway, Debian 13's has to be told
+            main["cyrus_sasl_config_path"] = self.conf / "sasl"
             main["smtpd_sasl_local_domain"] = self.name
             main["smtpd_tls_auth_only"] = "yes" if self.certificate else "no"
             main["smtpd_sasl_security_options"] = "noanonymous"
