@@ -16,6 +16,14 @@ struct domains *env_domains(struct env *env) {
     return d;
 }
 
+bool env_can_accept(struct env *env, char why[160]) {
+    if (env->is_ready != NULL)
+        return env->is_ready(env->is_ready_ctx, why);
+    struct store_health health = store_health(env->store);
+    snprintf(why, 160, "%s", health.text);
+    return health.is_writable;
+}
+
 struct intake *env_intake(struct env *env) {
     pthread_mutex_lock(&env->shared.mu);
     struct intake *i = intake_ref(env->shared.intake);

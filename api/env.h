@@ -42,6 +42,8 @@ struct env {
     } shared;
 };
 
+/* Can a message be stored now? Else `why`. What is draining still takes what is under way. */
+bool env_can_accept(struct env *env, char why[160]);
 struct keyring *env_keyring(struct env *env); /* one reference, as the next two */
 struct domains *env_domains(struct env *env);
 struct intake *env_intake(struct env *env);

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -39,7 +38,6 @@ struct server {
     struct verification *verification;
     struct api *api;
     struct buf dev_key;
-    atomic_bool is_stopping;
 };
 
 static bool is_development(const struct server *s) {
@@ -50,10 +48,6 @@ static bool is_development(const struct server *s) {
 
 static bool is_ready(void *ctx, char why[160]) {
     struct server *s = ctx;
-    if (atomic_load(&s->is_stopping)) {
-        snprintf(why, 160, "shutting down");
-        return false;
-    }
     struct store_health h = store_health(s->store);
     if (!h.is_writable) {
         snprintf(why, 160, "the outbox cannot be written: %.100s", h.text);
@@ -208,7 +202,6 @@ static enum err start(struct server *s, struct errinfo *info) {
 
 static void stop(struct server *s) {
     int64_t deadline = clock_mono_ms() + s->config->shutdown_ms;
-    atomic_store(&s->is_stopping, true);
     notify_supervisor("STOPPING=1");
     if (s->api)
         api_drain(s->api);

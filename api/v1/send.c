@@ -213,6 +213,12 @@ static void prepared(struct request *r) {
 }
 
 void v1_send(struct request *r) {
+    char why[160] = "";
+    if (!env_can_accept(r->env, why)) { /* the disk's floor keeps room for what is under way */
+        request_problem(r, PROBLEM_UNAVAILABLE, "%s", why);
+        request_finish(r);
+        return;
+    }
     struct sending *s = ARENA_NEW(r->arena, struct sending);
     s->intake = env_intake(r->env);
     s->domains = env_domains(r->env);

@@ -11,17 +11,12 @@ void v1_livez(struct request *r) {
     request_finish(r);
 }
 
-/* Can a message be accepted now? */
 static bool is_ready(struct env *env, char why[160]) {
     if (atomic_load(&env->is_draining)) {
         snprintf(why, 160, "shutting down");
         return false;
     }
-    if (env->is_ready != NULL)
-        return env->is_ready(env->is_ready_ctx, why);
-    struct store_health health = store_health(env->store);
-    snprintf(why, 160, "%s", health.text);
-    return health.is_writable;
+    return env_can_accept(env, why);
 }
 
 void v1_readyz(struct request *r) {
