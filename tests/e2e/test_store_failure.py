@@ -1,0 +1,155 @@
+"""When the disk is full, or cannot be written: nothing is half stored, the answer says what to do, and it recovers."""
+
+import base64
+import os
+import re
+import sqlite3
+
+import pytest
+import requests
+
+from peers.process import check, scratch, wait_until
+from peers.sink import Sink
+
+GOOD = {"from": "a@acme.test", "to": "b@far.test", "subject": "s", "text": "t"}
+
+
+@pytest.fixture
+def small_disk():
+    """Mounts little disks; gone when the test ends."""
+    mounted = []
+
+    def mount(megabytes):
+        path = scratch("disk")
+        check("mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "tmpfs", path)
+        mounted.append(path)
+        return path
+
+    yield mount
+    for path in mounted:
+        check("umount", path)
+
+
+@pytest.fixture
+def sink(cleanly):
+    return cleanly(Sink("11.22.7.1"))
+
+
+def on_disk(postchute, disk, sink, **settings):
+    server = postchute(start=False, route=f"smtp://{sink.address}?tls=none", **{"disk_floor": "0", **settings})
+    server.data = server.settings["data"] = disk / "data"
+    return server.start()
+
+
+def ballast(disk, leave):
+    """Fills the disk, up to so many bytes."""
+    path = disk / "ballast"
+    with open(path, "wb") as out:
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - leave
+        if free > 0:
+            os.posix_fallocate(out.fileno(), 0, free)
+    return path
+
+
+def total(server):
+    return sum(
+        server.metric(f'postchute_outbox_recipients{{state="{state}"}}')
+        for state in ("scheduled", "queued", "sending", "delivered", "bounced", "failed", "expired", "canceled")
+    )
+
+
+def test_a_full_disk_is_a_503_and_nothing_is_half_stored(small_disk, postchute, sink):
+    disk = small_disk(48)
+    server = on_disk(postchute, disk, sink, retry_after="200ms")
+    for pattern in ("the store is not writable", "the store failed", "paused: the store cannot be written",
+                    "could not be stored, will be repeated", "could not be claimed", "checkpoint failed",
+                    "sweep failed", "retention failed"):  # fmt: skip
+        server.expect_log(pattern)
+    accepted = [server.send(**GOOD)["id"]]
+    server.wait_final(accepted[0])
+    filler = ballast(disk, leave=2 * 1024 * 1024)
+    big = {**GOOD, "attachments": [{"filename": "x", "content": base64.b64encode(os.urandom(600_000)).decode()}]}
+    refused = 0
+    for n in range(40):
+        answer = server.api().post("/send", json={**big, "subject": f"n{n}"}, headers={"Idempotency-Key": f"full-{n}"})
+        assert answer.status_code in (202, 503), answer.text
+        if answer.status_code == 202:
+            accepted.append(answer.json()["id"])
+            continue
+        refused += 1
+        assert int(answer.headers["retry-after"]) >= 1 and answer.json()["code"] in ("unavailable", "overloaded"), answer.text
+        if refused == 3:
+            break
+    assert refused == 3
+    assert server.process.popen.poll() is None
+    assert requests.get(server.url + "/livez", timeout=5).status_code == 200
+    # what was stored can still be read
+    assert server.message(accepted[0])["state"] == "delivered"
+    filler.unlink()
+    wait_until(server.ready, "ready again", timeout=20)
+    again = wait_until(
+        lambda: (a := server.api().post("/send", json={**big, "subject": f"n{n}"}, headers={"Idempotency-Key": f"full-{n}"})).status_code
+        == 202 and a, "the same request is taken now", timeout=20,
+    )  # fmt: skip
+    accepted.append(again.json()["id"])
+    for one in accepted:
+        server.wait_state(one, "delivered", timeout=30)
+    # each promise is kept, and nothing else was kept
+    listed = server._list("/v1/messages")
+    assert sorted(one["id"] for one in listed) == sorted(accepted)
+    assert total(server) == len(accepted) and server.metric("postchute_outbox_balance") == 0
+    mids = [re.search(rb"\r\nMessage-ID: <([^@]+)@", message.data).group(1).decode() for message in sink.ledger]
+    assert set(mids) == set(accepted)
+    server.stop()
+    with sqlite3.connect(server.data / "outbox.db") as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    database.close()
+    server.start()
+    assert total(server) == len(accepted)
+
+
+def test_below_the_floor_nothing_more_is_accepted_but_delivery_goes_on(small_disk, postchute, cleanly):
+    sink = cleanly(Sink("11.22.7.2", on={"RCPT": "451 4.3.0 later"}))
+    disk = small_disk(64)
+    server = on_disk(postchute, disk, sink, disk_floor="16MiB", retry_after="300ms")
+    message = server.send(**GOOD)["id"]
+    server.wait_state(message, "deferred")
+    filler = ballast(disk, leave=8 * 1024 * 1024)
+    wait_until(lambda: not server.ready(), "not ready", timeout=20)
+    assert "disk" in requests.get(server.url + "/readyz", timeout=5).text
+    (answer,) = wait_until(lambda: (a := server.api().post("/send", json=GOOD)).status_code == 503 and [a], "503", timeout=20)
+    assert int(answer.headers["retry-after"]) >= 1 and "disk" in answer.text
+    sink.on.pop("RCPT")
+    server.wait_state(message, "delivered", timeout=10)
+    filler.unlink()
+    wait_until(server.ready, "ready again", timeout=20)
+    server.deliver(**GOOD)
+
+
+def test_a_store_that_cannot_be_written_stops_the_start(small_disk, postchute, sink):
+    disk = small_disk(32)
+    server = on_disk(postchute, disk, sink)
+    server.deliver(**GOOD)
+    server.stop()
+    check("mount", "-o", "remount,ro", disk)
+    try:
+        server.write_declared()
+        done = server.command("serve")
+        assert done.returncode == 1
+        (said,) = [line for line in done.stderr.splitlines() if line.startswith("postchute")]
+        assert str(server.data) in said and re.search("[Rr]ead-only", said), said
+    finally:
+        check("mount", "-o", "remount,rw", disk)
+    server.start()
+    assert len(server._list("/v1/messages")) == 1
+
+
+def test_a_file_that_is_no_store_is_refused(postchute, sink):
+    server = postchute(start=False, route=f"smtp://{sink.address}?tls=none")
+    (server.data / "outbox.db").write_bytes(b"this is no database, and longer than a header of one would be" * 400)
+    server.write_declared()
+    done = server.command("serve")
+    assert done.returncode == 1
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("postchute")]
+    assert "outbox.db" in said or "not a database" in said, said
+    assert (server.data / "outbox.db").read_bytes().startswith(b"this is no database")
