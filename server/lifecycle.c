@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -38,6 +39,8 @@ struct server {
     struct verification *verification;
     struct api *api;
     struct buf dev_key;
+    _Atomic int64_t
+        disk_floor_bytes; /* is_ready() is asked on other threads, config belongs to main */
 };
 
 static bool is_development(const struct server *s) {
@@ -53,7 +56,7 @@ static bool is_ready(void *ctx, char why[160]) {
         snprintf(why, 160, "the outbox cannot be written: %.100s", h.text);
         return false;
     }
-    if (h.disk_free_bytes >= 0 && h.disk_free_bytes < s->config->disk_floor_bytes) {
+    if (h.disk_free_bytes < atomic_load(&s->disk_floor_bytes)) {
         snprintf(why, 160, "%lld MiB of disk are free, fewer than disk_floor",
                  (long long)(h.disk_free_bytes >> 20));
         return false;
@@ -135,6 +138,11 @@ static enum err start_webhooks(struct server *s, struct errinfo *info) {
     return e;
 }
 
+static void set_disk_floor(struct server *s) {
+    atomic_store(&s->disk_floor_bytes, s->config->disk_floor_bytes);
+    store_set_disk_floor(s->store, s->config->disk_floor_bytes);
+}
+
 static void set_housekeeping(struct server *s) {
     struct housekeeping_options o = {.store = s->store,
                                      .content_keep_ms = s->config->content_keep_ms,
@@ -149,6 +157,7 @@ static void start_housekeeping(struct server *s) {
     char *hostname = str_dupz(s->config->hostname);
     struct verification_options o = {.store = s->store, .dns = s->dns, .hostname = hostname};
     set_housekeeping(s);
+    set_disk_floor(s);
     s->verification = verification_start(&o);
     free(hostname);
 }
@@ -255,6 +264,7 @@ static enum err reload_with(struct server *s, struct config *next, struct errinf
         s->guard = guard;
         guard = before;
         set_housekeeping(s);
+        set_disk_floor(s);
         log_setup((enum log_level)next->log_level, lifecycle_log_format(next));
         config_unref(&old);
     } else {

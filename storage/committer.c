@@ -11,6 +11,7 @@
  * whether there is room. CLOSED has none and answers ERR_UNAVAILABLE at once. */
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/statvfs.h>
@@ -66,6 +67,7 @@ struct committer {
     bool is_stopping;
     struct note *pending, **pending_end;
     int64_t next_tick_mono_ms;
+    _Atomic int64_t disk_floor_bytes;
     struct {
         pthread_mutex_t mu;
         struct store_health health;
@@ -185,12 +187,31 @@ static void measure(const struct store_call *call, size_t *rows, size_t *bytes) 
     }
 }
 
+/* What is new needs room above the floor; results of what was accepted may use the rest. */
+static bool is_below_floor(struct committer *c, struct store_call *call) {
+    if (call->verb != STORE_ACCEPT && call->verb != STORE_CAPTURE_PUT && call->verb != STORE_RETRY)
+        return false;
+    int64_t free_bytes = committer_health(c).disk_free_bytes;
+    int64_t floor_bytes = atomic_load_explicit(&c->disk_floor_bytes, memory_order_relaxed);
+    if (free_bytes >= floor_bytes)
+        return false;
+    call->err = err_set(&call->info, ERR_UNAVAILABLE, "store",
+                        "not stored: %lld MiB of disk are free, fewer than the floor of %lld",
+                        (long long)(free_bytes >> 20), (long long)(floor_bytes >> 20));
+    return true;
+}
+
 /* Moves from the front of what waits; a body that must be staged only goes first. */
 static void gather(struct committer *c, struct batch *b) {
     b->count = b->rows = b->bytes = 0;
     while (c->pending != NULL && b->count < LIMIT_BATCH_ROWS) {
         struct store_call *call = CONTAINER_OF(c->pending, struct store_call, note);
         size_t rows, bytes;
+        if (is_below_floor(c, call)) {
+            c->pending = call->note.next;
+            store_call_finish(call, ERR_UNAVAILABLE);
+            continue;
+        }
         measure(call, &rows, &bytes);
         if (b->count > 0 && (b->rows + rows > LIMIT_BATCH_ROWS ||
                              b->bytes + bytes > LIMIT_BATCH_BYTES || is_staged(call)))
@@ -353,6 +374,8 @@ static void committer_main(void *arg) {
         if (c->pending == NULL)
             continue;
         gather(c, b);
+        if (b->count == 0)
+            continue;
         if (c->backend == NULL) {
             refuse(c, b);
             answer(b);
@@ -385,6 +408,10 @@ struct committer *committer_start(const struct store_ops *ops, const struct stor
     publish_totals(c);
     c->thread = thread_start("store-commit", committer_main, c);
     return c;
+}
+
+void committer_set_floor(struct committer *c, int64_t bytes) {
+    atomic_store_explicit(&c->disk_floor_bytes, bytes, memory_order_relaxed);
 }
 
 void committer_post(struct committer *c, struct store_call *call) {

@@ -294,6 +294,10 @@ struct store_health store_health(struct store *s) {
     return committer_health(s->committer);
 }
 
+void store_set_disk_floor(struct store *s, int64_t bytes) {
+    committer_set_floor(s->committer, bytes);
+}
+
 enum err store_check(struct store *s, struct errinfo *info) {
     struct backend_reader *r = NULL;
     enum err e = s->ops->reader_open(&s->options, s->backend, &r, info);

@@ -131,6 +131,9 @@ struct store_health {
     int64_t disk_free_bytes;
 };
 struct store_health store_health(struct store *s); /* Thread: any */
+/* Below so many free bytes nothing new is stored (accept, retry, capture): ERR_UNAVAILABLE; results
+ * of what was accepted still are. 0, the default: no floor. Thread: any. */
+void store_set_disk_floor(struct store *s, int64_t bytes);
 
 /* Recomputes from the rows what is kept along with them: totals, the queues' counts and earliest
  * due times, open messages, pending notifications. ERR_INTERNAL: they differ, `info` says where.

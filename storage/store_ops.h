@@ -148,7 +148,8 @@ struct committer *committer_start(const struct store_ops *ops, const struct stor
                                   struct content_budget *budget);
 void committer_post(struct committer *c, struct store_call *call);
 void committer_stop(struct committer **cp); /* executes what was posted; closes the backend */
-struct store_health committer_health(struct committer *c); /* Thread: any */
+struct store_health committer_health(struct committer *c);    /* Thread: any */
+void committer_set_floor(struct committer *c, int64_t bytes); /* Thread: any */
 
 /* Gives the call back to whoever posted it. */
 void store_call_finish(struct store_call *call, enum err e);

@@ -410,6 +410,24 @@ static void a_big_body_that_does_not_fit_leaves_nothing(void **state) {
     assert_int_equal(query(k, "SELECT count(*) FROM upload"), 0);
 }
 
+static void below_the_floor_nothing_new_is_taken_but_results_are(void **state) {
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("ann@example.net"));
+    assert_true(kit_claim(k, m->recipient[0].key));
+    store_set_disk_floor(k->store, INT64_MAX);
+    struct store_accept *q = kit_accept_for(k, TO("bob@example.net"));
+    struct id refused = q->message.id;
+    assert_int_equal(RUN(k, STORE_ACCEPT, q), ERR_UNAVAILABLE);
+    assert_non_null(strstr(q->call.info.text, "disk"));
+    assert_int_equal(kit_settle(k, kit_result(k, m->recipient[0].key, RECIPIENT_DELIVERED)), OK);
+    store_set_disk_floor(k->store, 0);
+    struct store_message look = {.id = refused, .project = 1};
+    assert_int_equal(RUN(k, STORE_MESSAGE, &look), ERR_NOT_FOUND);
+    kit_accept(k, TO("bob@example.net"));
+    assert_int_equal(kit_totals(k).by_state[RECIPIENT_DELIVERED], 1);
+    assert_int_equal(kit_totals(k).by_state[RECIPIENT_QUEUED], 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(files_are_for_the_owner_alone, setup, teardown),
@@ -417,6 +435,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_second_opener_is_told_who_has_the_store, setup, teardown),
         cmocka_unit_test_setup_teardown(a_newer_store_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_store_survives_closing, setup, teardown),
+        cmocka_unit_test_setup_teardown(below_the_floor_nothing_new_is_taken_but_results_are, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(what_was_under_way_at_a_stop_is_due_again_and_marked, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(what_was_confirmed_survives_a_kill, setup, teardown),
