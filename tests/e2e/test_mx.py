@@ -70,7 +70,7 @@ def world(_tree, ca):
             server.expect_log("site does not answer, paused")
             server.start()
             server.tree, server.postfix, server.refusing, server.sink = tree, postfix, refusing, sink
-            wait_until(lambda: domain(server, "sender.org")["verified"], "sender.org is verified")
+            server.wait_verified("sender.org")
             yield server
             server.stop()
 

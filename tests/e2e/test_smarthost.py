@@ -226,7 +226,7 @@ def test_a_resolver_that_strips_dnssec_is_noticed_and_used(postchute, cleanly, t
     server.expect_log("DNSSEC signatures do not come through: no validation, no DANE")
     server.start()
     server.wait_log("DNSSEC signatures do not come through")
-    wait_until(lambda: server.api().get("/v1/domains/acme.org").json()["verified"], "the domain is verified")
+    server.wait_verified("acme.org")
     server.deliver(**mail("a@stripped.org", **{"from": "ann@acme.org"}))
     assert sink.ledger[0].rcpts == ["a@stripped.org"]
     assert server.metric("postchute_dns_validating") == 0

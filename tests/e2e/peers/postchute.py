@@ -217,6 +217,17 @@ class Postchute:
         assert answer.status_code == 200, f"{answer.status_code}: {answer.text}"
         return answer.json()
 
+    def wait_verified(self, domain, timeout=20.0):
+        """Waits until the domain is verified, and the API goes by it: what asks is a message with a fault."""
+        wait_until(lambda: self.api().get(f"/v1/domains/{domain}").json()["verified"], f"{domain} is verified", timeout)
+        message = {"from": f"a@{domain}", "to": "a@nowhere.invalid", "subject": "s", "text": "t", "expires_in": 366 * 24 * 3600}
+
+        def faults():
+            # never accepted: it expires too late
+            return {error["code"] for error in self.api().post("/send", json=message).json()["errors"]}
+
+        wait_until(lambda: "domain_not_verified" not in faults(), f"mail from {domain} is taken", timeout)
+
     def wait_final(self, message_id, timeout=30.0):
         """Waits until every recipient is final."""
         return self.wait_state(message_id, lambda state: state not in OPEN_STATES, timeout)
