@@ -30,20 +30,20 @@ struct api {
 /* ---- listening ---- */
 
 /* "host:port", "[host]:port", ":port". */
-static enum err split_address(struct str text, struct str *host, struct str *port,
-                              struct errinfo *info) {
+static enum err split_address(struct str text, const char *option, struct str *host,
+                              struct str *port, struct errinfo *info) {
     size_t colon = text.n;
     while (colon > 0 && text.p[colon - 1] != ':')
         colon--;
     if (colon == 0)
-        return err_set(info, ERR_INVALID, "listen", "%.*s: expects address:port", STR_ARG(text));
+        return err_set(info, ERR_INVALID, option, "%.*s: expects address:port", STR_ARG(text));
     *host = str_slice(text, 0, colon - 1);
     *port = str_from(text, colon);
     if (str_starts_with(*host, STR("[")) && str_ends_with(*host, STR("]")))
         *host = str_slice(*host, 1, host->n - 1);
     uint64_t n;
     if (str_parse_u64(*port, 65535, &n) != OK)
-        return err_set(info, ERR_INVALID, "listen", "%.*s: the port is not one", STR_ARG(text));
+        return err_set(info, ERR_INVALID, option, "%.*s: the port is not one", STR_ARG(text));
     return OK;
 }
 
@@ -61,40 +61,53 @@ static int listen_on(const struct addrinfo *ai) {
     return -1;
 }
 
-static enum err listen_tcp(struct str text, int *fd, struct errinfo *info) {
+/* Numbers only: what listens must not depend on a resolver. `is_any`: no host was given, and then
+ * the family is `any_family`. */
+static enum err resolve(struct str text, const char *option, int any_family, bool *is_any,
+                        struct addrinfo **out, struct errinfo *info) {
     struct str host = STR_NONE, port = STR_NONE;
-    enum err e = split_address(text, &host, &port, info);
+    enum err e = split_address(text, option, &host, &port, info);
     if (e != OK)
         return e;
-    /* every address: one socket that takes IPv4 as well, where the machine has IPv6 */
     char *node = host.n > 0 ? str_dupz(host) : NULL;
     char *service = str_dupz(port);
-    const struct addrinfo hints = {.ai_family = node == NULL ? AF_INET6 : AF_UNSPEC,
+    const struct addrinfo hints = {.ai_family = node == NULL ? any_family : AF_UNSPEC,
                                    .ai_socktype = SOCK_STREAM,
                                    .ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV};
-    const struct addrinfo any4 = {.ai_family = AF_INET,
-                                  .ai_socktype = SOCK_STREAM,
-                                  .ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV};
-    struct addrinfo *list = NULL;
-    int code = getaddrinfo(node, service, &hints, &list);
-    if (code != 0) {
-        e = err_set(info, ERR_INVALID, "listen", "%.*s: %s", STR_ARG(text), gai_strerror(code));
-        goto out;
-    }
-    *fd = listen_on(list);
-    if (*fd < 0 && node == NULL && errno == EAFNOSUPPORT) {
-        freeaddrinfo(list);
-        list = NULL;
-        if (getaddrinfo(NULL, service, &any4, &list) == 0)
-            *fd = listen_on(list);
-    }
-    if (*fd < 0)
-        e = err_set(info, ERR_UNAVAILABLE, "listen", "%.*s: %s", STR_ARG(text), strerror(errno));
-out:
-    if (list != NULL)
-        freeaddrinfo(list);
+    int code = getaddrinfo(node, service, &hints, out);
+    if (code != 0)
+        e = err_set(info, ERR_INVALID, option,
+                    "%.*s: %s; expects an address in numbers and a port, as 127.0.0.1:8025",
+                    STR_ARG(text), gai_strerror(code));
+    *is_any = node == NULL;
     free(service);
     free(node);
+    return e;
+}
+
+static enum err listen_tcp(struct str text, const char *option, int *fd, struct errinfo *info) {
+    struct addrinfo *list = NULL;
+    bool is_any = false;
+    /* every address: one socket that takes IPv4 as well, where the machine has IPv6 */
+    enum err e = resolve(text, option, AF_INET6, &is_any, &list, info);
+    if (e != OK)
+        return e;
+    *fd = listen_on(list);
+    if (*fd < 0 && is_any && errno == EAFNOSUPPORT) {
+        freeaddrinfo(list);
+        e = resolve(text, option, AF_INET, &is_any, &list, info);
+        if (e != OK)
+            return e;
+        *fd = listen_on(list);
+    }
+    if (*fd < 0 && errno == EADDRINUSE)
+        e = err_set(info, ERR_CONFLICT, option,
+                    "%.*s is in use: stop the program that has it (`ss -ltnp` shows it), or choose "
+                    "another port",
+                    STR_ARG(text));
+    else if (*fd < 0)
+        e = err_set(info, ERR_UNAVAILABLE, option, "%.*s: %s", STR_ARG(text), strerror(errno));
+    freeaddrinfo(list);
     return e;
 }
 
@@ -134,13 +147,14 @@ struct listeners {
     size_t count;
 };
 
-static enum err add_tcp(struct api *api, struct listeners *l, const struct str *address,
-                        size_t count, enum http_kind kind, struct errinfo *info) {
+static enum err add_tcp(struct api *api, struct listeners *l, const char *option,
+                        const struct str *address, size_t count, enum http_kind kind,
+                        struct errinfo *info) {
     for (size_t i = 0; i < count; i++) {
         int fd = -1;
         if (l->count == LISTENERS_MAX - 1)
-            return err_set(info, ERR_INVALID, "listen", "at most %d addresses", LISTENERS_MAX - 1);
-        enum err e = listen_tcp(address[i], &fd, info);
+            return err_set(info, ERR_INVALID, option, "at most %d addresses", LISTENERS_MAX - 1);
+        enum err e = listen_tcp(address[i], option, &fd, info);
         if (e != OK)
             return e;
         l->list[l->count++] = (struct http_listener){.fd = fd, .kind = kind};
@@ -151,9 +165,10 @@ static enum err add_tcp(struct api *api, struct listeners *l, const struct str *
 
 static enum err open_listeners(struct api *api, const struct api_options *o, struct listeners *l,
                                struct errinfo *info) {
-    enum err e = add_tcp(api, l, o->listen, o->listen_count, HTTP_API, info);
+    enum err e = add_tcp(api, l, "listen", o->listen, o->listen_count, HTTP_API, info);
     if (e == OK)
-        e = add_tcp(api, l, o->listen_health, o->listen_health_count, HTTP_HEALTH, info);
+        e = add_tcp(api, l, "listen_health", o->listen_health, o->listen_health_count, HTTP_HEALTH,
+                    info);
     if (e == OK && !str_is_empty(o->control_path)) {
         int fd = -1;
         char *path = str_dupz(o->control_path);
@@ -167,6 +182,30 @@ static enum err open_listeners(struct api *api, const struct api_options *o, str
     }
     if (e == OK && l->count == 0)
         e = err_set(info, ERR_INVALID, "listen", "there is no address to listen on");
+    return e;
+}
+
+static enum err check_addresses(const struct str *address, size_t count, const char *option,
+                                struct errinfo *info) {
+    enum err e = OK;
+    for (size_t i = 0; i < count && e == OK; i++) {
+        struct addrinfo *list = NULL;
+        bool is_any = false;
+        e = resolve(address[i], option, AF_UNSPEC, &is_any, &list, info);
+        if (list != NULL)
+            freeaddrinfo(list);
+    }
+    return e;
+}
+
+enum err api_check(const struct api_options *o, struct errinfo *info) {
+    struct intake *intake = NULL;
+    enum err e = check_addresses(o->listen, o->listen_count, "listen", info);
+    if (e == OK)
+        e = check_addresses(o->listen_health, o->listen_health_count, "listen_health", info);
+    if (e == OK)
+        e = intake_new(&o->intake, &intake, info);
+    intake_unref(&intake);
     return e;
 }
 

@@ -49,8 +49,11 @@ struct api_options {
 };
 
 struct api;
-/* ERR_INVALID: an option, named in info; ERR_UNAVAILABLE: cannot listen, or the store did not
- * answer. */
+/* ERR_INVALID: an option that api_start would refuse for what it says, named in info. Opens
+ * nothing. */
+NODISCARD enum err api_check(const struct api_options *o, struct errinfo *info);
+/* ERR_INVALID: an option, named in info; ERR_CONFLICT: an address is in use; ERR_UNAVAILABLE:
+ * cannot listen, or the store did not answer. */
 NODISCARD enum err api_start(const struct api_options *o, struct api **out, struct errinfo *info);
 /* Takes over what can change while running (intake, limits, timeouts, certificates); listening
  * addresses and threads stay. On an error nothing changes. */

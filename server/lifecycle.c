@@ -286,6 +286,7 @@ static void reload(struct server *s) {
     if (e == OK) {
         log_info("server", "settings read again");
     } else {
+        lifecycle_name_setting(&info);
         log_error("server", "settings not taken over, the old ones stay",
                   LOG_STRZ("setting", info.field), LOG_STRZ("why", info.text));
         config_unref(&next);
@@ -379,6 +380,7 @@ int lifecycle_run(struct config *config, char *const *env) {
         wait_for_end(&s, signals);
         let_signals_kill();
     } else {
+        lifecycle_name_setting(&info);
         fprintf(stderr, "postchute: cannot start: %s%s%s\n", info.field, info.field[0] ? ": " : "",
                 info.text);
         code = 1;

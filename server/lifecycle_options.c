@@ -267,6 +267,28 @@ void lifecycle_api_release(struct lifecycle_api *o) {
 
 /* ---- what is shown ---- */
 
+void lifecycle_name_setting(struct errinfo *info) {
+    static const struct {
+        const char *option, *setting;
+    } names[] = {
+        {"listen", "POSTCHUTE_LISTEN"},
+        {"listen_health", "POSTCHUTE_LISTEN_HEALTH"},
+        {"only_to", "POSTCHUTE_ONLY_TO"},
+        {"redirect_to", "POSTCHUTE_REDIRECT_TO"},
+        {"dns", "POSTCHUTE_DNS"},
+        {"dns_trust_anchor", "POSTCHUTE_DNS_TRUST_ANCHOR"},
+        {"tls", "POSTCHUTE_CA_FILE"},
+        {"allow_networks", "POSTCHUTE_WEBHOOK_NETWORKS"},
+        {"allow_http_hosts", "POSTCHUTE_WEBHOOK_HTTP_HOSTS"},
+        {"store", "POSTCHUTE_DATA"},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(info->field, names[i].option) == 0) {
+            snprintf(info->field, sizeof info->field, "%s", names[i].setting);
+            return;
+        }
+}
+
 enum log_format lifecycle_log_format(const struct config *c) {
     if (c->log_format == 0)
         return isatty(STDERR_FILENO) || c->profile == PROFILE_DEVELOPMENT ? LOG_FORMAT_TEXT

@@ -43,5 +43,7 @@ bool lifecycle_wants_sandbox(const struct config *c);
 enum log_format lifecycle_log_format(const struct config *c);
 /* "http://127.0.0.1:8025" + path: how this machine reaches the API. */
 void lifecycle_local_url(const struct config *c, const char *path, char *out, size_t size);
+/* When a room named its option, `info` names the setting that filled it. */
+void lifecycle_name_setting(struct errinfo *info);
 /* The default route without its credentials. */
 struct str lifecycle_shown_route(const struct config *c);

@@ -2,7 +2,7 @@
 .PHONY: deps deps-test deps-lint deps-fuzz deps-image
 ## deps       installs what building and running need (Debian 12, 13, Ubuntu 24.04; elsewhere it lists the packages)
 deps:
-	@tests/deps build
+	@tests/deps build run
 deps-test:
 	@tests/deps build test
 	@tests/npm/install

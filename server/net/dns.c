@@ -19,7 +19,8 @@ enum {
     PROBE_AGAIN_MS = 5000,          /* nothing answered */
     PROBE_REPAIRED_MS = 10 * 60000, /* signatures were missing */
     DNS_NS = 2,
-    DNS_DNSKEY = 48
+    DNS_DNSKEY = 48,
+    ANCHOR_NAME_SIZE = 256
 };
 
 #define SYSTEM_ANCHOR "/usr/share/dns/root.key"
@@ -41,7 +42,7 @@ struct dns {
     struct loop *loop;
     struct upstream up[CONTEXTS];
     char *mode, *resolv_conf, *hosts_file, *anchor_file;
-    char anchor_name[256]; /* owner of the trust anchor: what the probe asks for */
+    char anchor_name[ANCHOR_NAME_SIZE]; /* owner of the trust anchor: what the probe asks for */
     int64_t timeout_ms;
     bool is_recursive, has_hosts;
     char search[SEARCH_MAX][256];
@@ -199,7 +200,8 @@ static enum err make_ctx(const struct dns *d, enum which which, struct ub_ctx **
         e = set_upstream(d, ctx, info);
     if (e == OK && which == VALIDATING && d->anchor_file &&
         ub_ctx_add_ta_file(ctx, d->anchor_file) != 0)
-        e = err_set(info, ERR_INVALID, "dns", "%s: not a trust anchor", d->anchor_file);
+        e = err_set(info, ERR_INVALID, "dns_trust_anchor", "%s: not a trust anchor",
+                    d->anchor_file);
     if (e == OK && ub_ctx_async(ctx, 1) != 0)
         e = ERR_INTERNAL;
     /* RFC 6761 reserves it for what it is used for here; from now on nothing can be set any more */
@@ -279,24 +281,27 @@ static enum err check_addresses(const char *mode, struct errinfo *info) {
 }
 
 /* The owner of the first record of the anchor's file: "." or, in tests, a zone of one's own. */
-static enum err read_anchor_name(struct dns *d, struct errinfo *info) {
-    FILE *f = fopen(d->anchor_file, "re");
+static enum err read_anchor_name(const char *file, char name[ANCHOR_NAME_SIZE],
+                                 struct errinfo *info) {
+    FILE *f = fopen(file, "re");
     if (!f)
-        return err_set(info, ERR_INVALID, "dns", "%s: %s", d->anchor_file, strerrordesc_np(errno));
+        return err_set(info, ERR_INVALID, "dns_trust_anchor", "%s: %s", file,
+                       strerrordesc_np(errno));
     char line[4096];
-    while (d->anchor_name[0] == 0 && fgets(line, sizeof line, f)) {
+    name[0] = 0;
+    while (name[0] == 0 && fgets(line, sizeof line, f)) {
         struct str s = str_trim(str_of(line));
         size_t n = 0;
         while (n < s.n && s.p[n] != ' ' && s.p[n] != '\t')
             n++;
-        if (n == 0 || s.p[0] == ';' || n >= sizeof d->anchor_name)
+        if (n == 0 || s.p[0] == ';' || n >= ANCHOR_NAME_SIZE)
             continue;
-        memcpy(d->anchor_name, s.p, n);
-        d->anchor_name[n] = 0;
+        memcpy(name, s.p, n);
+        name[n] = 0;
     }
     fclose(f);
-    if (d->anchor_name[0] == 0)
-        return err_set(info, ERR_INVALID, "dns", "%s: no trust anchor in it", d->anchor_file);
+    if (name[0] == 0)
+        return err_set(info, ERR_INVALID, "dns_trust_anchor", "%s: no trust anchor in it", file);
     return OK;
 }
 
@@ -730,6 +735,15 @@ static char *dupz(const char *z) {
     return z ? mem_dup(z, strlen(z) + 1) : NULL;
 }
 
+enum err dns_check(const struct dns_options *o, struct errinfo *info) {
+    char name[ANCHOR_NAME_SIZE];
+    bool is_word = strcmp(o->mode, "system") == 0 || strcmp(o->mode, "recursive") == 0;
+    enum err e = is_word ? OK : check_addresses(o->mode, info);
+    if (e == OK && o->trust_anchor_file && *o->trust_anchor_file)
+        e = read_anchor_name(o->trust_anchor_file, name, info);
+    return e;
+}
+
 enum err dns_start(const struct dns_options *o, struct dns **out, struct errinfo *info) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, register_metrics);
@@ -756,7 +770,7 @@ enum err dns_start(const struct dns_options *o, struct dns **out, struct errinfo
     if (*anchor && (o->trust_anchor_file || access(anchor, R_OK) == 0)) {
         d->anchor_file = dupz(anchor);
         if (e == OK)
-            e = read_anchor_name(d, info);
+            e = read_anchor_name(d->anchor_file, d->anchor_name, info);
     }
     if (e == OK) {
         set_status(d, d->anchor_file ? PROBING : NO_ANCHOR);

@@ -72,7 +72,10 @@ struct dns_query {
     struct arena *arena; /* owns the answer */
 };
 
-/* ERR_INVALID: the mode or a file is wrong. Nothing is asked before it returns. */
+/* ERR_INVALID: the mode or the trust anchor's file is wrong; info names the setting. Asks nothing.
+ */
+NODISCARD enum err dns_check(const struct dns_options *o, struct errinfo *info);
+/* ERR_INVALID: as above, or a file is wrong. Nothing is asked before it returns. */
 NODISCARD enum err dns_start(const struct dns_options *o, struct dns **out, struct errinfo *info);
 /* Questions under way are answered with FAILURE_SHUTDOWN first; what is asked later, by holders of
  * a reference, too. Gives up the caller's reference. */

@@ -195,5 +195,5 @@ def test_a_port_in_use_is_one_clear_line():
         done = server.command("serve", "--dev")
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if line.startswith("postchute: ")]
-    assert len(said) == 1 and server.address in said[0] and "in use" in said[0], done.stderr
+    assert len(said) == 1 and server.address in said[0] and "is in use: stop" in said[0], done.stderr
     assert not re.search(r"ERROR|Sanitizer", done.stdout + done.stderr)

@@ -198,6 +198,28 @@ static void settings_are_checked_with_the_reason(void **state) {
     o = run_cli("check-config", no_name);
     assert_int_equal(o.code, CLI_FAILED);
     assert_non_null(strstr(o.err, "POSTCHUTE_HOSTNAME"));
+    static struct {
+        char setting[64];
+        const char *said;
+    } rows[] = {
+        {"POSTCHUTE_LISTEN=nonsense", "POSTCHUTE_LISTEN: nonsense"},
+        {"POSTCHUTE_LISTEN=127.0.0.1:99999", "POSTCHUTE_LISTEN: 127.0.0.1:99999"},
+        {"POSTCHUTE_LISTEN=localhost:8025", "an address in numbers"},
+        {"POSTCHUTE_LISTEN_HEALTH=nonsense", "POSTCHUTE_LISTEN_HEALTH: nonsense"},
+        {"POSTCHUTE_DNS=nonsense", "POSTCHUTE_DNS: \"nonsense\""},
+        {"POSTCHUTE_DNS_TRUST_ANCHOR=/nowhere/root.key", "POSTCHUTE_DNS_TRUST_ANCHOR: /nowhere"},
+        {"POSTCHUTE_CA_FILE=/nowhere/ca.pem", "POSTCHUTE_CA_FILE: /nowhere/ca.pem"},
+        {"POSTCHUTE_WEBHOOK_NETWORKS=10.0.0.1/99", "POSTCHUTE_WEBHOOK_NETWORKS: \"10.0.0.1/99\""},
+        {"POSTCHUTE_WEBHOOK_HTTP_HOSTS=a/b", "POSTCHUTE_WEBHOOK_HTTP_HOSTS: \"a/b\""},
+        {"POSTCHUTE_ONLY_TO=a b", "POSTCHUTE_ONLY_TO: a b"},
+        {"POSTCHUTE_REDIRECT_TO=nobody", "POSTCHUTE_REDIRECT_TO: nobody"},
+        {"POSTCHUTE_ADMIN_KEY=hunter2", "POSTCHUTE_ADMIN_KEY: is not an API key"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        o = run_cli("check-config", (char *[]){route, rows[i].setting, NULL});
+        if (o.code != CLI_FAILED || !strstr(o.err, rows[i].said) || strstr(o.err, "hunter2"))
+            fail_msg("%s: %d %s", rows[i].setting, o.code, o.err);
+    }
     assert_int_equal(run_cli("check-config|--dev", (char *[]){NULL}).code, CLI_OK);
     assert_int_equal(run_cli("check-config|--config|/nonexistent", env).code, CLI_FAILED);
 }
