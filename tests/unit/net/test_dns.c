@@ -424,8 +424,12 @@ static void wrong_options_are_refused(void **state) {
         struct errinfo info = {0};
         assert_int_equal(dns_start(&table[i], &d, &info), ERR_INVALID);
         assert_null(d);
-        assert_string_equal(info.field, "dns");
+        bool is_anchor = table[i].trust_anchor_file && table[i].trust_anchor_file[0];
+        assert_string_equal(info.field, is_anchor ? "dns_trust_anchor" : "dns");
         assert_true(info.text[0] != 0);
+        if (!table[i].resolv_conf) { /* which only the start reads */
+            assert_int_equal(dns_check(&table[i], &info), ERR_INVALID);
+        }
     }
 }
 
