@@ -184,6 +184,13 @@ const struct identity *keyring_find(const struct keyring *k, struct str key_text
     return &e->identity;
 }
 
+bool keyring_is_test(const struct keyring *k, const struct id *key_id) {
+    for (size_t i = 0; i < k->count; i++)
+        if (id_equal(&k->entry[i].identity.key_id, key_id))
+            return k->entry[i].identity.is_test;
+    return false;
+}
+
 size_t keyring_take_used(struct keyring *k, struct id *id, int64_t *wall_ms, size_t most) {
     size_t n = 0;
     for (size_t i = 0; i < k->count && n < most; i++) {

@@ -63,6 +63,8 @@ struct identity {
  * used. Thread: any. */
 const struct identity *keyring_find(const struct keyring *k, struct str key_text,
                                     int64_t now_wall_ms);
+/* Is this one a test key? false also for a key that is not there. */
+bool keyring_is_test(const struct keyring *k, const struct id *key_id);
 /* Keys used since the last call, at most `most`; for STORE_KEYS_USED. Returns how many. */
 size_t keyring_take_used(struct keyring *k, struct id *id, int64_t *wall_ms, size_t most);
 /* "Bearer <key>"; absent when the header is something else. */

@@ -76,6 +76,13 @@ void request_problem_faults(struct request *r, enum problem_code code) {
                 &r->faults);
 }
 
+struct rights request_rights(const struct request *r) {
+    return (struct rights){.project = r->identity.project,
+                           .from_domains = r->identity.from_domains,
+                           .from_domain_count = r->identity.from_domain_count,
+                           .is_test = r->identity.is_test};
+}
+
 void request_problem_store(struct request *r, enum err e, const struct errinfo *info) {
     switch (e) {
     case ERR_NOT_FOUND:

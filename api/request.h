@@ -20,6 +20,7 @@
 #include "api/env.h"
 #include "api/reply.h"
 #include "api/routes.h"
+#include "server/intake/rights.h"
 
 struct wait;
 struct waits;
@@ -120,6 +121,8 @@ void request_json(struct request *r, int status, json_t *v); /* takes v */
 void request_problem(struct request *r, enum problem_code code, const char *fmt, ...) PRINTF(3, 4);
 /* What the request's faults say; 422 unless told otherwise. */
 void request_problem_faults(struct request *r, enum problem_code code);
+/* What the key may do, for intake. */
+struct rights request_rights(const struct request *r);
 /* For the result of a store call other than OK. */
 void request_problem_store(struct request *r, enum err e, const struct errinfo *info);
 /* The answer stands. Not more than once; the request may be gone afterwards. */

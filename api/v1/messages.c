@@ -290,15 +290,40 @@ static void retried(struct request *r, struct store_call *call) {
     request_finish(r);
 }
 
+/* Sending again is sending: who may not send this message may not send it twice. */
+static bool may_send_again(struct request *r, const struct message_row *m) {
+    const struct rights rights = request_rights(r);
+    struct domains *domains = env_domains(r->env);
+    bool may_use_domain = rights_allow_domain(&rights, domains, m->from_domain);
+    domains_unref(&domains);
+    if (!may_use_domain)
+        request_problem(r, PROBLEM_FROM_NOT_ALLOWED, "this key may not send from %.*s",
+                        STR_ARG(m->from_domain));
+    else if (rights.is_test && !keyring_is_test(r->keyring, &m->key_id))
+        request_problem(r, PROBLEM_FORBIDDEN, "a test key sends again only what a test key sent");
+    else
+        return true;
+    request_finish(r);
+    return false;
+}
+
+static void retry_of_found(struct request *r, struct store_call *call) {
+    struct store_retry *q = r->state;
+    if (is_answered(r, call) &&
+        may_send_again(r, &CONTAINER_OF(call, struct store_message, call)->message))
+        request_store(r, &q->call, STORE_RETRY, retried);
+}
+
 void v1_message_retry(struct request *r) {
     struct store_retry *q = ARENA_NEW(r->arena, struct store_retry);
     if (!read_id(r, &q->id, NULL, 0) || !read_nothing(r))
         return;
     struct intake *intake = env_intake(r->env);
+    r->state = q;
     q->project = r->identity.project;
     q->new_id = id_new(r->started_wall_ms);
     q->now_wall_ms = r->started_wall_ms;
     q->expires_wall_ms = r->started_wall_ms + intake_settings_of(intake)->expires_default_ms;
     intake_unref(&intake);
-    request_store(r, &q->call, STORE_RETRY, retried);
+    read_message(r, &q->id, retry_of_found);
 }

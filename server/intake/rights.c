@@ -78,7 +78,7 @@ enum err rights_rule_parse(struct str text, struct arena *a, struct str *out,
     return OK;
 }
 
-static bool may_use(const struct rights *r, const struct domains *d, struct str domain) {
+bool rights_allow_domain(const struct rights *r, const struct domains *d, struct str domain) {
     const struct domain_info *owner = domains_find(d, domain);
     if (owner != NULL && owner->project != r->project)
         return false;
@@ -90,7 +90,7 @@ static bool may_use(const struct rights *r, const struct domains *d, struct str 
 
 static void check_address(const struct rights *r, const struct domains *d,
                           const struct address *addr, struct str pointer, struct faults *faults) {
-    if (str_is_absent(addr->email) || may_use(r, d, addr->domain))
+    if (str_is_absent(addr->email) || rights_allow_domain(r, d, addr->domain))
         return;
     faults_add(faults, pointer, "domain_not_allowed", "this key may not send from %.*s",
                STR_ARG(addr->domain));

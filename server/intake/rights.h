@@ -38,6 +38,8 @@ bool rights_rule_covers(struct str rule, struct str domain);
 /* The rule in the form that is stored: A-label, lower case. */
 NODISCARD enum err rights_rule_parse(struct str text, struct arena *a, struct str *out,
                                      struct errinfo *info);
+/* May a message be From this domain? */
+bool rights_allow_domain(const struct rights *r, const struct domains *d, struct str domain);
 /* Adds a fault for each address that the key may not use: true when there was none. */
 bool rights_check(const struct rights *r, const struct domains *d, const struct submission *s,
                   struct faults *faults);

@@ -758,6 +758,48 @@ static void test_revoked_key_is_refused_at_once(void **state) {
     }
 }
 
+static void make_key(struct world *w, const char *form, struct auth_key_text *out) {
+    struct answer a;
+    ask(w, "POST", "/v1/keys", &w->key, "", str_of(form), &a);
+    assert_int_equal(a.status, 201);
+    json_t *v = json_of(&a);
+    snprintf(out->z, sizeof(out->z), "%s", json_string_value(json_object_get(v, "key")));
+    json_decref(v);
+    client_release(&a);
+}
+
+static void test_retry_asks_for_the_rights_of_sending(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    struct auth_key_text other, same, test;
+    char of_live[128], of_test[128], id[ID_TEXT_SIZE];
+    make_key(w, "{\"name\":\"a\",\"scopes\":\"send\",\"from_domains\":\"other.test\"}", &other);
+    make_key(w, "{\"name\":\"b\",\"scopes\":\"send\",\"from_domains\":\"acme.test\"}", &same);
+    make_key(w, "{\"name\":\"c\",\"scopes\":\"send\",\"test\":true}", &test);
+    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+    client_release(&a);
+    ask(w, "POST", "/send", &w->test_key, "", body_text(), &a);
+    client_release(&a);
+    assert_int_equal(w->store->message_count, 2);
+    id_print(&w->store->message[0].id, id);
+    snprintf(of_live, sizeof(of_live), "/v1/messages/%s/retry", id);
+    id_print(&w->store->message[1].id, id);
+    snprintf(of_test, sizeof(of_test), "/v1/messages/%s/retry", id);
+    ask(w, "POST", of_live, &other, "", STR("{}"), &a);
+    assert_problem(&a, 403, "from_not_allowed");
+    client_release(&a);
+    ask(w, "POST", of_live, &test, "", STR("{}"), &a);
+    assert_problem(&a, 403, "forbidden");
+    client_release(&a);
+    /* the fake has no retry: these got through to it */
+    ask(w, "POST", of_live, &same, "", STR("{}"), &a);
+    assert_problem(&a, 503, "unavailable");
+    client_release(&a);
+    ask(w, "POST", of_test, &test, "", STR("{}"), &a);
+    assert_problem(&a, 503, "unavailable");
+    client_release(&a);
+}
+
 /* A body that came slowly would have let its key in long after the answer that it is revoked. */
 static void test_key_revoked_while_its_body_comes_is_refused(void **state) {
     struct world *w = *state;
@@ -1104,6 +1146,7 @@ int main(void) {
         cmocka_unit_test(test_drop_by_drop_header_does_not_extend_the_deadline),
         cmocka_unit_test(test_connections_of_one_address_are_limited),
         cmocka_unit_test(test_requests_that_two_parsers_read_differently_are_refused),
+        SERVED(test_retry_asks_for_the_rights_of_sending),
         SERVED(test_revoked_key_is_refused_at_once),
         SERVED(test_key_revoked_while_its_body_comes_is_refused),
         SERVED(test_answer_beyond_every_limit_is_500_and_not_the_end),
