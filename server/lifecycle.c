@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -358,6 +359,21 @@ static void let_signals_kill(void) {
     ASSERT(pthread_sigmask(SIG_UNBLOCK, &set, NULL) == 0);
 }
 
+/* Clients that fill every connection they may have must leave descriptors for delivery and the
+ * store. The usual soft limit of 1,024 is there for select(), which nothing here uses. */
+static void raise_descriptors(const struct config *c) {
+    enum { OTHERS = 512 };
+    struct rlimit limit;
+    rlim_t wanted = (rlim_t)c->max_connections + OTHERS;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
+        return;
+    limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_cur < wanted)
+        log_warn("server", "fewer file descriptors than max_connections and delivery may need",
+                 LOG_INT("limit", limit.rlim_cur), LOG_INT("wanted", wanted));
+}
+
 int lifecycle_run(struct config *config, char *const *env) {
     struct server s = {.config = config_ref(config), .env = env, .dev_key = BUF_INIT(256)};
     struct errinfo info = {0};
@@ -368,6 +384,7 @@ int lifecycle_run(struct config *config, char *const *env) {
     prctl(PR_SET_DUMPABLE, 0); /* keys are in memory: no core, no ptrace by equals (T23) */
     umask(077);
     log_setup((enum log_level)config->log_level, lifecycle_log_format(config));
+    raise_descriptors(config);
     enum err e = start(&s, &info);
     if (e == OK) {
         if (is_development(&s))
