@@ -242,6 +242,7 @@ static enum err check_options(const struct api_options *o, struct errinfo *info)
 static void fill_env(struct env *env, const struct api_options *o) {
     env->store = o->store;
     env->is_sandbox = o->sandbox;
+    env->is_development = o->development;
     env->has_health_listener = o->listen_health_count > 0;
     env->arena = arena_new();
     env->hostname = arena_dup(env->arena, o->hostname);

@@ -29,6 +29,7 @@ struct api_options {
     size_t loops;                 /* 0: 2 */
     struct str tls_cert, tls_key; /* PEM text; both or neither */
     bool sandbox;                 /* the routes of /v1/sandbox exist */
+    bool development;             /* ... with the receiver of webhooks, which asks for no key */
     struct intake_settings intake;
     size_t body_max_bytes;         /* 0: LIMIT_REQUEST_BODY */
     size_t memory_max_bytes;       /* of request bodies in flight; 0: 256 MiB */

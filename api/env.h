@@ -24,7 +24,7 @@ struct workers;
 /* Thread: any (locks inside); what stands outside of `shared` never changes after start. */
 struct env {
     struct store *store;
-    bool is_sandbox;
+    bool is_sandbox, is_development;
     bool has_health_listener;
     struct str hostname; /* in `arena` */
     bool (*is_ready)(void *ctx, char why[160]);

@@ -314,6 +314,7 @@ static void *on_request_line(void *cls, const char *target, struct MHD_Connectio
     r->is_control = d->kind == HTTP_CONTROL;
     r->view = (struct route_view){
         .has_sandbox = r->env->is_sandbox,
+        .is_development = r->env->is_development,
         .has_health = d->kind != HTTP_API || !r->env->has_health_listener,
         .has_others = d->kind != HTTP_HEALTH,
     };

@@ -42,7 +42,7 @@ const struct route routes[] = {
     {HTTP_GET, "/v1/sandbox/messages/{id}", v1_sandbox_message, SCOPE_READ, 0, ROUTE_SANDBOX, NULL},
     {HTTP_GET, "/v1/sandbox/webhooks", v1_sandbox_webhooks, SCOPE_READ, 0, ROUTE_SANDBOX, NULL},
     {HTTP_POST, "/v1/sandbox/webhook-receiver", v1_sandbox_receive, 0, SMALL,
-     ROUTE_SANDBOX | ROUTE_PUBLIC | ROUTE_ANY_BODY, NULL},
+     ROUTE_SANDBOX | ROUTE_DEVELOPMENT | ROUTE_PUBLIC | ROUTE_ANY_BODY, NULL},
     /* service */
     {HTTP_GET, "/livez", v1_livez, 0, 0, ROUTE_PUBLIC | ROUTE_HEALTH, NULL},
     {HTTP_GET, "/readyz", v1_readyz, 0, 0, ROUTE_PUBLIC | ROUTE_HEALTH, NULL},
@@ -99,6 +99,8 @@ static bool path_matches(const char *pattern, struct str path, struct str param[
 
 static bool exists(const struct route *r, const struct route_view *view) {
     if ((r->flags & ROUTE_SANDBOX) != 0 && !view->has_sandbox)
+        return false;
+    if ((r->flags & ROUTE_DEVELOPMENT) != 0 && !view->is_development)
         return false;
     return (r->flags & ROUTE_HEALTH) != 0 ? view->has_health : view->has_others;
 }

@@ -15,10 +15,11 @@ struct request;
 enum http_method { HTTP_GET, HTTP_POST, HTTP_PUT, HTTP_PATCH, HTTP_DELETE, HTTP_METHOD_COUNT };
 
 enum route_flag {
-    ROUTE_PUBLIC = 1,  /* without a key */
-    ROUTE_HEALTH = 2,  /* on the health listener, when there is one, and then only there */
-    ROUTE_SANDBOX = 4, /* only with the sandbox */
-    ROUTE_ANY_BODY = 8 /* every Content-Type; others take application/json */
+    ROUTE_PUBLIC = 1,      /* without a key */
+    ROUTE_HEALTH = 2,      /* on the health listener, when there is one, and then only there */
+    ROUTE_SANDBOX = 4,     /* only with the sandbox */
+    ROUTE_ANY_BODY = 8,    /* every Content-Type; others take application/json */
+    ROUTE_DEVELOPMENT = 16 /* only in the development profile: it lets everybody store something */
 };
 
 enum { ROUTE_BODY_NONE = 0, ROUTE_BODY_MESSAGE = -1 /* the setting */ };
@@ -51,6 +52,7 @@ struct route_match {
 struct route_view {
     bool has_sandbox;
     bool has_health, has_others;
+    bool is_development;
 };
 struct route_match routes_find(enum http_method method, struct str path,
                                const struct route_view *view);

@@ -168,6 +168,7 @@ static enum err start_api(struct server *s, bool is_reload, struct errinfo *info
     enum err e = lifecycle_api_options(s->config, &o, info);
     o.options.store = s->store;
     o.options.sandbox = s->sandbox != NULL;
+    o.options.development = is_development(s);
     o.options.is_ready = is_ready;
     o.options.is_ready_ctx = s;
     if (e == OK)

@@ -112,8 +112,11 @@ static void test_media_type(void **state) {
 
 static void test_routes(void **state) {
     (void)state;
-    static const struct route_view all = {true, true, true}, no_sandbox = {false, true, true},
-                                   health = {true, true, false}, others = {true, false, true};
+    static const struct route_view all = {true, true, true, false},
+                                   development = {true, true, true, true},
+                                   no_sandbox = {false, true, true, false},
+                                   health = {true, true, false, false},
+                                   others = {true, false, true, false};
     static const struct {
         enum http_method method;
         const char *path;
@@ -141,6 +144,9 @@ static void test_routes(void **state) {
          1U << HTTP_GET | 1U << HTTP_PATCH | 1U << HTTP_DELETE, "w"},
         {HTTP_GET, "/v1/sandbox/messages", &all, "/v1/sandbox/messages", 1U << HTTP_GET, NULL},
         {HTTP_GET, "/v1/sandbox/messages", &no_sandbox, NULL, 0, NULL},
+        {HTTP_POST, "/v1/sandbox/webhook-receiver", &all, NULL, 0, NULL},
+        {HTTP_POST, "/v1/sandbox/webhook-receiver", &development, "/v1/sandbox/webhook-receiver",
+         1U << HTTP_POST, NULL},
         {HTTP_GET, "/livez", &health, "/livez", 1U << HTTP_GET, NULL},
         {HTTP_GET, "/livez", &others, NULL, 0, NULL},
         {HTTP_POST, "/send", &health, NULL, 0, NULL},
