@@ -1,5 +1,14 @@
 #include "api/env.h"
 
+#include <stdlib.h>
+#include <uthash.h>
+
+struct body_holder {
+    struct id key;
+    size_t bytes;
+    UT_hash_handle hh;
+};
+
 /* ---- snapshots ---- */
 
 struct keyring *env_keyring(struct env *env) {
@@ -53,4 +62,50 @@ void env_set_intake(struct env *env, struct intake *i) {
     env->shared.intake = i;
     pthread_mutex_unlock(&env->shared.mu);
     intake_unref(&old);
+}
+
+/* ---- memory of bodies
+ * ---------------------------------------------------------------------------------------- */
+
+static bool fits(const struct body_holder *h, size_t all, size_t n, size_t own, size_t most) {
+    size_t has = h != NULL ? h->bytes : 0;
+    if (n > most || all > most - n)
+        return false;
+    return has == own || has + n <= most / 4 * 3;
+}
+
+bool env_charge(struct env *env, const struct id *key, size_t n, size_t own, size_t most) {
+    struct body_holder *h;
+    if (n == 0)
+        return true;
+    pthread_mutex_lock(&env->shared.mu);
+    HASH_FIND(hh, env->shared.holders, key, sizeof(*key), h);
+    bool ok = fits(h, atomic_load(&env->body_bytes), n, own, most);
+    if (ok && h == NULL) {
+        h = mem_zalloc(sizeof(*h));
+        h->key = *key;
+        HASH_ADD(hh, env->shared.holders, key, sizeof(h->key), h);
+    }
+    if (ok) {
+        h->bytes += n;
+        atomic_fetch_add(&env->body_bytes, n);
+    }
+    pthread_mutex_unlock(&env->shared.mu);
+    return ok;
+}
+
+void env_uncharge(struct env *env, const struct id *key, size_t n) {
+    struct body_holder *h;
+    if (n == 0)
+        return;
+    pthread_mutex_lock(&env->shared.mu);
+    HASH_FIND(hh, env->shared.holders, key, sizeof(*key), h);
+    ASSERT(h != NULL && h->bytes >= n);
+    h->bytes -= n;
+    atomic_fetch_sub(&env->body_bytes, n);
+    if (h->bytes == 0) {
+        HASH_DEL(env->shared.holders, h);
+        free(h);
+    }
+    pthread_mutex_unlock(&env->shared.mu);
 }

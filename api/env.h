@@ -32,13 +32,14 @@ struct env {
     struct arena *arena;
     struct keeper *keeper;
     struct workers *workers;
-    atomic_size_t body_bytes; /* of request bodies in flight, on all loops */
+    atomic_size_t body_bytes; /* of request bodies in flight, on all loops; see env_charge() */
     atomic_bool is_draining;
     struct {
         pthread_mutex_t mu;
         struct keyring *keyring;
         struct domains *domains;
         struct intake *intake;
+        struct body_holder *holders; /* how many of body_bytes each key has */
     } shared;
 };
 
@@ -50,6 +51,13 @@ struct intake *env_intake(struct env *env);
 void env_set_keyring(struct env *env, struct keyring *k); /* takes it, as the next two */
 void env_set_domains(struct env *env, struct domains *d);
 void env_set_intake(struct env *env, struct intake *i);
+
+/* Sets n bytes of the budget of `most` for all bodies aside for a request of this key (zero:
+ * without one) that has `own` already. false: they are not there. One key gets three quarters, so
+ * that requests which announce a lot and send nothing shut nobody else out; but a single request of
+ * it may have all. */
+bool env_charge(struct env *env, const struct id *key, size_t n, size_t own, size_t most);
+void env_uncharge(struct env *env, const struct id *key, size_t n);
 
 /* ---- keeper ---- */
 

@@ -33,7 +33,7 @@ void request_free(struct request **rp) {
     *rp = NULL;
     if (r == NULL)
         return;
-    atomic_fetch_sub(&r->env->body_bytes, r->body_charged_bytes);
+    env_uncharge(r->env, &r->charged_key_id, r->body_charged_bytes);
     request_drop_body(r);
     http_reply_release(&r->reply);
     keyring_unref(&r->keyring);
@@ -474,12 +474,12 @@ static bool too_large(struct request *r) {
 
 /* The budget of all bodies in flight: what does not fit is refused before it is held (T16). */
 static bool charge(struct request *r, size_t n, const struct request_limits *limits) {
-    size_t before = atomic_fetch_add(&r->env->body_bytes, n);
-    if (before + n <= limits->memory_max_bytes) {
+    r->charged_key_id = r->identity.key_id;
+    if (env_charge(r->env, &r->charged_key_id, n, r->body_charged_bytes,
+                   limits->memory_max_bytes)) {
         r->body_charged_bytes += n;
         return true;
     }
-    atomic_fetch_sub(&r->env->body_bytes, n);
     request_problem(r, PROBLEM_OVERLOADED, "the requests under way fill the memory set aside");
     r->reply.must_close = true;
     return false;

@@ -58,7 +58,8 @@ struct request {
 
     struct buf body;
     size_t body_max_bytes;
-    size_t body_charged_bytes; /* against the budget of all requests */
+    size_t body_charged_bytes; /* against the budget of all requests, by this key: */
+    struct id charged_key_id;
 
     struct http_reply reply;
     struct faults faults;

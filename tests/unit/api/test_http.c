@@ -551,6 +551,50 @@ static void test_bodies_beyond_the_memory_set_aside_are_503(void **state) {
     free(w);
 }
 
+/* Announcing is free; it must not cost others their place. */
+static void test_one_key_cannot_set_aside_all_memory(void **state) {
+    enum { SLOW = 4, SIZE = 100000 };
+    struct world *w = mem_zalloc(sizeof(*w));
+    struct answer a;
+    struct auth_key_text other;
+    int slow[SLOW];
+    (void)state;
+    world_prepare(w);
+    add_key(w, &other, false, SCOPE_SEND, 0);
+    struct api_options o = options_of(w);
+    o.memory_max_bytes = SLOW * SIZE;
+    world_start(w, &o);
+    struct buf body = BUF_INIT(SIZE);
+    buf_put(&body, body_text());
+    while (body.n < SIZE)
+        buf_putc(&body, ' ');
+    for (size_t i = 0; i < SLOW; i++) {
+        struct buf head = BUF_INIT(4096);
+        struct pollfd p = {.events = POLLIN};
+        buf_printf(&head,
+                   "POST /send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+                   "Content-Type: application/json\r\nContent-Length: %d\r\n"
+                   "Expect: 100-continue\r\n\r\n",
+                   w->key.z, SIZE);
+        slow[i] = client_connect(w->port);
+        client_send(slow[i], buf_str(&head));
+        p.fd = slow[i];
+        assert_int_equal(poll(&p, 1, CLIENT_TIMEOUT_MS), 1); /* 100, or 503 */
+        buf_release(&head);
+    }
+    client_read(slow[SLOW - 1], false, &a);
+    assert_problem(&a, 503, "overloaded");
+    client_release(&a);
+    ask(w, "POST", "/send", &other, "", buf_str(&body), &a);
+    assert_int_equal(a.status, 202);
+    client_release(&a);
+    for (size_t i = 0; i < SLOW; i++)
+        close(slow[i]);
+    buf_release(&body);
+    world_stop(w);
+    free(w);
+}
+
 static void test_slow_clients_are_cut_off(void **state) {
     struct world *w = mem_zalloc(sizeof(*w));
     (void)state;
@@ -1142,6 +1186,7 @@ int main(void) {
         SERVED(test_body_over_the_limit_is_413_and_names_it),
         SERVED(test_refused_body_that_is_announced_is_not_asked_for),
         cmocka_unit_test(test_bodies_beyond_the_memory_set_aside_are_503),
+        cmocka_unit_test(test_one_key_cannot_set_aside_all_memory),
         cmocka_unit_test(test_slow_clients_are_cut_off),
         cmocka_unit_test(test_drop_by_drop_header_does_not_extend_the_deadline),
         cmocka_unit_test(test_connections_of_one_address_are_limited),
