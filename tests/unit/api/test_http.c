@@ -275,6 +275,17 @@ static void test_same_key_with_another_message_is_422(void **state) {
 
 /* ---- waiting ---- */
 
+static void test_test_and_live_message_are_never_the_same(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    ask(w, "POST", "/send", &w->test_key, "Idempotency-Key: k1\r\n", body_text(), &a);
+    assert_int_equal(a.status, 202);
+    client_release(&a);
+    ask(w, "POST", "/send", &w->key, "Idempotency-Key: k1\r\n", body_text(), &a);
+    assert_problem(&a, 422, "idempotency_key_reused");
+    client_release(&a);
+}
+
 static void test_wait_answers_200_when_all_is_final(void **state) {
     struct world *w = *state;
     struct buf b = BUF_INIT(4096);
@@ -1174,6 +1185,7 @@ int main(void) {
         SERVED(test_kept_connection_carries_many_requests),
         SERVED(test_repetition_with_the_same_key_gets_the_first_answer),
         SERVED(test_same_key_with_another_message_is_422),
+        SERVED(test_test_and_live_message_are_never_the_same),
         SERVED(test_wait_answers_200_when_all_is_final),
         SERVED(test_wait_answers_202_when_the_time_is_over),
         SERVED(test_replay_waits_on_the_message_that_is_there),
