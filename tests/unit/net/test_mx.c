@@ -287,10 +287,11 @@ static void a_crowd_is_asked_in_batches(void **state) {
     prepare(&m, "crowd.example");
     resolve(&m);
     assert_int_equal(m.failure, FAILURE_NONE);
-    /* 5 without addresses, 5 with three of them, then 5 more: 15 asked, not 32 */
+    /* 5 without addresses, 5 with three of them, then 5 more: 15 asked, not 32; newer libraries ask
+     * again when an answer is empty, which 7 are */
     assert_int_equal(m.count, 8);
     assert_true(str_equal(m.host[0].name, STR("h07.crowd.example")));
-    assert_in_range(server.questions, 16, 18);
+    assert_in_range(server.questions, 16, 25);
     size_t commas = 0;
     for (size_t i = 0; i < m.site.n; i++)
         commas += m.site.p[i] == ',';
