@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import http.client
 import json
 import re
 import socket
@@ -241,7 +242,7 @@ def test_an_endless_body_is_refused_before_it_is_read(server):
     "method, path, status",
     [("GET", "/nowhere", 404), ("GET", "/v1/message", 404), ("DELETE", "/v1/messages", 405), ("PUT", "/send", 405),
      ("GET", "/send", 405), ("POST", "/livez", 405), ("GET", "/v1/messages/not-an-id", 404),
-     ("GET", "/v1/messages/..%2f..%2fetc%2fpasswd", 404), ("GET", "//v1/messages", 404), ("GET", "/v1/messages/", 404)],
+     ("GET", "/v1/messages/..%2f..%2fetc%2fpasswd", 404), ("GET", "/v1/messages/", 404)],
 )  # fmt: skip
 def test_wrong_paths_and_methods(server, method, path, status):
     answer = server.api().request(method, path)
@@ -249,6 +250,16 @@ def test_wrong_paths_and_methods(server, method, path, status):
     assert answer.headers["content-type"] == "application/problem+json" and answer.json()["status"] == status
     if status == 405:
         assert answer.headers["allow"]
+
+
+def test_two_slashes_are_not_one(server):
+    """By http.client: newer versions of requests send one."""
+    host, port = server.address.split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection.request("GET", "//v1/messages", headers={"Authorization": "Bearer " + server.admin_key})
+    answer = connection.getresponse()
+    assert (answer.status, json.load(answer)["code"]) == (404, "not_found")
+    connection.close()
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/xml", "application/x-www-form-urlencoded", None])

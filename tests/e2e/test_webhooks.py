@@ -141,18 +141,19 @@ def test_what_a_failing_endpoint_said_is_in_the_log_in_part(hooked, receiver):
 
 
 def test_410_ends_it(hooked, receiver):
-    server, hook = hooked(), receiver(answers=[410])
+    gone = {"/hook"}
+    server, hook = hooked(), receiver(answers=lambda call: 410 if call.path in gone else 200)
     server.expect_log("the endpoint answered 410: disabled")
     made = subscribe(server, hook.url(), events=["message.completed"])
     other = subscribe(server, hook.url("/other"), events=["webhook.disabled"])
     server.wait_final(send(server))
-    hook.answers = [200]
     wait_until(lambda: server.api().get(f"/v1/webhooks/{made['id']}").json()["state"] == "disabled", "disabled")
     (told,) = hook.wait(1, where=lambda call: call.path == "/other")
     assert told.json()["data"]["webhook_id"] == made["id"]
     server.wait_final(send(server))
     assert len([call for call in hook.calls if call.path == "/hook"]) == 1
     # it can be enabled again
+    gone.clear()
     changed = server.api().patch(f"/v1/webhooks/{made['id']}", json={"state": "enabled"})
     assert changed.status_code == 200 and changed.json()["state"] == "enabled"
     server.wait_final(send(server))
