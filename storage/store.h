@@ -442,6 +442,9 @@ struct store_webhook_put {
     struct store_call call;
     struct webhook_row webhook;
     bool replace;
+    /* Replace only while secret and state are still these (ERR_CONFLICT: somebody was quicker):
+     * else a change made of what was read before would undo a rotation. NULL: whatever they are. */
+    const struct webhook_row *seen;
 }; /* replace: ERR_NOT_FOUND when absent */
 struct store_webhook_delete {
     struct store_call call;

@@ -7,7 +7,13 @@
 #include "server/base/random.h"
 #include "server/render/value.h"
 
-enum { DESCRIPTION_MAX = 255, SECRET_BYTES = 32, SECRET_LEAST = 24, SECRET_MOST = 64 };
+enum {
+    DESCRIPTION_MAX = 255,
+    SECRET_BYTES = 32,
+    SECRET_LEAST = 24,
+    SECRET_MOST = 64,
+    CHANGE_TRIES = 5,
+};
 static const int64_t overlap_ms = INT64_C(24) * 3600 * 1000; /* the old secret signs as well */
 
 /* ---- what is shown ---- */
@@ -308,6 +314,8 @@ struct changing {
     struct id id;
     struct form form;
     bool is_rotation;
+    int tries;
+    struct webhook_row seen;
     struct store_webhook_put put;
 };
 
@@ -344,8 +352,14 @@ static void change(struct request *r, struct changing *c) {
         row->state = form->row.state;
 }
 
+static void change_found(struct request *r, struct store_call *call);
+
 static void changed(struct request *r, struct store_call *call) {
-    const struct changing *c = r->state;
+    struct changing *c = r->state;
+    if (call->err == ERR_CONFLICT && ++c->tries < CHANGE_TRIES) {
+        read_webhooks(r, change_found); /* another change was quicker: on top of it */
+        return;
+    }
     if (call->err != OK) {
         answer_error(r, call);
         return;
@@ -359,8 +373,8 @@ static void change_found(struct request *r, struct store_call *call) {
     const struct webhook_row *w = find(r, call, &c->id);
     if (w == NULL)
         return;
-    c->put.webhook = keep(r->arena, w);
-    c->put.replace = true;
+    c->seen = keep(r->arena, w);
+    c->put = (struct store_webhook_put){.webhook = c->seen, .replace = true, .seen = &c->seen};
     change(r, c);
     request_store(r, &c->put.call, STORE_WEBHOOK_PUT, changed);
 }

@@ -184,6 +184,10 @@ MEM_WRITE(webhook_put) {
         return no_endpoint(call);
     if (t != NULL && !q->replace)
         return err_set(&call->info, ERR_CONFLICT, "id", "the endpoint exists");
+    if (t != NULL && q->seen != NULL &&
+        (!str_equal(t->as.webhook.secret, q->seen->secret) ||
+         t->as.webhook.state != q->seen->state))
+        return err_set(&call->info, ERR_CONFLICT, "id", "the endpoint was changed meanwhile");
     struct webhook_row row = q->webhook;
     if (t != NULL)
         row.created_wall_ms = t->as.webhook.created_wall_ms;

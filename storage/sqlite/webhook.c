@@ -47,6 +47,15 @@ static void update(struct backend *b, int64_t n, const struct webhook_row *w, st
     sq_run(&b->h, st);
 }
 
+static bool is_as_seen(struct backend *b, const struct webhook_row *seen) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOK_FIND);
+    sq_bind_id(st, 1, &seen->id);
+    bool is = sq_row(&b->h, st) && sq_int(st, 2) == (int64_t)seen->state &&
+              str_equal(sq_peek(st, 3), seen->secret);
+    sq_end(st);
+    return is;
+}
+
 enum err sqlite_webhook_put(struct backend *b, struct effects *fx, struct store_call *call) {
     struct store_webhook_put *q = CONTAINER_OF(call, struct store_webhook_put, call);
     const struct webhook_row *w = &q->webhook;
@@ -55,6 +64,8 @@ enum err sqlite_webhook_put(struct backend *b, struct effects *fx, struct store_
         return none(b, call);
     if (n != 0 && !q->replace)
         return err_set(&call->info, ERR_CONFLICT, "id", "the endpoint exists");
+    if (q->replace && q->seen != NULL && !is_as_seen(b, q->seen))
+        return err_set(&call->info, ERR_CONFLICT, "id", "the endpoint was changed meanwhile");
     struct str events = list_join(b->scratch, w->events, w->event_count);
     if (q->replace)
         update(b, n, w, events);

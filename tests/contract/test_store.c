@@ -1278,6 +1278,27 @@ static void endpoints_come_back_as_they_were_put(void **state) {
     assert_int_equal(RUN(k, STORE_WEBHOOK_PUT, &absent), ERR_NOT_FOUND);
 }
 
+static void a_change_does_not_undo_one_that_was_quicker(void **state) {
+    struct kit *k = *state;
+    struct id id = kit_webhook(k, 1, "*");
+    struct webhook_row seen = webhook_of(k, id);
+    struct store_webhook_put rotate = {.webhook = seen, .replace = true, .seen = &seen};
+    rotate.webhook.secret = STR("whsec_bmV3");
+    RUN_OK(k, STORE_WEBHOOK_PUT, &rotate);
+    struct store_webhook_put rename = {.webhook = seen, .replace = true, .seen = &seen};
+    rename.webhook.description = STR("d");
+    assert_int_equal(RUN(k, STORE_WEBHOOK_PUT, &rename), ERR_CONFLICT);
+    assert_true(str_equal(webhook_of(k, id).secret, STR("whsec_bmV3")));
+    struct webhook_row now = webhook_of(k, id);
+    struct store_webhook_put disable = {.webhook = now, .replace = true, .seen = &now};
+    disable.webhook.state = WEBHOOK_DISABLED;
+    RUN_OK(k, STORE_WEBHOOK_PUT, &disable);
+    rename.webhook = now;
+    rename.seen = &now;
+    assert_int_equal(RUN(k, STORE_WEBHOOK_PUT, &rename), ERR_CONFLICT);
+    assert_int_equal(webhook_of(k, id).state, WEBHOOK_DISABLED);
+}
+
 /* ---- captures ---- */
 
 static void captures_are_listed_newest_first_and_limited(void **state) {
@@ -1531,6 +1552,7 @@ static int teardown(void **state) {
         TEST(notifications_are_replayed_one_or_a_period), TEST(a_test_goes_to_its_endpoint_alone), \
         TEST(a_deleted_endpoint_is_gone_at_once_and_swept_later),                                  \
         TEST(endpoints_come_back_as_they_were_put),                                                \
+        TEST(a_change_does_not_undo_one_that_was_quicker),                                         \
         TEST(captures_are_listed_newest_first_and_limited),                                        \
         TEST(watchers_hear_of_what_was_committed),                                                 \
         TEST(large_and_too_many_contents_do_not_ride_along), TEST(many_threads_share_the_store)
