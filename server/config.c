@@ -146,6 +146,12 @@ static enum err read_descriptor(int fd, size_t most, struct buf *out, const char
     }
 }
 
+/* Where container engines put secrets: with mode 0444, in a file system that only the container
+ * has, and nobody can change it there. */
+static bool is_container_secret(struct str path) {
+    return str_starts_with(path, STR("/run/secrets/")) && str_find(path, STR("..")) < 0;
+}
+
 enum err config_read_file(struct str path, size_t most, bool secret, struct buf *out,
                           const char *name, struct errinfo *info) {
     char *z = str_dupz(path);
@@ -157,7 +163,7 @@ enum err config_read_file(struct str path, size_t most, bool secret, struct buf 
         e = err_set(info, ERR_INVALID, name, "%s: %s", z, strerror(errno));
     else if (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode))
         e = err_set(info, ERR_INVALID, name, "%s is not a file", z);
-    else if (secret && (st.st_mode & (S_IROTH | S_IWOTH)))
+    else if (secret && (st.st_mode & (S_IROTH | S_IWOTH)) && !is_container_secret(path))
         e = err_set(info, ERR_INVALID, name, "%s can be read by everybody: chmod o-rwx it", z);
     else
         e = read_descriptor(fd, most, out, name, z, info);

@@ -184,6 +184,10 @@ static void examine_store(struct doctor *d, const struct admin *a, enum err e,
 
 static void examine_domains(struct doctor *d, const struct admin *a) {
     struct client_answer answer;
+    if (str_equal(d->config->route, STR("sandbox")) && d->config->route_count == 0) {
+        doctor_ok(d, "domains", "mail stays in the sandbox: no DNS records are wanted");
+        return;
+    }
     admin_call(a, "GET", "/v1/domains", NULL, &answer);
     if (client_is_success(&answer))
         doctor_domains(d, json_object_get(answer.json, "data"));

@@ -104,6 +104,17 @@ def test_a_secret_that_everybody_can_read_is_refused(postchute):
     assert "open.key" in refused_start(server)
 
 
+def test_a_containers_secret_is_as_the_engine_made_it(postchute):
+    server = postchute(start=False, route="sandbox", admin_key=None)
+    key, path = new_key(), pathlib.Path("/run/secrets/postchute-test.key")  # /run is this world's own
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(key)
+    path.chmod(0o444)
+    server.settings["admin_key_file"] = path
+    server.start()
+    assert server.api(key).get("/v1/messages").status_code == 200
+
+
 def test_declarations_are_applied_and_applied_again(postchute, sink):
     server = postchute(start=False, route=route(sink))
     key = new_key()
