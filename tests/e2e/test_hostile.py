@@ -361,6 +361,47 @@ def test_what_the_receiver_said_is_harmless_where_it_is_shown(server):
         assert "\x1b" not in line and "\\u001b" not in line
 
 
+# what a server says in a short dialogue, each after what it waits for
+DIALOGUE = [(None, "220 mx\r\n"), ("EHLO", "250 mx\r\n"), ("MAIL", OK), ("RCPT", OK), ("DATA", "354 go\r\n"), ("dot", "250 ok\r\n")]
+OCTETS = sum(len(reply) for _, reply in DIALOGUE)
+
+
+def resets_after(octets):
+    """A script that says so many octets of the dialogue, and then resets the connection."""
+
+    def talk_until(talk):
+        left = octets
+        for waits_for, reply in DIALOGUE:
+            if waits_for == "dot":
+                talk.expect_data()
+            elif waits_for:
+                talk.expect(waits_for)
+            if left < len(reply):
+                talk.send(reply[:left])
+                talk.reset()
+            talk.send(reply)
+            left -= len(reply)
+        talk.until_closed()
+
+    return talk_until
+
+
+def test_a_reset_at_any_octet_is_a_deferral(postchute, cleanly):
+    peers = [cleanly(HostileSMTP(f"11.22.9.{n + 1}", resets_after(n))) for n in range(OCTETS + 1)]
+    server = postchute(start=False, route="sandbox", retry_after="60s")
+    server.declared["routes"] = [{"name": f"after-{n}", "smarthosts": [f"smtp://{peer.address}?tls=none"]} for n, peer in enumerate(peers)]
+    server.start()
+    ids = [send(server, "a@far.test", route=f"after-{n}") for n in range(OCTETS + 1)]
+    for n, one in enumerate(ids):
+        seen = server.wait_state(one, lambda state: state not in ("queued", "sending"))
+        (recipient,) = seen["recipients"]
+        assert recipient["state"] == ("delivered" if n == OCTETS else "deferred"), (n, recipient)
+        # from the last 354 on the message was sent as a whole: nobody knows what became of it
+        has_it_perhaps = OCTETS - len(DIALOGUE[-1][1]) <= n < OCTETS
+        assert recipient.get("possible_duplicate", False) == has_it_perhaps, (n, recipient)
+    assert server.metric("postchute_outbox_balance") == 0 and server.ready()
+
+
 # ---- several recipients ---------------------------------------------------------------------------------------------
 
 
