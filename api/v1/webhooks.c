@@ -222,20 +222,6 @@ static void created(struct request *r, struct store_call *call) {
     request_finish(r);
 }
 
-void v1_webhooks_create(struct request *r) {
-    struct store_webhook_put *q = ARENA_NEW(r->arena, struct store_webhook_put);
-    struct form form = {0};
-    if (!read_form(r, create_fields, sizeof(create_fields) / sizeof(create_fields[0]), true, &form))
-        return;
-    q->webhook = form.row;
-    q->webhook.id = id_new(r->started_wall_ms);
-    q->webhook.project = r->identity.project;
-    q->webhook.created_wall_ms = r->started_wall_ms;
-    if (str_is_absent(q->webhook.secret))
-        q->webhook.secret = new_secret(r->arena);
-    request_store(r, &q->call, STORE_WEBHOOK_PUT, created);
-}
-
 /* ---- list, get ---- */
 
 static void read_webhooks(struct request *r,
@@ -249,6 +235,36 @@ static void read_webhooks(struct request *r,
     }
     q->project = r->identity.project;
     request_store(r, &q->call, STORE_WEBHOOKS, done);
+}
+
+/* Two at once may both be the last one that fits: the limit is about thousands. */
+static void create_counted(struct request *r, struct store_call *call) {
+    struct store_webhook_put *q = r->state;
+    if (call->err != OK) {
+        answer_error(r, call);
+    } else if (CONTAINER_OF(call, struct store_webhooks, call)->count >= LIMIT_WEBHOOKS) {
+        faults_add(&r->faults, STR("#"), "too_many", "a project has at most %d webhooks",
+                   (int)LIMIT_WEBHOOKS);
+        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
+        request_finish(r);
+    } else {
+        request_store(r, &q->call, STORE_WEBHOOK_PUT, created);
+    }
+}
+
+void v1_webhooks_create(struct request *r) {
+    struct store_webhook_put *q = ARENA_NEW(r->arena, struct store_webhook_put);
+    struct form form = {0};
+    if (!read_form(r, create_fields, sizeof(create_fields) / sizeof(create_fields[0]), true, &form))
+        return;
+    q->webhook = form.row;
+    q->webhook.id = id_new(r->started_wall_ms);
+    q->webhook.project = r->identity.project;
+    q->webhook.created_wall_ms = r->started_wall_ms;
+    if (str_is_absent(q->webhook.secret))
+        q->webhook.secret = new_secret(r->arena);
+    r->state = q;
+    read_webhooks(r, create_counted);
 }
 
 static void listed(struct request *r, struct store_call *call) {

@@ -54,6 +54,7 @@ enum {
     LIMIT_MX_HOSTS = 32,    /* hosts of one domain that we look at */
     LIMIT_MX_ADDRESSES = 5, /* addresses tried for one transaction */
     /* webhooks */
+    LIMIT_WEBHOOKS = 100, /* of a project: every event is a row for each */
     LIMIT_WEBHOOK_RESPONSE = 64 * 1024,
     LIMIT_WEBHOOK_RESPONSE_STORED = 1024,
     LIMIT_URL = 2048,

@@ -326,6 +326,20 @@ def test_a_revoked_key_is_refused_at_once(server, contract):
         assert session.post("/send", json=GOOD).status_code == 401
 
 
+def test_webhooks_of_a_project_are_limited(contract):
+    """Each of them costs a row for every event."""
+    made = []
+    while len(made) <= 101:
+        answer = contract.ask("POST", "/v1/webhooks", json={"url": "https://hook.acme.test/x", "events": ["webhook.test"]})
+        if answer.status_code != 201:
+            break
+        made.append(answer.json()["id"])
+    for hook in made:
+        assert contract.ask("DELETE", f"/v1/webhooks/{hook}").status_code == 204
+    assert answer.status_code == 422 and "at most 100" in answer.json()["detail"], answer.text
+    assert 90 <= len(made) <= 100
+
+
 def test_an_expired_key_is_refused(server, contract):
     soon = time.time() + 1.5
     at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(soon)) + f".{int(soon % 1 * 1000):03}Z"
