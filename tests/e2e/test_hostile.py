@@ -2,6 +2,7 @@
 not mind."""
 
 import json
+import socket
 import time
 
 import pytest
@@ -224,11 +225,12 @@ def closed_at_data(talk):
     talk.drop()
 
 
-LARGE = ["reset-inside-the-message"]  # so that it is still under way
+LARGE = ["reset-inside-the-message"]  # more than the kernels between hold, so that it is still under way
 
 
 @script("deferred", "network")
 def reset_inside_the_message(talk):
+    talk.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     to_data(talk)
     talk.send("354 go\r\n")
     talk._fill()
@@ -317,7 +319,7 @@ def server(peers):
     # all at once: each waits for its own receiver
     server.sent = {
         name: server.send(**{"from": "a@acme.test", "to": "b@far.test", "subject": "s",
-                             "text": "t\n" * (1_000_000 if name in LARGE else 2000), "route": name})["id"]
+                             "text": "t\n" * (4_000_000 if name in LARGE else 2000), "route": name})["id"]
         for name in peers
     }  # fmt: skip
     yield server
