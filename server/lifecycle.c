@@ -300,6 +300,7 @@ static void reload(struct server *s) {
 
 static void print_development(const struct server *s) {
     char url[128];
+    bool is_mx = str_equal(s->config->route, STR("mx"));
     lifecycle_local_url(s->config, "", url, sizeof url);
     printf("postchute " POSTCHUTE_VERSION ", development profile: %s\n"
            "mail goes to: %.*s\n\n"
@@ -317,6 +318,12 @@ static void print_development(const struct server *s) {
         printf("  curl -H 'Authorization: Bearer %.*s' %s/v1/sandbox/messages\n"
                "  curl -H 'Authorization: Bearer %.*s' %s/v1/sandbox/webhooks\n",
                STR_ARG(buf_str(&s->dev_key)), url, STR_ARG(buf_str(&s->dev_key)), url);
+    else
+        printf(
+            "\nThis route leaves the machine: put addresses of your own into the line above.%s\n",
+            is_mx ? "\nFrom has to be in a domain whose records are in DNS: `postchute domain add "
+                    "DOMAIN --dev`."
+                  : "");
     printf("\nCtrl-C ends it.\n\n");
     fflush(stdout);
 }
