@@ -51,7 +51,9 @@ enum err json_body_parse(struct str body, json_t **out, struct errinfo *info) {
     json_error_t e;
     json_t *v = json_loadb(body.p, body.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
     if (v == NULL)
-        return err_set(info, ERR_INVALID, "", "line %d, column %d: %s", e.line, e.column, e.text);
+        return err_set(info, ERR_INVALID, "", "line %d, column %d: %s", e.line, e.column,
+                       json_error_code(&e) == json_error_null_character ? "\\u0000 is in a string"
+                                                                        : e.text);
     *out = v;
     return OK;
 }

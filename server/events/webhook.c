@@ -54,7 +54,7 @@ struct webhooks {
     bool is_claiming, claim_again;
     bool is_loading, load_again;
     bool is_stopping, is_late; /* late: what is not stored is left to the store's recovery */
-    bool is_drained; /* main's */
+    bool is_drained;           /* main's */
     int64_t stop_ms;
     struct question *stop_question;
 };
