@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <sys/ioctl.h>
 #include <sys/queue.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -562,6 +563,16 @@ static bool has_gone(const struct connection *c) {
     return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
+/* An end that comes in one segment with what stands before it is one event of epoll, after which
+ * the library reads what it wants and sleeps: the connection, and the memory set aside for its
+ * body, would stay until the deadline, which for a large body is far away. */
+static bool will_never_be_complete(const struct connection *c) {
+    int unread = 0;
+    if (c->phase == PHASE_WORK || c->phase == PHASE_REPLY)
+        return false; /* it may have said all it had to say, and listens */
+    return has_gone(c) && ioctl(c->fd, FIONREAD, &unread) == 0 && unread == 0;
+}
+
 /* Only slow clients and waiting requests are looked after here; nothing else needs a tick. */
 static void look_after(struct loop_of_http *l) {
     int64_t now_mono_ms = clock_mono_ms();
@@ -575,6 +586,8 @@ static void look_after(struct loop_of_http *l) {
         } else if (c->phase == PHASE_WORK && c->request->hurry != NULL &&
                    (l->is_draining || has_gone(c))) {
             c->request->hurry(c->request);
+        } else if (c->deadline_mono_ms != 0 && will_never_be_complete(c)) {
+            cut(c);
         } else if (c->phase == PHASE_IDLE && l->is_draining && c->daemon->kind != HTTP_HEALTH) {
             cut(c);
         }

@@ -562,6 +562,45 @@ static void test_bodies_beyond_the_memory_set_aside_are_503(void **state) {
     free(w);
 }
 
+static void test_client_that_left_in_its_body_holds_no_memory(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    struct answer a;
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.memory_max_bytes = 100000;
+    o.loops = 1;
+    world_start(w, &o);
+    struct buf head = BUF_INIT(4096), body = BUF_INIT(100000);
+    buf_printf(&head,
+               "POST /send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+               "Content-Type: application/json\r\nContent-Length: 60000\r\n\r\n{",
+               w->key.z);
+    buf_put(&body, body_text());
+    while (body.n < 60000)
+        buf_putc(&body, ' ');
+    int fd = client_connect(w->port);
+    /* What it said and its end are one segment, and so one event of epoll: the library reads what
+     * came, and is not woken for the end. */
+    assert_int_equal(send(fd, head.p, head.n, MSG_MORE), (ssize_t)head.n);
+    close(fd);
+    /* far less than the 30 s that a body has */
+    int64_t until = clock_mono_ms() + 10000;
+    do {
+        ask(w, "POST", "/send", &w->key, "", buf_str(&body), &a);
+        if (a.status == 202)
+            break;
+        client_release(&a);
+        poll(NULL, 0, 50);
+    } while (clock_mono_ms() < until);
+    assert_int_equal(a.status, 202);
+    client_release(&a);
+    buf_release(&head);
+    buf_release(&body);
+    world_stop(w);
+    free(w);
+}
+
 /* Announcing is free; it must not cost others their place. */
 static void test_one_key_cannot_set_aside_all_memory(void **state) {
     enum { SLOW = 4, SIZE = 100000 };
@@ -1198,6 +1237,7 @@ int main(void) {
         SERVED(test_body_over_the_limit_is_413_and_names_it),
         SERVED(test_refused_body_that_is_announced_is_not_asked_for),
         cmocka_unit_test(test_bodies_beyond_the_memory_set_aside_are_503),
+        cmocka_unit_test(test_client_that_left_in_its_body_holds_no_memory),
         cmocka_unit_test(test_one_key_cannot_set_aside_all_memory),
         cmocka_unit_test(test_slow_clients_are_cut_off),
         cmocka_unit_test(test_drop_by_drop_header_does_not_extend_the_deadline),
