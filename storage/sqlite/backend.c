@@ -107,6 +107,7 @@ static enum err backend_savepoint(struct backend *b) {
     sq_run(&b->h, sq_use(&b->h, SQL_SAVEPOINT));
     b->at_savepoint = b->now;
     b->changes_at_savepoint = b->change_count;
+    b->staged_is_used_at_savepoint = b->staged_is_used;
     return sq_has_failed(&b->h) ? ERR_UNAVAILABLE : OK;
 }
 
@@ -124,7 +125,8 @@ static enum err backend_savepoint_rollback(struct backend *b) {
     b->now = b->at_savepoint;
     b->now.next_queue = next_queue;
     b->change_count = b->changes_at_savepoint;
-    b->staged_is_used = false;
+    /* Another verb's failure takes no body away from the message that was accepted with it. */
+    b->staged_is_used = b->staged_is_used_at_savepoint;
     if (b->webhooks_touched)
         b->webhooks_known = false;
     return sq_has_failed(&b->h) ? ERR_UNAVAILABLE : OK;

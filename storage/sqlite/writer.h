@@ -73,6 +73,7 @@ struct backend {
     const struct store_call *staged_for;
     int64_t staged_body; /* 0: none */
     bool staged_is_used; /* its message was accepted in the open transaction, or committed */
+    bool staged_is_used_at_savepoint;
 };
 
 /* ---- transactions (backend.c) ---- */
