@@ -71,8 +71,18 @@ static enum err stage_step(struct backend *b, int64_t body, const struct message
     return ERR_UNAVAILABLE;
 }
 
+static void remove_orphans_now(struct backend *b) {
+    const struct store_ops *ops = &store_sqlite_ops;
+    if (ops->begin(b) != OK)
+        return;
+    body_remove_orphans(b);
+    b->has_orphans = ops->commit(b) != OK;
+}
+
 enum err body_stage(struct backend *b, struct store_call *call) {
     ASSERT(call->verb == STORE_ACCEPT);
+    if (b->has_orphans)
+        remove_orphans_now(b);
     const struct message *m = CONTAINER_OF(call, struct store_accept, call)->content;
     size_t size = message_size(m);
     if (size > (size_t)BODY_CHUNKS * LIMIT_BODY_CHUNK)
@@ -81,7 +91,7 @@ enum err body_stage(struct backend *b, struct store_call *call) {
     for (size_t at = 0; at < size;) {
         enum err e = stage_step(b, body, m, &at);
         if (e != OK)
-            return e; /* what is there already is removed at the next opening, or by unstage */
+            return e; /* what is there already is removed by unstage */
         b->staged_body = body;
     }
     b->staged_for = call;
@@ -103,12 +113,12 @@ void body_unstage(struct backend *b) {
     if (body == 0)
         return;
     const struct store_ops *ops = &store_sqlite_ops;
+    b->has_orphans = true;
     if (ops->begin(b) != OK)
-        return; /* the next opening removes it */
+        return; /* the next one, or the next opening, removes it */
     delete_chunks(b, body);
     set_upload(b, SQL_UPLOAD_DELETE, body);
-    if (sq_has_failed(&b->h) || ops->commit(b) != OK)
-        ops->rollback(b);
+    b->has_orphans = ops->commit(b) != OK;
 }
 
 void body_remove_orphans(struct backend *b) {

@@ -74,6 +74,7 @@ struct backend {
     int64_t staged_body; /* 0: none */
     bool staged_is_used; /* its message was accepted in the open transaction, or committed */
     bool staged_is_used_at_savepoint;
+    bool has_orphans; /* what was written could not be removed: before the next one is */
 };
 
 /* ---- transactions (backend.c) ---- */

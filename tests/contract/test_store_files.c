@@ -229,6 +229,7 @@ static void a_call_that_fails_late_fails_alone(void **state) {
 
 static struct {
     atomic_int write_rc, sync_rc; /* what the next calls answer; SQLITE_OK: pass on */
+    atomic_llong room;            /* bytes until write_rc; 0: at once */
 } fault;
 
 struct faulty_file {
@@ -246,6 +247,10 @@ static int f_read(sqlite3_file *f, void *p, int n, sqlite3_int64 at) {
 }
 static int f_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 at) {
     int rc = atomic_load(&fault.write_rc);
+    if (rc != SQLITE_OK && atomic_load(&fault.room) > 0) {
+        atomic_fetch_sub(&fault.room, n);
+        rc = SQLITE_OK;
+    }
     return rc != SQLITE_OK ? rc : REAL(f)->pMethods->xWrite(REAL(f), p, n, at);
 }
 static int f_truncate(sqlite3_file *f, sqlite3_int64 n) {
@@ -429,6 +434,26 @@ static void below_the_floor_nothing_new_is_taken_but_results_are(void **state) {
     assert_int_equal(kit_totals(k).by_state[RECIPIENT_QUEUED], 1);
 }
 
+/* Part of it is on the disk and cannot even be removed: the next big body takes its place. */
+static void what_is_left_of_a_big_body_goes_before_the_next(void **state) {
+    struct kit *k = *state;
+    atomic_store(&fault.room, LIMIT_BATCH_BYTES + LIMIT_BATCH_BYTES / 2);
+    atomic_store(&fault.write_rc, SQLITE_FULL);
+    struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
+    message_unref(&q->content);
+    q->content = kit_content(q->message.id, 2 * LIMIT_BATCH_BYTES);
+    assert_int_equal(RUN(k, STORE_ACCEPT, q), ERR_UNAVAILABLE);
+    assert_int_equal(query(k, "SELECT count(*) FROM upload"), 1);
+    atomic_store(&fault.write_rc, SQLITE_OK);
+    wait_writable(k, kit_box(k));
+    q = kit_accept_for(k, TO("ann@example.net"));
+    message_unref(&q->content);
+    q->content = kit_content(q->message.id, 2 * LIMIT_BODY_CHUNK);
+    assert_int_equal(RUN(k, STORE_ACCEPT, q), OK);
+    assert_int_equal(query(k, "SELECT count(*) FROM upload"), 0);
+    assert_int_equal(query(k, "SELECT count(*) FROM body"), 2);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(files_are_for_the_owner_alone, setup, teardown),
@@ -450,6 +475,8 @@ int main(void) {
                                         teardown),
         cmocka_unit_test_setup_teardown(a_big_body_that_does_not_fit_leaves_nothing, faulty_setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(what_is_left_of_a_big_body_goes_before_the_next,
+                                        faulty_setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
