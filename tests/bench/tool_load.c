@@ -272,6 +272,11 @@ static void parse(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    if (argc < 3 || argc % 2 == 0) {
+        fprintf(stderr, "tool_load: options come in pairs, --to and --key are needed; the source "
+                        "says which there are\n");
+        return 64;
+    }
     parse(argc, argv);
     struct line *lines = calloc(connection_count, sizeof *lines);
     latency_us = calloc(wanted, sizeof *latency_us);

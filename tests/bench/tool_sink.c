@@ -350,6 +350,10 @@ static int listen_at(const char *text) {
 
 int main(int argc, char **argv) {
     const char *at = "127.0.0.1:0";
+    if (argc % 2 == 0) {
+        fprintf(stderr, "tool_sink: options come in pairs; the source says which there are\n");
+        return 64;
+    }
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--listen") == 0)
             at = argv[i + 1];
