@@ -18,7 +18,8 @@ enum err signature_parse_secret(struct str secret, struct buf *key) {
     size_t n = key->n - before;
     if (n >= KEY_LEAST && n <= KEY_MOST)
         return OK;
-    explicit_bzero(key->p + before, n);
+    if (n > 0)
+        explicit_bzero(key->p + before, n);
     buf_truncate(key, before);
     return ERR_INVALID;
 }
