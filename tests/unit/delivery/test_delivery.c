@@ -576,6 +576,7 @@ static void a_message_for_a_route_that_is_gone_waits_with_a_reason(void **state)
     struct id id = submit_with(w, "ok@example.net", &(struct message_row){.route = STR("old")});
     submit(w, "ok@example.net");
     await_completed(w, 1); /* the other one is not held up */
+    await_state(w, id, RECIPIENT_QUEUED, 1);
     delivery_drain(w->delivery, clock_mono_ms() + 5000);
     struct arena *a = NULL;
     struct message_row m = message(w, id, &a);
