@@ -198,14 +198,27 @@ static enum err check_addresses(const struct str *address, size_t count, const c
     return e;
 }
 
+/* What requests look at and a reload replaces. On an error there is none of it. */
+static enum err snapshots_new(const struct api_options *o, struct intake **intake,
+                              struct guard **guard, struct errinfo *info) {
+    enum err e = intake_new(&o->intake, intake, info);
+    if (e == OK)
+        e = guard_new(&o->guard, guard, info);
+    if (e != OK)
+        intake_unref(intake);
+    return e;
+}
+
 enum err api_check(const struct api_options *o, struct errinfo *info) {
     struct intake *intake = NULL;
+    struct guard *guard = NULL;
     enum err e = check_addresses(o->listen, o->listen_count, "listen", info);
     if (e == OK)
         e = check_addresses(o->listen_health, o->listen_health_count, "listen_health", info);
     if (e == OK)
-        e = intake_new(&o->intake, &intake, info);
+        e = snapshots_new(o, &intake, &guard, info);
     intake_unref(&intake);
+    guard_free(&guard);
     return e;
 }
 
@@ -264,6 +277,7 @@ static void api_free(struct api **ap) {
     keyring_unref(&api->env.shared.keyring);
     domains_unref(&api->env.shared.domains);
     intake_unref(&api->env.shared.intake);
+    guard_free(&api->env.shared.guard);
     pthread_mutex_destroy(&api->env.shared.mu);
     arena_free(&api->env.arena);
     if (api->control_path != NULL)
@@ -301,16 +315,18 @@ static enum err start_parts(struct api *api, const struct api_options *o, struct
 
 enum err api_start(const struct api_options *o, struct api **out, struct errinfo *info) {
     struct intake *intake = NULL;
+    struct guard *guard = NULL;
     struct listeners listeners = {0};
     enum err e = check_options(o, info);
     if (e == OK)
-        e = intake_new(&o->intake, &intake, info);
+        e = snapshots_new(o, &intake, &guard, info);
     if (e != OK)
         return e;
     struct api *api = mem_zalloc(sizeof(*api));
     ASSERT(pthread_mutex_init(&api->env.shared.mu, NULL) == 0);
     fill_env(&api->env, o);
     env_set_intake(&api->env, intake);
+    env_set_guard(&api->env, guard);
     api->drain_ms = or_else(o->drain_ms, 10 * 1000);
     set_pem(&api->tls_cert, o->tls_cert);
     set_pem(&api->tls_key, o->tls_key);
@@ -353,17 +369,20 @@ static enum err reload_tls(struct api *api, const struct api_options *o, struct 
 
 enum err api_reload(struct api *api, const struct api_options *o, struct errinfo *info) {
     struct intake *intake = NULL;
+    struct guard *guard = NULL;
     enum err e = check_options(o, info);
     if (e == OK)
-        e = intake_new(&o->intake, &intake, info);
+        e = snapshots_new(o, &intake, &guard, info);
     if (e == OK)
         e = reload_tls(api, o, info);
     if (e != OK) {
         intake_unref(&intake);
+        guard_free(&guard);
         return e;
     }
     const struct http_limits limits = limits_of(o);
     env_set_intake(&api->env, intake);
+    env_set_guard(&api->env, guard);
     http_set_limits(api->http, &limits);
     api->drain_ms = or_else(o->drain_ms, 10 * 1000);
     return OK;

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "server/intake/submit.h"
+#include "server/net/guard.h"
 #include "storage/store.h"
 
 enum { API_PROJECT = 1 }; /* the project of keys that name none, and of the administrator */
@@ -31,9 +32,10 @@ struct api_options {
     bool sandbox;                 /* the routes of /v1/sandbox exist */
     bool development;             /* ... with the receiver of webhooks, which asks for no key */
     struct intake_settings intake;
-    size_t body_max_bytes;         /* 0: LIMIT_REQUEST_BODY */
-    size_t memory_max_bytes;       /* of request bodies in flight; 0: 256 MiB */
-    size_t connections_max;        /* 0: 10,000 */
+    struct guard_options guard; /* what the URL of a webhook may name; zeros: the public Internet */
+    size_t body_max_bytes;      /* 0: LIMIT_REQUEST_BODY */
+    size_t memory_max_bytes;    /* of request bodies in flight; 0: 256 MiB */
+    size_t connections_max;     /* 0: 10,000 */
     size_t connections_per_ip_max; /* 0: 1,000 */
     int64_t header_timeout_ms;     /* connection to end of headers; 0: 30 s */
     int64_t body_timeout_ms; /* end of headers to end of body, plus its size at body_rate_min; 0: 30
@@ -56,8 +58,8 @@ NODISCARD enum err api_check(const struct api_options *o, struct errinfo *info);
 /* ERR_INVALID: an option, named in info; ERR_CONFLICT: an address is in use; ERR_UNAVAILABLE:
  * cannot listen, or the store did not answer. */
 NODISCARD enum err api_start(const struct api_options *o, struct api **out, struct errinfo *info);
-/* Takes over what can change while running (intake, limits, timeouts, certificates); listening
- * addresses and threads stay. On an error nothing changes. */
+/* Takes over what can change while running (intake, guard, limits, timeouts, certificates);
+ * listening addresses and threads stay. On an error nothing changes. */
 NODISCARD enum err api_reload(struct api *api, const struct api_options *o, struct errinfo *info);
 void api_drain(struct api *api);
 void api_stop(struct api **ap); /* drains first when that was not done */

@@ -64,6 +64,22 @@ void env_set_intake(struct env *env, struct intake *i) {
     intake_unref(&old);
 }
 
+void env_set_guard(struct env *env, struct guard *g) {
+    pthread_mutex_lock(&env->shared.mu);
+    struct guard *old = env->shared.guard;
+    env->shared.guard = g;
+    pthread_mutex_unlock(&env->shared.mu);
+    guard_free(&old);
+}
+
+enum err env_check_url(struct env *env, struct str url, struct arena *a, struct errinfo *info) {
+    struct url parts;
+    pthread_mutex_lock(&env->shared.mu);
+    enum err e = guard_check_url(env->shared.guard, url, a, &parts, info);
+    pthread_mutex_unlock(&env->shared.mu);
+    return e;
+}
+
 /* ---- memory of bodies
  * ---------------------------------------------------------------------------------------- */
 

@@ -16,6 +16,7 @@
 #include "api/auth.h"
 #include "server/base/mailbox.h"
 #include "server/intake/settings.h"
+#include "server/net/guard.h"
 #include "storage/store.h"
 
 struct keeper;
@@ -39,6 +40,7 @@ struct env {
         struct keyring *keyring;
         struct domains *domains;
         struct intake *intake;
+        struct guard *guard;         /* used under the lock only, hence without references */
         struct body_holder *holders; /* how many of body_bytes each key has */
     } shared;
 };
@@ -48,9 +50,16 @@ bool env_can_accept(struct env *env, char why[160]);
 struct keyring *env_keyring(struct env *env); /* one reference, as the next two */
 struct domains *env_domains(struct env *env);
 struct intake *env_intake(struct env *env);
-void env_set_keyring(struct env *env, struct keyring *k); /* takes it, as the next two */
+void env_set_keyring(struct env *env, struct keyring *k); /* takes it, as the next three */
 void env_set_domains(struct env *env, struct domains *d);
 void env_set_intake(struct env *env, struct intake *i);
+void env_set_guard(struct env *env, struct guard *g);
+
+/* May a webhook with this URL be stored? guard_check_url() with the guard in force: the name is not
+ * resolved, its addresses are looked at when something is sent there. ERR_INVALID with the reason.
+ */
+NODISCARD enum err env_check_url(struct env *env, struct str url, struct arena *a,
+                                 struct errinfo *info);
 
 /* Sets n bytes of the budget of `most` for all bodies aside for a request of this key (zero:
  * without one) that has `own` already. false: they are not there. One key gets three quarters, so

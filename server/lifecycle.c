@@ -178,7 +178,7 @@ static enum err start_api(struct server *s, bool is_reload, struct errinfo *info
 }
 
 static enum err start_provision(struct server *s, struct errinfo *info) {
-    enum err e = provision_apply(s->store, s->config, info);
+    enum err e = provision_apply(s->store, s->guard, s->config, info);
     if (e == OK && is_development(s)) {
         char url[128];
         char *folder = str_dupz(s->config->data);
@@ -259,7 +259,7 @@ static enum err reload_with(struct server *s, struct config *next, struct errinf
     if (e == OK)
         e = delivery_reload(s->delivery, &d.options, info);
     if (e == OK)
-        e = provision_apply(s->store, next, info);
+        e = provision_apply(s->store, guard, next, info);
     if (e == OK) {
         struct guard *before = s->guard;
         webhooks_set_guard(s->webhooks, guard);

@@ -15,15 +15,12 @@ static const char *text_or_null(struct arena *a, struct str s) {
 
 /* ---- net ---- */
 
-void lifecycle_net_options(const struct config *c, struct lifecycle_net *o) {
+/* Private addresses are for those whom the operator lists; in the development profile, where the
+ * receiver is on this machine, for the loopback too. */
+static void fill_guard(const struct config *c, struct arena *a, struct guard_options *o) {
     static const struct str loopback[] = {{"127.0.0.0/8", 11}, {"::1/128", 7}};
     static const struct str local_hosts[] = {{"127.0.0.1", 9}, {"::1", 3}, {"localhost", 9}};
     bool dev = c->profile == PROFILE_DEVELOPMENT;
-    *o = (struct lifecycle_net){.arena = arena_new()};
-    struct arena *a = o->arena;
-    o->dns = (struct dns_options){.mode = arena_dupz(a, c->dns),
-                                  .trust_anchor_file = text_or_null(a, c->dns_trust_anchor)};
-    o->tls.ca_file = text_or_null(a, c->ca_file);
     struct str *networks = ARENA_ARRAY(a, struct str, c->webhook_networks.count + 2);
     struct str *hosts = ARENA_ARRAY(a, struct str, c->webhook_http_hosts.count + 3);
     size_t n = 0, h = 0;
@@ -35,10 +32,19 @@ void lifecycle_net_options(const struct config *c, struct lifecycle_net *o) {
         networks[n++] = loopback[i];
     for (size_t i = 0; dev && i < 3; i++)
         hosts[h++] = local_hosts[i];
-    o->guard = (struct guard_options){.allow_networks = networks,
-                                      .allow_network_count = n,
-                                      .allow_http_hosts = hosts,
-                                      .allow_http_host_count = h};
+    *o = (struct guard_options){.allow_networks = networks,
+                                .allow_network_count = n,
+                                .allow_http_hosts = hosts,
+                                .allow_http_host_count = h};
+}
+
+void lifecycle_net_options(const struct config *c, struct lifecycle_net *o) {
+    *o = (struct lifecycle_net){.arena = arena_new()};
+    struct arena *a = o->arena;
+    o->dns = (struct dns_options){.mode = arena_dupz(a, c->dns),
+                                  .trust_anchor_file = text_or_null(a, c->dns_trust_anchor)};
+    o->tls.ca_file = text_or_null(a, c->ca_file);
+    fill_guard(c, a, &o->guard);
 }
 
 void lifecycle_net_release(struct lifecycle_net *o) {
@@ -256,6 +262,7 @@ enum err lifecycle_api_options(const struct config *c, struct lifecycle_api *o,
     p->drain_ms = c->shutdown_ms / 2;
     p->hostname = c->hostname;
     fill_intake(c, a, &p->intake);
+    fill_guard(c, a, &p->guard);
     return e;
 }
 

@@ -160,15 +160,24 @@ static enum err put_webhook(struct store *s, struct webhook_row *row, struct err
     return e;
 }
 
-static enum err put_declared_webhook(struct store *s, const struct config_webhook *w,
-                                     struct errinfo *info) {
+static enum err check_webhook_url(const struct guard *guard, struct str url, struct errinfo *info) {
+    struct errinfo why = {0};
+    struct url parts;
+    struct arena *a = arena_new();
+    enum err e = guard_check_url(guard, url, a, &parts, &why);
+    arena_free(&a);
+    return e == OK ? OK : err_set(info, e, "webhooks.url", "%s", why.text);
+}
+
+static enum err put_declared_webhook(struct store *s, const struct guard *guard,
+                                     const struct config_webhook *w, struct errinfo *info) {
     struct buf bytes = BUF_INIT(256);
     struct webhook_row row = {.url = w->url,
                               .secret = w->secret,
                               .events = w->events.list,
                               .event_count = w->events.count,
                               .description = w->description};
-    enum err e = OK;
+    enum err e = check_webhook_url(guard, w->url, info);
     for (size_t i = 0; i < w->events.count && e == OK; i++) {
         enum event_type t;
         struct str name = w->events.list[i];
@@ -183,7 +192,8 @@ static enum err put_declared_webhook(struct store *s, const struct config_webhoo
     return e == OK ? put_webhook(s, &row, info) : e;
 }
 
-enum err provision_apply(struct store *s, const struct config *c, struct errinfo *info) {
+enum err provision_apply(struct store *s, const struct guard *guard, const struct config *c,
+                         struct errinfo *info) {
     enum err e = OK;
     if (!str_is_absent(c->admin_key))
         e = put_key(s, STR("admin"), c->admin_key, SCOPES_ALL, NULL, "POSTCHUTE_ADMIN_KEY", info);
@@ -195,7 +205,7 @@ enum err provision_apply(struct store *s, const struct config *c, struct errinfo
     for (size_t i = 0; i < c->domain_count && e == OK; i++)
         e = put_declared_domain(s, &c->domains[i], info);
     for (size_t i = 0; i < c->webhook_count && e == OK; i++)
-        e = put_declared_webhook(s, &c->webhooks[i], info);
+        e = put_declared_webhook(s, guard, &c->webhooks[i], info);
     return e;
 }
 

@@ -8,11 +8,13 @@
 #pragma once
 
 #include "server/config.h"
+#include "server/net/guard.h"
 #include "storage/store.h"
 
-/* ERR_INVALID names the declaration that is wrong; nothing of it is stored, what stood before it
- * is. */
-NODISCARD enum err provision_apply(struct store *s, const struct config *c, struct errinfo *info);
+/* `guard` says which URLs a webhook may have. ERR_INVALID names the declaration that is wrong;
+ * nothing of it is stored, what stood before it is. */
+NODISCARD enum err provision_apply(struct store *s, const struct guard *guard,
+                                   const struct config *c, struct errinfo *info);
 
 /* The development profile: the domain acme.test, a key kept in `folder`/dev.key (0600), and an
  * endpoint for the built-in receiver of webhooks (NULL: there is none). The key's text is put into

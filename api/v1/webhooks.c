@@ -40,6 +40,7 @@ static json_t *render_webhook(const struct webhook_row *w, bool with_secret) {
 
 struct form {
     struct webhook_row row;
+    bool is_url_sound; /* its form; whether it is allowed remains to be seen */
     bool has_url, has_events, has_description, has_state;
 };
 #define FORM ((struct form *)out)
@@ -89,6 +90,8 @@ static void read_url(const struct json_at *at, json_t *v, void *out) {
         json_fault(at, "invalid_url", "user and password do not belong into the URL");
     else if (str_find_char(url, '#') >= 0)
         json_fault(at, "invalid_url", "a fragment does not belong into the URL");
+    else
+        FORM->is_url_sound = true;
 }
 
 static bool is_event(struct str name) {
@@ -179,6 +182,8 @@ static bool read_form(struct request *r, const struct json_field *fields, size_t
     json_read_object(&top, root, fields, count, out);
     if (needs_url && json_is_object(root) && !out->has_url)
         json_fault(&url, "required", "the URL is missing");
+    if (out->is_url_sound && env_check_url(r->env, out->row.url, r->arena, &info) != OK)
+        json_fault(&url, "url_not_allowed", "%s", info.text);
     json_decref(root);
     if (r->faults.count == 0)
         return true;

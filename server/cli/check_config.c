@@ -39,11 +39,18 @@ static enum err check_net(const struct config *c, struct errinfo *info) {
 
 /* Keys, domains and webhooks, declared to a store that forgets them. */
 static enum err check_declarations(const struct config *c, struct errinfo *info) {
+    struct lifecycle_net o;
+    struct guard *guard = NULL;
     struct store *store = NULL;
-    enum err e = store_open(&(struct store_options){.backend = STORE_MEMORY}, &store, info);
+    lifecycle_net_options(c, &o);
+    enum err e = guard_new(&o.guard, &guard, info);
     if (e == OK)
-        e = provision_apply(store, c, info);
+        e = store_open(&(struct store_options){.backend = STORE_MEMORY}, &store, info);
+    if (e == OK)
+        e = provision_apply(store, guard, c, info);
     store_close(&store);
+    guard_free(&guard);
+    lifecycle_net_release(&o);
     return e;
 }
 

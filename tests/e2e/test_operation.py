@@ -63,6 +63,7 @@ def test_a_bad_setting_stops_the_start_with_its_name(postchute, settings, says):
     "text, says",
     [("rout: mx\n", "rout"), ("route: [\n", "line"), ("route: sandbox\nroute: mx\n", "line 2: "), ("keys:\n  - {nam: x}\n", "nam"),
      ("domains:\n  - name: not a domain\n", "domain: "), ("webhooks:\n  - {url: 'https://x.test', secret: short}\n", "secret"),
+     ("webhooks:\n  - {url: 'https://10.0.0.1/x', secret: short}\n", "webhooks.url: the address is not a public one"),
      ("routes:\n  - {name: r, smarthosts: ['smtp://u:hunter2@h?tls=encrypt']}\n", "verify"),
      ("route: &a sandbox\nhostname: *a\n", "")],
 )  # fmt: skip

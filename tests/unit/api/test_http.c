@@ -942,6 +942,85 @@ static void test_from_outside_of_the_key_is_403(void **state) {
     client_release(&a);
 }
 
+static void assert_url_fault(const struct answer *a, const char *code, const char *detail) {
+    assert_problem(a, 422, "validation_failed");
+    json_t *v = json_of(a), *errors = json_object_get(v, "errors");
+    json_t *fault = json_array_get(errors, 0);
+    assert_int_equal(json_array_size(errors), 1);
+    assert_string_equal(json_string_value(json_object_get(fault, "pointer")), "#/url");
+    assert_string_equal(json_string_value(json_object_get(fault, "code")), code);
+    const char *said = json_string_value(json_object_get(fault, "detail"));
+    if (strstr(said, detail) == NULL)
+        fail_msg("\"%s\" says nothing of \"%s\"", said, detail);
+    json_decref(v);
+}
+
+static void ask_webhook(struct world *w, const char *method, const char *path, const char *url,
+                        struct answer *a) {
+    char body[256];
+    snprintf(body, sizeof(body), "{\"url\":\"%s\"}", url);
+    ask(w, method, path, &w->key, "", str_of(body), a);
+}
+
+static void test_url_that_the_guard_refuses_is_not_stored(void **state) {
+    static const struct {
+        const char *url, *code, *detail;
+    } rows[] = {
+        {"https://127.0.0.1/h", "url_not_allowed", "not a public one"},
+        {"https://[::ffff:10.0.0.1]/h", "url_not_allowed", "not a public one"},
+        {"https://169.254.169.254/h", "url_not_allowed", "not a public one"},
+        {"https://2130706433/h", "url_not_allowed", "ends in a number"},
+        {"https://localhost/h", "url_not_allowed", "the machine itself"},
+        {"http://hook.example.net/h", "url_not_allowed", "plain http"},
+        {"https://hook.example.net:25/h", "url_not_allowed", "port 25"},
+        {"https://u:p@127.0.0.1/h", "invalid_url", "password"},
+        {"ftp://127.0.0.1/h", "invalid_url", "https"},
+    };
+    struct world *w = *state;
+    struct answer a;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        ask_webhook(w, "POST", "/v1/webhooks", rows[i].url, &a);
+        assert_url_fault(&a, rows[i].code, rows[i].detail);
+        client_release(&a);
+        ask_webhook(w, "PATCH", "/v1/webhooks/0199f3a0-0000-7000-8000-000000000001", rows[i].url,
+                    &a);
+        assert_url_fault(&a, rows[i].code, rows[i].detail);
+        client_release(&a);
+    }
+}
+
+/* The store of these tests has no webhooks: what gets as far as that passed the guard. */
+static void test_reload_replaces_the_guard_of_urls(void **state) {
+    static const struct str network = {"127.0.0.0/8", 11}, bad = {"127.0.0.1/8", 11};
+    static const struct str host = {"127.0.0.1", 9};
+    struct world *w = *state;
+    struct api_options o = options_of(w);
+    struct errinfo info = {0};
+    struct answer a;
+    o.guard = (struct guard_options){.allow_networks = &network,
+                                     .allow_network_count = 1,
+                                     .allow_http_hosts = &host,
+                                     .allow_http_host_count = 1};
+    assert_int_equal(api_reload(w->api, &o, &info), OK);
+    ask_webhook(w, "POST", "/v1/webhooks", "http://127.0.0.1:8080/h", &a);
+    assert_problem(&a, 503, "unavailable");
+    client_release(&a);
+
+    o.guard.allow_networks = &bad;
+    assert_int_equal(api_check(&o, &info), ERR_INVALID);
+    assert_int_equal(api_reload(w->api, &o, &info), ERR_INVALID);
+    assert_string_equal(info.field, "allow_networks");
+    ask_webhook(w, "POST", "/v1/webhooks", "http://127.0.0.1:8080/h", &a);
+    assert_problem(&a, 503, "unavailable");
+    client_release(&a);
+
+    o.guard = (struct guard_options){0};
+    assert_int_equal(api_reload(w->api, &o, &info), OK);
+    ask_webhook(w, "POST", "/v1/webhooks", "http://127.0.0.1:8080/h", &a);
+    assert_url_fault(&a, "url_not_allowed", "not a public one");
+    client_release(&a);
+}
+
 static void test_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it(void **state) {
     struct world *w = *state;
     struct answer a;
@@ -1249,6 +1328,8 @@ int main(void) {
         SERVED(test_answer_beyond_every_limit_is_500_and_not_the_end),
         cmocka_unit_test(test_full_health_listener_shuts_no_client_out),
         SERVED(test_from_outside_of_the_key_is_403),
+        SERVED(test_url_that_the_guard_refuses_is_not_stored),
+        SERVED(test_reload_replaces_the_guard_of_urls),
         SERVED(test_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it),
         SERVED(test_pages_follow_each_other),
         SERVED(test_raw_message_comes_back_byte_for_byte),
