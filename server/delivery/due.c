@@ -74,9 +74,14 @@ static bool has_room(const struct due *d, const struct due_key *k, enum lane lan
     size_t count = HASH_COUNT(d->items);
     if (lane == LANE_HIGH)
         return count < d->most;
-    if (count >= d->most - d->most / 10)
+    size_t most = d->most - d->most / 10;
+    if (count >= most)
         return false;
-    return k == NULL || k->count < d->per_key || count < d->most / 2;
+    if (k == NULL || count < d->most / 2)
+        return true;
+    /* A part of what is left: however many keys are slow, the next one finds room. */
+    size_t part = (most - count) / 4;
+    return k->count < d->per_key && k->count <= part;
 }
 
 enum due_result due_put(struct due *d, struct due_row *row, int64_t now_mono_ms,

@@ -1,9 +1,10 @@
 /* due: the recipients that the scheduler holds in memory: those that may go soon, and no more.
  *
  * The store is the truth; loading is no claim, and what is refused here is found there again
- * (STORE_DUE). At most `most` recipients are held; a queue key may hold LIMIT_DUE_PER_KEY, more
- * only while memory is at most half full; a tenth of the room is for lane high alone. A parked key
- * (its site is dead or must wait) holds nothing.
+ * (STORE_DUE). At most `most` recipients are held. While memory is at most half full, a queue key
+ * may hold as many; then LIMIT_DUE_PER_KEY, but no more than a quarter of the room that is left, so
+ * that many slow keys leave some for the next. A tenth of the room is for lane high alone. A parked
+ * key (its site is dead or must wait) holds nothing.
  *
  *     struct due_item *i;
  *     switch (due_put(d, &row, now, &i)) { case DUE_TAKEN: ...; case DUE_FULL: ask the store later

@@ -230,12 +230,6 @@ static bool gather_row(struct scheduler *s, struct due_row *row, int64_t now_mon
         gather_due_at(s, row->due_wall_ms);
         return false;
     }
-    /* bodies that came with the notice are held by us now: only so many */
-    if (row->outgoing->message != NULL && row->outgoing->lane != LANE_HIGH &&
-        letters_bytes(s->letters) > s->settings->o.content_bytes_max) {
-        s->has_more = true;
-        return false;
-    }
     struct due_item *i;
     switch (due_put(s->due, row, now_mono_ms, &i)) {
     case DUE_TAKEN:
@@ -371,18 +365,23 @@ void gather_load_if_needed(struct scheduler *s) {
         s->has_more = true;
         s->load_after_mono_ms = now_mono_ms;
     }
+    /* What fills memory may be slow for long: others are looked for all the same, less often. */
     bool is_low = due_count(s->due) <= s->settings->o.due_in_memory / 2;
+    int64_t crowded_mono_ms = s->load_safety_mono_ms - LOAD_SAFETY_MS + LOAD_CROWDED_MS;
+    int64_t after_mono_ms = s->load_after_mono_ms;
+    if (!is_low && after_mono_ms < crowded_mono_ms)
+        after_mono_ms = crowded_mono_ms;
     bool has_due = s->next_due_wall_ms != 0 && s->next_due_wall_ms <= now_wall_ms;
-    bool is_wanted = is_low && (s->has_more || has_due || now_mono_ms >= s->load_safety_mono_ms);
+    bool is_wanted = s->has_more || has_due || now_mono_ms >= s->load_safety_mono_ms;
     int64_t at_mono_ms = s->load_safety_mono_ms;
-    if (is_wanted && now_mono_ms >= s->load_after_mono_ms) {
+    if (due_room(s->due) == 0)
+        return; /* the end of a job brings us here again */
+    if (is_wanted && now_mono_ms >= after_mono_ms) {
         load(s, now_mono_ms, now_wall_ms);
         return;
     }
-    if (!is_low)
-        return; /* the end of a job brings us here again */
     if (is_wanted) {
-        at_mono_ms = s->load_after_mono_ms;
+        at_mono_ms = after_mono_ms;
     } else if (s->next_due_wall_ms != 0) {
         int64_t due_mono_ms = now_mono_ms + (s->next_due_wall_ms - now_wall_ms);
         if (due_mono_ms < at_mono_ms)

@@ -8,6 +8,7 @@ struct letters {
     struct letter *by_key;
     struct letter_list kept; /* oldest first */
     size_t bytes, kept_bytes, kept_bytes_max;
+    bool is_visiting;
 };
 
 struct letters *letters_new(size_t kept_bytes_max) {
@@ -17,16 +18,32 @@ struct letters *letters_new(size_t kept_bytes_max) {
     return t;
 }
 
+/* What came with a notice lies in the store's budget as long as the outgoing lives. Were it counted
+ * here as well, what waits for a slow site could take all the room from what must be read. */
+static size_t counted(const struct letter *l) {
+    return l->is_kept || l->outgoing->message == NULL ? l->held_bytes : 0;
+}
+
 static size_t *account(struct letters *t, const struct letter *l) {
     return l->is_kept ? &t->kept_bytes : &t->bytes;
 }
 
+static void set_held(struct letters *t, struct letter *l, size_t held_bytes) {
+    *account(t, l) -= counted(l);
+    l->held_bytes = held_bytes;
+    *account(t, l) += counted(l);
+}
+
+static void set_kept(struct letters *t, struct letter *l, bool is_kept) {
+    *account(t, l) -= counted(l);
+    l->is_kept = is_kept;
+    *account(t, l) += counted(l);
+}
+
 static void hold(struct letters *t, struct letter *l, struct message *m) {
-    *account(t, l) -= l->held_bytes;
     message_unref(&l->message);
     l->message = m;
-    l->held_bytes = m != NULL ? message_size(m) : 0;
-    *account(t, l) += l->held_bytes;
+    set_held(t, l, m != NULL ? message_size(m) : 0);
 }
 
 static void letter_free(struct letters *t, struct letter *l) {
@@ -70,9 +87,7 @@ struct letter *letters_get(struct letters *t, struct outgoing *o, enum route_sig
     }
     if (l->is_kept) {
         TAILQ_REMOVE(&t->kept, l, kept);
-        t->kept_bytes -= l->held_bytes;
-        t->bytes += l->held_bytes;
-        l->is_kept = false;
+        set_kept(t, l, false);
     }
     l->has_retry = false;
     if (l->state == LETTER_ERASED)
@@ -84,8 +99,7 @@ struct letter *letters_get(struct letters *t, struct outgoing *o, enum route_sig
 
 void letter_set_loading(struct letters *t, struct letter *l) {
     hold(t, l, NULL);
-    l->held_bytes = (size_t)l->outgoing->size_bytes;
-    *account(t, l) += l->held_bytes;
+    set_held(t, l, (size_t)l->outgoing->size_bytes);
     l->state = LETTER_LOADING;
 }
 
@@ -104,6 +118,11 @@ void letter_set_ready(struct letters *t, struct letter *l, struct message *m) {
     l->state = LETTER_READY;
 }
 
+static void trim(struct letters *t) {
+    while (t->kept_bytes > t->kept_bytes_max)
+        letter_free(t, TAILQ_FIRST(&t->kept));
+}
+
 void letter_settle(struct letters *t, struct letter **lp) {
     struct letter *l = *lp;
     *lp = NULL;
@@ -114,19 +133,20 @@ void letter_settle(struct letters *t, struct letter **lp) {
         letter_free(t, l);
         return;
     }
-    t->bytes -= l->held_bytes;
-    t->kept_bytes += l->held_bytes;
-    l->is_kept = true;
+    set_kept(t, l, true);
     TAILQ_INSERT_TAIL(&t->kept, l, kept);
-    while (t->kept_bytes > t->kept_bytes_max)
-        letter_free(t, TAILQ_FIRST(&t->kept));
+    if (!t->is_visiting)
+        trim(t);
 }
 
 void letters_visit(struct letters *t, void *ctx, void (*fn)(void *ctx, struct letter *l)) {
     struct letter *l, *next;
+    t->is_visiting = true; /* what is kept by the visit may push out another, even the next one */
     HASH_ITER (hh, t->by_key, l, next) {
         fn(ctx, l);
     }
+    t->is_visiting = false;
+    trim(t);
 }
 
 size_t letters_bytes(const struct letters *t) {

@@ -38,7 +38,7 @@ struct letter {
     enum letter_state state;
     struct outgoing *outgoing; /* a reference */
     struct message *message;   /* a reference: as composed, in READY as it is sent */
-    size_t held_bytes;         /* counted for the letter */
+    size_t held_bytes;         /* size of the message, or of the one that is asked for */
     struct bundles bundles;    /* all, by bundle.of_letter */
     struct bundles waiting;    /* picked, for content or signature, by bundle.wait */
     bool is_kept;              /* on the list of kept ones: no bundle uses it */
@@ -64,6 +64,7 @@ void letter_set_ready(struct letters *t, struct letter *l, struct message *m);
 void letter_settle(struct letters *t, struct letter **lp);
 /* Calls `fn` for each; it may end the letter that it is given, and no other. */
 void letters_visit(struct letters *t, void *ctx, void (*fn)(void *ctx, struct letter *l));
-size_t letters_bytes(const struct letters *t);      /* held for bundles */
+/* Held for bundles, but for what came with a notice: the store bounds that. */
+size_t letters_bytes(const struct letters *t);
 size_t letters_kept_bytes(const struct letters *t); /* held for retries */
 size_t letters_count(const struct letters *t);

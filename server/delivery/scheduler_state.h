@@ -32,6 +32,7 @@ TAILQ_HEAD(settle_list, settle_call);
 enum {
     LOAD_SPACING_MS = 20,          /* between loads */
     LOAD_VAIN_MS = 1000,           /* after one that brought nothing although there is more */
+    LOAD_CROWDED_MS = 500,         /* while memory is more than half full */
     LOAD_SAFETY_MS = 60 * 1000,    /* the store is asked so often whatever we believe */
     SWEEP_MS = 30 * 1000,          /* hops and sites that nobody needs */
     BLOCKED_MS = 1000,             /* after the store refused */

@@ -681,6 +681,71 @@ static void mail_goes_to_the_mx_hosts_of_its_domain(void **state) {
     responder_stop(&server);
 }
 
+/* ---- who is slow holds up nobody else ---- */
+
+/* A second route, to a server that takes mail to hold@ and never answers the final dot. */
+struct slow {
+    struct sink *sink;
+    struct smarthost host;
+    struct route route[2];
+};
+
+static void add_slow_route(struct world *w, struct slow *slow) {
+    struct route relay = w->route;
+    struct smarthost host = w->host;
+    slow->sink = sink_new(false, NULL);
+    point_at(w, slow->sink, "tls=none");
+    slow->host = w->host;
+    slow->route[0] = w->route;
+    slow->route[0].name = "slow";
+    slow->route[0].smarthost = &slow->host;
+    w->host = host;
+    w->route = relay;
+    slow->route[1] = relay;
+    w->o.routes = slow->route;
+    w->o.route_count = 2;
+}
+
+static void submit_slow(struct world *w, const char *to, int count) {
+    const struct message_row like = {.route = STR("slow")};
+    while (count-- > 0)
+        submit_with(w, to, &like);
+}
+
+static void end_slow(struct world *w, struct slow *slow) {
+    delivery_stop(&w->delivery);
+    sink_free(&slow->sink);
+}
+
+static void a_slow_site_that_fills_memory_holds_up_no_retry_of_others(void **state) {
+    struct world *w = *state;
+    struct slow slow;
+    add_slow_route(w, &slow);
+    w->o.due_in_memory = 100;
+    w->sink->later_times = 2;
+    start(w);
+    submit_slow(w, "hold@one.test", 60);
+    submit_slow(w, "hold@two.test", 60);
+    submit_slow(w, "hold@three.test", 60);
+    submit(w, "later@example.net");
+    await_completed(w, 1);
+    end_slow(w, &slow);
+}
+
+static void a_slow_site_that_fills_memory_with_contents_holds_up_no_others(void **state) {
+    struct world *w = *state;
+    struct slow slow;
+    add_slow_route(w, &slow);
+    w->o.content_bytes_max = 16384;
+    start(w);
+    submit_slow(w, "hold@one.test", 300);
+    w->sink->later_times = 2;
+    submit(w, "ok@example.net");
+    submit(w, "later@example.net");
+    await_completed(w, 2);
+    end_slow(w, &slow);
+}
+
 static void wrong_options_are_named(void **state) {
     struct world *w = *state;
     struct delivery *d = NULL;
@@ -725,6 +790,8 @@ int main(void) {
         T(what_is_canceled_while_queued_is_not_sent),
         T(housekeeping_expires_what_is_too_old),
         T(mail_goes_to_the_mx_hosts_of_its_domain),
+        T(a_slow_site_that_fills_memory_holds_up_no_retry_of_others),
+        T(a_slow_site_that_fills_memory_with_contents_holds_up_no_others),
         T(wrong_options_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

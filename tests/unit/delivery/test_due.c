@@ -62,15 +62,38 @@ static void a_recipient_is_held_once(void **state) {
     assert_int_equal(put(*state, 1, "k", LANE_BULK), DUE_TAKEN);
 }
 
-static void one_key_may_fill_half_and_then_has_its_quota(void **state) {
-    recipient_key_t key = 0;
-    while (put(*state, ++key, "busy", LANE_TRANSACTIONAL) == DUE_TAKEN)
+/* Puts rows of the key until it is full; how many were taken. */
+static size_t fill(struct due *d, recipient_key_t *key, const char *queue_key) {
+    size_t before = due_count(d);
+    while (put(d, ++*key, queue_key, LANE_TRANSACTIONAL) == DUE_TAKEN)
         ;
-    assert_int_equal(due_count(*state), MOST / 2);
-    for (int i = 0; i < PER_KEY; i++)
-        assert_int_equal(put(*state, 1000 + i, "other", LANE_TRANSACTIONAL), DUE_TAKEN);
-    assert_int_equal(put(*state, 2000, "other", LANE_TRANSACTIONAL), DUE_FULL);
-    assert_int_equal(put(*state, 2001, "third", LANE_TRANSACTIONAL), DUE_TAKEN);
+    return due_count(d) - before;
+}
+
+static void a_key_may_fill_half_and_the_next_ones_a_part_of_what_is_left(void **state) {
+    recipient_key_t key = 0;
+    assert_int_equal(fill(*state, &key, "busy"), MOST / 2);
+    assert_int_equal(fill(*state, &key, "other"), 9); /* more than (90 - 50 - 9) / 4 */
+    assert_int_equal(fill(*state, &key, "third"), 7);
+}
+
+static void ten_keys_that_take_all_they_can_leave_room_for_another(void **state) {
+    char name[16];
+    recipient_key_t key = 0;
+    for (int i = 0; i < 10; i++) {
+        snprintf(name, sizeof(name), "slow%d", i);
+        assert_true(fill(*state, &key, name) > 0);
+    }
+    assert_true(fill(*state, &key, "next") > 0);
+}
+
+static void a_key_has_a_quota(void **state) {
+    struct due *d = due_new(100 * PER_KEY, PER_KEY);
+    recipient_key_t key = 0;
+    (void)state;
+    assert_int_equal(fill(d, &key, "busy"), 50 * PER_KEY);
+    assert_int_equal(fill(d, &key, "other"), PER_KEY);
+    due_free(&d);
 }
 
 static void the_last_tenth_is_for_high(void **state) {
@@ -153,7 +176,9 @@ int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(a_recipient_is_held_once),
-        T(one_key_may_fill_half_and_then_has_its_quota),
+        T(a_key_may_fill_half_and_the_next_ones_a_part_of_what_is_left),
+        T(ten_keys_that_take_all_they_can_leave_room_for_another),
+        T(a_key_has_a_quota),
         T(the_last_tenth_is_for_high),
         T(a_parked_key_takes_nothing_until_its_time),
         T(parked_and_well_filled_keys_are_skipped_by_a_load),
