@@ -374,6 +374,13 @@ int request_prefer_wait(struct str prefer) {
     return -1;
 }
 
+bool request_is_idempotency_key(struct str key) {
+    bool is_good = key.n > 0 && key.n <= LIMIT_IDEMPOTENCY_KEY;
+    for (size_t i = 0; is_good && i < key.n; i++)
+        is_good = key.p[i] > ' ' && key.p[i] <= '~';
+    return is_good;
+}
+
 /* ---- admission ---- */
 
 static bool find_route(struct request *r) {

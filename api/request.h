@@ -150,3 +150,5 @@ bool request_accepts(struct str accept, struct str type);
 struct str request_media_type(struct str content_type);
 /* Seconds of "wait=10" in a Prefer header (RFC 7240), at most LIMIT_WAIT_S; -1: not asked for. */
 int request_prefer_wait(struct str prefer);
+/* May it be an Idempotency-Key: 1 to LIMIT_IDEMPOTENCY_KEY visible characters of us-ascii? */
+bool request_is_idempotency_key(struct str key);

@@ -103,11 +103,19 @@ static enum err read_map(struct reader *r, int depth, struct growing *g) {
     }
 }
 
+static bool has_tag(const yaml_event_t *ev) {
+    return (ev->type == YAML_SCALAR_EVENT && ev->data.scalar.tag) ||
+           (ev->type == YAML_SEQUENCE_START_EVENT && ev->data.sequence_start.tag) ||
+           (ev->type == YAML_MAPPING_START_EVENT && ev->data.mapping_start.tag);
+}
+
 static enum err read_node(struct reader *r, const yaml_event_t *ev, int depth,
                           struct yaml_node **out) {
     size_t line = ev->start_mark.line + 1;
     if (depth > YAML_DEPTH_MAX)
         return fail(r, line, "nested too deeply");
+    if (has_tag(ev))
+        return fail(r, line, "tags are not used here: the setting knows its type");
     if (++r->nodes > YAML_NODES_MAX)
         return fail(r, line, "too many values");
     struct yaml_node *n = ARENA_NEW(r->arena, struct yaml_node);

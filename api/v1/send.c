@@ -41,9 +41,7 @@ static void finish(struct request *r) {
 /* Absent when there is none, or when it is refused. */
 static struct str idempotency_key(struct request *r) {
     struct str key = request_header(r, STR("Idempotency-Key"));
-    bool is_good = !str_is_absent(key) && key.n > 0 && key.n <= LIMIT_IDEMPOTENCY_KEY;
-    for (size_t i = 0; is_good && i < key.n; i++)
-        is_good = key.p[i] > ' ' && key.p[i] <= '~';
+    bool is_good = request_is_idempotency_key(key);
     if (!str_is_absent(key) && !is_good)
         faults_add(&r->faults, STR("header:Idempotency-Key"), "invalid_value",
                    "1 to %d visible characters of us-ascii", (int)LIMIT_IDEMPOTENCY_KEY);

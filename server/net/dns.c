@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <event2/event.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
@@ -11,6 +10,7 @@
 
 #include "server/base/log.h"
 #include "server/base/metrics.h"
+#include "server/net/dns_rdata.h"
 #include "server/net/loop.h"
 
 enum {
@@ -400,81 +400,22 @@ static void probe(void *arg) {
 /* ---- answers -----------------------------------------------------------------------------------
  */
 
-/* A name in wire form as text, lower case, without final dot; the root is "". Only letters, digits,
- * '-' and '_': what else stands in a label is no host (RFC 5321 2.3.5). */
-static bool name_from_wire(const unsigned char *p, size_t n, struct arena *a, struct str *out) {
-    char text[256];
-    size_t at = 0, len = 0;
-    while (at < n && p[at] != 0) {
-        size_t label = p[at++];
-        if (label > 63 || label > n - at || len + label + 1 >= sizeof text)
-            return false;
-        if (len > 0)
-            text[len++] = '.';
-        for (; label > 0; label--, at++) {
-            char c = ascii_lower((char)p[at]);
-            if (!ascii_is_alnum(c) && c != '-' && c != '_')
-                return false;
-            text[len++] = c;
-        }
-    }
-    if (at >= n)
-        return false;
-    *out = arena_dup(a, str_make(text, len));
-    return true;
-}
-
-static bool take_address(struct dns_query *q, const unsigned char *p, size_t n) {
-    struct sockaddr_any *out = &q->addr[q->count];
-    if (q->type == DNS_A && n == 4) {
-        struct sockaddr_in sin = {.sin_family = AF_INET};
-        memcpy(&sin.sin_addr, p, 4);
-        memcpy(&out->ss, &sin, sizeof sin);
-        out->len = sizeof sin;
-        return true;
-    }
-    if (q->type == DNS_AAAA && n == 16) {
-        struct sockaddr_in6 sin6 = {.sin6_family = AF_INET6};
-        memcpy(&sin6.sin6_addr, p, 16);
-        memcpy(&out->ss, &sin6, sizeof sin6);
-        out->len = sizeof sin6;
-        return true;
-    }
-    return false;
-}
-
-static bool take_text(struct dns_query *q, const unsigned char *p, size_t n) {
-    char *joined = arena_alloc(q->arena, n + 1);
-    size_t len = 0;
-    for (size_t at = 0; at < n;) {
-        size_t piece = p[at++];
-        if (piece > n - at)
-            return false;
-        memcpy(joined + len, p + at, piece);
-        len += piece;
-        at += piece;
-    }
-    q->data[q->count] = str_make(joined, len);
-    return true;
-}
-
-static bool take_record(struct dns_query *q, const unsigned char *p, size_t n) {
+static bool take_record(struct dns_query *q, struct str rdata) {
+    size_t i = q->count;
     switch (q->type) {
     case DNS_A:
+        return dns_rdata_ipv4(rdata, &q->addr[i]);
     case DNS_AAAA:
-        return take_address(q, p, n);
+        return dns_rdata_ipv6(rdata, &q->addr[i]);
     case DNS_MX:
-        if (n < 3)
-            return false;
-        q->mx[q->count].preference = (uint16_t)(p[0] << 8 | p[1]);
-        return name_from_wire(p + 2, n - 2, q->arena, &q->mx[q->count].host);
+        return dns_rdata_mx(rdata, q->arena, &q->mx[i].preference, &q->mx[i].host);
     case DNS_TXT:
-        return take_text(q, p, n);
+        return dns_rdata_text(rdata, q->arena, &q->data[i]);
     case DNS_PTR:
     case DNS_CNAME:
-        return name_from_wire(p, n, q->arena, &q->data[q->count]);
+        return dns_rdata_name(rdata, q->arena, &q->data[i]);
     case DNS_TLSA:
-        q->data[q->count] = arena_dup(q->arena, str_make(p, n));
+        q->data[i] = arena_dup(q->arena, rdata);
         return true;
     }
     return false;
@@ -492,7 +433,7 @@ static void take_answer(struct dns_query *q, const struct ub_result *r) {
     else
         q->data = ARENA_ARRAY(q->arena, struct str, n);
     for (size_t i = 0; i < n; i++)
-        if (r->len[i] >= 0 && take_record(q, (const unsigned char *)r->data[i], (size_t)r->len[i]))
+        if (r->len[i] >= 0 && take_record(q, str_make(r->data[i], (size_t)r->len[i])))
             q->count++;
 }
 

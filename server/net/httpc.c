@@ -187,25 +187,31 @@ static size_t take_header(char *p, size_t size, size_t n, void *arg) {
     return t->header_bytes > HEADER_BYTES_MAX ? 0 : size * n;
 }
 
-static int64_t retry_after(CURL *easy) {
-    struct curl_header *h;
+int64_t httpc_retry_after_ms(const char *text, int64_t now_wall_ms) {
+    const int64_t most_ms = (int64_t)YEAR_S * 1000;
+    struct str value = str_trim(str_of(text));
     uint64_t seconds;
-    if (curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1, &h) != CURLHE_OK)
-        return -1;
-    struct str value = str_trim(str_of(h->value));
     bool is_number = value.n > 0;
     for (size_t i = 0; i < value.n; i++)
         is_number = is_number && ascii_is_digit(value.p[i]);
-    if (is_number) /* RFC 9110 10.2.3: seconds, or a date */
-        return str_parse_u64(value, YEAR_S, &seconds) == OK ? (int64_t)seconds * 1000
-                                                            : (int64_t)YEAR_S * 1000;
-    time_t date = curl_getdate(h->value, NULL);
+    if (is_number)
+        return str_parse_u64(value, YEAR_S, &seconds) == OK ? (int64_t)seconds * 1000 : most_ms;
+    time_t date = curl_getdate(text, NULL);
     if (date < 0)
         return -1;
-    int64_t delay_ms = (int64_t)date * 1000 - clock_wall_ms();
-    if (delay_ms < 0)
-        return 0;
-    return delay_ms < (int64_t)YEAR_S * 1000 ? delay_ms : (int64_t)YEAR_S * 1000;
+    /* in seconds first: a year may have ten digits, and its milliseconds do not fit */
+    int64_t now_s = now_wall_ms / 1000;
+    if ((int64_t)date > now_s + YEAR_S)
+        return most_ms;
+    int64_t delay_ms = (int64_t)date * 1000 - now_wall_ms;
+    return delay_ms < 0 ? 0 : delay_ms < most_ms ? delay_ms : most_ms;
+}
+
+static int64_t retry_after(CURL *easy) {
+    struct curl_header *h;
+    if (curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1, &h) != CURLHE_OK)
+        return -1;
+    return httpc_retry_after_ms(h->value, clock_wall_ms());
 }
 
 static enum failure failure_of_connect(const struct transfer *t) {

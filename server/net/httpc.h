@@ -51,3 +51,7 @@ struct httpc_request {
 /* `done` is called once, never from inside this call; the result's strings live during the call. */
 void httpc_send(struct httpc *h, const struct httpc_request *r,
                 void (*done)(void *arg, const struct httpc_result *res), void *arg);
+
+/* A Retry-After field's value (RFC 9110 10.2.3: seconds, or a date) as a delay from now, 0 to a
+ * year; -1: neither. Thread: any. */
+int64_t httpc_retry_after_ms(const char *text, int64_t now_wall_ms);

@@ -1,0 +1,211 @@
+/* The configuration file: the tree keeps its bounds, durations and sizes print to themselves, and
+ * what is loaded keeps the table's promises and, given by environment instead, is the same. */
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "server/config.h"
+#include "server/config_settings.h"
+#include "server/config_yaml.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { DEPTH_MAX = 8, VARIABLES_MAX = 80 };
+
+/* ---- the tree ---- */
+
+/* Adds to *reads_files whether a key names a file: such a document is not loaded here. */
+static void check_node(const struct yaml_node *n, int depth, size_t breaks_max, bool *reads_files) {
+    ASSERT(depth <= DEPTH_MAX && n->line >= 1 && n->line <= breaks_max + 1);
+    ASSERT(n->kind != YAML_SCALAR || n->count == 0);
+    for (size_t i = 0; i < n->count; i++) {
+        if (n->kind == YAML_MAP) {
+            *reads_files = *reads_files || str_ends_with(n->key[i], STR("_file"));
+            for (size_t k = 0; k < i; k++)
+                ASSERT(!str_equal(n->key[i], n->key[k]));
+        }
+        check_node(n->child[i], depth + 1, breaks_max, reads_files);
+    }
+}
+
+static bool is_loadable(struct str text) {
+    struct arena *a = arena_new();
+    struct yaml_node *root = NULL;
+    struct errinfo info = {0};
+    bool reads_files = false;
+    enum err e = yaml_parse(text, a, &root, &info);
+    if (e == OK)
+        check_node(root, 0, text.n, &reads_files); /* a line break has at least one byte */
+    else
+        ASSERT(e == ERR_INVALID && info.text[0] != '\0');
+    arena_free(&a);
+    return e == OK && !reads_files;
+}
+
+/* ---- single values ---- */
+
+static void check_scalars(struct str text, struct arena *a) {
+    int64_t n, again;
+    if (config_parse_duration(text, &n) == OK) {
+        ASSERT(n >= 0 && text.n > 0 && ascii_is_digit(text.p[0]));
+        if (n <= INT64_MAX / 1024)
+            ASSERT(config_parse_duration(arena_printf(a, "%lldms", (long long)n), &again) == OK &&
+                   again == n);
+    }
+    if (config_parse_size(text, &n) == OK) {
+        ASSERT(n >= 0 && text.n > 0 && ascii_is_digit(text.p[0]));
+        if (n <= INT64_MAX / 1024)
+            ASSERT(config_parse_size(arena_printf(a, "%lld", (long long)n), &again) == OK &&
+                   again == n);
+    }
+}
+
+/* ---- the whole ---- */
+
+static const void *at(const struct config *c, const struct setting *st) {
+    return (const char *)c + st->offset;
+}
+
+static void check_text(struct str s) {
+    ASSERT(str_is_utf8(s) && !str_has_control(s, false));
+}
+
+static void check_setting(const struct config *c, const struct setting *st) {
+    const struct config_list *list = at(c, st);
+    switch (st->type) {
+    case SETTING_TEXT:
+    case SETTING_SECRET:
+        check_text(*(const struct str *)at(c, st));
+        return;
+    case SETTING_LIST:
+        for (size_t i = 0; i < list->count; i++) {
+            check_text(list->list[i]);
+            ASSERT(list->list[i].n > 0 && str_find_char(list->list[i], ',') < 0);
+        }
+        return;
+    case SETTING_INTEGER:
+    case SETTING_DURATION:
+    case SETTING_SIZE:
+        ASSERT(*(const int64_t *)at(c, st) >= st->least && *(const int64_t *)at(c, st) <= st->most);
+        return;
+    case SETTING_CHOICE: {
+        struct str rest = str_of(st->unit_or_choices);
+        for (int64_t i = *(const int64_t *)at(c, st); i >= 0; i--)
+            ASSERT(!str_is_absent(str_split(&rest, '|')));
+        return;
+    }
+    case SETTING_BOOL:
+        return;
+    }
+}
+
+static void check_declarations(const struct config *c) {
+    for (size_t i = 0; i < c->route_count; i++) {
+        const struct config_route *r = &c->routes[i];
+        bool is_smarthost = str_equal(r->kind, STR("smarthost"));
+        ASSERT(!str_is_absent(r->name) && is_smarthost == (r->smarthosts.count > 0));
+        ASSERT(is_smarthost || str_equal(r->kind, STR("mx")) || str_equal(r->kind, STR("sandbox")));
+        ASSERT(!str_equal(r->kind, STR("mx")) || str_find_char(c->hostname, '.') > 0);
+        for (size_t k = 0; k < i; k++)
+            ASSERT(!str_equal(r->name, c->routes[k].name));
+    }
+    for (size_t i = 0; i < c->key_count; i++)
+        ASSERT(!str_is_absent(c->keys[i].name) && !str_is_absent(c->keys[i].secret));
+    for (size_t i = 0; i < c->domain_count; i++)
+        ASSERT(!str_is_absent(c->domains[i].name) && c->domains[i].key_count == 0);
+    for (size_t i = 0; i < c->webhook_count; i++)
+        ASSERT(!str_is_absent(c->webhooks[i].url) && !str_is_absent(c->webhooks[i].secret));
+}
+
+static struct str print_value(const struct config *c, const struct setting *st, struct arena *a) {
+    const struct config_list *list = at(c, st);
+    long long number = st->type == SETTING_BOOL ? *(const bool *)at(c, st) : 0;
+    struct str rest = str_of(st->unit_or_choices), value = STR("");
+    switch (st->type) {
+    case SETTING_TEXT:
+    case SETTING_SECRET:
+        return *(const struct str *)at(c, st);
+    case SETTING_LIST:
+        for (size_t i = 0; i < list->count; i++)
+            value = arena_printf(a, "%.*s,%.*s", STR_ARG(value), STR_ARG(list->list[i]));
+        return value;
+    case SETTING_BOOL:
+        return number ? STR("true") : STR("false");
+    case SETTING_CHOICE:
+        for (int64_t i = *(const int64_t *)at(c, st); i >= 0; i--)
+            value = str_split(&rest, '|');
+        return value;
+    case SETTING_INTEGER:
+    case SETTING_SIZE:
+        return arena_printf(a, "%lld", (long long)*(const int64_t *)at(c, st));
+    case SETTING_DURATION:
+        return arena_printf(a, "%lldms", (long long)*(const int64_t *)at(c, st));
+    }
+    return value;
+}
+
+/* The environment takes white space off a text, the file keeps what was quoted. */
+static bool is_trimmed(const struct config *c, const struct setting *st) {
+    if (st->type != SETTING_TEXT && st->type != SETTING_SECRET)
+        return true;
+    struct str s = *(const struct str *)at(c, st);
+    return str_trim(s).n == s.n;
+}
+
+static void check_as_environment(const struct config *c, struct arena *a) {
+    char *env[VARIABLES_MAX + 1] = {NULL};
+    ASSERT(config_settings_count <= VARIABLES_MAX);
+    for (size_t i = 0; i < config_settings_count; i++) {
+        const struct setting *st = &config_settings[i];
+        if (!is_trimmed(c, st))
+            return;
+        struct str value = print_value(c, st, a);
+        env[i] = arena_dupz(a, arena_printf(a, "POSTCHUTE_%s=%.*s", st->name, STR_ARG(value)));
+        for (char *p = env[i]; *p != '='; p++)
+            *p = *p >= 'a' && *p <= 'z' ? (char)(*p - 32) : *p;
+    }
+    struct config *again = NULL;
+    struct errinfo info = {0};
+    ASSERT(config_load(env, &again, &info) == OK);
+    for (size_t i = 0; i < config_settings_count; i++)
+        ASSERT(str_equal(print_value(c, &config_settings[i], a),
+                         print_value(again, &config_settings[i], a)));
+    config_unref(&again);
+}
+
+static void check_load(struct str text, struct arena *a) {
+    static int fd = -1;
+    if (fd < 0)
+        fd = memfd_create("config", MFD_CLOEXEC);
+    ASSERT(fd >= 0 && ftruncate(fd, 0) == 0);
+    ASSERT(pwrite(fd, text.p, text.n, 0) == (ssize_t)text.n);
+    char *file = arena_dupz(a, arena_printf(a, "POSTCHUTE_CONFIG=/proc/self/fd/%d", fd));
+    char *env[] = {file, NULL};
+    struct config *c = NULL;
+    struct errinfo info = {0};
+    enum err e = config_load(env, &c, &info);
+    if (e != OK) {
+        ASSERT(e == ERR_INVALID && !c && info.text[0] != '\0');
+        return;
+    }
+    for (size_t i = 0; i < config_settings_count; i++)
+        check_setting(c, &config_settings[i]);
+    ASSERT(str_is_absent(c->tls_cert) == str_is_absent(c->tls_key));
+    ASSERT(c->listen.count > 0 && c->max_request_bytes >= c->max_message_bytes);
+    for (size_t i = 0; i < c->retry_after.count; i++) {
+        int64_t ms = 0;
+        ASSERT(config_parse_duration(c->retry_after.list[i], &ms) == OK && ms >= 100);
+    }
+    check_declarations(c);
+    check_as_environment(c, a);
+    config_unref(&c);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    struct str text = str_make(data, size);
+    struct arena *a = arena_new();
+    check_scalars(text, a);
+    if (size > 0 && is_loadable(text))
+        check_load(text, a);
+    arena_free(&a);
+    return 0;
+}
