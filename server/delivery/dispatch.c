@@ -4,7 +4,7 @@
 #include "server/base/log.h"
 #include "server/delivery/scheduler_state.h"
 
-enum { EXPIRED_AGAIN_MS = 30 * 1000 };
+enum { EXPIRED_AGAIN_MS = 30 * 1000, UNREADABLE_MS = 10 * 1000 };
 
 static const char ERASED[] = "the content of the message was erased";
 
@@ -71,13 +71,14 @@ static void is_signer_no_more(struct scheduler *s, struct bundle *b) {
 }
 
 static void claim_failed(struct scheduler *s, struct bundle *b) {
-    if (b->has_slot) {
+    if (b->has_slot && !s->is_draining) {
         put_back(b);
         is_signer_no_more(s, b);
         dispatch_make_runnable(s, b->site);
         return;
     }
-    s->has_more = true; /* it had no queue to go back to: the store has it */
+    s->has_more = true; /* it has no queue to go back to, or nobody serves it: the store has it */
+    is_signer_no_more(s, b);
     b->state = BUNDLE_CLAIMING;
     while (b->count > 0)
         gather_take_out(s, TAILQ_FIRST(&b->items));
@@ -214,15 +215,15 @@ void dispatch_letter_woken(struct scheduler *s, struct letter *l) {
     }
 }
 
+/* It may be this one row that cannot be read, for ever: others of the same keys that are here go
+ * on, the rest a while later. */
 static void content_refused(struct scheduler *s, struct letter *l) {
+    struct letter_key key = l->key;
     letter_set_bare(s->letters, l);
-    struct bundle *b;
-    while ((b = TAILQ_FIRST(&l->waiting)) != NULL) {
-        TAILQ_REMOVE(&l->waiting, b, wait);
-        put_back(b);
-        dispatch_make_runnable(s, b->site);
+    while (l != NULL && !TAILQ_EMPTY(&l->waiting)) {
+        gather_evict_waiting(s, l, clock_mono_ms() + UNREADABLE_MS);
+        l = letters_find(s->letters, key.seq, (enum route_signing)key.signing);
     }
-    scheduler_block(s);
 }
 
 static void content_read(struct store_call *call) {

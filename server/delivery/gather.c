@@ -96,6 +96,10 @@ void gather_evict_site(struct scheduler *s, struct site *site, int64_t until_mon
         evict_and_park(s, CONTAINER_OF(e, struct bundle, fair), until_mono_ms);
 }
 
+void gather_evict_waiting(struct scheduler *s, struct letter *l, int64_t until_mono_ms) {
+    evict_and_park(s, TAILQ_FIRST(&l->waiting), until_mono_ms);
+}
+
 static void evict_letter(void *ctx, struct letter *l) {
     struct scheduler *s = ctx;
     struct bundle *b, *next;
@@ -239,6 +243,10 @@ static bool gather_row(struct scheduler *s, struct due_row *row, int64_t now_mon
         s->has_more = true;
         return false;
     case DUE_KNOWN:
+        /* Its result is stored already, and made due again by somebody, before we hear of it. */
+        if (due_find(s->due, row->key)->bundle == NULL)
+            s->has_more = true;
+        return false;
     case DUE_PARKED: /* found again when its time comes */
         return false;
     }

@@ -2,11 +2,23 @@
 
 #include "server/base/err.h"
 
+/* A tenth of a second's worth may go at once, so that the timer need not fire per message. */
+static struct rate make_rate(unsigned rate_per_s) {
+    struct rate rate;
+    rate_init(&rate, rate_per_s, 1000, rate_per_s >= 10 ? rate_per_s / 10 : 1);
+    return rate;
+}
+
 void limit_init(struct limit *l, unsigned concurrency, unsigned rate_per_s) {
     l->concurrency = concurrency;
     l->in_use = 0;
-    /* a tenth of a second's worth may go at once, so that the timer need not fire per message */
-    rate_init(&l->rate, rate_per_s, 1000, rate_per_s >= 10 ? rate_per_s / 10 : 1);
+    l->rate = make_rate(rate_per_s);
+}
+
+void limit_set_rate(struct limit *l, unsigned rate_per_s) {
+    struct rate rate = make_rate(rate_per_s);
+    rate.tat_us = l->rate.tat_us;
+    l->rate = rate;
 }
 
 bool limit_has_room(const struct limit *l) {

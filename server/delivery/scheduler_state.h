@@ -117,6 +117,8 @@ void gather_due_at(struct scheduler *s, int64_t due_wall_ms);
 void gather_evict_all(struct scheduler *s);
 /* The same for one site; its queue keys are parked until then. */
 void gather_evict_site(struct scheduler *s, struct site *site, int64_t until_mono_ms);
+/* The same for the first of the bundles that wait for a letter; the letter may go with it. */
+void gather_evict_waiting(struct scheduler *s, struct letter *l, int64_t until_mono_ms);
 /* The recipient leaves its bundle; an empty bundle goes, with its slot. */
 void gather_take_out(struct scheduler *s, struct due_item *i);
 /* The bundle goes; it must be empty and on no list. */

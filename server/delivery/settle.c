@@ -77,7 +77,8 @@ static void answered(struct settle_call *c) {
         TAILQ_INSERT_TAIL(&s->retries, c, link);
         if (!wakeup_is_set(&s->retry_wake))
             wakeup_set(s->wakeups, &s->retry_wake, clock_mono_ms() + RETRY_MS);
-        scheduler_block(s);
+        if (e == ERR_UNAVAILABLE || e == ERR_AGAIN) /* else it is this result, not the store */
+            scheduler_block(s);
         return;
     }
     store_call_release(c->call);

@@ -22,6 +22,7 @@ struct site *sites_get(struct sites *t, const char *key, const struct route *r, 
         s->home_loop = s->hh.hashv % loops;
     }
     window_set_ceiling(&s->window, r->concurrency);
+    limit_set_rate(&s->limit, r->rate_per_s);
     s->users++;
     return s;
 }

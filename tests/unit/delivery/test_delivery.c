@@ -7,6 +7,8 @@
 #include <cmocka.h>
 
 #include <dirent.h>
+#include <limits.h>
+#include <sqlite3.h>
 
 #include "server/base/clock.h"
 #include "server/base/log.h"
@@ -746,6 +748,71 @@ static void a_slow_site_that_fills_memory_with_contents_holds_up_no_others(void 
     end_slow(w, &slow);
 }
 
+/* ---- a store that fails ---- */
+
+static void run_sql(struct world *w, sqlite3 **db, const char *sql) {
+    char path[128];
+    snprintf(path, sizeof(path), "%s/outbox.db", w->folder);
+    if (*db == NULL)
+        assert_int_equal(sqlite3_open(path, db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(*db, sql, NULL, NULL, NULL), SQLITE_OK);
+}
+
+static void one_content_that_cannot_be_read_holds_up_nobody_else(void **state) {
+    struct world *w = *state;
+    sqlite3 *db = NULL;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    submit(w, "ok@broken.test");
+    run_sql(w, &db, "DELETE FROM body");
+    sqlite3_close(db);
+    enum { OTHERS = 1000 };
+    for (int i = 0; i < OTHERS; i++)
+        submit(w, "ok@example.net");
+    int64_t began_mono_ms = clock_mono_ms();
+    start(w);
+    await_completed(w, OTHERS);
+    assert_true(clock_mono_ms() - began_mono_ms < 5000);
+    delivery_stop(&w->delivery);
+}
+
+/* Somebody locks the store until claims fail, while delivery ends. */
+static void a_stop_while_claims_fail_ends_well(void **state) {
+    struct world *w = *state;
+    sqlite3 *db = NULL;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    w->sink->later_times = INT_MAX;
+    w->o.retry_ms[0] = 2000;
+    start(w);
+    for (int i = 0; i < 20; i++)
+        submit(w, "later@example.net,later@example.com");
+    await_counter(w, &w->sink->later_seen, 40);
+    while (totals(w).by_state[RECIPIENT_SENDING] > 0)
+        mailbox_wait(w->box, 20);
+    run_sql(w, &db, "PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE");
+    while (delivery_status(w->delivery).in_memory < 40)
+        mailbox_wait(w->box, 20);
+    delivery_stop(&w->delivery);
+    sqlite3_close(db);
+    while (!store_health(w->store).is_writable)
+        mailbox_wait(w->box, 20);
+    w->sink->later_times = 0;
+    start(w);
+    await_completed(w, 20);
+}
+
+static void a_reload_changes_the_rate_of_a_site_in_use(void **state) {
+    struct world *w = *state;
+    w->route.rate_per_s = 1;
+    start(w);
+    for (int i = 0; i < 200; i++)
+        submit(w, "ok@example.net");
+    await_counter(w, &w->sink->messages, 1);
+    w->route.rate_per_s = 1000;
+    struct errinfo info = {0};
+    assert_int_equal(delivery_reload(w->delivery, &w->o, &info), OK);
+    await_completed(w, 200);
+}
+
 static void wrong_options_are_named(void **state) {
     struct world *w = *state;
     struct delivery *d = NULL;
@@ -792,6 +859,9 @@ int main(void) {
         T(mail_goes_to_the_mx_hosts_of_its_domain),
         T(a_slow_site_that_fills_memory_holds_up_no_retry_of_others),
         T(a_slow_site_that_fills_memory_with_contents_holds_up_no_others),
+        T(one_content_that_cannot_be_read_holds_up_nobody_else),
+        T(a_stop_while_claims_fail_ends_well),
+        T(a_reload_changes_the_rate_of_a_site_in_use),
         T(wrong_options_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
