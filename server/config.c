@@ -1,13 +1,11 @@
 #include "server/config.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdatomic.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <stdlib.h>
 
 #include "server/base/arena.h"
 #include "server/config_declare.h"
+#include "server/config_file.h"
 #include "server/config_settings.h"
 #include "server/config_yaml.h"
 
@@ -61,7 +59,7 @@ static enum err parse_choice(struct str s, const char *choices, int64_t *out) {
     return ERR_INVALID;
 }
 
-static enum err parse_list(struct str s, struct arena *a, struct config_list *out) {
+static size_t parse_list(struct str s, struct arena *a, struct config_list *out) {
     size_t most = 1;
     for (size_t i = 0; i < s.n; i++)
         most += s.p[i] == ',';
@@ -72,7 +70,7 @@ static enum err parse_list(struct str s, struct arena *a, struct config_list *ou
         if (item.n)
             out->list[out->count++] = arena_dup(a, item);
     }
-    return OK;
+    return out->count;
 }
 
 static enum err set_number(const struct setting *st, int64_t v, const char *what, int64_t *at,
@@ -85,21 +83,35 @@ static enum err set_number(const struct setting *st, int64_t v, const char *what
     return OK;
 }
 
+/* Empty is a value where "none" is one, which the default says; elsewhere somebody's variable was
+ * not set, and what would be used instead is not what was meant. */
+static bool may_be_empty(const struct setting *st) {
+    return st->type != SETTING_SECRET && !*st->fallback;
+}
+
 static enum err set_value(struct config *c, const struct setting *st, struct str v,
                           const char *name, struct errinfo *info) {
     char *at = (char *)c + st->offset;
     struct arena *a = c->private_->arena;
     int64_t number = 0;
     uint64_t u = 0;
+    v = str_trim(v);
     if (str_has_control(v, false) || !str_is_utf8(v))
         return err_set(info, ERR_INVALID, name, "must be one line of UTF-8 text");
     switch (st->type) {
     case SETTING_TEXT:
     case SETTING_SECRET:
+        if (v.n == 0 && !may_be_empty(st))
+            return err_set(info, ERR_INVALID, name, "is empty; leave it out to have %s%s",
+                           *st->fallback ? "the default, " : "none", st->fallback);
         *(struct str *)(void *)at = v.n ? arena_dup(a, v) : STR_NONE;
         return OK;
     case SETTING_LIST:
-        return parse_list(v, a, (struct config_list *)(void *)at);
+        number = (int64_t)parse_list(v, a, (struct config_list *)(void *)at);
+        if (number == 0 && !may_be_empty(st))
+            return err_set(info, ERR_INVALID, name,
+                           "is empty; leave it out to have the default, %s", st->fallback);
+        return OK;
     case SETTING_BOOL:
         if (parse_choice(v, "false|true", &number) != OK &&
             parse_choice(v, "no|yes", &number) != OK && parse_choice(v, "0|1", &number) != OK)
@@ -127,50 +139,6 @@ static enum err set_value(struct config *c, const struct setting *st, struct str
         return set_number(st, number, "a size in bytes", (int64_t *)(void *)at, name, info);
     }
     return ERR_INTERNAL;
-}
-
-/* ---- files ---- */
-
-static enum err read_descriptor(int fd, size_t most, struct buf *out, const char *name,
-                                const char *path, struct errinfo *info) {
-    for (;;) {
-        char *room = buf_reserve(out, 4096);
-        if (!room)
-            return err_set(info, ERR_INVALID, name, "%s: larger than %zu bytes", path, most);
-        ssize_t n = read(fd, room, 4096);
-        if (n < 0)
-            return err_set(info, ERR_INVALID, name, "%s: %s", path, strerror(errno));
-        if (n == 0)
-            return OK;
-        buf_advance(out, (size_t)n);
-    }
-}
-
-/* Where container engines put secrets: with mode 0444, in a file system that only the container
- * has, and nobody can change it there. */
-static bool is_container_secret(struct str path) {
-    return str_starts_with(path, STR("/run/secrets/")) && str_find(path, STR("..")) < 0;
-}
-
-enum err config_read_file(struct str path, size_t most, bool secret, struct buf *out,
-                          const char *name, struct errinfo *info) {
-    char *z = str_dupz(path);
-    enum err e = OK;
-    struct stat st;
-    int fd = open(z, O_RDONLY | O_CLOEXEC);
-    buf_init(out, most + 4096);
-    if (fd < 0 || fstat(fd, &st) != 0)
-        e = err_set(info, ERR_INVALID, name, "%s: %s", z, strerror(errno));
-    else if (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode))
-        e = err_set(info, ERR_INVALID, name, "%s is not a file", z);
-    else if (secret && (st.st_mode & (S_IROTH | S_IWOTH)) && !is_container_secret(path))
-        e = err_set(info, ERR_INVALID, name, "%s can be read by everybody: chmod o-rwx it", z);
-    else
-        e = read_descriptor(fd, most, out, name, z, info);
-    if (fd >= 0)
-        close(fd);
-    free(z);
-    return e;
 }
 
 /* ---- the environment ---- */
@@ -230,10 +198,17 @@ static enum err unknown_setting(struct str lower, const char *shown, bool in_env
 static enum err apply_file_variable(struct config *c, const struct setting *st, struct str path,
                                     const char *shown, struct errinfo *info) {
     struct buf content;
-    enum err e =
-        config_read_file(path, SECRET_FILE_MAX, st->type == SETTING_SECRET, &content, shown, info);
+    bool is_open = false;
+    enum err e = config_read_file(path, SECRET_FILE_MAX, &content, &is_open, shown, info);
+    struct str value = str_trim(buf_str(&content));
+    bool is_secret = st->type == SETTING_SECRET || config_has_password(value);
+    if (e == OK && is_secret && is_open)
+        e = err_set(info, ERR_INVALID, shown, "%.*s can be read by everybody: chmod o-rwx it",
+                    STR_ARG(path));
+    else if (e == OK && value.n == 0)
+        e = err_set(info, ERR_INVALID, shown, "%.*s is empty", STR_ARG(path));
     if (e == OK)
-        e = set_value(c, st, str_trim(buf_str(&content)), shown, info);
+        e = set_value(c, st, value, shown, info);
     buf_release_secret(&content);
     return e;
 }
@@ -291,29 +266,59 @@ static enum err apply_yaml_setting(struct config *c, const struct setting *st,
     return e;
 }
 
+static enum err apply_yaml_line(struct config *c, struct str key, const struct yaml_node *n,
+                                struct errinfo *info) {
+    char shown[128];
+    snprintf(shown, sizeof shown, "%.*s", STR_ARG(key));
+    const struct setting *st = find_setting(key);
+    if (st)
+        return apply_yaml_setting(c, st, n, shown, info);
+    if (str_ends_with(key, STR("_file")) && n->kind == YAML_SCALAR &&
+        (st = find_setting(str_slice(key, 0, key.n - 5))) != NULL)
+        return apply_file_variable(c, st, n->scalar, shown, info);
+    if (config_declare_knows(key))
+        return config_declare(c, c->private_->arena, key, n, info);
+    return unknown_setting(key, shown, false, info);
+}
+
+/* A file that everybody can read must not hold a secret, as a file with nothing else in it must not
+ * be readable. */
+static enum err check_secrets(const struct yaml_node *root, bool is_open, struct errinfo *info) {
+    struct str key = STR_NONE;
+    const struct yaml_node *secret = is_open ? config_find_secret(root, &key) : NULL;
+    if (!secret)
+        return OK;
+    char shown[128];
+    snprintf(shown, sizeof shown, "%.*s", STR_ARG(key));
+    return err_set(info, ERR_INVALID, shown,
+                   "line %zu: is a secret, and everybody can read the file: chmod o-rwx it",
+                   secret->line);
+}
+
 static enum err apply_yaml(struct config *c, struct str path, struct errinfo *info) {
     struct buf text;
     struct yaml_node *root = NULL;
-    enum err e = config_read_file(path, CONFIG_FILE_MAX, false, &text, "POSTCHUTE_CONFIG", info);
+    bool is_open = false;
+    size_t line = 1;
+    enum err e = config_read_file(path, CONFIG_FILE_MAX, &text, &is_open, "POSTCHUTE_CONFIG", info);
+    bool is_read = e == OK;
     if (e == OK)
         e = yaml_parse(buf_str(&text), c->private_->arena, &root, info);
     if (e == OK && root->kind != YAML_MAP)
         e = err_set(info, ERR_INVALID, "POSTCHUTE_CONFIG",
                     "the file must hold `name: value` lines");
+    if (e == OK)
+        e = check_secrets(root, is_open, info);
     for (size_t i = 0; e == OK && i < root->count; i++) {
-        char shown[128];
-        snprintf(shown, sizeof shown, "%.*s", STR_ARG(root->key[i]));
-        const struct setting *st = find_setting(root->key[i]);
-        struct str key = root->key[i];
-        if (st)
-            e = apply_yaml_setting(c, st, root->child[i], shown, info);
-        else if (str_ends_with(key, STR("_file")) && root->child[i]->kind == YAML_SCALAR &&
-                 (st = find_setting(str_slice(key, 0, key.n - 5))) != NULL)
-            e = apply_file_variable(c, st, root->child[i]->scalar, shown, info);
-        else if (config_declare_knows(key))
-            e = config_declare(c, c->private_->arena, key, root->child[i], info);
-        else
-            e = unknown_setting(key, shown, false, info);
+        line = root->child[i]->line;
+        e = apply_yaml_line(c, root->key[i], root->child[i], info);
+    }
+    if (e != OK && is_read && info) {
+        bool has_line = strncmp(info->text, "line ", 5) == 0;
+        char at[32] = "";
+        if (!has_line)
+            snprintf(at, sizeof at, "line %zu: ", line);
+        e = err_set(info, e, info->field, "%.*s: %s%s", STR_ARG(path), at, info->text);
     }
     buf_release_secret(&text);
     return e;
@@ -358,8 +363,9 @@ enum err config_load(char *const *env, struct config **out, struct errinfo *info
     atomic_init(&c->private_->refs, 1);
     c->private_->arena = arena_new();
     for (size_t i = 0; i < config_settings_count && e == OK; i++)
-        e = set_value(c, &config_settings[i], str_of(config_settings[i].fallback),
-                      config_settings[i].name, info);
+        if (config_settings[i].type != SETTING_SECRET) /* none */
+            e = set_value(c, &config_settings[i], str_of(config_settings[i].fallback),
+                          config_settings[i].name, info);
     ASSERT(e == OK); /* the table's own defaults */
     for (char *const *v = env; v && *v && e == OK; v++)
         if (str_starts_with(str_of(*v), STR("POSTCHUTE_CONFIG=")) && (*v)[17] != '\0')
@@ -381,26 +387,12 @@ struct config *config_ref(struct config *c) {
     return c;
 }
 
-static void wipe(struct str s) {
-    if (s.n)
-        explicit_bzero((void *)(uintptr_t)s.p, s.n);
-}
-
 void config_unref(struct config **cp) {
     struct config *c = *cp;
     *cp = NULL;
     if (!c || atomic_fetch_sub(&c->private_->refs, 1) != 1)
         return;
-    wipe(c->admin_key);
-    wipe(c->send_key);
-    for (size_t i = 0; i < c->key_count; i++)
-        wipe(c->keys[i].secret);
-    for (size_t i = 0; i < c->domain_count; i++)
-        for (size_t k = 0; k < c->domains[i].key_count; k++)
-            wipe(c->domains[i].keys[k].pem);
-    for (size_t i = 0; i < c->webhook_count; i++)
-        wipe(c->webhooks[i].secret);
-    arena_free(&c->private_->arena);
+    arena_free_secret(&c->private_->arena);
     free(c->private_);
     free(c);
 }

@@ -1,5 +1,7 @@
 #include "server/config_declare.h"
 
+#include "server/config_file.h"
+
 enum { SECRET_MAX = 64 * 1024 };
 
 /* One field of a declared thing. */
@@ -20,6 +22,8 @@ static enum err fail(struct errinfo *info, const char *what, const struct yaml_n
 static enum err read_list(const struct yaml_node *n, struct arena *a, struct config_list *out) {
     out->count = 0;
     if (n->kind == YAML_SCALAR) {
+        if (n->scalar.n == 0)
+            return ERR_INVALID;
         out->list = ARENA_NEW(a, struct str);
         out->list[out->count++] = n->scalar;
         return OK;
@@ -28,7 +32,7 @@ static enum err read_list(const struct yaml_node *n, struct arena *a, struct con
         return ERR_INVALID;
     out->list = ARENA_ARRAY(a, struct str, n->count ? n->count : 1);
     for (size_t i = 0; i < n->count; i++) {
-        if (n->child[i]->kind != YAML_SCALAR)
+        if (n->child[i]->kind != YAML_SCALAR || n->child[i]->scalar.n == 0)
             return ERR_INVALID;
         out->list[out->count++] = n->child[i]->scalar;
     }
@@ -38,9 +42,12 @@ static enum err read_list(const struct yaml_node *n, struct arena *a, struct con
 static enum err read_secret_file(struct str path, struct arena *a, const char *name,
                                  struct str *out, struct errinfo *info) {
     struct buf b;
-    enum err e = config_read_file(path, SECRET_MAX, true, &b, name, info);
+    enum err e = config_read_secret_file(path, SECRET_MAX, &b, name, info);
+    struct str text = str_trim(buf_str(&b));
+    if (e == OK && text.n == 0)
+        e = err_set(info, ERR_INVALID, name, "%.*s is empty", STR_ARG(path));
     if (e == OK)
-        *out = arena_dup(a, str_trim(buf_str(&b)));
+        *out = arena_dup(a, text);
     buf_release_secret(&b);
     return e;
 }
@@ -73,7 +80,7 @@ static enum err set_field(void *at, const struct field *f, struct arena *a, cons
     case FIELD_SECRET:
         if (n->kind != YAML_SCALAR)
             return fail(info, what, n, f->name, "expects text");
-        *(struct str *)at = n->scalar;
+        *(struct str *)at = n->scalar.n ? n->scalar : STR_NONE;
         return OK;
     case FIELD_LIST:
         if (read_list(n, a, at) != OK)

@@ -16,9 +16,3 @@
 bool config_declare_knows(struct str key);
 NODISCARD enum err config_declare(struct config *c, struct arena *a, struct str key,
                                   const struct yaml_node *node, struct errinfo *info);
-
-/* A whole file of at most `most` bytes into `out` (initialised here, released by the caller in any
- * case). A secret's file must not be readable by everybody, unless it is a container's, below
- * /run/secrets/. ERR_INVALID names `setting`. */
-NODISCARD enum err config_read_file(struct str path, size_t most, bool secret, struct buf *out,
-                                    const char *setting, struct errinfo *info);

@@ -3,7 +3,7 @@
 #include <unistd.h>
 
 #include "server/base/limits.h"
-#include "server/config_declare.h"
+#include "server/config_file.h"
 
 enum { PEM_FILE_MAX = 1024 * 1024, DEFAULT_ROUTE_COUNT = 1 };
 
@@ -241,11 +241,11 @@ enum err lifecycle_api_options(const struct config *c, struct lifecycle_api *o,
     struct api_options *p = &o->options;
     enum err e = OK;
     if (c->tls_cert.n) {
-        e = config_read_file(c->tls_cert, PEM_FILE_MAX, false, &o->tls_cert, "POSTCHUTE_TLS_CERT",
+        e = config_read_file(c->tls_cert, PEM_FILE_MAX, &o->tls_cert, NULL, "POSTCHUTE_TLS_CERT",
                              info);
         if (e == OK)
-            e = config_read_file(c->tls_key, PEM_FILE_MAX, true, &o->tls_key, "POSTCHUTE_TLS_KEY",
-                                 info);
+            e = config_read_secret_file(c->tls_key, PEM_FILE_MAX, &o->tls_key, "POSTCHUTE_TLS_KEY",
+                                        info);
         p->tls_cert = buf_str(&o->tls_cert);
         p->tls_key = buf_str(&o->tls_key);
     }

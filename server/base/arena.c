@@ -47,6 +47,12 @@ void arena_free(struct arena **ap) {
     *ap = NULL;
 }
 
+void arena_free_secret(struct arena **ap) {
+    for (struct block *b = *ap ? (*ap)->top : NULL; b != NULL; b = b->below)
+        explicit_bzero(b->bytes, b->used);
+    arena_free(ap);
+}
+
 void arena_clear(struct arena *a) {
     while (a->top->below != NULL) {
         struct block *b = a->top;

@@ -12,7 +12,8 @@ struct arena;
 
 struct arena *arena_new(void);
 void arena_free(struct arena **ap);
-void arena_clear(struct arena *a); /* empty, keeps its first block */
+void arena_free_secret(struct arena **ap); /* wipes all of it first */
+void arena_clear(struct arena *a);         /* empty, keeps its first block */
 void *arena_alloc(struct arena *a, size_t n)
     __attribute__((malloc, returns_nonnull)); /* zeroed, aligned for any type */
 void *arena_alloc_array(struct arena *a, size_t each, size_t count)

@@ -119,29 +119,52 @@ int admin_fail(const char *command, enum err e, const struct errinfo *info) {
     return cli_fail(is_ours ? CLI_FAILED : CLI_UNREACHABLE, command, info);
 }
 
+int admin_do(const struct options *o, char *const *env, const char *command, bool may_create,
+             int (*act)(const struct admin *a, void *ctx), void *ctx) {
+    struct admin a;
+    struct errinfo info = {0};
+    enum err e = admin_open(o, env, may_create, &a, &info);
+    int code = e == OK ? act(&a, ctx) : admin_fail(command, e, &info);
+    admin_close(&a);
+    return code;
+}
+
+struct one_request {
+    const struct options *options;
+    const char *command, *method, *path;
+    const json_t *body;
+    int (*show)(const struct options *o, const json_t *answer);
+};
+
+static int ask(const struct admin *a, void *ctx) {
+    const struct one_request *q = ctx;
+    struct client_answer answer;
+    int code = CLI_OK;
+    admin_call(a, q->method, q->path, q->body, &answer);
+    if (!client_is_success(&answer))
+        code = client_fail(q->command, &answer);
+    else if (options_has(q->options, "json") && answer.json)
+        code = client_print(answer.json);
+    else if (q->show)
+        code = q->show(q->options, answer.json);
+    client_answer_release(&answer);
+    return code;
+}
+
 int admin_run(const struct options *o, char *const *env, const char *command, const char *method,
               const char *path, json_t *body,
               int (*show)(const struct options *o, const json_t *answer)) {
-    struct admin a;
-    struct client_answer answer;
-    struct errinfo info = {0};
-    int code = CLI_OK;
-    enum err e = admin_open(o, env, strcmp(method, "POST") == 0, &a, &info);
-    if (e == OK) {
-        admin_call(&a, method, path, body, &answer);
-        if (!client_is_success(&answer))
-            code = client_fail(command, &answer);
-        else if (options_has(o, "json") && answer.json)
-            code = client_print(answer.json);
-        else if (show)
-            code = show(o, answer.json);
-        client_answer_release(&answer);
-    } else {
-        code = admin_fail(command, e, &info);
-    }
-    admin_close(&a);
+    struct one_request q = {o, command, method, path, body, show};
+    int code = admin_do(o, env, command, strcmp(method, "POST") == 0, ask, &q);
     json_decref(body);
     return code;
+}
+
+int admin_show_list(const json_t *answer, void (*print)(const json_t *one)) {
+    size_t i;
+    json_t *one;
+    json_array_foreach(json_object_get(answer, "data"), i, one) print(one);
+    return cli_printed(true);
 }
 
 void admin_put_path(struct buf *path, const char *word) {

@@ -15,6 +15,8 @@
 
 #define ADMIN_OPTION_DATA                                                                          \
     { "data", 'd', OPTION_TEXT, "FOLDER", "the server's data; else as its settings say" }
+#define ADMIN_OPTION_JSON                                                                          \
+    { "json", 'j', OPTION_FLAG, NULL, "print the whole answer" }
 #define ADMIN_OPTIONS ADMIN_OPTION_DATA, SETTINGS_OPTION_CONFIG, SETTINGS_OPTION_DEV
 
 struct admin {
@@ -36,11 +38,16 @@ void admin_call(const struct admin *a, const char *method, const char *path, con
 /* What admin_open() said, on standard error; returns the exit code. */
 int admin_fail(const char *command, enum err e, const struct errinfo *info);
 
+/* A whole command: opens, does, closes; returns the exit code. `may_create`: as admin_open(). */
+int admin_do(const struct options *o, char *const *env, const char *command, bool may_create,
+             int (*act)(const struct admin *a, void *ctx), void *ctx);
 /* A whole command that is one request: opens, asks, lets `show` print the answer (NULL: nothing),
  * closes; returns the exit code. A POST makes the store when there is none. Takes the reference of
  * `body`. */
 int admin_run(const struct options *o, char *const *env, const char *command, const char *method,
               const char *path, json_t *body,
               int (*show)(const struct options *o, const json_t *answer));
+/* Each of the answer's "data" by `print`, a line or more; the exit code. */
+int admin_show_list(const json_t *answer, void (*print)(const json_t *one));
 /* `word` with everything that is not unreserved percent-encoded, for a path (RFC 3986 2.3). */
 void admin_put_path(struct buf *path, const char *word);

@@ -98,7 +98,6 @@ const struct command cli_check_config = {
         "  postchute check-config && systemctl reload postchute\n"
         "\n"
         "Exit code: 0 right, 1 wrong.",
-    .options = options,
-    .option_count = sizeof options / sizeof options[0],
+    COMMAND_OPTIONS(options),
     .run = check_config,
 };

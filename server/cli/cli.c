@@ -58,10 +58,14 @@ int cli_fail(int code, const char *command, const struct errinfo *info) {
     return code;
 }
 
+int cli_printed(bool ok) {
+    return fflush(stdout) == 0 && ok ? CLI_OK : CLI_FAILED;
+}
+
 int cli_print(const struct buf *b) {
     struct str s = buf_str(b);
     bool ok = fwrite(s.p, 1, s.n, stdout) == s.n;
-    return fflush(stdout) == 0 && ok ? CLI_OK : CLI_FAILED;
+    return cli_printed(ok);
 }
 
 static bool wants_help(int argc, char *const *argv) {

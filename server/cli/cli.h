@@ -30,6 +30,7 @@ struct command {
     size_t words_least, words_most; /* besides options */
     int (*run)(const struct options *o, char *const *env);
 };
+#define COMMAND_OPTIONS(table) .options = (table), .option_count = sizeof(table) / sizeof(table)[0]
 
 /* The table, ended by a NULL. */
 extern const struct command *const cli_commands[];
@@ -42,6 +43,8 @@ int cli_run(int argc, char **argv, char *const *env);
 void cli_say(FILE *to, const char *fmt, ...) PRINTF(2, 3);
 /* "postchute send: <field>: <text>" on standard error; returns `code`. */
 int cli_fail(int code, const char *command, const struct errinfo *info);
+/* The end of what went to standard output: `ok` and all of it was written. */
+int cli_printed(bool ok);
 /* Everything of `b` to standard output; CLI_OK, or CLI_FAILED when it could not be written. */
 int cli_print(const struct buf *b);
 

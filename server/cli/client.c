@@ -93,5 +93,5 @@ int client_fail(const char *command, const struct client_answer *a) {
 
 int client_print(const json_t *v) {
     bool ok = json_dumpf(v, stdout, JSON_INDENT(2)) == 0 && putchar('\n') != EOF;
-    return fflush(stdout) == 0 && ok ? CLI_OK : CLI_FAILED;
+    return cli_printed(ok);
 }

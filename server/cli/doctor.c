@@ -244,7 +244,7 @@ static int examine(struct doctor *d, const struct options *o, char *const *env) 
     admin_close(&a);
     free(folder);
     cli_say(stdout, "\n%zu to mend, %zu to look at\n", d->bad, d->look);
-    return fflush(stdout) == 0 && d->bad == 0 ? CLI_OK : CLI_FAILED;
+    return cli_printed(d->bad == 0);
 }
 
 /* For a container's health check: nothing but the listener is asked. */
@@ -273,7 +273,7 @@ static int live(const struct options *o, char *const *env) {
         cli_say(stdout, "%s: HTTP %d\n", url, r.status);
     httpc_sync_release(&r);
     settings_release(&s);
-    return fflush(stdout) == 0 && ok ? CLI_OK : CLI_FAILED;
+    return cli_printed(ok);
 }
 
 static int doctor(const struct options *o, char *const *env) {
@@ -302,7 +302,6 @@ const struct command cli_doctor = {
         "  HEALTHCHECK CMD [\"postchute\", \"doctor\", \"--live\"]\n"
         "\n"
         "Exit code: 0 nothing is bad, 1 something is.",
-    .options = options,
-    .option_count = sizeof options / sizeof options[0],
+    COMMAND_OPTIONS(options),
     .run = doctor,
 };

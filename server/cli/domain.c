@@ -4,16 +4,14 @@ enum { TXT_STRING_MAX = 255 }; /* RFC 1035 3.3 */
 
 #define OPTION_ZONE                                                                                \
     { "zone", 'z', OPTION_FLAG, NULL, "records as lines of a zone file" }
-#define OPTION_JSON                                                                                \
-    { "json", 'j', OPTION_FLAG, NULL, "print the whole answer" }
 
 static const struct option_spec add_options[] = {
     {"bounce-address", 0, OPTION_TEXT, "ADDRESS", "MAIL FROM of this domain: where bounces go"},
     OPTION_ZONE,
-    OPTION_JSON,
+    ADMIN_OPTION_JSON,
     ADMIN_OPTIONS};
-static const struct option_spec dns_options[] = {OPTION_ZONE, OPTION_JSON, ADMIN_OPTIONS};
-static const struct option_spec list_options[] = {OPTION_JSON, ADMIN_OPTIONS};
+static const struct option_spec dns_options[] = {OPTION_ZONE, ADMIN_OPTION_JSON, ADMIN_OPTIONS};
+static const struct option_spec list_options[] = {ADMIN_OPTION_JSON, ADMIN_OPTIONS};
 static const struct option_spec delete_options[] = {ADMIN_OPTIONS};
 
 /* ---- records --------------------------------------------------------------------------------- */
@@ -49,7 +47,7 @@ static int show_records(const struct options *o, const json_t *domain) {
         else
             print_record(r);
     }
-    return fflush(stdout) == 0 ? CLI_OK : CLI_FAILED;
+    return cli_printed(true);
 }
 
 /* ---- commands -------------------------------------------------------------------------------- */
@@ -81,23 +79,21 @@ const struct command cli_domain_add = {
             "\n"
             "  postchute domain add acme.test --bounce-address bounces@acme.test\n"
             "  postchute domain add acme.test --zone >>acme.test.zone",
-    .options = add_options,
-    .option_count = sizeof add_options / sizeof add_options[0],
+    COMMAND_OPTIONS(add_options),
     .words_least = 1,
     .words_most = 1,
     .run = add,
 };
 
+static void print_domain(const json_t *d) {
+    const char *verified = client_text(d, "verified_at", NULL);
+    cli_say(stdout, "%-40s  %s%s\n", client_text(d, "name", ""),
+            verified ? "verified " : "not verified", verified ? verified : "");
+}
+
 static int show_list(const struct options *o, const json_t *answer) {
     (void)o;
-    size_t i;
-    json_t *d;
-    json_array_foreach(json_object_get(answer, "data"), i, d) {
-        const char *verified = client_text(d, "verified_at", NULL);
-        cli_say(stdout, "%-40s  %s%s\n", client_text(d, "name", ""),
-                verified ? "verified " : "not verified", verified ? verified : "");
-    }
-    return fflush(stdout) == 0 ? CLI_OK : CLI_FAILED;
+    return admin_show_list(answer, print_domain);
 }
 
 static int list(const struct options *o, char *const *env) {
@@ -109,8 +105,7 @@ const struct command cli_domain_list = {
     .arguments = "",
     .summary = "lists the sending domains",
     .text = "One line a domain, and whether its records were found in DNS.",
-    .options = list_options,
-    .option_count = sizeof list_options / sizeof list_options[0],
+    COMMAND_OPTIONS(list_options),
     .run = list,
 };
 
@@ -124,8 +119,7 @@ const struct command cli_domain_dns = {
     .summary = "prints the DNS records of a sending domain",
     .text = "What has to be published, for people or (--zone) for a zone file.\n"
             "`postchute doctor` says whether it was.",
-    .options = dns_options,
-    .option_count = sizeof dns_options / sizeof dns_options[0],
+    COMMAND_OPTIONS(dns_options),
     .words_least = 1,
     .words_most = 1,
     .run = dns,
@@ -140,8 +134,7 @@ const struct command cli_domain_delete = {
     .arguments = "DOMAIN",
     .summary = "removes a sending domain and its DKIM keys",
     .text = "What is still queued for it is delivered without its signature.",
-    .options = delete_options,
-    .option_count = sizeof delete_options / sizeof delete_options[0],
+    COMMAND_OPTIONS(delete_options),
     .words_least = 1,
     .words_most = 1,
     .run = delete_domain,

@@ -78,8 +78,7 @@ const struct command cli_help = {
     .text = "Without a word: the commands. `settings`: every setting with its default, its unit\n"
             "and what it is for; each is POSTCHUTE_<NAME> in the environment and <name> in the\n"
             "file that POSTCHUTE_CONFIG names.",
-    .options = options,
-    .option_count = sizeof options / sizeof options[0],
+    COMMAND_OPTIONS(options),
     .words_most = 3,
     .run = help,
 };

@@ -6,11 +6,10 @@ static const struct option_spec create_options[] = {
      "only From addresses of it (*.acme.test: of those below); may be repeated"},
     {"test", 0, OPTION_FLAG, NULL, "what is sent with it never leaves"},
     {"expires-at", 0, OPTION_TEXT, "TIME", "until when it is good, as 2027-01-31T00:00:00Z"},
-    {"json", 'j', OPTION_FLAG, NULL, "print the whole answer"},
+    ADMIN_OPTION_JSON,
     ADMIN_OPTIONS};
 
-static const struct option_spec list_options[] = {
-    {"json", 'j', OPTION_FLAG, NULL, "print the whole answer"}, ADMIN_OPTIONS};
+static const struct option_spec list_options[] = {ADMIN_OPTION_JSON, ADMIN_OPTIONS};
 
 static const struct option_spec revoke_options[] = {ADMIN_OPTIONS};
 
@@ -28,7 +27,7 @@ static int show_created(const struct options *o, const json_t *key) {
     (void)o;
     cli_say(stderr, "%s: this is shown once; only its hash is kept\n",
             client_text(key, "name", "the key"));
-    return puts(client_text(key, "key", "")) >= 0 && fflush(stdout) == 0 ? CLI_OK : CLI_FAILED;
+    return cli_printed(puts(client_text(key, "key", "")) >= 0);
 }
 
 static int create(const struct options *o, char *const *env) {
@@ -59,8 +58,7 @@ const struct command cli_key_create = {
         "  postchute key create ops --scope admin >ops.key\n"
         "\n"
         "send: submit messages; read: see them; manage: keys, domains, webhooks; admin: all.",
-    .options = create_options,
-    .option_count = sizeof create_options / sizeof create_options[0],
+    COMMAND_OPTIONS(create_options),
     .words_least = 1,
     .words_most = 1,
     .run = create,
@@ -74,21 +72,20 @@ static void print_scopes(const json_t *scopes, struct buf *out) {
     json_array_foreach(scopes, i, s) buf_printf(out, "%s%s", i ? "," : "", json_string_value(s));
 }
 
+static void print_key(const json_t *k) {
+    struct buf scopes = BUF_INIT(256);
+    print_scopes(json_object_get(k, "scopes"), &scopes);
+    const char *revoked = client_text(k, "revoked_at", NULL);
+    cli_say(stdout, "%s  %s  %-20s  %-12s  %s %s\n", client_text(k, "id", ""),
+            client_text(k, "prefix", ""), scopes.p ? scopes.p : "-",
+            revoked ? "revoked" : "in force", revoked ? revoked : client_text(k, "used_at", "-"),
+            client_text(k, "name", ""));
+    buf_release(&scopes);
+}
+
 static int show_list(const struct options *o, const json_t *answer) {
     (void)o;
-    size_t i;
-    json_t *k;
-    json_array_foreach(json_object_get(answer, "data"), i, k) {
-        struct buf scopes = BUF_INIT(256);
-        print_scopes(json_object_get(k, "scopes"), &scopes);
-        const char *revoked = client_text(k, "revoked_at", NULL);
-        cli_say(stdout, "%s  %s  %-20s  %-12s  %s %s\n", client_text(k, "id", ""),
-                client_text(k, "prefix", ""), scopes.p ? scopes.p : "-",
-                revoked ? "revoked" : "in force",
-                revoked ? revoked : client_text(k, "used_at", "-"), client_text(k, "name", ""));
-        buf_release(&scopes);
-    }
-    return fflush(stdout) == 0 ? CLI_OK : CLI_FAILED;
+    return admin_show_list(answer, print_key);
 }
 
 static int list(const struct options *o, char *const *env) {
@@ -101,8 +98,7 @@ const struct command cli_key_list = {
     .summary = "lists the API keys",
     .text = "One line a key: id, the part of it by which it is found, scopes, whether it is in\n"
             "force, when it was used last (or revoked), name. --json for scripts.",
-    .options = list_options,
-    .option_count = sizeof list_options / sizeof list_options[0],
+    COMMAND_OPTIONS(list_options),
     .run = list,
 };
 
@@ -126,7 +122,8 @@ static const char *find(const json_t *keys, const char *word) {
     return named == 1 ? by_name : NULL;
 }
 
-static int revoke_found(const struct admin *a, const char *word) {
+static int revoke_found(const struct admin *a, void *ctx) {
+    const char *word = ctx;
     struct client_answer keys, answer;
     struct buf path = BUF_INIT(512);
     int code = CLI_OK;
@@ -153,12 +150,7 @@ static int revoke_found(const struct admin *a, const char *word) {
 }
 
 static int revoke(const struct options *o, char *const *env) {
-    struct admin a;
-    struct errinfo info = {0};
-    enum err e = admin_open(o, env, false, &a, &info);
-    int code = e == OK ? revoke_found(&a, o->word[0]) : admin_fail("key revoke", e, &info);
-    admin_close(&a);
-    return code;
+    return admin_do(o, env, "key revoke", false, revoke_found, (void *)(uintptr_t)o->word[0]);
 }
 
 const struct command cli_key_revoke = {
@@ -167,8 +159,7 @@ const struct command cli_key_revoke = {
     .summary = "ends an API key at once",
     .text = "By its id, its prefix (pc_live_ and 8 characters) or its name, when only one has it.\n"
             "What was accepted with it is still delivered.",
-    .options = revoke_options,
-    .option_count = sizeof revoke_options / sizeof revoke_options[0],
+    COMMAND_OPTIONS(revoke_options),
     .words_least = 1,
     .words_most = 1,
     .run = revoke,

@@ -5,7 +5,7 @@ static int key_generate(const struct options *o, char *const *env) {
     (void)env;
     struct auth_key_text key;
     auth_key_generate(options_has(o, "test"), &key);
-    int code = puts(key.z) >= 0 && fflush(stdout) == 0 ? CLI_OK : CLI_FAILED;
+    int code = cli_printed(puts(key.z) >= 0);
     explicit_bzero(&key, sizeof key);
     return code;
 }
@@ -23,7 +23,6 @@ const struct command cli_key_generate = {
         "declared in the YAML file: the server takes it over at its start. Works offline.\n"
         "\n"
         "  (umask 077; postchute key generate >/etc/postchute/admin.key)",
-    .options = options,
-    .option_count = sizeof options / sizeof options[0],
+    COMMAND_OPTIONS(options),
     .run = key_generate,
 };

@@ -30,7 +30,6 @@ const struct command cli_serve = {
         "\n"
         "`postchute help settings` lists the settings. Exit code: 0 ended by a signal, 1 could\n"
         "not start.",
-    .options = options,
-    .option_count = sizeof options / sizeof options[0],
+    COMMAND_OPTIONS(options),
     .run = serve,
 };

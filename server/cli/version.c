@@ -3,7 +3,7 @@
 static int version(const struct options *o, char *const *env) {
     (void)o;
     (void)env;
-    return puts("postchute " POSTCHUTE_VERSION) >= 0 && fflush(stdout) == 0 ? CLI_OK : CLI_FAILED;
+    return cli_printed(puts("postchute " POSTCHUTE_VERSION) >= 0);
 }
 
 const struct command cli_version = {

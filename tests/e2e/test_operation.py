@@ -71,10 +71,23 @@ def test_a_bad_yaml_file_stops_the_start(postchute, text, says):
     server = postchute(start=False, route=None)
     server.declared = None
     path = server.dir / "bad.yaml"
+    path.touch(mode=0o600)
     path.write_text(text)
     server.settings["config"] = path
     said = refused_start(server)
     assert says in said and "hunter2" not in said, said
+
+
+def test_a_yaml_file_with_a_secret_is_not_open_to_everybody(postchute):
+    server = postchute(start=False, route="sandbox")
+    server.declared["keys"] = [{"name": "k", "secret": new_key(), "scopes": ["send"]}]
+    server.write_declared()
+    server.settings["config"].chmod(0o644)
+    said = refused_start(server)
+    assert "chmod o-rwx" in said and str(server.settings["config"]) in said and re.search(r": line \d+: ", said), said
+    assert server.declared["keys"][0]["secret"] not in said
+    server.settings["config"].chmod(0o640)
+    server.start()
 
 
 def test_secrets_come_from_files(postchute, sink):

@@ -61,6 +61,17 @@ static void bad_settings_are_named_with_the_reason(void **state) {
         {"POSTCHUTE_ADMIN_KEY_FILE=/does/not/exist", "POSTCHUTE_ADMIN_KEY_FILE", "No such file"},
         {"POSTCHUTE_CONFIG=/does/not/exist", "POSTCHUTE_CONFIG", "No such file"},
         {"POSTCHUTE_MAX_REQUEST_BYTES=1MiB", "POSTCHUTE_MAX_REQUEST_BYTES", "smaller"},
+        {"POSTCHUTE_DATA=", "POSTCHUTE_DATA", "is empty"},
+        {"POSTCHUTE_DATA=  ", "POSTCHUTE_DATA", "is empty"},
+        {"POSTCHUTE_LISTEN=", "POSTCHUTE_LISTEN", "is empty"},
+        {"POSTCHUTE_LISTEN=,", "POSTCHUTE_LISTEN", "is empty"},
+        {"POSTCHUTE_ROUTE=", "POSTCHUTE_ROUTE", "is empty"},
+        {"POSTCHUTE_DNS=", "POSTCHUTE_DNS", "is empty"},
+        {"POSTCHUTE_RETRY_AFTER=", "POSTCHUTE_RETRY_AFTER", "is empty"},
+        {"POSTCHUTE_ADMIN_KEY=", "POSTCHUTE_ADMIN_KEY", "is empty"},
+        {"POSTCHUTE_SEND_KEY=", "POSTCHUTE_SEND_KEY", "is empty"},
+        {"POSTCHUTE_ADMIN_KEY_FILE=", "POSTCHUTE_ADMIN_KEY_FILE", "names no file"},
+        {"POSTCHUTE_ADMIN_KEY_FILE=/dev/null", "POSTCHUTE_ADMIN_KEY_FILE", "not a file"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char *env[] = {(char *)(uintptr_t) "POSTCHUTE_ROUTE=smtp://127.0.0.1",
@@ -97,8 +108,22 @@ static void bad_files_are_refused_with_line_and_field(void **state) {
         {"domains: [{name: a.test, dkim: [{selector: s}]}]\n", "domains.dkim", "exactly"},
         {"webhooks: [{url: x, secret: y, events: {a: b}}]\n", "webhooks.events", "list"},
         {"a: [1, 2\n", "", "line"},
+        {"route: sandbox\nmax_recipients: x\n", "max_recipients", "/c.yaml: line 2: expects a"},
+        {"route: sandbox\nlog_levle: x\n", "log_levle", "/c.yaml: line 2: there is no"},
+        {"\nkeys:\n - {name: a,\n    nam: b}\n", "keys.nam", "/c.yaml: line 4: there is no"},
+        {"a: [\n}\n", "", "/c.yaml: line 2: "},
+        {"data:\n", "data", "/c.yaml: line 1: is empty"},
+        {"data: ' '\n", "data", "is empty"},
+        {"admin_key: ''\n", "admin_key", "is empty"},
+        {"listen: []\n", "listen", "is empty"},
+        {"keys: [{name: '', secret: x}]\n", "keys.name", "required"},
+        {"keys: [{name: a, secret: ''}]\n", "keys.secret", "required"},
+        {"keys: [{name: a, secret: x, from_domains: ['']}]\n", "keys.from_domains", "list"},
+        {"routes: [{name: a, smarthosts: ''}]\n", "routes.smarthosts", "list"},
+        {"admin_key_file: c.yaml/x\n", "admin_key_file", "/c.yaml: line 1: c.yaml/x: "},
     };
-    char env_config[160];
+    char env_config[160], path[160];
+    snprintf(path, sizeof path, "%s/c.yaml", folder);
     snprintf(env_config, sizeof env_config, "POSTCHUTE_CONFIG=%s/c.yaml", folder);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         write_file("c.yaml", rows[i].yaml, 0600);
@@ -108,6 +133,8 @@ static void bad_files_are_refused_with_line_and_field(void **state) {
         assert_int_equal(config_load(env, &c, &info), ERR_INVALID);
         assert_string_equal(info.field, rows[i].field);
         assert_non_null(strstr(info.text, rows[i].reason));
+        assert_non_null(strstr(info.text, path));
+        assert_non_null(strstr(info.text, ": line "));
     }
 }
 
@@ -162,6 +189,74 @@ static void a_secret_that_everybody_can_read_is_refused(void **state) {
     assert_non_null(strstr(info.text, "chmod"));
 }
 
+/* One row: what the file holds, and which name the refusal has; NULL: it is taken. */
+static void a_yaml_file_with_secrets_is_not_open_to_everybody(void **state) {
+    (void)state;
+    static const struct {
+        const char *yaml, *field;
+    } rows[] = {
+        {"route: sandbox\n", NULL},
+        {"route: 'smtp://relay.test:587'\n", NULL},
+        {"route: 'smtp://relay.test/?a=b:c@d'\n", NULL},
+        {"route: 'smtp://user@relay.test'\n", NULL},
+        {"keys: [{name: ci, secret_file: /run/secrets/none}]\n", "secret_file"},
+        {"route: 'smtp://u:p@relay.test:587'\n", "route"},
+        {"route: sandbox\nadmin_key: x\n", "admin_key"},
+        {"route: sandbox\nsend_key: x\n", "send_key"},
+        {"keys: [{name: a, secret: x}]\n", "secret"},
+        {"webhooks: [{url: 'https://h.test', secret: x}]\n", "secret"},
+        {"routes: [{name: r, smarthosts: ['smtp://h.test', 'smtps://u:p@h.test']}]\n",
+         "smarthosts"},
+    };
+    static const mode_t open_to_all[] = {0644, 0604, 0602}, closed[] = {0600, 0640};
+    char env_config[160];
+    snprintf(env_config, sizeof env_config, "POSTCHUTE_CONFIG=%s/c.yaml", folder);
+    char *env[] = {env_config, (char *)(uintptr_t) "POSTCHUTE_HOSTNAME=mail.acme.test", NULL};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        for (size_t m = 0; m < sizeof open_to_all / sizeof open_to_all[0]; m++) {
+            struct config *c = NULL;
+            struct errinfo info = {0};
+            write_file("c.yaml", rows[i].yaml, open_to_all[m]);
+            enum err e = config_load(env, &c, &info);
+            if (rows[i].field) {
+                assert_int_equal(e, ERR_INVALID);
+                assert_string_equal(info.field, rows[i].field);
+                bool is_other = strcmp(rows[i].field, "secret_file") == 0;
+                assert_int_equal(strstr(info.text, "chmod o-rwx") == NULL, is_other);
+            } else {
+                assert_int_equal(e, OK);
+            }
+            config_unref(&c);
+        }
+        for (size_t m = 0; m < sizeof closed / sizeof closed[0]; m++) {
+            struct config *c = NULL;
+            struct errinfo info = {0};
+            write_file("c.yaml", rows[i].yaml, closed[m]);
+            enum err e = config_load(env, &c, &info);
+            assert_true(e == OK || strstr(info.text, "/run/secrets/none"));
+            config_unref(&c);
+        }
+    }
+}
+
+static void a_file_variable_with_a_password_is_a_secret(void **state) {
+    (void)state;
+    char env_route[160];
+    write_file("open", "smtp://u:p@relay.test:587\n", 0644);
+    snprintf(env_route, sizeof env_route, "POSTCHUTE_ROUTE_FILE=%s/open", folder);
+    char *env[] = {env_route, NULL};
+    struct config *c = NULL;
+    struct errinfo info = {0};
+    assert_int_equal(config_load(env, &c, &info), ERR_INVALID);
+    assert_non_null(strstr(info.text, "chmod"));
+    write_file("open", "smtp://relay.test:587\n", 0644);
+    assert_int_equal(config_load(env, &c, &info), OK);
+    config_unref(&c);
+    write_file("open", " \n", 0600);
+    assert_int_equal(config_load(env, &c, &info), ERR_INVALID);
+    assert_non_null(strstr(info.text, "is empty"));
+}
+
 static void durations_and_sizes_have_units(void **state) {
     (void)state;
     int64_t v = 0;
@@ -199,6 +294,8 @@ int main(void) {
         cmocka_unit_test(bad_files_are_refused_with_line_and_field),
         cmocka_unit_test(environment_goes_over_file_goes_over_defaults),
         cmocka_unit_test(a_secret_that_everybody_can_read_is_refused),
+        cmocka_unit_test(a_yaml_file_with_secrets_is_not_open_to_everybody),
+        cmocka_unit_test(a_file_variable_with_a_password_is_a_secret),
         cmocka_unit_test(durations_and_sizes_have_units),
         cmocka_unit_test(help_lists_every_setting_in_both_forms),
     };

@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -133,7 +134,10 @@ class Postchute:
         """The YAML file; JSON is YAML."""
         if self.declared and self.settings.get("config", self.dir / "postchute.yaml") == self.dir / "postchute.yaml":
             self.settings["config"] = self.dir / "postchute.yaml"
+            self.settings["config"].touch(mode=0o600)
             self.settings["config"].write_text(json.dumps(self.declared, indent=1))
+            if self.user:
+                shutil.chown(self.settings["config"], self.user)
 
     def ready(self):
         try:
