@@ -1,7 +1,7 @@
 /* reply: the HTTP answer to one request, before it goes to the library.
  *
  * Not to be confused with the reply of an SMTP server (mail/reply.h): this one is `struct
- * http_reply`, made by a handler and sent by http.c. Thread: owner.
+ * http_reply`, made by a handler and sent by http_request.c. Thread: owner.
  */
 #pragma once
 

@@ -104,6 +104,8 @@ bool request_admit(struct request *r, const struct request_limits *limits);
  * both cases the reply is set, and what follows is to be thrown away. */
 NODISCARD enum err request_add_body(struct request *r, struct str piece,
                                     const struct request_limits *limits);
+/* 400, and the connection is closed: who sends this is not understood. Always false. */
+bool request_invalid(struct request *r, const char *why);
 /* Once more, when the body is there: it may have taken longer than the key was good for. */
 bool request_is_still_allowed(struct request *r);
 /* Gives the body's memory back, as soon as nothing points into it. */

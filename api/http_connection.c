@@ -1,0 +1,207 @@
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "api/http_state.h"
+#include "server/base/clock.h"
+
+struct http_metrics http_metric;
+
+void http_register_metrics(void) {
+    static const char *const classes[] = {"1xx", "2xx", "3xx", "4xx", "5xx"};
+    static const double bounds[] = {0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30};
+    http_metric.requests = metric_counter_labelled("postchute_http_requests_total",
+                                                   "Requests answered.", "status", classes, 5);
+    http_metric.connections = metric_gauge("postchute_http_connections", "Connections open now.");
+    http_metric.refused = metric_counter("postchute_http_connections_refused_total",
+                                         "Connections refused at a limit.");
+    http_metric.timeouts = metric_counter("postchute_http_timeouts_total",
+                                          "Connections closed because the client was too slow.");
+    http_metric.body_bytes =
+        metric_gauge("postchute_http_body_bytes", "Bytes of request bodies held now, as charged.");
+    http_metric.duration = metric_histogram("postchute_http_request_seconds",
+                                            "From the request line to the end of the answer.",
+                                            bounds, sizeof(bounds) / sizeof(bounds[0]));
+}
+
+void connection_enter(struct connection *c, enum phase phase, int64_t timeout_ms) {
+    c->phase = phase;
+    c->phase_mono_ms = clock_mono_ms();
+    c->deadline_mono_ms = timeout_ms > 0 ? c->phase_mono_ms + timeout_ms : 0;
+}
+
+/* ---- peers ---- */
+
+static bool peer_key(const struct sockaddr *sa, uint8_t key[16]) {
+    memset(key, 0, 16);
+    if (sa->sa_family == AF_INET) {
+        key[10] = key[11] = 0xff;
+        memcpy(key + 12, &((const struct sockaddr_in *)(const void *)sa)->sin_addr, 4);
+        return true;
+    }
+    if (sa->sa_family != AF_INET6)
+        return false;
+    const struct in6_addr *a = &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr;
+    memcpy(key, a, IN6_IS_ADDR_V4MAPPED(a) ? 16 : 8);
+    return true;
+}
+
+static size_t peer_count(struct http *h, const uint8_t key[16]) {
+    struct peer *p;
+    pthread_mutex_lock(&h->shared.mu);
+    HASH_FIND(hh, h->shared.peers, key, 16, p);
+    size_t n = p != NULL ? p->count : 0;
+    pthread_mutex_unlock(&h->shared.mu);
+    return n;
+}
+
+static void peer_enter(struct http *h, const uint8_t key[16]) {
+    struct peer *p;
+    pthread_mutex_lock(&h->shared.mu);
+    HASH_FIND(hh, h->shared.peers, key, 16, p);
+    if (p == NULL) {
+        p = mem_zalloc(sizeof(*p));
+        memcpy(p->key, key, 16);
+        HASH_ADD(hh, h->shared.peers, key, 16, p);
+    }
+    p->count++;
+    pthread_mutex_unlock(&h->shared.mu);
+}
+
+static void peer_leave(struct http *h, const uint8_t key[16]) {
+    struct peer *p;
+    pthread_mutex_lock(&h->shared.mu);
+    HASH_FIND(hh, h->shared.peers, key, 16, p);
+    ASSERT(p != NULL);
+    if (--p->count == 0) {
+        HASH_DEL(h->shared.peers, p);
+        free(p);
+    }
+    pthread_mutex_unlock(&h->shared.mu);
+}
+
+/* ---- coming and going ---- */
+
+/* The administrator and the supervisor get in when clients have filled the house. */
+enum MHD_Result http_on_accept(void *cls, const struct sockaddr *sa, socklen_t size) {
+    struct daemon_of_http *d = cls;
+    struct http *h = d->loop->http;
+    uint8_t key[16];
+    (void)size;
+    if (d->kind != HTTP_API)
+        return MHD_YES;
+    if (atomic_load(&h->connections) < d->loop->limits.connections_max &&
+        !(peer_key(sa, key) && peer_count(h, key) >= d->loop->limits.connections_per_ip_max))
+        return MHD_YES;
+    metric_add(http_metric.refused, 1);
+    return MHD_NO;
+}
+
+static void connection_begin(struct daemon_of_http *d, struct MHD_Connection *mhd, void **ctx) {
+    struct connection *c = mem_zalloc(sizeof(*c));
+    c->daemon = d;
+    c->mhd = mhd;
+    c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    const struct sockaddr *sa =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
+    c->has_peer = d->kind == HTTP_API && sa != NULL && peer_key(sa, c->peer);
+    if (c->has_peer)
+        peer_enter(d->loop->http, c->peer);
+    connection_enter(c, PHASE_HEADER, d->loop->limits.header_timeout_ms);
+    TAILQ_INSERT_TAIL(&d->loop->connections, c, link);
+    d->connections++;
+    if (d->kind == HTTP_API)
+        atomic_fetch_add(&d->loop->http->connections, 1);
+    metric_add(http_metric.connections, 1);
+    *ctx = c;
+}
+
+static void connection_end(struct connection *c, void **ctx) {
+    struct daemon_of_http *d = c->daemon;
+    if (c->has_peer)
+        peer_leave(d->loop->http, c->peer);
+    request_free(&c->request);
+    TAILQ_REMOVE(&d->loop->connections, c, link);
+    d->connections--;
+    if (d->kind == HTTP_API)
+        atomic_fetch_sub(&d->loop->http->connections, 1);
+    metric_add(http_metric.connections, -1);
+    free(c);
+    *ctx = NULL;
+}
+
+void http_on_connection(void *cls, struct MHD_Connection *mhd, void **ctx,
+                        enum MHD_ConnectionNotificationCode what) {
+    if (what == MHD_CONNECTION_NOTIFY_STARTED)
+        connection_begin(cls, mhd, ctx);
+    else if (*ctx != NULL)
+        connection_end(*ctx, ctx);
+}
+
+struct connection *http_connection_of(struct MHD_Connection *mhd) {
+    return MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
+
+/* ---- slow, gone and open ones ---- */
+
+static bool is_open(const struct connection *c) {
+    return c->phase == PHASE_BODY || c->phase == PHASE_WORK || c->phase == PHASE_REPLY;
+}
+
+bool http_loop_is_any_open(const struct loop_of_http *l) {
+    const struct connection *c;
+    TAILQ_FOREACH (c, &l->connections, link)
+        if (is_open(c) && c->daemon->kind != HTTP_HEALTH)
+            return true;
+    return false;
+}
+
+bool http_loop_is_any_at_work(const struct loop_of_http *l) {
+    const struct connection *c;
+    TAILQ_FOREACH (c, &l->connections, link)
+        if (c->phase == PHASE_WORK)
+            return true;
+    return false;
+}
+
+/* Told to the library as if the client had gone; it closes the connection. */
+void connection_cut(struct connection *c) {
+    c->deadline_mono_ms = 0;
+    shutdown(c->fd, SHUT_RDWR);
+}
+
+static bool has_gone(const struct connection *c) {
+    struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
+/* An end that comes in one segment with what stands before it is one event of epoll, after which
+ * the library reads what it wants and sleeps: the connection, and the memory set aside for its
+ * body, would stay until the deadline, which for a large body is far away. */
+static bool will_never_be_complete(const struct connection *c) {
+    int unread = 0;
+    if (c->phase == PHASE_WORK || c->phase == PHASE_REPLY)
+        return false; /* it may have said all it had to say, and listens */
+    return has_gone(c) && ioctl(c->fd, FIONREAD, &unread) == 0 && unread == 0;
+}
+
+void http_loop_look_after(struct loop_of_http *l) {
+    int64_t now_mono_ms = clock_mono_ms();
+    struct connection *c, *next;
+    for (c = TAILQ_FIRST(&l->connections); c != NULL; c = next) {
+        next = TAILQ_NEXT(c, link);
+        if (c->deadline_mono_ms != 0 && c->deadline_mono_ms <= now_mono_ms) {
+            if (c->phase != PHASE_IDLE)
+                metric_add(http_metric.timeouts, 1);
+            connection_cut(c);
+        } else if (c->phase == PHASE_WORK && c->request->hurry != NULL &&
+                   (l->is_draining || has_gone(c))) {
+            c->request->hurry(c->request);
+        } else if (c->deadline_mono_ms != 0 && will_never_be_complete(c)) {
+            connection_cut(c);
+        } else if (c->phase == PHASE_IDLE && l->is_draining && c->daemon->kind != HTTP_HEALTH) {
+            connection_cut(c);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+#include <fcntl.h>
+#include <stdarg.h>
+#include <unistd.h>
+
+#include "api/http_state.h"
+#include "server/base/clock.h"
+#include "server/base/limits.h"
+#include "server/base/log.h"
+
+enum { TICK_MS = 250, NOTES_PER_TURN = 256 };
+
+static void pump(struct daemon_of_http *d) {
+    unsigned long long ms;
+    d->is_dirty = false;
+    MHD_run(d->mhd);
+    if (MHD_get_timeout(d->mhd, &ms) == MHD_YES) {
+        struct timeval in = {.tv_sec = (time_t)(ms / 1000),
+                             .tv_usec = (suseconds_t)(ms % 1000 * 1000)};
+        event_add(d->timer, &in);
+    } else {
+        event_del(d->timer);
+    }
+}
+
+static void on_daemon_event(evutil_socket_t fd, short what, void *arg) {
+    (void)fd;
+    (void)what;
+    pump(arg);
+}
+
+void http_loop_pump_dirty(struct loop_of_http *l) {
+    struct daemon_of_http *d;
+    TAILQ_FOREACH (d, &l->daemons, link)
+        if (d->is_dirty)
+            pump(d);
+}
+
+static void daemon_free(struct daemon_of_http *d) {
+    TAILQ_REMOVE(&d->loop->daemons, d, link);
+    event_free(d->io);
+    event_free(d->timer);
+    MHD_stop_daemon(d->mhd); /* the connections that are left end in here */
+    free(d);
+}
+
+static void end_retired(struct loop_of_http *l) {
+    struct daemon_of_http *d, *next;
+    for (d = TAILQ_FIRST(&l->daemons); d != NULL; d = next) {
+        next = TAILQ_NEXT(d, link);
+        if (d->is_retired && d->connections == 0)
+            daemon_free(d);
+    }
+}
+
+void http_loop_tell_drained(struct loop_of_http *l) {
+    if (l->drained == NULL || http_loop_is_any_open(l))
+        return;
+    struct note *note = l->drained;
+    l->drained = NULL;
+    mailbox_send(l->http->front, note);
+}
+
+static void on_tick(evutil_socket_t fd, short what, void *arg) {
+    struct loop_of_http *l = arg;
+    (void)fd;
+    (void)what;
+    http_loop_look_after(l);
+    waits_tick(l->waits, clock_mono_ms());
+    http_loop_pump_dirty(l);
+    end_retired(l);
+    http_loop_tell_drained(l);
+    if (l->is_stopping && !http_loop_is_any_at_work(l))
+        event_base_loopbreak(l->base);
+}
+
+static void on_notes(evutil_socket_t fd, short what, void *arg) {
+    struct loop_of_http *l = arg;
+    (void)fd;
+    (void)what;
+    mailbox_run(l->box, NOTES_PER_TURN);
+    http_loop_pump_dirty(l);
+}
+
+void http_loop_main(void *arg) {
+    struct loop_of_http *l = arg;
+    event_base_dispatch(l->base);
+    struct daemon_of_http *d;
+    while ((d = TAILQ_FIRST(&l->daemons)) != NULL)
+        daemon_free(d);
+}
+
+/* ---- daemons ---- */
+
+__attribute__((format(printf, 2, 0))) static void on_log(void *cls, const char *fmt, va_list ap) {
+    char text[256];
+    (void)cls;
+    int n = vsnprintf(text, sizeof(text), fmt, ap);
+    if (n < 0)
+        return;
+    log_debug("api", "libmicrohttpd", LOG_STR("text", str_trim(str_of(text))));
+}
+
+static struct MHD_Daemon *start_mhd(struct daemon_of_http *d, int fd, const struct tls_pem *tls) {
+    struct MHD_OptionItem options[8];
+    size_t n = 0;
+    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+    if (tls->cert != NULL && d->kind == HTTP_API) {
+        flags |= MHD_USE_TLS;
+        options[n++] =
+            (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)tls->cert};
+        options[n++] =
+            (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)tls->key};
+        options[n++] = (struct MHD_OptionItem){
+            MHD_OPTION_HTTPS_PRIORITIES, 0,
+            (void *)(uintptr_t) "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"};
+    }
+#if MHD_VERSION >= 0x00097701
+    options[n++] = (struct MHD_OptionItem){MHD_OPTION_CLIENT_DISCIPLINE_LVL, 3, NULL};
+#else
+    options[n++] = (struct MHD_OptionItem){MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL};
+#endif
+    options[n++] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
+    return MHD_start_daemon(
+        flags, 0, http_on_accept, d, http_on_request, d, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
+        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_URI_LOG_CALLBACK, http_on_request_line, d,
+        MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, d, MHD_OPTION_NOTIFY_CONNECTION,
+        http_on_connection, d, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)d->loop->limits.connections_max, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)LIMIT_HTTP_HEADER_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, 0U, MHD_OPTION_ARRAY,
+        options, MHD_OPTION_END);
+}
+
+struct daemon_of_http *daemon_new(struct loop_of_http *l, size_t listener,
+                                  const struct tls_pem *tls) {
+    int fd = fcntl(l->http->listener[listener].fd, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0)
+        return NULL;
+    struct daemon_of_http *d = mem_zalloc(sizeof(*d));
+    d->loop = l;
+    d->kind = l->http->listener[listener].kind;
+    d->listener = listener;
+    d->mhd = start_mhd(d, fd, tls);
+    if (d->mhd == NULL) {
+        close(fd);
+        free(d);
+        return NULL;
+    }
+    int epoll_fd = MHD_get_daemon_info(d->mhd, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+    d->io = event_new(l->base, epoll_fd, EV_READ | EV_PERSIST, on_daemon_event, d);
+    d->timer = event_new(l->base, -1, 0, on_daemon_event, d);
+    ASSERT(d->io != NULL && d->timer != NULL && event_add(d->io, NULL) == 0);
+    TAILQ_INSERT_TAIL(&l->daemons, d, link);
+    return d;
+}
+
+void daemon_retire(struct daemon_of_http *d) {
+    if (d->is_retired)
+        return;
+    d->is_retired = true;
+    int fd = MHD_quiesce_daemon(d->mhd);
+    if (fd >= 0)
+        close(fd);
+    pump(d);
+}
+
+/* ---- life ---- */
+
+void http_loop_free(struct loop_of_http **lp) {
+    struct loop_of_http *l = *lp;
+    struct daemon_of_http *d;
+    if (l == NULL)
+        return;
+    while ((d = TAILQ_FIRST(&l->daemons)) != NULL) /* of a start that failed */
+        daemon_free(d);
+    event_free(l->box_event);
+    event_free(l->tick);
+    mailbox_free(&l->box);
+    waits_free(&l->waits);
+    event_base_free(l->base);
+    free(l);
+    *lp = NULL;
+}
+
+struct loop_of_http *http_loop_new(struct http *h, const struct http_limits *limits) {
+    struct loop_of_http *l = mem_zalloc(sizeof(*l));
+    l->http = h;
+    l->limits = *limits;
+    TAILQ_INIT(&l->daemons);
+    TAILQ_INIT(&l->connections);
+    l->base = event_base_new();
+    ASSERT(l->base != NULL);
+    l->box = mailbox_new();
+    l->waits = waits_new(h->env->store, l->box);
+    l->box_event = event_new(l->base, mailbox_fd(l->box), EV_READ | EV_PERSIST, on_notes, l);
+    l->tick = event_new(l->base, -1, EV_PERSIST, on_tick, l);
+    const struct timeval every = {.tv_usec = TICK_MS * 1000};
+    ASSERT(l->box_event != NULL && l->tick != NULL);
+    ASSERT(event_add(l->box_event, NULL) == 0 && event_add(l->tick, &every) == 0);
+    return l;
+}

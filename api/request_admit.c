@@ -1,0 +1,153 @@
+/* Who may come in, and with how much. */
+#include "api/api.h"
+#include "api/request.h"
+#include "server/base/clock.h"
+
+static bool find_route(struct request *r) {
+    enum http_method method = HTTP_METHOD_COUNT;
+    (void)http_method_parse(r->method, &method);
+    struct route_match m = routes_find(method, r->path, &r->view);
+    if (m.allowed == 0) {
+        request_problem(r, PROBLEM_NOT_FOUND, "there is nothing at this path");
+        return false;
+    }
+    if (m.route == NULL) {
+        char allowed[64];
+        routes_print_allowed(m.allowed, allowed);
+        request_problem(r, PROBLEM_METHOD_NOT_ALLOWED, "this path takes %s", allowed);
+        http_reply_header(&r->reply, "Allow", arena_dup(r->arena, str_of(allowed)));
+        return false;
+    }
+    r->route = m.route;
+    r->is_head = str_equal(r->method, STR("HEAD"));
+    for (size_t i = 0; i < ROUTE_PARAMS; i++) {
+        if (!str_is_absent(m.param[i]) &&
+            request_decode(m.param[i], false, r->arena, &r->param[i]) != OK) {
+            request_problem(r, PROBLEM_NOT_FOUND, "there is nothing at this path");
+            return false;
+        }
+    }
+    return true;
+}
+
+static const unsigned every_scope = SCOPE_SEND | SCOPE_READ | SCOPE_MANAGE | SCOPE_ADMIN;
+
+static bool authenticate(struct request *r) {
+    if ((r->route->flags & ROUTE_PUBLIC) != 0)
+        return true;
+    if (r->is_control) {
+        r->identity = (struct identity){.project = API_PROJECT, .scopes = every_scope};
+        return true;
+    }
+    struct str authorization = request_header(r, STR("Authorization"));
+    if (str_is_absent(authorization)) {
+        request_problem(r, PROBLEM_UNAUTHORIZED, "send \"Authorization: Bearer <key>\"");
+        return false;
+    }
+    r->keyring = env_keyring(r->env);
+    const struct identity *who =
+        keyring_find(r->keyring, auth_bearer(authorization), clock_wall_ms());
+    if (who == NULL) {
+        request_problem(r, PROBLEM_INVALID_KEY, "the key is unknown, expired or revoked");
+        return false;
+    }
+    r->identity = *who;
+    if (auth_scopes_allow(who->scopes, r->route->scope))
+        return true;
+    for (unsigned s = SCOPE_SEND; s <= SCOPE_ADMIN; s <<= 1)
+        if ((r->route->scope & s) != 0)
+            request_problem(r, PROBLEM_FORBIDDEN, "the scope \"%s\" is needed",
+                            auth_scope_name((enum key_scope)s));
+    return false;
+}
+
+bool request_is_still_allowed(struct request *r) {
+    keyring_unref(&r->keyring);
+    return authenticate(r);
+}
+
+static bool check_accept(struct request *r) {
+    struct str accept = request_header(r, STR("Accept"));
+    const char *type = r->route->produces != NULL ? r->route->produces : "application/json";
+    if (request_accepts(accept, str_of(type)))
+        return true;
+    request_problem(r, PROBLEM_NOT_ACCEPTABLE, "the answer is %s", type);
+    return false;
+}
+
+static bool check_content_type(struct request *r) {
+    struct str type = request_header(r, STR("Content-Type"));
+    struct str coding = request_header(r, STR("Content-Encoding"));
+    if (!str_is_absent(coding) && !str_equal_nocase(coding, STR("identity"))) {
+        request_problem(r, PROBLEM_MEDIA_TYPE, "a Content-Encoding is not taken");
+        return false;
+    }
+    if ((r->route->flags & ROUTE_ANY_BODY) != 0 ||
+        str_equal_nocase(request_media_type(type), STR("application/json")))
+        return true;
+    request_problem(r, PROBLEM_MEDIA_TYPE, "send Content-Type: application/json");
+    return false;
+}
+
+static bool too_large(struct request *r) {
+    if (r->body_max_bytes == 0)
+        request_problem(r, PROBLEM_BODY_TOO_LARGE, "this takes no body");
+    else
+        request_problem(r, PROBLEM_BODY_TOO_LARGE, "the limit is %zu bytes here",
+                        r->body_max_bytes);
+    r->reply.must_close = true;
+    return false;
+}
+
+/* The budget of all bodies in flight: what does not fit is refused before it is held (T16). */
+static bool charge(struct request *r, size_t n, const struct request_limits *limits) {
+    r->charged_key_id = r->identity.key_id;
+    if (env_charge(r->env, &r->charged_key_id, n, r->body_charged_bytes,
+                   limits->memory_max_bytes)) {
+        r->body_charged_bytes += n;
+        return true;
+    }
+    request_problem(r, PROBLEM_OVERLOADED, "the requests under way fill the memory set aside");
+    r->reply.must_close = true;
+    return false;
+}
+
+static bool admit_body(struct request *r, const struct request_limits *limits) {
+    uint64_t length = 0;
+    struct str text = request_header(r, STR("Content-Length"));
+    bool is_chunked = !str_is_absent(request_header(r, STR("Transfer-Encoding")));
+    if (!str_is_absent(text) && str_parse_u64(text, INT64_MAX, &length) != OK)
+        return request_invalid(r, "Content-Length is not a number");
+    r->body_max_bytes = r->route->body_max == ROUTE_BODY_MESSAGE ? limits->body_max_bytes
+                                                                 : (size_t)r->route->body_max;
+    r->body.max = r->body_max_bytes;
+    if (length == 0 && !is_chunked)
+        return true;
+    if (r->body_max_bytes == 0 || length > r->body_max_bytes)
+        return too_large(r);
+    return check_content_type(r) && (length == 0 || charge(r, (size_t)length, limits));
+}
+
+bool request_admit(struct request *r, const struct request_limits *limits) {
+    if (!find_route(r) || !authenticate(r) || !check_accept(r))
+        return false;
+    if (atomic_load(&r->env->is_draining) && (r->route->flags & ROUTE_HEALTH) == 0) {
+        request_problem(r, PROBLEM_DRAINING, "repeat the request elsewhere, or soon");
+        r->reply.must_close = true;
+        return false;
+    }
+    return admit_body(r, limits);
+}
+
+enum err request_add_body(struct request *r, struct str piece,
+                          const struct request_limits *limits) {
+    if (piece.n > r->body_max_bytes - r->body.n) {
+        (void)too_large(r);
+        return ERR_LIMIT;
+    }
+    /* with a Content-Length the whole was charged when it was announced */
+    if (r->body.n + piece.n > r->body_charged_bytes && !charge(r, piece.n, limits))
+        return ERR_AGAIN;
+    buf_put(&r->body, piece);
+    return buf_status(&r->body);
+}
