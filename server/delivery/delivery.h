@@ -55,7 +55,8 @@ struct delivery_options {
     int64_t idle_mx_ms, idle_smarthost_ms; /* idle sessions are kept so long; 0: 5 s, 45 s */
     int64_t session_age_max_ms;            /* 0: 300 s */
     int64_t site_dead_ms;                  /* 0: 60 s */
-    bool keep_transcripts;                 /* with each attempt */
+    int64_t site_locked_ms; /* after a refused login; 0: 5 min: servers count failed ones */
+    bool keep_transcripts;  /* with each attempt */
 };
 /* The values of the design; store, dns, hostname and routes are left for the caller. */
 void delivery_options_default(struct delivery_options *o);

@@ -97,7 +97,8 @@ static void bundle_claimed(struct scheduler *s, struct bundle *b) {
     } else if (b->is_preset) {
         settle_preset(s, b);
     } else if (window_is_dead(&b->site->window, clock_mono_ms())) {
-        dispatch_release_bundle(s, b, clock_wall_ms() + s->settings->o.site_dead_ms);
+        dispatch_release_bundle(
+            s, b, clock_wall_ms() + b->site->window.dead_until_mono_ms - clock_mono_ms());
     } else {
         b->state = BUNDLE_READY;
         fair_push(b->site->ready, &b->fair);

@@ -43,7 +43,12 @@ struct job {
     struct arena *arena;
 };
 
-enum site_feedback { SITE_SILENT, SITE_REACHED, SITE_UNREACHABLE };
+enum site_feedback {
+    SITE_SILENT,
+    SITE_REACHED,
+    SITE_UNREACHABLE,
+    SITE_LOCKED, /* no smarthost takes our credentials */
+};
 
 struct report_entry {
     void *item;

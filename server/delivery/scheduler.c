@@ -34,6 +34,8 @@ static void register_metrics(struct delivery_metrics *m) {
     m->signed_messages = metric_counter("postchute_delivery_signed_total", "Messages signed.");
     m->settle_retries = metric_counter("postchute_delivery_settle_retries_total",
                                        "Results that the store did not take at first.");
+    m->logins_refused = metric_counter("postchute_delivery_logins_refused_total",
+                                       "Smarthosts that did not take our credentials.");
     m->kept_bytes = metric_gauge("postchute_delivery_kept_bytes",
                                  "Signed messages kept for their next attempt.");
     m->seconds = metric_histogram("postchute_delivery_seconds", "From accepted to delivered.",
@@ -207,6 +209,17 @@ struct reload_note {
     struct settings *settings;
 };
 
+/* New credentials, or another server behind the same name: what was wrong may be mended. */
+static void revive_sites(struct scheduler *s) {
+    struct site *site, *next;
+    HASH_ITER (hh, s->sites.by_key, site, next) {
+        if (site->window.dead_until_mono_ms == 0)
+            continue;
+        window_revive(&site->window);
+        dispatch_make_runnable(s, site);
+    }
+}
+
 static void reload_run(struct note *n) {
     struct reload_note *r = CONTAINER_OF(n, struct reload_note, note);
     struct scheduler *s = r->s;
@@ -216,6 +229,7 @@ static void reload_run(struct note *n) {
     settings_unref(&s->settings);
     s->settings = r->settings;
     hops_sweep(s->hops, s->settings, clock_mono_ms());
+    revive_sites(s);
     free(r);
     log_info("delivery", "settings reloaded", LOG_INT("routes", s->settings->route_count));
 }

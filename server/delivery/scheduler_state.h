@@ -44,7 +44,7 @@ enum {
 struct delivery_metrics {
     struct metric *attempts; /* by verdict */
     struct metric *in_flight, *in_memory, *sites, *window, *unsigned_messages, *signed_messages;
-    struct metric *seconds, *settle_retries, *kept_bytes;
+    struct metric *seconds, *settle_retries, *kept_bytes, *logins_refused;
 };
 
 struct scheduler {

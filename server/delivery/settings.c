@@ -17,6 +17,7 @@ enum {
     IDLE_SMARTHOST_MS = 45000,
     SESSION_AGE_MS = 300000,
     SITE_DEAD_MS = 60000,
+    SITE_LOCKED_MS = 5 * 60 * 1000,
 };
 
 static const char BUILTIN_ROUTE[] = "mx";
@@ -47,6 +48,8 @@ static void fill_defaults(struct delivery_options *o) {
         o->session_age_max_ms = SESSION_AGE_MS;
     if (o->site_dead_ms == 0)
         o->site_dead_ms = SITE_DEAD_MS;
+    if (o->site_locked_ms == 0)
+        o->site_locked_ms = SITE_LOCKED_MS;
 }
 
 static enum err check(const struct delivery_options *o, struct errinfo *info) {

@@ -277,23 +277,40 @@ static void settle_entries(struct scheduler *s, struct bundle *b, struct report 
 /* ---- after the job ------------------------------------------------------------------------------
  */
 
-static void site_died(struct scheduler *s, struct site *site, const struct report *r) {
+static void site_died(struct scheduler *s, struct site *site, int64_t pause_ms) {
     int64_t until_mono_ms = site->window.dead_until_mono_ms;
-    log_warn("delivery", "site does not answer, paused", LOG_STRZ("site", site->key),
-             LOG_INT("ms", s->settings->o.site_dead_ms), LOG_STR("last", r->entry[0].last.text));
     gather_evict_site(s, site, until_mono_ms);
-    dispatch_release_ready(s, site, clock_wall_ms() + s->settings->o.site_dead_ms);
+    dispatch_release_ready(s, site, clock_wall_ms() + pause_ms);
     wakeup_set(s->wakeups, &site->wake, until_mono_ms);
+}
+
+/* Somebody has to do something, so it is an error, said once a pause. */
+static void site_locked(struct scheduler *s, struct site *site, const struct report *r) {
+    int64_t pause_ms = s->settings->o.site_locked_ms;
+    metric_add(s->metrics.logins_refused, 1);
+    if (!window_suspend(&site->window, clock_mono_ms() + pause_ms))
+        return;
+    log_error("delivery", "the smarthost refuses our credentials, route paused",
+              LOG_STRZ("site", site->key), LOG_STR("host", r->entry[0].last.mx),
+              LOG_INT("ms", pause_ms), LOG_INT("code", r->entry[0].last.code),
+              LOG_STR("text", r->entry[0].last.text));
+    site_died(s, site, pause_ms);
 }
 
 static void feed_back(struct scheduler *s, struct site *site, const struct report *r) {
     if (r->recipients_learned > 0 && r->recipients_learned < site->recipients_most)
         site->recipients_most = r->recipients_learned;
-    if (r->feedback == SITE_REACHED)
+    int64_t dead_ms = s->settings->o.site_dead_ms;
+    if (r->feedback == SITE_LOCKED) {
+        site_locked(s, site, r);
+    } else if (r->feedback == SITE_REACHED) {
         window_success(&site->window, site->sent);
-    else if (r->feedback == SITE_UNREACHABLE &&
-             window_failure(&site->window, clock_mono_ms(), s->settings->o.site_dead_ms))
-        site_died(s, site, r);
+    } else if (r->feedback == SITE_UNREACHABLE &&
+               window_failure(&site->window, clock_mono_ms(), dead_ms)) {
+        log_warn("delivery", "site does not answer, paused", LOG_STRZ("site", site->key),
+                 LOG_INT("ms", dead_ms), LOG_STR("last", r->entry[0].last.text));
+        site_died(s, site, dead_ms);
+    }
 }
 
 void settle_report(struct note *n) {

@@ -73,6 +73,12 @@ static bool has_next(const struct task *t) {
     return t->next < t->candidates && t->sessions < SESSIONS_MOST;
 }
 
+/* Another address of the same smarthost would refuse the same login, and count it. */
+static void skip_this_host(struct task *t) {
+    while (t->next < t->candidates && t->candidate[t->next].host == t->at->host)
+        t->next++;
+}
+
 /* ---- signing ----------------------------------------------------------------------------------
  */
 
@@ -110,6 +116,14 @@ static void begin_report(struct task *t, size_t room) {
     t->began_mono_ms = clock_mono_ms();
 }
 
+/* What protects the connection, also while the session is not open yet (AUTH); NULL: nothing. */
+static const struct tls_info *tls_of(const struct task *t) {
+    if (t->conn == NULL)
+        return NULL;
+    const struct tls_info *tls = &session_info_of(t->conn->session)->tls;
+    return tls->version[0] != '\0' ? tls : NULL;
+}
+
 static void fill_last(struct task *t, struct report_entry *e, const struct session_result *r) {
     const struct verdict *v = &e->verdict;
     struct report *rep = t->report;
@@ -127,11 +141,9 @@ static void fill_last(struct task *t, struct report_entry *e, const struct sessi
         e->last.text =
             report_text(rep, str_is_empty(r->text) ? str_of(failure_text(r->failure)) : r->text);
     }
-    if (t->is_ready) {
-        const struct tls_info *tls = &session_info_of(t->conn->session)->tls;
-        if (tls->version[0] != '\0')
-            e->last.tls = arena_dup(rep->arena, str_of(tls->version));
-    }
+    const struct tls_info *tls = tls_of(t);
+    if (tls != NULL)
+        e->last.tls = arena_dup(rep->arena, str_of(tls->version));
 }
 
 static void judge(struct task *t, struct report_entry *e, size_t i,
@@ -180,13 +192,11 @@ static void fill_attempt(struct task *t) {
     a->took_ms = clock_mono_ms() - t->began_mono_ms;
     a->host = arena_dup(r->arena, str_of(t->at->host->name));
     a->address = arena_dup(r->arena, str_of(to));
-    if (t->is_ready) {
-        const struct tls_info *tls = &session_info_of(t->conn->session)->tls;
-        if (tls->version[0] != '\0') {
-            a->tls_version = arena_dup(r->arena, str_of(tls->version));
-            a->tls_cipher = arena_dup(r->arena, str_of(tls->cipher));
-            a->tls_verified = tls->is_verified;
-        }
+    const struct tls_info *tls = tls_of(t);
+    if (tls != NULL) {
+        a->tls_version = arena_dup(r->arena, str_of(tls->version));
+        a->tls_cipher = arena_dup(r->arena, str_of(tls->cipher));
+        a->tls_verified = tls->is_verified;
     }
     struct buf all = BUF_INIT(LIMIT_TRANSCRIPT);
     buf_put(&all, buf_str(&t->prologue));
@@ -204,7 +214,9 @@ static void send_report(struct task *t) {
     t->report = NULL;
     r->job = t->job;
     r->is_last = t->left == 0;
-    if (t->is_reached)
+    if (r->entry[0].verdict.is_our_login)
+        r->feedback = SITE_LOCKED;
+    else if (t->is_reached)
         r->feedback = SITE_REACHED;
     else if (r->entry[0].last.failure != FAILURE_SHUTDOWN &&
              r->entry[0].last.failure != FAILURE_LOCAL)
@@ -332,11 +344,19 @@ static void on_failed(void *ctx, const struct session_result *r) {
     }
     if (r->stage <= STAGE_GREETING && r->failure != FAILURE_SHUTDOWN && r->failure != FAILURE_LOCAL)
         worker_address_died(t->w, t->at->addr);
+    if (r->stage == STAGE_AUTH)
+        skip_this_host(t);
     size_t first = 0;
     while (t->todo[first] == TODO_DECIDED)
         first++;
     judge(t, &probe, first, r);
     if (probe.verdict.try_next_host && has_next(t)) {
+        if (probe.verdict.is_our_login && !worker_address_is_dead(t->w, t->at->addr)) {
+            /* the route goes on with another smarthost; this one waits until it is asked again */
+            log_error("delivery", "the smarthost refuses our credentials, another one is used",
+                      LOG_STRZ("host", t->at->host->name), LOG_STR("text", words_of(r)));
+            worker_address_died(t->w, t->at->addr);
+        }
         remember_dialogue(t, words_of(r));
         release_session(t, false);
         try_next(t);

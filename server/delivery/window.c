@@ -4,13 +4,15 @@
 static const double NEARLY = 1e-6;
 
 static void start(struct window *w) {
-    w->size = w->ceiling < WINDOW_START ? w->ceiling : WINDOW_START;
+    w->size = w->is_suspended ? 1 : w->ceiling < WINDOW_START ? w->ceiling : WINDOW_START;
+    w->is_suspended = false;
     w->success = w->failure = w->cohorts = 0;
     w->dead_until_mono_ms = 0;
 }
 
 void window_init(struct window *w, unsigned ceiling) {
     w->ceiling = ceiling > 0 ? ceiling : 1;
+    w->is_suspended = false;
     start(w);
 }
 
@@ -23,6 +25,8 @@ void window_set_ceiling(struct window *w, unsigned ceiling) {
 void window_success(struct window *w, unsigned in_flight) {
     w->cohorts = 0;
     /* A transaction that began before the site was declared dead got through: it is not dead. */
+    if (w->is_suspended)
+        return; /* a session that was open already says nothing about logins */
     if (w->dead_until_mono_ms != 0)
         start(w);
     if (w->size >= w->ceiling || w->size >= in_flight + WINDOW_START)
@@ -51,6 +55,19 @@ bool window_failure(struct window *w, int64_t now_mono_ms, int64_t dead_ms) {
         w->failure += 1;
     }
     return false;
+}
+
+bool window_suspend(struct window *w, int64_t until_mono_ms) {
+    bool was_alive = w->dead_until_mono_ms == 0;
+    if (was_alive || until_mono_ms > w->dead_until_mono_ms)
+        w->dead_until_mono_ms = until_mono_ms;
+    w->is_suspended = true;
+    return was_alive;
+}
+
+void window_revive(struct window *w) {
+    w->is_suspended = false;
+    start(w);
 }
 
 bool window_is_dead(struct window *w, int64_t now_mono_ms) {

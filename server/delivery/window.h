@@ -20,6 +20,7 @@ struct window {
     double success, failure;    /* parts of a slot gained, and left to lose */
     double cohorts;             /* whole windows of failures since the last success */
     int64_t dead_until_mono_ms; /* 0: alive */
+    bool is_suspended;          /* dead by window_suspend() */
 };
 
 void window_init(struct window *w, unsigned ceiling); /* at least 1 */
@@ -29,5 +30,11 @@ void window_set_ceiling(struct window *w, unsigned ceiling);
 void window_success(struct window *w, unsigned in_flight);
 /* Returns true when the site became dead: until now + dead_ms nothing goes. */
 bool window_failure(struct window *w, int64_t now_mono_ms, int64_t dead_ms);
+/* Dead until then, whatever went before; afterwards one transaction at a time feels its way: what
+ * counts failures (of logins) must not be hit by a whole window of them. Returns true when it was
+ * alive. */
+bool window_suspend(struct window *w, int64_t until_mono_ms);
 /* After its time a dead site starts again at the beginning. */
 bool window_is_dead(struct window *w, int64_t now_mono_ms);
+/* Alive again, and at the beginning: what killed it was mended. */
+void window_revive(struct window *w);

@@ -222,7 +222,9 @@ static struct verdict judge_failure(const struct outcome_input *in) {
     case FAILURE_TOO_LARGE:
         return verdict_of(VERDICT_BOUNCED, SCOPE_MESSAGE, CLASS_TOO_LARGE);
     case FAILURE_AUTH_UNAVAILABLE:
-        return verdict_of(VERDICT_DEFERRED, SCOPE_SITE, CLASS_POLICY);
+        v = verdict_of(VERDICT_DEFERRED, SCOPE_HOST, CLASS_AUTHENTICATION);
+        v.is_our_login = true;
+        break;
     case FAILURE_LOCAL:
         if (in->stage >= STAGE_MAIL) { /* it will be the same at any time, with any server */
             v = verdict_of(VERDICT_FAILED, SCOPE_MESSAGE, CLASS_OTHER);
@@ -361,8 +363,6 @@ static enum verdict_scope scope_of(enum verdict_class class_, const struct outco
     default:
         break;
     }
-    if (in->stage == STAGE_AUTH)
-        return SCOPE_SITE;
     if (in->stage < STAGE_MAIL)
         return SCOPE_HOST;
     return in->stage == STAGE_RCPT ? SCOPE_RECIPIENT : SCOPE_MESSAGE;
@@ -383,6 +383,26 @@ static bool is_too_many_recipients(const struct outcome_input *in, const struct 
     return r->code == 552 && r->enhanced.class_ == 0 && str_is_empty(r->text);
 }
 
+/* The smarthost refused our login, or wants one: the fault is in our settings. RFC 4954 6: 530 is
+ * "authentication required". */
+static bool is_about_login(const struct outcome_input *in) {
+    return in->stage == STAGE_AUTH ||
+           (in->is_smarthost && in->stage >= STAGE_MAIL && in->reply->code == 530);
+}
+
+/* Nothing that the message could do anything about: it waits, however final the words. What is
+ * about our address or our rate (a rule or a code said so) keeps its class. */
+static struct verdict judge_login(const struct outcome_input *in, enum verdict_class class_) {
+    bool is_login = class_ == CLASS_POLICY || class_ == CLASS_OTHER || class_ == CLASS_PROTOCOL ||
+                    class_ == CLASS_AUTHENTICATION;
+    struct verdict v =
+        verdict_of(VERDICT_DEFERRED, SCOPE_HOST, is_login ? CLASS_AUTHENTICATION : class_);
+    /* 4xx: its password database is away, it will be back */
+    v.is_our_login = is_login && in->reply->code >= 500;
+    v.try_next_host = !in->is_last_host;
+    return v;
+}
+
 static struct verdict judge_refusal(const struct outcome_input *in) {
     const struct reply *r = in->reply;
     const struct rule *rule = rules_find(r->code, r->text, in->stage);
@@ -397,6 +417,8 @@ static struct verdict judge_refusal(const struct outcome_input *in) {
         enum verdict_class e = class_of_enhanced(r->enhanced, in->stage);
         class_ = e != CLASS_NONE ? e : class_of_code(r->code, in->stage);
     }
+    if (is_about_login(in))
+        return judge_login(in, class_);
     bool is_permanent = r->code >= 500;
     if (rule && rule->effect != RULE_AS_CODE)
         is_permanent = rule->effect == RULE_BOUNCE;
@@ -410,12 +432,12 @@ static struct verdict judge_refusal(const struct outcome_input *in) {
         v.action = VERDICT_DEFERRED;
     if (in->stage < STAGE_MAIL) {
         /* the server refused us before it knew what we bring: only words about the source make it
-         * final, and only when every host says so; failed AUTH is ours to mend */
-        if (!is_source || in->stage == STAGE_AUTH || !in->is_last_host) {
+         * final, and only when every host says so */
+        if (!is_source || !in->is_last_host) {
             v.action = VERDICT_DEFERRED;
             v.is_hard = false;
         }
-        v.try_next_host = !in->is_last_host && in->stage != STAGE_AUTH;
+        v.try_next_host = !in->is_last_host;
     } else if (r->code == 421) {
         v.try_next_host = !in->is_last_host && before_body(in->stage);
     }

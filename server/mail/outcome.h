@@ -81,7 +81,7 @@ enum verdict_class {
     CLASS_REPUTATION,
     CLASS_BLOCKLIST,
     CLASS_POLICY,
-    CLASS_AUTHENTICATION,
+    CLASS_AUTHENTICATION, /* SPF, DKIM, DMARC; at a smarthost our login */
     CLASS_RATE_LIMITED,
     CLASS_GREYLISTED,
     CLASS_TOO_LARGE,
@@ -104,6 +104,8 @@ struct verdict {
     bool try_next_host; /* the same recipients may go to the next MX at once */
     bool retry_at_once; /* the others of the transaction go at once in a new one (too many
                            recipients) */
+    bool is_our_login;  /* the smarthost does not take our credentials: no other message will fare
+                           better there until somebody mends them */
 };
 
 struct outcome_input {

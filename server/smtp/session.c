@@ -110,6 +110,8 @@ void session_die_failed(struct session *s, enum failure why, const char *text) {
                                .failure = why,
                                .text = str_of(text ? text : failure_text(why)),
                                .rcpt_accepted_before = s->accepted};
+    if (why == FAILURE_AUTH_UNAVAILABLE)
+        r.stage = STAGE_AUTH;
     /* the server is in its right mind and waits for a command: it gets its QUIT */
     bool polite = why == FAILURE_TLS_NOT_OFFERED || why == FAILURE_AUTH_UNAVAILABLE;
     session_die(s, &r, polite);

@@ -86,17 +86,27 @@ def test_recipients_of_many_domains_share_a_transaction(server, relay):
         relay.wait_mail(one)
 
 
-def test_a_wrong_password_defers(server, relay):
+def test_a_wrong_password_defers_and_pauses_the_route(server, relay):
+    server.expect_log("the smarthost refuses our credentials, route paused")
     message = server.send(**mail("wrong-password@far.test", route="wrong-password"))["id"]
     refusal = refusal_of(server, message)
     assert refusal["stage"] == "auth" and refusal["code"] == 535 and not refusal["hard"]
-    assert refusal["scope"] == "infrastructure"
+    assert refusal["scope"] == "infrastructure" and refusal["class"] == "authentication"
     wait_until(lambda: "authentication failed" in relay.log(), "the failed login in the smarthost's log")
     assert relay.mails("wrong-password@far.test") == []
     # what was said is kept, but not the password
-    told = json.dumps(server.attempts(message)) + json.dumps(server.message(message)) + server.log()
+    (attempt,) = server.attempts(message)
+    told = json.dumps(attempt) + json.dumps(server.message(message)) + server.log()
     assert "C: (AUTH PLAIN, secret left out)" in told and "hunter2" not in told
     assert not any(base64.b64encode(start + b"hunter2-")[:-4].decode() in told for start in (b"\0ann\0", b""))
+    # TLS was up by then, and is shown
+    assert attempt["tls"]["version"] == "TLSv1.3" and attempt["tls"]["verified"]
+    # the next message waits, instead of counting one more failed login
+    failed = relay.log().count("authentication failed")
+    later = server.send(**mail("later-wrong@far.test", route="wrong-password"))["id"]
+    server.deliver(**mail("meanwhile@far.test", route="starttls"))  # other routes go on
+    assert server.message(later)["recipients"][0]["state"] == "queued" and server.attempts(later) == []
+    assert relay.log().count("authentication failed") == failed
 
 
 def test_a_certificate_of_another_authority_gets_nothing(server, relay):
@@ -178,6 +188,68 @@ def test_rules_choose_the_route(postchute, cleanly):
     server.deliver(**mail("d@near.test", **{"from": "x@shop.test"}))
     assert [sorted(sum((message.rcpts for message in sink.ledger), [])) for sink in (one, other, usual)] == [
         ["a@far.test", "b@sub.far.test"], ["d@near.test"], ["c@near.test"]]  # fmt: skip
+
+
+# ---- a smarthost that refuses our login ------------------------------------------------------------------------------
+
+
+def logins(sink):
+    return sum(verb == "AUTH" for session in sink.sessions for verb, _ in session.commands)
+
+
+def test_a_paused_route_goes_on_when_the_password_is_mended(postchute, cleanly, ca):
+    sink = cleanly(Sink("11.22.1.100", "relay.acme.test", certificate=ca.issue(["11.22.1.100"]), users={"u": "new"}))
+    server = postchute(start=False, route="sandbox", ca_file=ca.directory / "ca.pem", retry_after="300ms", delivery_threads=1)
+    server.declared["routes"] = [{"name": "relay", "smarthosts": ["smtp://u:old@11.22.1.100:25"]}]
+    server.expect_log("the smarthost refuses our credentials, route paused")
+    server.start()
+    ids = [server.send(**mail("first@far.test", route="relay"))["id"]]
+    server.wait_log("the smarthost refuses our credentials, route paused")
+    ids += [server.send(**mail(f"w{n}@far.test", route="relay"))["id"] for n in range(20)]
+    server.deliver(**mail("meanwhile@far.test"))
+    assert logins(sink) == 1 and not sink.ledger
+    assert server.metric("postchute_delivery_logins_refused_total") == 1
+    server.declared["routes"][0]["smarthosts"] = ["smtp://u:new@11.22.1.100:25"]
+    server.write_declared()
+    server.reload()
+    for one in ids:
+        server.wait_state(one, "delivered")
+    assert sink.ledger[0].session.user == "u"
+
+
+def test_another_smarthost_takes_what_one_refuses_to_log_in(postchute, cleanly, ca):
+    """Bad credentials of one are no reason to wait for the others; it is said, and the same server is not asked again and again."""
+    closed = cleanly(Sink("11.22.1.101", "a.test", certificate=ca.issue("11.22.1.101"), users={"u": "x"}))
+    spare = cleanly(Sink("11.22.1.102", "b.test", certificate=ca.issue("11.22.1.102"), users={"u": "p"}))
+    server = postchute(start=False, route="sandbox", ca_file=ca.directory / "ca.pem", delivery_threads=1)
+    server.declared["routes"] = [{"name": "pair", "smarthosts": [
+        "smtp://u:p@11.22.1.101:25?priority=1", "smtp://u:p@11.22.1.102:25?priority=2"]}]  # fmt: skip
+    server.expect_log("the smarthost refuses our credentials, another one is used")
+    server.start()
+    for n in range(5):
+        seen = server.deliver(**mail(f"p{n}@far.test", route="pair"))
+        assert seen["recipients"][0]["attempts"] == 1 and seen["recipients"][0]["smtp"]["mx"] == "11.22.1.102"
+    assert logins(closed) == 1 and len(spare.ledger) == 5
+
+
+def test_a_login_that_fails_for_now_pauses_nothing(postchute, cleanly, ca):
+    answers = iter(["454 4.7.0 Temporary authentication failure"])
+    sink = cleanly(Sink("11.22.1.103", "r.test", certificate=ca.issue("11.22.1.103"), users={"u": "p"},
+                        on={"AUTH": lambda session, argument: next(answers, None)}))  # fmt: skip
+    server = postchute(route="smtp://u:p@11.22.1.103:25", ca_file=ca.directory / "ca.pem", retry_after="100ms")
+    seen = server.deliver(**mail("a@far.test"))
+    assert seen["recipients"][0]["attempts"] == 2 and logins(sink) == 2
+    first = server.attempts(seen["id"])[0]["recipients"][0]
+    assert first["outcome"] == "deferred" and first["smtp"]["code"] == 454 and first["smtp"]["tls"] == "TLSv1.3"
+
+
+def test_a_smarthost_that_wants_a_login_never_bounces_a_message(postchute, cleanly):
+    sink = cleanly(Sink("11.22.1.104", "r.test", on={"MAIL": "530 5.7.0 Authentication required"}))
+    server = postchute(start=False, route=f"smtp://{sink.address}?tls=none")
+    server.expect_log("the smarthost refuses our credentials, route paused")
+    server.start()
+    refusal = refusal_of(server, server.send(**mail("a@far.test"))["id"])
+    assert refusal["code"] == 530 and refusal["class"] == "authentication" and refusal["stage"] == "mail"
 
 
 # ---- names ----------------------------------------------------------------------------------------------------------

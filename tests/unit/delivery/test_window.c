@@ -113,6 +113,33 @@ static void a_success_of_an_older_transaction_revives_it(void **state) {
     assert_false(window_is_dead(&w, 1));
 }
 
+static void a_suspended_one_stays_so_and_then_feels_its_way(void **state) {
+    (void)state;
+    struct window w;
+    window_init(&w, 20);
+    assert_true(window_suspend(&w, 5000));
+    assert_false(window_suspend(&w, 6000)); /* longer, but it was not alive */
+    assert_false(window_suspend(&w, 4000)); /* never shorter */
+    window_success(&w, 5);                  /* of a session that was logged in before */
+    assert_true(window_is_dead(&w, 5999));
+    assert_false(window_is_dead(&w, 6000));
+    assert_int_equal(w.size, 1);
+    for (int i = 0; i < 4; i++)
+        window_success(&w, 1);
+    assert_int_equal(w.size, 2);
+}
+
+static void a_revived_one_begins_as_new(void **state) {
+    (void)state;
+    struct window w;
+    window_init(&w, 20);
+    assert_true(window_suspend(&w, 5000));
+    window_revive(&w);
+    assert_false(window_is_dead(&w, 0));
+    assert_int_equal(w.size, 5);
+    assert_true(window_suspend(&w, 7000));
+}
+
 static void a_lower_ceiling_takes_effect_at_once(void **state) {
     (void)state;
     struct window w;
@@ -157,6 +184,8 @@ int main(void) {
         cmocka_unit_test(three_windows_of_failures_without_a_success_kill_it),
         cmocka_unit_test(one_success_in_between_keeps_it_alive),
         cmocka_unit_test(a_success_of_an_older_transaction_revives_it),
+        cmocka_unit_test(a_suspended_one_stays_so_and_then_feels_its_way),
+        cmocka_unit_test(a_revived_one_begins_as_new),
         cmocka_unit_test(a_lower_ceiling_takes_effect_at_once),
         cmocka_unit_test(against_a_server_with_eight_slots_it_stays_near_eight),
     };

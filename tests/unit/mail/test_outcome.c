@@ -86,6 +86,60 @@ static void test_the_corpus_of_replies(void **state) {
         fail_msg("%zu of %zu rows", wrong, rows);
 }
 
+/* ---- our login at a smarthost ---- */
+
+static const struct login_row {
+    const char *name, *reply;
+    enum stage stage;
+    bool is_smarthost;
+    enum verdict_action action;
+    enum verdict_class class_;
+    bool is_our_login;
+} login_rows[] = {
+    {"a wrong password", "535 5.7.8 Error: authentication failed", STAGE_AUTH, true,
+     VERDICT_DEFERRED, CLASS_AUTHENTICATION, true},
+    {"a bare refusal", "535 no", STAGE_AUTH, true, VERDICT_DEFERRED, CLASS_AUTHENTICATION, true},
+    {"a mechanism that is too weak", "534 5.7.9 mechanism is too weak", STAGE_AUTH, true,
+     VERDICT_DEFERRED, CLASS_AUTHENTICATION, true},
+    {"an account that is closed", "550 5.7.1 account disabled", STAGE_AUTH, true, VERDICT_DEFERRED,
+     CLASS_AUTHENTICATION, true},
+    {"its database is away", "454 4.7.0 Temporary authentication failure", STAGE_AUTH, true,
+     VERDICT_DEFERRED, CLASS_AUTHENTICATION, false},
+    {"too many logins", "421 4.7.0 Too many connections, try again later", STAGE_AUTH, true,
+     VERDICT_DEFERRED, CLASS_RATE_LIMITED, false},
+    {"our address is listed", "554 5.7.1 Service unavailable; blocked using zen.spamhaus.org",
+     STAGE_AUTH, true, VERDICT_DEFERRED, CLASS_BLOCKLIST, false},
+    {"it wants a login", "530 5.7.0 Authentication required", STAGE_MAIL, true, VERDICT_DEFERRED,
+     CLASS_AUTHENTICATION, true},
+    {"it wants a login at RCPT", "530 5.7.0 Authentication required", STAGE_RCPT, true,
+     VERDICT_DEFERRED, CLASS_AUTHENTICATION, true},
+    {"an MX host that wants one refuses the message", "530 5.7.0 Authentication required",
+     STAGE_MAIL, false, VERDICT_BOUNCED, CLASS_POLICY, false},
+};
+
+static void test_a_refused_login_is_never_the_messages_fault(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof(login_rows) / sizeof(login_rows[0]); i++) {
+        const struct login_row *row = &login_rows[i];
+        struct reply reply;
+        struct reply_parser *p = reply_parser_new();
+        parse(p, str_of(row->reply), &reply);
+        struct outcome_input in = {
+            .stage = row->stage, .reply = &reply, .is_smarthost = row->is_smarthost};
+        struct verdict v = outcome_judge(&in);
+        if (v.action != row->action || v.class_ != row->class_ ||
+            v.is_our_login != row->is_our_login || v.is_about_recipient)
+            fail_msg("%s: %s %s %d", row->name, verdict_action_name(v.action),
+                     verdict_class_name(v.class_), v.is_our_login);
+        if (row->is_smarthost) { /* another smarthost may be asked, as long as there is one */
+            assert_true(v.try_next_host && !v.is_hard);
+            in.is_last_host = true;
+            assert_false(outcome_judge(&in).try_next_host);
+        }
+        reply_parser_free(&p);
+    }
+}
+
 /* ---- failures ---- */
 
 static struct verdict judge(enum stage s, enum failure f, struct outcome_input in) {
@@ -200,8 +254,10 @@ static const struct failure_row {
      true, true, false},
     {FAILURE_TOO_LARGE, STAGE_MAIL, FIRST, VERDICT_BOUNCED, CLASS_TOO_LARGE, SCOPE_MESSAGE, true,
      true, false},
-    {FAILURE_AUTH_UNAVAILABLE, STAGE_EHLO, FIRST, VERDICT_DEFERRED, CLASS_POLICY, SCOPE_SITE, false,
-     true, false},
+    {FAILURE_AUTH_UNAVAILABLE, STAGE_AUTH, FIRST, VERDICT_DEFERRED, CLASS_AUTHENTICATION,
+     SCOPE_HOST, false, true, true},
+    {FAILURE_AUTH_UNAVAILABLE, STAGE_AUTH, LAST, VERDICT_DEFERRED, CLASS_AUTHENTICATION, SCOPE_HOST,
+     false, true, false},
     {FAILURE_LOCAL, STAGE_CONNECT, FIRST, VERDICT_DEFERRED, CLASS_OTHER, SCOPE_SESSION, false,
      false, false},
     {FAILURE_LOCAL, STAGE_MAIL, FIRST, VERDICT_FAILED, CLASS_OTHER, SCOPE_MESSAGE, true, true,
@@ -335,6 +391,7 @@ static void test_names(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_corpus_of_replies),
+        cmocka_unit_test(test_a_refused_login_is_never_the_messages_fault),
         cmocka_unit_test(test_failures),
         cmocka_unit_test(test_C20_the_others_go_at_once_and_nothing_is_counted),
         cmocka_unit_test(test_a_refused_source_is_deferred_while_there_is_another),

@@ -309,7 +309,7 @@ static void test_C39_a_password_needs_verified_tls(void **state) {
     with_tls(w);
     open_session(w, SESSION_TLS_ENCRYPT, "user");
     assert_true(w->failed);
-    assert_int_equal(w->stage, STAGE_EHLO);
+    assert_int_equal(w->stage, STAGE_AUTH);
     assert_int_equal(w->failure, FAILURE_AUTH_UNAVAILABLE);
 }
 
