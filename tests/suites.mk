@@ -35,6 +35,13 @@ coverage:
 	@$(MAKE) deps-test
 	@tests/coverage
 
+## mutation   changes the code in small ways, MUTATION_SAMPLE=60 a room (0: all), and counts how many changes a test notices
+MUTATION_SAMPLE ?= 60
+.PHONY: mutation
+mutation:
+	@$(MAKE) deps-test
+	@tests/mutation/run --sample $(MUTATION_SAMPLE) --jobs $(shell nproc)
+
 ## image      the container image, and a test of it, with buildah over a base made by debootstrap
 .PHONY: image
 image: deps-image
