@@ -18,6 +18,11 @@ E2E ?= tests/e2e
 e2e: build
 	@POSTCHUTE_BIN=$(B)/postchute tests/e2e/run $(E2E)
 
+## conformance  each line of the mail RFCs, and whether its tests pass (tests/conformance.md)
+.PHONY: conformance
+conformance: build unit-bins tools
+	@tests/conformance
+
 ## crash      kills a loaded server CRASH_CYCLES=500 times and compares promises with deliveries
 CRASH_CYCLES ?= 500
 .PHONY: crash bench tools

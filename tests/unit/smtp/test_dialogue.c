@@ -133,6 +133,7 @@ static void test_commands(void **state) {
             buf_release(&out);
             dialogue_free(&d);
         }
+        print_message("  row: %s\n", rows[i].name);
     }
 }
 
