@@ -163,16 +163,23 @@ static void start_housekeeping(struct server *s) {
     free(hostname);
 }
 
-static enum err start_api(struct server *s, bool is_reload, struct errinfo *info) {
+/* Release in any case. */
+static enum err api_options(struct server *s, const struct config *config, struct lifecycle_api *o,
+                            struct errinfo *info) {
+    enum err e = lifecycle_api_options(config, o, info);
+    o->options.store = s->store;
+    o->options.sandbox = s->sandbox != NULL;
+    o->options.development = config->profile == PROFILE_DEVELOPMENT;
+    o->options.is_ready = is_ready;
+    o->options.is_ready_ctx = s;
+    return e;
+}
+
+static enum err start_api(struct server *s, struct errinfo *info) {
     struct lifecycle_api o;
-    enum err e = lifecycle_api_options(s->config, &o, info);
-    o.options.store = s->store;
-    o.options.sandbox = s->sandbox != NULL;
-    o.options.development = is_development(s);
-    o.options.is_ready = is_ready;
-    o.options.is_ready_ctx = s;
+    enum err e = api_options(s, s->config, &o, info);
     if (e == OK)
-        e = is_reload ? api_reload(s->api, &o.options, info) : api_start(&o.options, &s->api, info);
+        e = api_start(&o.options, &s->api, info);
     lifecycle_api_release(&o);
     return e;
 }
@@ -205,7 +212,7 @@ static enum err start(struct server *s, struct errinfo *info) {
     if (e == OK)
         start_housekeeping(s);
     if (e == OK)
-        e = start_api(s, false, info);
+        e = start_api(s, info);
     return e;
 }
 
@@ -240,41 +247,81 @@ static void stop(struct server *s) {
 
 /* ---- reload ---- */
 
-static enum err reload_with(struct server *s, struct config *next, struct errinfo *info) {
-    struct config *old = s->config;
-    struct lifecycle_delivery d;
-    struct lifecycle_net n;
-    struct guard *guard = NULL;
-    enum err e =
-        lifecycle_delivery_options(next, s->sandbox ? sandbox_port(s->sandbox) : 0, &d, info);
-    d.options.store = s->store;
-    d.options.dns = s->dns;
-    d.options.tls_ctx = s->tls;
-    lifecycle_net_options(next, &n);
+/* What the rooms will have, made and checked before any of them takes it: all or nothing. */
+struct change {
+    struct config *config;
+    struct lifecycle_net net;
+    struct lifecycle_delivery delivery_options;
+    struct lifecycle_api api, api_before;
+    struct guard *guard;
+    struct settings *delivery;
+};
+
+static enum err prepare(struct server *s, struct change *c, struct errinfo *info) {
+    struct errinfo none = {0};
+    enum err e = lifecycle_delivery_options(c->config, s->sandbox ? sandbox_port(s->sandbox) : 0,
+                                            &c->delivery_options, info);
+    c->delivery_options.options.store = s->store;
+    c->delivery_options.options.dns = s->dns;
+    c->delivery_options.options.tls_ctx = s->tls;
+    lifecycle_net_options(c->config, &c->net);
     if (e == OK)
-        e = guard_new(&n.guard, &guard, info);
-    s->config = next; /* start_api reads it; put back below when that fails */
+        e = guard_new(&c->net.guard, &c->guard, info);
     if (e == OK)
-        e = start_api(s, true, info);
+        e = delivery_prepare(s->delivery, &c->delivery_options.options, &c->delivery, info);
     if (e == OK)
-        e = delivery_reload(s->delivery, &d.options, info);
+        e = provision_check(c->guard, c->config, info);
     if (e == OK)
-        e = provision_apply(s->store, guard, next, info);
-    if (e == OK) {
-        struct guard *before = s->guard;
-        webhooks_set_guard(s->webhooks, guard);
-        s->guard = guard;
-        guard = before;
-        set_housekeeping(s);
-        set_disk_floor(s);
-        log_setup((enum log_level)next->log_level, lifecycle_log_format(next));
-        config_unref(&old);
-    } else {
-        s->config = old;
+        e = api_options(s, c->config, &c->api, info);
+    /* for the way back; a certificate that was taken stays, whatever its file says now */
+    if (e == OK && api_options(s, s->config, &c->api_before, &none) == OK) {
+        c->api_before.options.tls_cert = c->api.options.tls_cert;
+        c->api_before.options.tls_key = c->api.options.tls_key;
     }
-    guard_free(&guard);
-    lifecycle_net_release(&n);
-    lifecycle_delivery_release(&d);
+    return e;
+}
+
+/* The two steps that can still fail come first, and the first is taken back when the second does;
+ * the others cannot. */
+static enum err take(struct server *s, struct change *c, struct errinfo *info) {
+    struct errinfo none = {0};
+    enum err e = api_reload(s->api, &c->api.options, info);
+    if (e != OK)
+        return e;
+    e = provision_apply(s->store, c->guard, c->config, info);
+    if (e != OK) {
+        if (api_reload(s->api, &c->api_before.options, &none) != OK)
+            log_error("server", "the API could not go back to its settings",
+                      LOG_STRZ("why", none.text));
+        return e;
+    }
+    delivery_take(s->delivery, &c->delivery);
+    webhooks_set_guard(s->webhooks, c->guard);
+    struct guard *guard_before = s->guard;
+    s->guard = c->guard;
+    c->guard = guard_before;
+    struct config *config_before = s->config;
+    s->config = c->config;
+    c->config = config_before;
+    set_housekeeping(s);
+    set_disk_floor(s);
+    log_setup((enum log_level)s->config->log_level, lifecycle_log_format(s->config));
+    return OK;
+}
+
+/* Takes `next`, whatever comes of it. */
+static enum err reload_with(struct server *s, struct config *next, struct errinfo *info) {
+    struct change c = {.config = next};
+    enum err e = prepare(s, &c, info);
+    if (e == OK)
+        e = take(s, &c, info);
+    delivery_forget(&c.delivery);
+    guard_free(&c.guard);
+    lifecycle_api_release(&c.api_before);
+    lifecycle_api_release(&c.api);
+    lifecycle_net_release(&c.net);
+    lifecycle_delivery_release(&c.delivery_options);
+    config_unref(&c.config);
     return e;
 }
 
@@ -291,7 +338,6 @@ static void reload(struct server *s) {
         lifecycle_name_setting(&info);
         log_error("server", "settings not taken over, the old ones stay",
                   LOG_STRZ("setting", info.field), LOG_STRZ("why", info.text));
-        config_unref(&next);
     }
     notify_supervisor("READY=1");
 }

@@ -13,8 +13,11 @@
 
 enum { SCOPES_ALL = SCOPE_SEND | SCOPE_READ | SCOPE_MANAGE | SCOPE_ADMIN };
 
-/* Runs a verb and forgets what came out; ERR_CONFLICT of an equal thing is no error here. */
+/* Runs a verb and forgets what came out; ERR_CONFLICT of an equal thing is no error here. Without a
+ * store declarations are only checked. */
 static enum err run(struct store *s, struct store_call *call, struct errinfo *info) {
+    if (s == NULL)
+        return OK;
     enum err e = store_sync(s, call);
     if (e != OK && info)
         *info = call->info;
@@ -112,11 +115,11 @@ static enum err put_declared_domain(struct store *s, const struct config_domain 
         keys[i] = (struct sender_domain_key){d->keys[i].selector, d->keys[i].pem};
     enum err e = sender_domain_import(d->name, d->bounce_address, keys, d->key_count, API_PROJECT,
                                       now, a, &put.domain, info);
-    if (e == OK)
+    if (e == OK && s != NULL)
         e = find_domain(s, put.domain.name, &known_call, &known, info);
     else
         known_call = (struct store_domains){0};
-    if (e == OK && d->key_count == 0) {
+    if (e == OK && s != NULL && d->key_count == 0) {
         if (known) { /* its keys were generated before, or given by the API */
             put.domain.key = known->key;
             put.domain.key_count = known->key_count;
@@ -189,11 +192,11 @@ static enum err put_declared_webhook(struct store *s, const struct guard *guard,
         e = err_set(info, ERR_INVALID, "webhooks.secret",
                     "expects whsec_ and base64 of 24 to 64 bytes");
     buf_release_secret(&bytes);
-    return e == OK ? put_webhook(s, &row, info) : e;
+    return e == OK && s != NULL ? put_webhook(s, &row, info) : e;
 }
 
-enum err provision_apply(struct store *s, const struct guard *guard, const struct config *c,
-                         struct errinfo *info) {
+static enum err put_all(struct store *s, const struct guard *guard, const struct config *c,
+                        struct errinfo *info) {
     enum err e = OK;
     if (!str_is_absent(c->admin_key))
         e = put_key(s, STR("admin"), c->admin_key, SCOPES_ALL, NULL, "POSTCHUTE_ADMIN_KEY", info);
@@ -207,6 +210,16 @@ enum err provision_apply(struct store *s, const struct guard *guard, const struc
     for (size_t i = 0; i < c->webhook_count && e == OK; i++)
         e = put_declared_webhook(s, guard, &c->webhooks[i], info);
     return e;
+}
+
+enum err provision_check(const struct guard *guard, const struct config *c, struct errinfo *info) {
+    return put_all(NULL, guard, c, info);
+}
+
+enum err provision_apply(struct store *s, const struct guard *guard, const struct config *c,
+                         struct errinfo *info) {
+    enum err e = provision_check(guard, c, info);
+    return e == OK ? put_all(s, guard, c, info) : e;
 }
 
 /* ---- development ---- */

@@ -11,8 +11,11 @@
 #include "server/net/guard.h"
 #include "storage/store.h"
 
-/* `guard` says which URLs a webhook may have. ERR_INVALID names the declaration that is wrong;
- * nothing of it is stored, what stood before it is. */
+/* `guard` says which URLs a webhook may have. ERR_INVALID names the declaration that is wrong.
+ * Looks at all of them before anything is stored. */
+NODISCARD enum err provision_check(const struct guard *guard, const struct config *c,
+                                   struct errinfo *info);
+/* The same, and stores them. After ERR_UNAVAILABLE a part of them may be stored: apply it again. */
 NODISCARD enum err provision_apply(struct store *s, const struct guard *guard,
                                    const struct config *c, struct errinfo *info);
 

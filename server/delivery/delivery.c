@@ -30,16 +30,31 @@ enum err delivery_start(const struct delivery_options *o, struct delivery **out,
     return OK;
 }
 
-enum err delivery_reload(struct delivery *d, const struct delivery_options *o,
-                         struct errinfo *info) {
+enum err delivery_prepare(struct delivery *d, const struct delivery_options *o,
+                          struct settings **out, struct errinfo *info) {
+    *out = NULL;
     if (o->store != d->store || o->dns != d->dns)
         return err_set(info, ERR_INVALID, "store", "store and resolver stay as they were started");
     if (o->loops != d->loops)
         return err_set(info, ERR_INVALID, "loops", "the number of loops needs a restart");
+    return settings_new(o, out, info);
+}
+
+void delivery_take(struct delivery *d, struct settings **prepared) {
+    scheduler_reload(d->scheduler, *prepared);
+    *prepared = NULL;
+}
+
+void delivery_forget(struct settings **prepared) {
+    settings_unref(prepared);
+}
+
+enum err delivery_reload(struct delivery *d, const struct delivery_options *o,
+                         struct errinfo *info) {
     struct settings *s = NULL;
-    enum err e = settings_new(o, &s, info);
+    enum err e = delivery_prepare(d, o, &s, info);
     if (e == OK)
-        scheduler_reload(d->scheduler, s);
+        delivery_take(d, &s);
     return e;
 }
 

@@ -67,7 +67,14 @@ struct delivery;
 NODISCARD enum err delivery_start(const struct delivery_options *o, struct delivery **out,
                                   struct errinfo *info);
 /* New options for everything that has not been claimed yet; what is under way ends under the old
- * ones. store, dns and loops must be the same. */
+ * ones. store, dns and loops must be the same. In two steps, so that a reload of several rooms is
+ * all or nothing: only the first can fail, and it changes nothing. */
+struct settings;
+NODISCARD enum err delivery_prepare(struct delivery *d, const struct delivery_options *o,
+                                    struct settings **out, struct errinfo *info);
+void delivery_take(struct delivery *d, struct settings **prepared);
+void delivery_forget(struct settings **prepared); /* NULL: nothing happens */
+/* Both steps. */
 NODISCARD enum err delivery_reload(struct delivery *d, const struct delivery_options *o,
                                    struct errinfo *info);
 /* Stops claiming and waits until nothing is under way; at `deadline_mono_ms` sessions are aborted:

@@ -227,6 +227,28 @@ def test_a_bad_reload_keeps_the_old_settings(postchute, sink, change):
     server.wait_log('"msg":"settings read again"')
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"webhooks": [{"url": "http://127.0.0.1/hook", "secret": "whsec_" + 40 * "A"}]}, {"domains": [{"name": "not a domain"}]},
+              {"route": "smtp://11.22.6.1?tls=verify&ca=/nowhere/ca.pem"}]
+)  # fmt: skip
+def test_a_reload_is_all_or_nothing(postchute, sink, wrong):
+    """What is found wrong last, by whichever room, leaves what was right and came first undone, too."""
+    server = postchute(start=False, route=None)
+    server.declared.update(route=route(sink), max_recipients=2)
+    server.start()
+    server.expect_log("settings not taken over, the old ones stay")
+    key = new_key()
+    server.declared.update(max_recipients=3, keys=[{"name": "new", "secret": key, "scopes": ["send"]}], **wrong)
+    server.write_declared()
+    server.reload()
+    server.wait_log("settings not taken over")
+    three = {**GOOD, "to": ["a@far.test", "b@far.test", "c@far.test"]}
+    assert server.api().post("/send", json=three).status_code == 422
+    assert server.api(key).post("/send", json=GOOD).status_code == 401
+    server.deliver(**GOOD)
+    assert len(sink.ledger) == 1
+
+
 def test_sigterm_lets_what_is_under_way_finish(postchute, cleanly):
     """The receiver has the message and takes its time with the answer: it is delivered, once."""
     reached, go = threading.Event(), threading.Event()
