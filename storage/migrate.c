@@ -4,6 +4,9 @@ const struct migration migrations[] = {
     {1, "outbox",
 #include "storage/schema/001_outbox.inc"
      , "PRAGMA user_version = 1"},
+    {2, "test messages",
+#include "storage/schema/002_test.inc"
+     , "PRAGMA user_version = 2"},
 };
 const size_t migration_count = sizeof(migrations) / sizeof(migrations[0]);
 

@@ -88,6 +88,7 @@ struct message_row {
     enum tls_level tls;
     bool needs_smtputf8;
     bool has_content; /* false: erased by retention */
+    bool is_test;     /* of a test key: never leaves for real */
     int64_t size_bytes;
     enum lane lane;
     size_t recipient_count;

@@ -72,6 +72,7 @@ struct outgoing *outgoing_new(const struct message_row *m, struct message *conte
         .lane = m->lane,
         .tls = m->tls,
         .needs_smtputf8 = m->needs_smtputf8,
+        .is_test = m->is_test,
         .created_wall_ms = m->created_wall_ms,
         .expires_wall_ms = m->expires_wall_ms,
         .size_bytes = m->size_bytes,

@@ -150,7 +150,7 @@ struct outgoing {
     int64_t project;
     enum lane lane;
     enum tls_level tls;
-    bool needs_smtputf8;
+    bool needs_smtputf8, is_test;
     int64_t created_wall_ms, expires_wall_ms;
     int64_t size_bytes;
     struct str mail_from, from_domain, route; /* live as long as it does */

@@ -7,6 +7,7 @@
 enum { EXPIRED_AGAIN_MS = 30 * 1000, UNREADABLE_MS = 10 * 1000 };
 
 static const char ERASED[] = "the content of the message was erased";
+const char DISPATCH_NO_SANDBOX[] = "a test message goes to a sandbox only, and there is none";
 
 static void proceed(struct scheduler *s, struct bundle *b);
 
@@ -336,7 +337,7 @@ static void proceed(struct scheduler *s, struct bundle *b) {
         dispatch_claim(s, b);
         break;
     case LETTER_ERASED:
-        b->is_preset = true;
+        b->is_preset = b->is_hopeless = true;
         b->text = ERASED;
         dispatch_claim(s, b);
         break;
@@ -422,6 +423,12 @@ static void start_job(struct scheduler *s, struct site *site, struct bundle *b) 
     worker_send(s->worker[j->loop], j);
 }
 
+/* The last look before it leaves. Whatever chose its route, and whenever: a test message goes to no
+ * other kind. */
+static bool may_leave(const struct bundle *b) {
+    return !b->letter->outgoing->is_test || b->hop->route->route->kind == ROUTE_SANDBOX;
+}
+
 static void send_ready(struct scheduler *s, struct site *site) {
     while (site->sent < site->window.size && s->jobs < s->settings->o.sessions_max) {
         struct fair_entry *e = fair_pick(site->ready, site->window.size, site->sent_lane);
@@ -432,6 +439,14 @@ static void send_ready(struct scheduler *s, struct site *site) {
         if (b->hop->hosts == NULL) { /* it cannot be resolved any more */
             b->is_preset = true;
             b->failure = b->hop->failure;
+            is_signer_no_more(s, b);
+            settle_preset(s, b);
+        } else if (!may_leave(b)) {
+            log_error("delivery", "a test message was on its way to a real route",
+                      LOG_ID("message", &b->letter->outgoing->id),
+                      LOG_STRZ("route", b->hop->route->route->name));
+            b->is_preset = b->is_hopeless = true;
+            b->text = DISPATCH_NO_SANDBOX;
             is_signer_no_more(s, b);
             settle_preset(s, b);
         } else if (!limit_take(&site->limit, clock_mono_us(), 1, &wait_us)) {

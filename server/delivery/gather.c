@@ -201,7 +201,9 @@ static struct bundle *new_bundle(struct letter *l, struct hop *h, struct due_ite
 static void bundle_up(struct scheduler *s, struct due_item *i, int64_t now_mono_ms) {
     struct outgoing *o = i->row.outgoing;
     struct str domain = gather_domain_of(i->row.email);
-    const struct settings_route *r = settings_choose(s->settings, o->route, o->from_domain, domain);
+    const struct settings_route *r =
+        o->is_test ? settings_choose_sandbox(s->settings, o->route)
+                   : settings_choose(s->settings, o->route, o->from_domain, domain);
     struct letter *l =
         letters_get(s->letters, o, r != NULL ? r->route->signing : ROUTE_SIGNING_OFF);
     struct hop *h = r != NULL ? hops_get(s->hops, s->settings, r, domain) : NULL;
@@ -214,7 +216,9 @@ static void bundle_up(struct scheduler *s, struct due_item *i, int64_t now_mono_
     if (h == NULL) {
         /* its route was taken out of the settings: it waits, and the reason can be read */
         b->is_preset = true;
-        b->text = "the route that the message asks for is not configured";
+        b->is_hopeless = o->is_test;
+        b->text = o->is_test ? DISPATCH_NO_SANDBOX
+                             : "the route that the message asks for is not configured";
         dispatch_claim(s, b);
     } else if (hop_is_fresh(h, now_mono_ms)) {
         place(s, b);

@@ -127,6 +127,7 @@ void gather_unpark(void *arg);
 struct str gather_domain_of(struct str email);
 
 /* dispatch.c */
+extern const char DISPATCH_NO_SANDBOX[]; /* why a test message fails */
 void dispatch_runnable(struct scheduler *s);
 void dispatch_make_runnable(struct scheduler *s, struct site *site);
 /* Claims the bundle at the end of the turn, to be settled with its preset or to be sent. */

@@ -254,3 +254,17 @@ const struct settings_route *settings_choose(const struct settings *s, struct st
                      sender_domain, recipient_domain);
     return r != NULL ? &s->route[r - s->route_copy] : NULL;
 }
+
+const struct settings_route *settings_choose_sandbox(const struct settings *s, struct str asked) {
+    const struct settings_route *first = NULL;
+    for (size_t i = 0; i < s->route_count; i++) {
+        const struct settings_route *r = &s->route[i];
+        if (r->route->kind != ROUTE_SANDBOX)
+            continue;
+        if (str_equal(str_of(r->route->name), asked))
+            return r;
+        if (first == NULL)
+            first = r;
+    }
+    return first;
+}

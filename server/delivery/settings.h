@@ -38,6 +38,9 @@ NODISCARD enum err settings_new(const struct delivery_options *o, struct setting
                                 struct errinfo *info);
 struct settings *settings_ref(struct settings *s);
 void settings_unref(struct settings **sp);
+/* For a test message: the route asked for when it is a sandbox, else the first sandbox; NULL: there
+ * is none. */
+const struct settings_route *settings_choose_sandbox(const struct settings *s, struct str asked);
 /* NULL: no such route. */
 const struct settings_route *settings_choose(const struct settings *s, struct str asked,
                                              struct str sender_domain, struct str recipient_domain);

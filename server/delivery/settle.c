@@ -340,10 +340,11 @@ void settle_report(struct note *n) {
  */
 
 static struct verdict preset_verdict(const struct bundle *b, const struct due_item *i) {
-    if (b->text != NULL && b->hop != NULL) /* content erased: for good */
+    if (b->text != NULL && b->is_hopeless) /* content erased, no sandbox: for good */
         return (struct verdict){.action = VERDICT_FAILED,
                                 .scope = SCOPE_MESSAGE,
-                                .class_ = CLASS_OTHER,
+                                .class_ =
+                                    b->text == DISPATCH_NO_SANDBOX ? CLASS_POLICY : CLASS_OTHER,
                                 .is_hard = true,
                                 .counts = true};
     if (b->text != NULL) /* its route is missing: until the settings are mended */

@@ -42,6 +42,7 @@ struct bundle {
     bool is_signer; /* its job signs for all of the letter */
     /* instead of a job: what its recipients are settled with */
     bool is_preset;
+    bool is_hopeless; /* `text` says what no later attempt mends */
     enum failure failure;
     const char *text; /* static; NULL: failure's own */
     TAILQ_ENTRY(bundle) of_letter;

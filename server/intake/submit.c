@@ -180,8 +180,8 @@ static int64_t expires_wall_ms(const struct work *w) {
     return w->in->now_wall_ms + (in_ms > 0 ? in_ms : w->settings->expires_default_ms);
 }
 
-/* Delivery chooses anew when it is due, and knows nothing of keys: a test key's message names its
- * route, so that no rule and no default takes it elsewhere. */
+/* Delivery chooses anew when it is due: a test key's message names its route, so that it goes to
+ * the same sandbox while that is there; that it goes to no other kind is the mark's doing. */
 static struct str route_name(const struct work *w) {
     return w->in->rights.is_test ? sandbox_of(w->settings)->name : w->in->submission->route;
 }
@@ -210,6 +210,7 @@ static void fill_message(const struct work *w, const struct composed *c, struct 
         .tls = s->tls,
         .needs_smtputf8 = c->needs_smtputf8,
         .has_content = true,
+        .is_test = in->rights.is_test,
         .size_bytes = (int64_t)message_size(c->message),
         .lane = LANE_TRANSACTIONAL,
         .recipient_count = w->count,

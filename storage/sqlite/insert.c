@@ -26,6 +26,7 @@ static void put_message(struct backend *b, const struct message_row *m, int64_t 
     sq_bind_int(st, 21, m->lane);
     sq_bind_int(st, 22, (int64_t)m->recipient_count);
     sq_bind_int(st, 23, body);
+    sq_bind_int(st, 24, m->is_test);
     sq_run(&b->h, st);
 }
 

@@ -68,6 +68,7 @@ void message_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct me
         .lane = (enum lane)sq_enum(h, st, 20, LANE_COUNT),
         .recipient_count = (size_t)sq_int(st, 21),
         .has_content = sq_int(st, 22) != 0,
+        .is_test = sq_bool(st, 23),
     };
 }
 

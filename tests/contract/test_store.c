@@ -485,6 +485,7 @@ static void retry_of_what_ended_makes_a_new_message(void **state) {
     struct store_accept *q = kit_accept_for(k, TO("a@example.net", "b@example.net", "c@x.example"));
     struct str *keys = (struct str *)(uintptr_t)q->queue_key;
     keys[2] = STR("route:backup");
+    q->message.is_test = true;
     RUN_OK(k, STORE_ACCEPT, q);
     struct message_row *m = &q->message;
     kit_attempt(k, m->recipient[0].key, RECIPIENT_DELIVERED);
@@ -499,6 +500,7 @@ static void retry_of_what_ended_makes_a_new_message(void **state) {
     RUN_OK(k, STORE_RETRY, &r);
     assert_true(r.made_new);
     struct message_row now = kit_message(k, r.new_id);
+    assert_true(now.is_test);
     assert_true(id_equal(&now.retry_of, &m->id));
     assert_int_equal(now.recipient_count, 2);
     assert_true(str_equal(now.recipient[0].email, STR("b@example.net")));
@@ -676,6 +678,7 @@ static void due_rows_carry_what_delivery_needs(void **state) {
     a->message.route = STR("backup");
     a->message.tls = TLS_VERIFY;
     a->message.needs_smtputf8 = true;
+    a->message.is_test = true;
     a->message.lane = LANE_HIGH;
     RUN_OK(k, STORE_ACCEPT, a);
     struct store_due *d = kit_due(k, k->now_wall_ms);
@@ -684,6 +687,7 @@ static void due_rows_carry_what_delivery_needs(void **state) {
     assert_true(id_equal(&o->id, &a->message.id));
     assert_int_equal(o->tls, TLS_VERIFY);
     assert_true(o->needs_smtputf8);
+    assert_true(o->is_test);
     assert_int_equal(o->lane, LANE_HIGH);
     assert_true(str_equal(o->route, STR("backup")));
     assert_true(str_equal(o->mail_from, STR("bounce@example.org")));

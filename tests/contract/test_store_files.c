@@ -54,7 +54,7 @@ static void the_file_has_large_pages_and_can_shrink(void **state) {
     struct kit *k = *state;
     assert_int_equal(query(k, "PRAGMA page_size"), 16384);
     assert_int_equal(query(k, "PRAGMA auto_vacuum"), 2);
-    assert_int_equal(query(k, "PRAGMA user_version"), 1);
+    assert_int_equal(query(k, "PRAGMA user_version"), 2);
 }
 
 static void a_second_opener_is_told_who_has_the_store(void **state) {
@@ -75,8 +75,30 @@ static void a_newer_store_is_refused(void **state) {
     struct errinfo info = {0};
     assert_int_equal(store_open(&k->options, &k->store, &info), ERR_INVALID);
     assert_non_null(strstr(info.text, "newer"));
+    query(k, "PRAGMA user_version = 2");
+    kit_open_with(k, k->options);
+}
+
+static void an_older_store_learns_which_messages_are_tests(void **state) {
+    struct kit *k = *state;
+    struct store_key_put key = {.key = {.project = 1,
+                                        .id = id_new(k->now_wall_ms),
+                                        .name = STR("ci"),
+                                        .prefix = STR("pc_test_a"),
+                                        .scopes = SCOPE_SEND,
+                                        .is_test = true,
+                                        .created_wall_ms = k->now_wall_ms}};
+    RUN_OK(k, STORE_KEY_PUT, &key);
+    struct store_accept *test = kit_accept_for(k, TO("ann@example.net"));
+    test->message.key_id = key.key.id;
+    RUN_OK(k, STORE_ACCEPT, test);
+    struct message_row *live = kit_accept(k, TO("ann@example.net"));
+    store_close(&k->store);
+    query(k, "ALTER TABLE message DROP COLUMN is_test");
     query(k, "PRAGMA user_version = 1");
     kit_open_with(k, k->options);
+    assert_true(kit_message(k, test->message.id).is_test);
+    assert_false(kit_message(k, live->id).is_test);
 }
 
 static void a_store_survives_closing(void **state) {
@@ -460,6 +482,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(the_file_has_large_pages_and_can_shrink, setup, teardown),
         cmocka_unit_test_setup_teardown(a_second_opener_is_told_who_has_the_store, setup, teardown),
         cmocka_unit_test_setup_teardown(a_newer_store_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_older_store_learns_which_messages_are_tests, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_store_survives_closing, setup, teardown),
         cmocka_unit_test_setup_teardown(below_the_floor_nothing_new_is_taken_but_results_are, setup,
                                         teardown),

@@ -1,0 +1,261 @@
+/* world: a store, a receiving server on loopback and delivery between them, for the tests of the
+ * room as a whole. In a header since each test is one program of one file. Thread: the test's. */
+#pragma once
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <dirent.h>
+
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/delivery/delivery.h"
+#include "tests/unit/delivery/sink.h"
+
+#define WORLD static __attribute__((unused))
+
+enum { PATIENCE_MS = 30000, RECIPIENTS = 1000 };
+
+struct world {
+    char folder[64];
+    struct store *store;
+    struct sink *sink;
+    struct delivery *delivery;
+    struct mailbox *box;
+    int completed; /* messages, since the last wait */
+    int changed;
+    struct delivery_options o;
+    struct route route;
+    struct smarthost host;
+};
+
+/* ---- the world ---------------------------------------------------------------------------------
+ */
+
+WORLD void on_notice(struct store_notice *n) {
+    struct world *w = n->ctx;
+    w->changed++;
+    w->completed += n->is_complete;
+    store_notice_free(&n);
+}
+
+WORLD void point_at(struct world *w, const struct sink *s, const char *parameters) {
+    char url[256], to[SOCKADDR_TEXT_SIZE];
+    struct errinfo info = {0};
+    sockaddr_print(&s->at, to);
+    snprintf(url, sizeof(url), "smtp://%s?%s", to, parameters);
+    if (smarthost_parse(str_of(url), &w->host, &info) != OK)
+        fail_msg("%s: %s", url, info.text);
+    w->route = (struct route){
+        .name = "relay", .kind = ROUTE_SMARTHOST, .smarthost = &w->host, .smarthost_count = 1};
+    w->o.routes = &w->route;
+    w->o.route_count = 1;
+    w->o.default_route = "relay";
+}
+
+WORLD void prepare(struct world *w) {
+    struct errinfo info = {0};
+    snprintf(w->folder, sizeof(w->folder), "/tmp/postchute-test-XXXXXX");
+    assert_non_null(mkdtemp(w->folder));
+    const struct store_options so = {.backend = STORE_SQLITE, .folder = w->folder};
+    if (store_open(&so, &w->store, &info) != OK)
+        fail_msg("store: %s", info.text);
+    w->box = mailbox_new();
+    store_watch(w->store, NOTICE_MESSAGE, w->box, on_notice, w);
+    delivery_options_default(&w->o);
+    w->o.store = w->store;
+    w->o.hostname = "sender.test";
+    w->o.loops = 2;
+    for (size_t i = 0; i < w->o.retry_count; i++)
+        w->o.retry_ms[i] = 50;
+    w->o.retry_then_ms = 50;
+    w->o.site_dead_ms = 200;
+    w->o.timeouts.connect = 2000;
+}
+
+WORLD void start(struct world *w) {
+    struct errinfo info = {0};
+    if (delivery_start(&w->o, &w->delivery, &info) != OK)
+        fail_msg("delivery: %s: %s", info.field, info.text);
+}
+
+WORLD int setup(void **state) {
+    log_setup(LOG_WARN, LOG_FORMAT_TEXT);
+    struct world *w = mem_zalloc(sizeof(*w));
+    *state = w;
+    w->sink = sink_new(false, NULL);
+    prepare(w);
+    point_at(w, w->sink, "tls=none");
+    return 0;
+}
+
+WORLD void remove_folder(const char *folder) {
+    DIR *d = opendir(folder);
+    for (struct dirent *f; d != NULL && (f = readdir(d)) != NULL;) {
+        if (f->d_name[0] != '.')
+            unlinkat(dirfd(d), f->d_name, 0);
+    }
+    if (d != NULL)
+        closedir(d);
+    rmdir(folder);
+}
+
+WORLD struct store_totals totals(struct world *w) {
+    struct store_totals q = {.call = {.verb = STORE_TOTALS}};
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    store_call_release(&q.call);
+    return q;
+}
+
+WORLD int teardown(void **state) {
+    struct world *w = *state;
+    delivery_stop(&w->delivery);
+    struct store_totals t = totals(w);
+    int64_t sum = 0;
+    for (int i = 0; i < RECIPIENT_STATE_COUNT; i++)
+        sum += t.by_state[i];
+    assert_int_equal(t.accepted, sum);
+    assert_int_equal(t.by_state[RECIPIENT_SENDING], 0);
+    store_unwatch(w->store, w->box);
+    mailbox_free(&w->box);
+    store_close(&w->store);
+    sink_free(&w->sink);
+    remove_folder(w->folder);
+    free(w);
+    return 0;
+}
+
+/* ---- what tests do -----------------------------------------------------------------------------
+ */
+
+/* A message to the recipients that are separated by commas. */
+WORLD struct id submit_with(struct world *w, const char *to, const struct message_row *like) {
+    struct arena *a = arena_new();
+    struct recipient_row *r = ARENA_ARRAY(a, struct recipient_row, RECIPIENTS);
+    struct str *keys = ARENA_ARRAY(a, struct str, RECIPIENTS);
+    size_t n = 0;
+    int64_t now_wall_ms = clock_wall_ms();
+    struct str rest = str_of(to);
+    while (!str_is_absent(rest)) {
+        struct str email = str_split(&rest, ',');
+        r[n] = (struct recipient_row){
+            .email = email, .state = RECIPIENT_QUEUED, .due_wall_ms = now_wall_ms};
+        keys[n++] = str_from(email, (size_t)str_find_char(email, '@') + 1);
+    }
+    static const char BYTES[] = "From: Shop <shop@example.org>\r\nTo: you@example.net\r\n"
+                                "Subject: Hello\r\nDate: Thu, 01 Jan 2026 00:00:00 +0000\r\n"
+                                "Message-ID: <m@example.org>\r\n\r\nHello.\r\n";
+    struct store_accept q = {.call = {.verb = STORE_ACCEPT}, .now_wall_ms = now_wall_ms};
+    q.message = (struct message_row){
+        .id = id_new(now_wall_ms),
+        .project = 1,
+        .created_wall_ms = now_wall_ms,
+        .expires_wall_ms = now_wall_ms + 3600000,
+        .message_id = STR("<m@example.org>"),
+        .mail_from = STR("shop@example.org"),
+        .from_email = STR("shop@example.org"),
+        .from_domain = STR("example.org"),
+        .subject = STR("Hello"),
+        .lane = LANE_TRANSACTIONAL,
+        .size_bytes = sizeof(BYTES) - 1,
+        .has_content = true,
+        .recipient_count = n,
+        .recipient = r,
+    };
+    if (like != NULL) {
+        q.message.route = like->route;
+        q.message.tls = like->tls;
+        q.message.is_test = like->is_test;
+        if (like->expires_wall_ms != 0)
+            q.message.expires_wall_ms = like->expires_wall_ms;
+    }
+    q.queue_key = keys;
+    q.content = message_new(&q.message.id, mem_dup(BYTES, sizeof(BYTES) - 1), sizeof(BYTES) - 1);
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    struct id id = q.message.id;
+    store_call_release(&q.call);
+    arena_free(&a);
+    return id;
+}
+
+WORLD struct id submit(struct world *w, const char *to) {
+    return submit_with(w, to, NULL);
+}
+
+WORLD bool wait_until(struct world *w, bool (*is_so)(struct world *w, void *arg), void *arg) {
+    int64_t end_mono_ms = clock_mono_ms() + PATIENCE_MS;
+    while (!is_so(w, arg)) {
+        if (clock_mono_ms() >= end_mono_ms)
+            return false;
+        mailbox_wait(w->box, 20); /* a message changed; counters of the sink have no event */
+    }
+    return true;
+}
+
+WORLD bool has_completed(struct world *w, void *arg) {
+    return w->completed >= *(int *)arg;
+}
+
+WORLD void await_completed(struct world *w, int count) {
+    if (!wait_until(w, has_completed, &count))
+        fail_msg("%d of %d messages completed", w->completed, count);
+}
+
+WORLD bool counter_reached(struct world *w, void *arg) {
+    (void)w;
+    int **p = arg;
+    return sink_get(p[0]) >= *p[1];
+}
+
+WORLD void await_counter(struct world *w, int *counter, int least) {
+    int *args[] = {counter, &least};
+    if (!wait_until(w, counter_reached, args))
+        fail_msg("a counter stays at %d", sink_get(counter));
+}
+
+WORLD struct message_row message(struct world *w, struct id id, struct arena **a) {
+    struct store_message q = {.call = {.verb = STORE_MESSAGE}, .id = id, .project = -1};
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    *a = q.call.arena;
+    return q.message;
+}
+
+WORLD struct recipient_row recipient(struct world *w, struct id id, size_t i) {
+    static struct arena *kept;
+    arena_free(&kept);
+    struct message_row m = message(w, id, &kept);
+    assert_true(i < m.recipient_count);
+    return m.recipient[i];
+}
+
+struct expected_state {
+    struct id id;
+    int attempts;
+    enum recipient_state state;
+};
+WORLD bool has_state(struct world *w, void *arg) {
+    const struct expected_state *e = arg;
+    struct recipient_row r = recipient(w, e->id, 0);
+    return r.state == e->state && r.attempts >= e->attempts;
+}
+WORLD void await_state(struct world *w, struct id id, enum recipient_state state, int attempts) {
+    struct expected_state e = {id, attempts, state};
+    if (!wait_until(w, has_state, &e)) {
+        struct recipient_row r = recipient(w, id, 0);
+        fail_msg("recipient is %s after %d attempts", recipient_state_name(r.state), r.attempts);
+    }
+}
+
+WORLD size_t attempts_of(struct world *w, struct id id, struct attempt_row *last,
+                         struct arena **a) {
+    struct store_attempts q = {.call = {.verb = STORE_ATTEMPTS}, .message_id = id, .project = -1};
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    if (q.count > 0)
+        *last = q.attempt[q.count - 1];
+    *a = q.call.arena;
+    return q.count;
+}
