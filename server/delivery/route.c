@@ -221,15 +221,19 @@ static enum err parse_tls(struct str value, enum session_tls *out, struct errinf
     return err_set(info, ERR_INVALID, "tls", "must be none, opportunistic, encrypt or verify");
 }
 
-static enum err parse_pin(struct str value, struct smarthost *out, struct errinfo *info) {
-    if (value.n != sizeof(out->pin) - 1)
-        return err_set(info, ERR_INVALID, "pin", "must be 64 hex digits");
-    for (size_t i = 0; i < value.n; i++) {
-        if (hex_digit(value.p[i]) < 0)
-            return err_set(info, ERR_INVALID, "pin", "must be 64 hex digits");
-        out->pin[i] = ascii_lower(value.p[i]);
+static enum err parse_pins(struct str value, struct smarthost *out, struct errinfo *info) {
+    char text[SMARTHOST_PINS_MAX * 2 * TLS_PIN_TEXT_SIZE];
+    enum err e = decode(value, text, sizeof(text), "pin", info);
+    struct str rest = str_of(text);
+    while (e == OK && !str_is_absent(rest)) {
+        if (out->pin_count == SMARTHOST_PINS_MAX)
+            return err_set(info, ERR_INVALID, "pin", "at most %d keys", SMARTHOST_PINS_MAX);
+        if (!tls_pin_parse(str_split(&rest, ','), &out->pin[out->pin_count++]))
+            return err_set(info, ERR_INVALID, "pin",
+                           "must be sha256: and the SHA-256 of a public key in base64 or hex, "
+                           "several separated by commas");
     }
-    return OK;
+    return e;
 }
 
 enum parameter {
@@ -260,7 +264,7 @@ static enum err parse_parameter(enum parameter which, struct str value, struct s
             return err_set(info, ERR_INVALID, "ca", "must name a file");
         return decode(value, out->ca_file, sizeof(out->ca_file), "ca", info);
     case PARAMETER_PIN:
-        return parse_pin(value, out, info);
+        return parse_pins(value, out, info);
     case PARAMETER_WEIGHT:
         return parse_number(value, 1, SMARTHOST_WEIGHT_MAX, "weight", &out->weight, info);
     case PARAMETER_PRIORITY:
@@ -298,6 +302,19 @@ static enum err parse_query(struct str query, struct smarthost *out, unsigned *s
         if (e != OK)
             return e;
     }
+    return OK;
+}
+
+/* A pin makes TLS a must, and is enough unless more was asked for aloud. */
+static enum err apply_pins(struct smarthost *out, unsigned seen, struct errinfo *info) {
+    bool has_tls = (seen & 1u << PARAMETER_TLS) != 0;
+    if (out->pin_count == 0)
+        return OK;
+    if (has_tls && out->tls < SESSION_TLS_ENCRYPT)
+        return err_set(info, ERR_INVALID, "pin", "needs tls=encrypt or tls=verify");
+    out->is_pin_alone = out->ca_file[0] == '\0' && !(has_tls && out->tls >= SESSION_TLS_VERIFY);
+    if (out->tls != SESSION_TLS_IMPLICIT)
+        out->tls = SESSION_TLS_VERIFY;
     return OK;
 }
 
@@ -358,7 +375,8 @@ static enum err parse_url(struct str url, struct smarthost *out, struct errinfo 
             return err_set(info, ERR_INVALID, "tls", "smtps:// is always verified TLS");
         out->tls = SESSION_TLS_IMPLICIT;
     }
-    return check_credentials(out, info);
+    e = apply_pins(out, seen, info);
+    return e == OK ? check_credentials(out, info) : e;
 }
 
 enum err smarthost_parse(struct str url, struct smarthost *out, struct errinfo *info) {

@@ -16,6 +16,8 @@
 
 /* ---- one smarthost -------------------------------------------------------------------------- */
 
+enum { SMARTHOST_PINS_MAX = 8 };
+
 /* By value, without pointers, so that it can be copied and wiped. Thread: immutable once made. */
 struct smarthost {
     char host[254]; /* A-label in lower case, or an IP address without brackets */
@@ -24,17 +26,22 @@ struct smarthost {
     enum session_tls tls;
     bool insecure_auth; /* AUTH although the peer is not verified; private addresses only */
     char ca_file[512];  /* "": the system's store */
-    char pin[65];       /* SHA-256 of the peer's public key in hex, "": none */
-    unsigned weight;    /* share among hosts of one priority, 1..1000 */
-    unsigned priority;  /* lower first; the next one is used when all before are down */
+    struct tls_pin pin[SMARTHOST_PINS_MAX]; /* keys of which the server must show one */
+    unsigned pin_count;                     /* 0: none */
+    bool is_pin_alone;                      /* and that is all that it must prove */
+    unsigned weight;                        /* share among hosts of one priority, 1..1000 */
+    unsigned priority; /* lower first; the next one is used when all before are down */
 };
 
 enum { SMARTHOST_WEIGHT_MAX = 1000, SMARTHOST_PRIORITY_MAX = 1000 };
 
-/* smtp://[user:password@]host[:port][?tls=none|opportunistic|encrypt|verify&ca=FILE&pin=HEX&
- * weight=N&priority=N&insecure_auth=1]; smtps:// is TLS from the first byte, port 465. User,
- * password and values may be %-encoded; an IPv6 address stands in brackets. The default port is 25,
- * 587 with credentials.
+/* smtp://[user:password@]host[:port][?tls=none|opportunistic|encrypt|verify&ca=FILE&
+ * pin=sha256:KEY[,sha256:KEY...]&weight=N&priority=N&insecure_auth=1]; smtps:// is TLS from the
+ * first byte, port 465. User, password and values may be %-encoded; an IPv6 address stands in
+ * brackets. The default port is 25, 587 with credentials.
+ *
+ * A pin (net/tls_pin.h) authenticates the server by its key alone; with tls=verify or `ca` its
+ * certificate is verified as well. TLS is required then, also when `tls` says encrypt.
  *
  * `tls` is by default verify with credentials and opportunistic without. Credentials over anything
  * less than verify are ERR_INVALID but for insecure_auth=1, and then only private addresses are

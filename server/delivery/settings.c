@@ -109,22 +109,24 @@ static uint64_t auth_tag(const struct smarthost *h) {
 static enum err copy_host(struct settings *s, const struct route *r, const struct smarthost *from,
                           struct settings_host *to, struct errinfo *info) {
     to->host = *from;
-    if (from->pin[0] != '\0')
-        return err_set(info, ERR_INVALID, r->name,
-                       "this build cannot check a pinned key (pin=): give ca= instead");
     if (sockaddr_parse(str_of(from->host), from->port, &to->literal) != OK) {
         to->literal.len = 0;
         if (s->o.dns == NULL)
             return err_set(info, ERR_INVALID, r->name, "a smarthost's name needs a resolver");
     }
     to->auth_tag = auth_tag(from);
-    if (from->ca_file[0] == '\0') {
+    if (from->ca_file[0] == '\0' && from->pin_count == 0) {
         to->tls = tls_client_ctx_ref(s->tls_ctx);
         return OK;
     }
     struct errinfo why = {0};
-    if (tls_client_ctx_new(&(struct tls_client_options){.ca_file = from->ca_file}, &to->tls,
-                           &why) != OK)
+    struct tls_client_options o = {
+        .pin = from->pin, .pin_count = from->pin_count, .is_pin_alone = from->is_pin_alone};
+    if (from->ca_file[0] == '\0')
+        o.roots_of = s->tls_ctx;
+    else
+        o.ca_file = from->ca_file;
+    if (tls_client_ctx_new(&o, &to->tls, &why) != OK)
         return err_set(info, ERR_INVALID, r->name, "ca: %s", why.text);
     return OK;
 }

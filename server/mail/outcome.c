@@ -34,6 +34,7 @@ static const struct {
     [FAILURE_TLS_UNTRUSTED] = {"tls_untrusted", "the server's certificate is not trusted"},
     [FAILURE_TLS_NAME] = {"tls_name", "the server's certificate is for another name"},
     [FAILURE_TLS_EXPIRED] = {"tls_expired", "the server's certificate is not valid at this time"},
+    [FAILURE_TLS_PIN] = {"tls_pin", "the server's key is not the one that is pinned"},
     [FAILURE_TLS_INJECTION] = {"tls_injection", "the server sent bytes in clear after STARTTLS"},
     [FAILURE_PROTOCOL] = {"protocol", "the server does not speak SMTP as agreed"},
     [FAILURE_NEEDS_SMTPUTF8] = {"needs_smtputf8", "the server does not offer SMTPUTF8"},
@@ -212,6 +213,7 @@ static struct verdict judge_failure(const struct outcome_input *in) {
     case FAILURE_TLS_UNTRUSTED:
     case FAILURE_TLS_NAME:
     case FAILURE_TLS_EXPIRED:
+    case FAILURE_TLS_PIN:
     case FAILURE_TLS_INJECTION:
         v = verdict_of(VERDICT_DEFERRED, SCOPE_HOST, CLASS_TLS);
         break;

@@ -50,6 +50,7 @@ enum failure {
     FAILURE_TLS_UNTRUSTED,
     FAILURE_TLS_NAME,
     FAILURE_TLS_EXPIRED,
+    FAILURE_TLS_PIN,
     FAILURE_TLS_INJECTION, /* bytes after STARTTLS's reply (T6) */
     /* protocol */
     FAILURE_PROTOCOL, /* not SMTP, or limits of T8 */

@@ -62,7 +62,9 @@ enum err tls_client_ctx_new(const struct tls_client_options *o, struct tls_clien
     SSL_CTX *ctx = make_ctx(TLS_client_method());
     if (!ctx)
         return fail(info, ERR_INTERNAL, "cannot make a context");
-    if (o && o->ca_file) {
+    if (o && o->roots_of) {
+        SSL_CTX_set1_cert_store(ctx, SSL_CTX_get_cert_store(o->roots_of->ctx));
+    } else if (o && o->ca_file) {
         if (SSL_CTX_load_verify_locations(ctx, o->ca_file, NULL) != 1) {
             SSL_CTX_free(ctx);
             return fail(info, ERR_INVALID, o->ca_file);
@@ -70,6 +72,10 @@ enum err tls_client_ctx_new(const struct tls_client_options *o, struct tls_clien
     } else if (SSL_CTX_set_default_verify_paths(ctx) != 1) {
         SSL_CTX_free(ctx);
         return fail(info, ERR_INTERNAL, "cannot use the system's certificates");
+    }
+    if (o && o->pin_count > 0 && !tls_pin_install(ctx, o->pin, o->pin_count, o->is_pin_alone)) {
+        SSL_CTX_free(ctx);
+        return fail(info, ERR_INTERNAL, "cannot keep a pin");
     }
     ERR_clear_error(); /* a system without certificates is no error, only nobody verifies */
     struct tls_client_ctx *c = mem_zalloc(sizeof *c);
@@ -274,9 +280,11 @@ void tls_session_info(const SSL *ssl, struct tls_info *out) {
         problem = "the client was not asked for a certificate";
     else if (!SSL_get0_peer_certificate(ssl))
         problem = "no certificate";
+    else if (tls_pin_missed(ssl))
+        problem = failure_text(FAILURE_TLS_PIN);
     else if (result != X509_V_OK)
         problem = X509_verify_cert_error_string(result);
-    else if (!has_name(ssl))
+    else if (!has_name(ssl) && !tls_pin_is_alone(ssl))
         problem = "no name to check";
     out->is_verified = problem == NULL;
     snprintf(out->problem, sizeof out->problem, "%s", problem ? problem : "");
@@ -297,6 +305,11 @@ static enum failure failure_of_verify(long result) {
 
 enum failure tls_session_failure(const SSL *ssl, unsigned long error, char *text, size_t size) {
     long result = SSL_get_verify_result(ssl);
+    const char *missed = tls_pin_missed(ssl);
+    if (missed && SSL_get_verify_mode(ssl) != SSL_VERIFY_NONE) {
+        snprintf(text, size, "%s: it showed %s", failure_text(FAILURE_TLS_PIN), missed);
+        return FAILURE_TLS_PIN;
+    }
     if (!SSL_is_server(ssl) && SSL_get_verify_mode(ssl) != SSL_VERIFY_NONE && result != X509_V_OK) {
         snprintf(text, size, "certificate: %s", X509_verify_cert_error_string(result));
         return failure_of_verify(result);

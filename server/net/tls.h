@@ -5,17 +5,23 @@
 
 #include "server/base/arena.h"
 #include "server/mail/outcome.h"
+#include "server/net/tls_pin.h"
 
 /* How much a TLS peer must prove before the stream is good (T7). DANE and MTA-STS levels come with
  * their rooms. */
 enum tls_verify {
     TLS_VERIFY_NONE, /* encrypt only; what the peer could have proved is still in tls_info */
-    TLS_VERIFY_NAME, /* chain to a trusted root, name matches, in date */
+    TLS_VERIFY_NAME, /* chain to a trusted root, name matches, in date; and a pin, when there are
+                        some, or only that */
 };
 
 struct tls_client_ctx;
 struct tls_client_options {
-    const char *ca_file; /* NULL: the system's store */
+    const char *ca_file;                   /* NULL: the system's store */
+    const struct tls_client_ctx *roots_of; /* those of this one, instead; NULL: as above */
+    const struct tls_pin *pin;             /* copied; the peer's key must be one of them */
+    size_t pin_count;
+    bool is_pin_alone; /* that is enough: chain, name and dates are not asked */
 };
 NODISCARD enum err tls_client_ctx_new(const struct tls_client_options *o,
                                       struct tls_client_ctx **out, struct errinfo *info);
@@ -35,7 +41,7 @@ void tls_server_ctx_unref(struct tls_server_ctx **cp);
 struct tls_info {
     char version[16]; /* "TLSv1.3"; "" while in clear */
     char cipher[64];
-    bool is_verified;  /* chain, name and dates were good, whether or not that was asked */
+    bool is_verified;  /* it proved what TLS_VERIFY_NAME wants, whether or not that was asked */
     char problem[160]; /* why is_verified is false, OpenSSL's words */
 };
 

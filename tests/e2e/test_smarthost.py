@@ -139,6 +139,7 @@ def test_an_unknown_route_is_refused(server):
     "url, says",
     [("smtp://ann:s3cret@11.22.1.90:587?tls=encrypt", "verif"),  # credentials over less than verified TLS
      ("smtp://ann:s3cret@11.22.1.90:587?tls=none&insecure_auth=1", "private"),  # and not to a public address
+     ("smtp://11.22.1.90?pin=sha256:abc", "pin"), ("smtp://11.22.1.90?tls=opportunistic&pin=sha256:" + "0" * 64, "tls=verify"),
      ("smtp://11.22.1.90:99999", "port"), ("http://11.22.1.90", "smtp"), ("smtp://11.22.1.90?ca=/nowhere.pem", "nowhere")],
 )  # fmt: skip
 def test_a_bad_smarthost_stops_the_start_without_its_password(postchute, url, says):
@@ -148,6 +149,66 @@ def test_a_bad_smarthost_stops_the_start_without_its_password(postchute, url, sa
     assert done.returncode == 1 and says in done.stderr.lower(), done.stderr
     assert "s3cret" not in done.stderr + done.stdout
     assert len([line for line in done.stderr.splitlines() if line.startswith("postchute: ")]) == 1
+
+
+# ---- a pinned key ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pinned(stranger):
+    """A real Postfix whose certificate nobody's authority stands for, and whose name is another."""
+    certificate = stranger.issue("mx.elsewhere.test")
+    with Postfix("11.22.1.89", "pinned.acme.test", certificate=certificate, users={"ann": "s3cret"}) as relay:
+        relay.pin = certificate.pin()
+        relay.hexpin = "sha256:" + certificate.tlsa().split()[-1].upper()
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def pin_server(pinned, relay, ca):
+    server = Postchute(route="sandbox", retry_after="30s", ca_file=ca.directory / "ca.pem")
+    wrong = "sha256:" + "A" * 43 + "="
+    at, trusted = "ann:s3cret@11.22.1.89", f"ann:s3cret@{RELAY}"
+    ways = {
+        "right": f"smtp://{at}:587?pin={pinned.pin}",
+        "right-hex": f"smtp://{at}:587?tls=encrypt&pin={pinned.hexpin}",
+        "right-implicit": f"smtps://{at}:465?pin={pinned.pin}",
+        "one-of-two": f"smtp://{at}:587?pin={wrong},{pinned.pin}",
+        "and-verified": f"smtp://{trusted}:587?tls=verify&pin={relay.certificate.pin()}",
+        "wrong": f"smtp://{at}:587?pin={wrong}",
+        "wrong-implicit": f"smtps://{at}:465?pin={wrong}",
+        "verified-but-wrong": f"smtp://{trusted}:587?tls=verify&pin={wrong}",
+        "right-but-not-verified": f"smtp://{at}:587?tls=verify&pin={pinned.pin}",
+    }
+    server.declared["routes"] = [{"name": name, "smarthosts": [url]} for name, url in ways.items()]
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("route", ["right", "right-hex", "right-implicit", "one-of-two", "and-verified"])
+def test_a_pinned_key_authenticates_the_smarthost(pin_server, pinned, relay, route):
+    # also for a message that wants a verified peer
+    seen = pin_server.deliver(**mail(f"{route}@far.test", route=route, tls="verify"))
+    (relay if route == "and-verified" else pinned).wait_mail(f"{route}@far.test")
+    assert pin_server.attempts(seen["id"])[0]["tls"]["verified"]
+
+
+@pytest.mark.parametrize(
+    "route, says",
+    [("wrong", "the server's key is not the one that is pinned"), ("wrong-implicit", "the server's key is not the one that is pinned"),
+     ("verified-but-wrong", "the server's key is not the one that is pinned"), ("right-but-not-verified", "certificate: ")],
+)  # fmt: skip
+def test_another_key_than_the_pinned_one_gets_nothing(pin_server, pinned, relay, route, says):
+    message = pin_server.send(**mail(f"{route}@far.test", route=route))["id"]
+    refusal = refusal_of(pin_server, message)
+    assert refusal["class"] == "tls" and refusal["stage"] == "tls" and says in refusal["text"], refusal
+    if "pinned" in says:  # what it showed can be compared, or pasted after a change of the key
+        shown = (relay.certificate if "verified" in route else pinned.certificate).pin()
+        assert refusal["text"].endswith(shown)
+    transcript = pin_server.attempts(message)[0]["transcript"]
+    assert "(AUTH" not in transcript and "MAIL FROM" not in transcript
+    assert pinned.mails(f"{route}@far.test") + relay.mails(f"{route}@far.test") == []
 
 
 # ---- several smarthosts ---------------------------------------------------------------------------------------------

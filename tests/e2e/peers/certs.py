@@ -4,6 +4,7 @@ The private /etc of tests/e2e/run trusts this authority, so a certificate from `
 by any program there; `ca=other_authority()` is one that nobody trusts.
 """
 
+import base64
 import datetime
 import ipaddress
 import os
@@ -34,6 +35,10 @@ class Certificate:
         self.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + issuer_pem)
         self.key.write_bytes(_pem_key(key))
         self.key.chmod(0o600)
+
+    def pin(self):
+        """As a smarthost's `pin=` wants it: the SHA-256 of its public key."""
+        return "sha256:" + base64.b64encode(bytes.fromhex(self.tlsa().split()[-1])).decode()
 
     def tlsa(self, usage=3, selector=1, matching=1):
         """The data of a TLSA record for it, as zone files write it."""

@@ -55,12 +55,53 @@ static void parameters_are_read(void **state) {
     (void)state;
     struct smarthost h;
     const char *url = "smtp://mail.example?ca=%2Fetc%2Fca%20file.pem&weight=7&priority=3&tls=verify"
-                      "&pin=00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF";
+                      "&pin=sha256:"
+                      "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF";
     assert_int_equal(smarthost_parse(str_of(url), &h, NULL), OK);
     assert_string_equal(h.ca_file, "/etc/ca file.pem");
     assert_int_equal(h.weight, 7);
     assert_int_equal(h.priority, 3);
-    assert_string_equal(h.pin, "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff");
+    assert_int_equal(h.pin_count, 1);
+    assert_int_equal(h.pin[0].sha256[0], 0);
+    assert_int_equal(h.pin[0].sha256[31], 0xff);
+    assert_false(h.is_pin_alone);
+}
+
+#define EMPTY "sha256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=" /* of nothing at all */
+#define ZEROS "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+
+static void a_pin_authenticates_alone_unless_more_is_asked(void **state) {
+    (void)state;
+    static const struct {
+        const char *url;
+        unsigned count;
+        enum session_tls tls;
+        bool is_alone;
+    } rows[] = {
+        {"smtp://mail.example?pin=" EMPTY, 1, SESSION_TLS_VERIFY, true},
+        {"smtp://mail.example?pin=sha256:47DEQpj8HBSa%2B/TImW%2b5JCeuQeRkm5NMpJWZG3hSuFU%3D", 1,
+         SESSION_TLS_VERIFY, true},
+        {"smtp://mail.example?pin=SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=," ZEROS, 2,
+         SESSION_TLS_VERIFY, true},
+        {"smtp://mail.example?tls=encrypt&pin=" ZEROS, 1, SESSION_TLS_VERIFY, true},
+        {"smtp://mail.example?tls=verify&pin=" EMPTY, 1, SESSION_TLS_VERIFY, false},
+        {"smtp://mail.example?pin=" EMPTY "&tls=verify", 1, SESSION_TLS_VERIFY, false},
+        {"smtp://mail.example?pin=" EMPTY "&ca=/ca.pem", 1, SESSION_TLS_VERIFY, false},
+        {"smtp://u:p@mail.example?pin=" EMPTY, 1, SESSION_TLS_VERIFY, true},
+        {"smtp://u:p@mail.example?pin=" EMPTY "&tls=encrypt", 1, SESSION_TLS_VERIFY, true},
+        {"smtps://mail.example?pin=" EMPTY, 1, SESSION_TLS_IMPLICIT, true},
+        {"smtps://mail.example?tls=verify&pin=" EMPTY, 1, SESSION_TLS_IMPLICIT, false},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct smarthost h;
+        struct errinfo info = {0};
+        if (smarthost_parse(str_of(rows[i].url), &h, &info) != OK)
+            fail_msg("%s: %s: %s", rows[i].url, info.field, info.text);
+        if (h.pin_count != rows[i].count || h.tls != rows[i].tls ||
+            h.is_pin_alone != rows[i].is_alone)
+            fail_msg("%s: %u pins, tls %d, alone %d", rows[i].url, h.pin_count, (int)h.tls,
+                     h.is_pin_alone);
+    }
 }
 
 static void what_is_wrong_is_refused_and_named(void **state) {
@@ -109,6 +150,17 @@ static void what_is_wrong_is_refused_and_named(void **state) {
         {"smtp://mail.example?weight=1001", "weight"},
         {"smtp://mail.example?priority=-1", "priority"},
         {"smtp://mail.example?pin=abc", "pin"},
+        {"smtp://mail.example?pin=", "pin"},
+        {"smtp://mail.example?pin=sha256:", "pin"},
+        {"smtp://mail.example?pin=sha256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuF==", "pin"},
+        {"smtp://mail.example?pin=sha1:2jmj7l5rSw0yVb/vlWAYkK/YBwk=", "pin"},
+        {"smtp://mail.example?pin=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", "pin"},
+        {"smtp://mail.example?pin=" EMPTY ",", "pin"},
+        {"smtp://mail.example?pin=" EMPTY "," EMPTY "," EMPTY "," EMPTY "," EMPTY "," EMPTY
+         "," EMPTY "," EMPTY "," EMPTY,
+         "pin"},
+        {"smtp://mail.example?tls=none&pin=" EMPTY, "pin"},
+        {"smtp://mail.example?pin=" EMPTY "&tls=opportunistic", "pin"},
         {"smtp://mail.example?ca=", "ca"},
         {"smtp://mail.example?insecure_auth=yes", "insecure_auth"},
     };
@@ -210,6 +262,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(urls_are_read_as_they_say),
         cmocka_unit_test(parameters_are_read),
+        cmocka_unit_test(a_pin_authenticates_alone_unless_more_is_asked),
         cmocka_unit_test(what_is_wrong_is_refused_and_named),
         cmocka_unit_test(credentials_need_verified_tls_or_a_private_address_and_the_word),
         cmocka_unit_test(the_reason_never_repeats_the_secret),

@@ -9,6 +9,7 @@
 #include <openssl/ssl.h>
 #include <pthread.h>
 
+#include "server/base/digest.h"
 #include "tests/unit/net/certs.h"
 #include "tests/unit/net/ends.h"
 
@@ -137,6 +138,99 @@ static void a_certificate_proves_what_it_proves(void **state) {
         }
         tls_server_ctx_unref(&sctx);
     }
+}
+
+static struct tls_pin pin_of(const char *cert_file) {
+    struct tls_pin pin;
+    unsigned char *der = NULL;
+    FILE *f = fopen(cert_file, "r");
+    X509 *x = f ? PEM_read_X509(f, NULL, NULL, NULL) : NULL;
+    int n = x ? i2d_PUBKEY(X509_get0_pubkey(x), &der) : 0;
+    assert_true(n > 0);
+    digest_sha256(str_make((const char *)der, (size_t)n), pin.sha256);
+    OPENSSL_free(der);
+    X509_free(x);
+    fclose(f);
+    return pin;
+}
+
+static void a_pinned_key_is_asked_for(void **state) {
+    (void)state;
+    static const struct {
+        const char *what, *san, *client_name;
+        bool is_self, is_expired, is_pinned, is_alone;
+        enum failure want;
+    } rows[] = {
+        {"its key", "DNS:" NAME, NAME, false, false, true, true, FAILURE_NONE},
+        {"nothing else counts", "DNS:other.test", NAME, true, true, true, true, FAILURE_NONE},
+        {"not even a name", "DNS:" NAME, NULL, true, false, true, true, FAILURE_NONE},
+        {"another key", "DNS:" NAME, NAME, false, false, false, true, FAILURE_TLS_PIN},
+        {"its key too", "DNS:" NAME, NAME, false, false, true, false, FAILURE_NONE},
+        {"another key behind a good chain", "DNS:" NAME, NAME, false, false, false, false,
+         FAILURE_TLS_PIN},
+        {"its key, no authority", "DNS:" NAME, NAME, true, false, true, false,
+         FAILURE_TLS_UNTRUSTED},
+        {"its key, expired", "DNS:" NAME, NAME, false, true, true, false, FAILURE_TLS_EXPIRED},
+        {"its key, another name", "DNS:other.test", NAME, false, false, true, false,
+         FAILURE_TLS_NAME},
+        {"its key, no name to check", "DNS:" NAME, NULL, false, false, true, false,
+         FAILURE_TLS_NAME},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct cert_files f = certs_issue(&certs, NAME, rows[i].san, -2 * DAY,
+                                          rows[i].is_expired ? -DAY : DAY, rows[i].is_self);
+        struct tls_pin shown = pin_of(f.cert), pins[2] = {pin_of(good.cert)};
+        pins[1] = rows[i].is_pinned ? shown : pins[0];
+        struct tls_server_ctx *sctx;
+        struct tls_client_ctx *cctx;
+        assert_int_equal(tls_server_ctx_new_files(f.cert, f.key, &sctx, NULL), OK);
+        assert_int_equal(
+            tls_client_ctx_new(&(struct tls_client_options){.roots_of = client_ctx,
+                                                            .pin = pins,
+                                                            .pin_count = 2,
+                                                            .is_pin_alone = rows[i].is_alone},
+                               &cctx, NULL),
+            OK);
+        for (enum tls_verify verify = TLS_VERIFY_NONE; verify <= TLS_VERIFY_NAME; verify++) {
+            struct end c, s;
+            dial(&c, &s, cctx, sctx, verify, rows[i].client_name);
+            TURN_UNTIL(l, c.opened + c.failed == 1);
+            enum failure want = verify == TLS_VERIFY_NAME ? rows[i].want : FAILURE_NONE;
+            if (c.opened != (want == FAILURE_NONE) || (c.failed && c.why != want))
+                fail_msg("%s: %s", rows[i].what, c.opened ? "opened" : failure_name(c.why));
+            if (c.opened)
+                assert_int_equal(stream_tls_info(c.s).is_verified, rows[i].want == FAILURE_NONE);
+            if (want == FAILURE_TLS_PIN) { /* what is to be pinned instead can be read */
+                char text[TLS_PIN_TEXT_SIZE];
+                tls_pin_print(&shown, text);
+                assert_non_null(strstr(c.text, text));
+            }
+            end_release(&c);
+            end_release(&s);
+        }
+        tls_server_ctx_unref(&sctx);
+        tls_client_ctx_unref(&cctx);
+    }
+}
+
+/* The context may be let go of while its handshake is under way. */
+static void pins_live_as_long_as_their_sessions(void **state) {
+    (void)state;
+    struct tls_pin pin = pin_of(good.cert);
+    struct tls_client_ctx *cctx;
+    struct end c, s;
+    assert_int_equal(
+        tls_client_ctx_new(
+            &(struct tls_client_options){.pin = &pin, .pin_count = 1, .is_pin_alone = true}, &cctx,
+            NULL),
+        OK);
+    dial(&c, &s, cctx, server_ctx, TLS_VERIFY_NAME, NAME);
+    tls_client_ctx_unref(&cctx);
+    TURN_UNTIL(l, c.opened + c.failed == 1);
+    assert_int_equal(c.opened, 1);
+    assert_true(stream_tls_info(c.s).is_verified);
+    end_release(&c);
+    end_release(&s);
 }
 
 static void a_self_made_certificate_serves_who_does_not_ask(void **state) {
@@ -689,6 +783,8 @@ int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, finish)
     const struct CMUnitTest tests[] = {
         T(a_certificate_proves_what_it_proves),
+        T(a_pinned_key_is_asked_for),
+        T(pins_live_as_long_as_their_sessions),
         T(a_self_made_certificate_serves_who_does_not_ask),
         T(bad_files_say_which_and_why),
         T(starttls_switches_in_place),
