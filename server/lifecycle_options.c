@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "server/base/limits.h"
+#include "server/base/thread.h"
 #include "server/config_file.h"
 
 enum { PEM_FILE_MAX = 1024 * 1024, DEFAULT_ROUTE_COUNT = 1 };
@@ -149,8 +150,9 @@ enum err lifecycle_delivery_options(const struct config *c, uint16_t sandbox_por
     delivery_options_default(d);
     fill_timeouts(c, &d->timeouts);
     fill_retries(c, d);
-    if (c->delivery_threads > 0)
-        d->loops = (size_t)c->delivery_threads;
+    d->loops = c->delivery_threads > 0 ? (size_t)c->delivery_threads : thread_cores();
+    if (d->loops > DELIVERY_LOOPS_MAX)
+        d->loops = DELIVERY_LOOPS_MAX;
     d->hostname = c->hostname.n ? arena_dupz(a, c->hostname) : "[127.0.0.1]";
     d->want_ipv6 = c->ipv6 == IPV6_ON;
     d->keep_transcripts = true;
@@ -254,7 +256,7 @@ enum err lifecycle_api_options(const struct config *c, struct lifecycle_api *o,
     p->listen_health = c->listen_health.list;
     p->listen_health_count = c->listen_health.count;
     p->control_path = arena_printf(a, "%.*s/control.sock", STR_ARG(c->data));
-    p->loops = (size_t)c->http_threads;
+    p->loops = c->http_threads > 0 ? (size_t)c->http_threads : (thread_cores() + 1) / 2;
     p->body_max_bytes = (size_t)c->max_request_bytes;
     p->memory_max_bytes = (size_t)c->max_memory_bytes;
     p->connections_max = (size_t)c->max_connections;

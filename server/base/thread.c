@@ -1,6 +1,7 @@
 #include "server/base/thread.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +37,15 @@ static void *thread_main(void *arg) {
     pthread_setname_np(pthread_self(), t->name);
     t->fn(t->arg);
     return NULL;
+}
+
+size_t thread_cores(void) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof(set), &set) != 0)
+        return 1;
+    int count = CPU_COUNT(&set);
+    return count > 0 ? (size_t)count : 1;
 }
 
 struct thread *thread_start(const char *name, thread_fn fn, void *arg) {
