@@ -101,9 +101,9 @@ enum store_backend { STORE_SQLITE, STORE_MEMORY };
 struct store_options {
     enum store_backend backend;
     const char *folder; /* sqlite: made if absent (0700); locked with flock: one server per store */
-    size_t
-        cache_bytes; /* per handle; 0: 16 MiB; the largest of 4, 16, 64, 256, 1024 MiB that fits */
-    size_t readers;  /* 0: 2 */
+    size_t cache_bytes; /* of the writer, a reader has an eighth; 0: 8 MiB; the largest of 4, 8, 16,
+                           64, 256, 1024 MiB that fits, else 1 */
+    size_t readers;     /* 0: 2 */
     bool synchronous_normal; /* negative control of the power-cut tests only */
     const char *vfs; /* sqlite: name of a registered VFS, for fault injection; NULL: the default */
 };

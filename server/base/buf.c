@@ -146,6 +146,16 @@ void buf_consume(struct buf *b, size_t n) {
     memmove(b->p, b->p + n, b->n + 1);
 }
 
+void buf_fit(struct buf *b) {
+    if (b->p == NULL || b->room - b->n < b->n / 8 + FIRST_ROOM)
+        return;
+    char *p = realloc(b->p, b->n + 1);
+    if (p == NULL)
+        return;
+    b->p = p;
+    b->room = b->n + 1;
+}
+
 char *buf_take(struct buf *b, size_t *n) {
     char *p = b->p ? b->p : mem_zalloc(1);
     if (n != NULL)

@@ -44,5 +44,7 @@ void buf_consume(struct buf *b, size_t n); /* drops n bytes at the front */
 static inline struct str buf_str(const struct buf *b) {
     return str_make(b->p ? b->p : "", b->n);
 }
+/* Gives back room that is not used; not for secrets, whose copies it would leave behind. */
+void buf_fit(struct buf *b);
 /* The bytes become the caller's (free()); the buffer is empty afterwards. Never NULL. */
 char *buf_take(struct buf *b, size_t *n);

@@ -319,6 +319,7 @@ enum err compose(const struct compose_input *in, struct composed *out, struct er
     enum err e = header_status(&c.header);
     if (e == OK) {
         size_t size = 0;
+        buf_fit(&c.out); /* it may wait in memory for its delivery */
         char *bytes = buf_take(&c.out, &size);
         out->message = message_new(&in->id, bytes, size);
     } else if (e == ERR_LIMIT) {

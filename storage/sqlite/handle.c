@@ -102,10 +102,13 @@ static void set_pragmas(struct sq *h, const struct store_options *o, bool writer
         {(size_t)256 << 20, "PRAGMA cache_size = -262144"},
         {(size_t)64 << 20, "PRAGMA cache_size = -65536"},
         {(size_t)16 << 20, "PRAGMA cache_size = -16384"},
-        {0, "PRAGMA cache_size = -4096"},
+        {(size_t)8 << 20, "PRAGMA cache_size = -8192"},
+        {(size_t)4 << 20, "PRAGMA cache_size = -4096"},
+        {0, "PRAGMA cache_size = -1024"},
     };
-    size_t i = 0;
-    while (o->cache_bytes < caches[i].bytes)
+    /* Readers look things up here and there; the kernel has the pages, too. */
+    size_t i = 0, bytes = writer ? o->cache_bytes : o->cache_bytes / 8;
+    while (bytes < caches[i].bytes)
         i++;
     sq_exec(h, caches[i].sql);
 }

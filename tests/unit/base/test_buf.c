@@ -166,6 +166,22 @@ static void taken_bytes_belong_to_the_caller(void **state) {
     free(p);
 }
 
+static void room_that_is_not_used_is_given_back(void **state) {
+    (void)state;
+    struct buf b = BUF_INIT(100000);
+    buf_fit(&b);
+    assert_null(b.p);
+    memset(buf_reserve(&b, 8000), 'x', 1000);
+    buf_advance(&b, 1000);
+    buf_fit(&b);
+    assert_int_equal(b.room, 1001);
+    assert_int_equal(b.n, 1000);
+    assert_int_equal(b.p[1000], 0);
+    buf_putz(&b, "more");
+    assert_memory_equal(b.p + 999, "xmore", 6);
+    buf_release(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writes_follow_one_another),
@@ -177,6 +193,7 @@ int main(void) {
         cmocka_unit_test(reserved_room_is_filled_by_hand),
         cmocka_unit_test(bytes_go_from_both_ends),
         cmocka_unit_test(taken_bytes_belong_to_the_caller),
+        cmocka_unit_test(room_that_is_not_used_is_given_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
