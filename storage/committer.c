@@ -23,7 +23,13 @@
 #include "server/base/thread.h"
 #include "storage/store_ops.h"
 
-enum { TICK_MS = 1000, CHECKPOINT_PAGES = 2000, WAL_PAGE_BYTES = 16384 };
+enum {
+    TICK_MS = 1000,
+    CHECKPOINT_PAGES = 2000,
+    WAL_PAGE_BYTES = 16384,
+    LINGER_MS = 4,     /* after a commit, what nobody waits for is collected so long */
+    LINGER_CALLS = 64, /* ... or until so much has come together */
+};
 
 static struct {
     struct metric *commits, *failures, *seconds, *rows, *recipients, *balance, *wal, *writable;
@@ -66,6 +72,9 @@ struct committer {
     struct note stop_note;
     bool is_stopping;
     struct note *pending, **pending_end;
+    size_t pending_patient; /* collected since the last commit, all of whom can wait a moment */
+    bool is_pressed;        /* one that cannot was, too, or something is left over */
+    int64_t linger_until_mono_ms;
     int64_t next_tick_mono_ms;
     _Atomic int64_t disk_floor_bytes;
     struct {
@@ -350,6 +359,21 @@ static void keep_log_short(struct committer *c) {
 
 /* ---- the thread ---- */
 
+/* Results and claims: their caller goes on with other work meanwhile. */
+static bool is_patient(const struct store_call *call) {
+    switch (call->verb) {
+    case STORE_CLAIM:
+    case STORE_SETTLE:
+    case STORE_RELEASE:
+    case STORE_NOTIFY_CLAIM:
+    case STORE_NOTIFY_SETTLE:
+    case STORE_KEYS_USED:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* Appends what came in to what waits. */
 static void collect(struct committer *c, int timeout_ms) {
     struct note *n = mailbox_take(c->box, timeout_ms), *next;
@@ -362,6 +386,21 @@ static void collect(struct committer *c, int timeout_ms) {
         }
         *c->pending_end = n;
         c->pending_end = &n->next;
+        if (is_patient(CONTAINER_OF(n, struct store_call, note)))
+            c->pending_patient++;
+        else
+            c->is_pressed = true;
+    }
+}
+
+/* A transaction costs a sync and a copy of each page that it touched, whether it holds one result
+ * or a hundred. The first one after a quiet moment waits for nothing. */
+static void linger(struct committer *c) {
+    while (!c->is_pressed && !c->is_stopping && c->pending_patient < LINGER_CALLS) {
+        int64_t left_ms = c->linger_until_mono_ms - clock_mono_ms();
+        if (left_ms <= 0)
+            return;
+        collect(c, (int)left_ms);
     }
 }
 
@@ -373,7 +412,10 @@ static void committer_main(void *arg) {
         tick(c);
         if (c->pending == NULL)
             continue;
+        linger(c);
         gather(c, b);
+        c->pending_patient = 0;
+        c->is_pressed = c->pending != NULL;
         if (b->count == 0)
             continue;
         if (c->backend == NULL) {
@@ -383,6 +425,7 @@ static void committer_main(void *arg) {
         }
         run_batch(c, b);
         keep_log_short(c);
+        c->linger_until_mono_ms = clock_mono_ms() + LINGER_MS;
     }
     free(b);
 }
