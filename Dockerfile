@@ -19,7 +19,7 @@ FROM ${BASE}
 RUN apt-get update -qq \
  && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
       ca-certificates dns-root-data libcurl4 libevent-core-2.1-7 libevent-openssl-2.1-7 libevent-pthreads-2.1-7 \
-      libidn2-0 libjansson4 libmicrohttpd12 libpcre2-8-0 libsqlite3-0 libssl3 libunbound8 libuuid1 libyaml-0-2 \
+      libidn2-0 libjansson4 libmicrohttpd12 libpcre2-8-0 libseccomp2 libsqlite3-0 libssl3 libunbound8 libuuid1 libyaml-0-2 \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log \
  && groupadd --gid 10025 postchute \
  && useradd --uid 10025 --gid 10025 --no-create-home --home-dir /var/lib/postchute --shell /usr/sbin/nologin postchute \

@@ -17,7 +17,7 @@ include tests/deps.mk
 include tests/lint.mk
 
 # ---- flags -------------------------------------------------------------------------------------------------
-PKGS := libmicrohttpd jansson libssl libcrypto uuid sqlite3 libevent libevent_openssl libevent_pthreads libunbound libcurl libidn2 libpcre2-8 yaml-0.1
+PKGS := libmicrohttpd jansson libssl libcrypto uuid sqlite3 libevent libevent_openssl libevent_pthreads libunbound libcurl libidn2 libpcre2-8 yaml-0.1 libseccomp
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla \
         -Wformat=2 -Wundef -Werror
 # Asked once, and not before the first file is compiled: so `make deps build` finds what deps installed.

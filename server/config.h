@@ -94,6 +94,7 @@ struct config {
     int64_t smtp_port; /* of MX hosts; 25 but in tests */
     int64_t site_connections;
     int64_t shutdown_ms;
+    int64_t seccomp;    /* enum confine_mode */
     int64_t log_level;  /* enum log_level */
     int64_t log_format; /* 0 auto, 1 json, 2 text */
 

@@ -108,6 +108,9 @@ const struct setting config_settings[] = {
      "most connections to one site; 0: 10 to MX sites, 20 to smarthosts"},
     {"shutdown_timeout", SETTING_DURATION, AT(shutdown_ms), "8s", "duration", 0, HOURS(1),
      "how long SIGTERM lets deliveries under way finish"},
+    {"seccomp", SETTING_CHOICE, AT(seccomp), "on", "on|log|off", 0, 0,
+     "which system calls the server may make: on: others fail and are logged, starting a program "
+     "ends it; log: others are logged by the kernel"},
     {"log_level", SETTING_CHOICE, AT(log_level), "info", "debug|info|warn|error", 0, 0,
      "least level that is logged"},
     {"log_format", SETTING_CHOICE, AT(log_format), "auto", "auto|json|text", 0, 0,

@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -16,6 +15,7 @@
 
 #include "api/api.h"
 #include "server/base/clock.h"
+#include "server/base/confine.h"
 #include "server/base/limits.h"
 #include "server/base/log.h"
 #include "server/base/thread.h"
@@ -25,6 +25,7 @@
 #include "server/events/webhook.h"
 #include "server/inbound/sandbox.h"
 #include "server/lifecycle_options.h"
+#include "server/mail/rules.h"
 #include "server/provision.h"
 
 struct server {
@@ -447,11 +448,16 @@ int lifecycle_run(struct config *config, char *const *env) {
     thread_block_signals();
     int signals = open_signals();
     signal(SIGPIPE, SIG_IGN);
-    prctl(PR_SET_DUMPABLE, 0); /* keys are in memory: no core, no ptrace by equals (T23) */
+    confine_memory();
     umask(077);
     log_setup((enum log_level)config->log_level, lifecycle_log_format(config));
     raise_descriptors(config);
-    enum err e = start(&s, &info);
+    rules_prepare();
+    if (!confine_is_built_in())
+        log_info("server", "a sanitizer's build: system calls are not filtered");
+    enum err e = confine_calls((enum confine_mode)config->seccomp, &info);
+    if (e == OK)
+        e = start(&s, &info);
     if (e == OK) {
         if (is_development(&s))
             print_development(&s);

@@ -290,6 +290,7 @@ void lifecycle_name_setting(struct errinfo *info) {
         {"allow_networks", "POSTCHUTE_WEBHOOK_NETWORKS"},
         {"allow_http_hosts", "POSTCHUTE_WEBHOOK_HTTP_HOSTS"},
         {"store", "POSTCHUTE_DATA"},
+        {"seccomp", "POSTCHUTE_SECCOMP"},
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(info->field, names[i].option) == 0) {

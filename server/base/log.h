@@ -37,6 +37,9 @@ bool log_is_on(enum log_level level);
 NODISCARD enum err log_parse_level(struct str s, enum log_level *out);
 void log_write(enum log_level level, const char *room, const char *message,
                const struct log_field *fields);
+/* One line with one number, from a signal handler: nothing is allocated and no lock is taken. */
+void log_signal_safe(enum log_level level, const char *room, const char *message, const char *key,
+                     int64_t value);
 /* Formats one line (with its LF) without writing it; for tests and for captures. */
 struct buf;
 void log_format_line(struct buf *out, enum log_format format, enum log_level level, int64_t wall_ms,

@@ -466,6 +466,10 @@ const struct rule *rules_find(int code, struct str text, enum stage stage) {
     return found;
 }
 
+void rules_prepare(void) {
+    pthread_once(&once, compile_all);
+}
+
 size_t rules_count(void) {
     return RULE_COUNT;
 }

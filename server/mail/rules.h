@@ -34,6 +34,9 @@ struct rule {
     const char *miss[3];
 };
 
+/* Compiles the rules, to machine code where memory may become executable; else that is done at the
+ * first look, and after base/confine it may not. */
+void rules_prepare(void);
 /* The first rule that fits, or NULL. `text` as in struct reply. */
 const struct rule *rules_find(int code, struct str text, enum stage stage);
 

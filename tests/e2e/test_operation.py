@@ -395,6 +395,26 @@ def test_an_unprivileged_user_is_enough(postchute, sink):
         assert mode & 0o077 == 0, f"{path.name} is {mode:o}"
 
 
+def confinement(server):
+    status = pathlib.Path(f"/proc/{server.process.popen.pid}/status").read_text()
+    return {name: re.search(rf"^{name}:\s+(\S+)", status, re.M).group(1) for name in ("Seccomp", "Seccomp_filters", "NoNewPrivs")}
+
+
+def test_the_process_is_confined_unless_told_otherwise(postchute, sink):
+    """That nothing is refused while it works shows in every test: a refusal is an ERROR in the log."""
+    off = postchute(route=route(sink), seccomp="off")
+    without = confinement(off)
+    assert without["NoNewPrivs"] == "1"
+    for mode in ("on", "log"):
+        server = postchute(route=route(sink), seccomp=mode)
+        if "a sanitizer's build" in server.log():
+            pytest.skip("no filter there")
+        confined = confinement(server)
+        assert confined["Seccomp"] == "2" and confined["NoNewPrivs"] == "1"
+        assert int(confined["Seccomp_filters"]) == int(without["Seccomp_filters"]) + 1
+        server.deliver(**GOOD)
+
+
 def test_a_folder_that_may_not_be_written_is_a_clear_refusal(postchute):
     server = postchute(start=False, route="sandbox")
     server.write_declared()
