@@ -74,6 +74,10 @@ static struct faults *faults_of(const struct json_at *at) {
     return at->faults;
 }
 
+struct arena *json_arena(const struct json_at *at) {
+    return faults_of(at)->arena;
+}
+
 enum { POINTER_MAX = 1024, POINTER_NAME_MAX = 128 };
 
 /* RFC 6901 4 and 6: "~" and "/" by tilde, what a fragment cannot hold by percent. */

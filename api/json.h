@@ -34,6 +34,8 @@ struct json_at {
 };
 struct json_at json_member(const struct json_at *parent, const char *name);
 struct json_at json_element(const struct json_at *parent, size_t index);
+/* Of the faults: where what is read from here can be kept. */
+struct arena *json_arena(const struct json_at *at);
 /* "#/to/0" (RFC 6901 6). In the arena of the faults. */
 struct str json_pointer(const struct json_at *at);
 void json_fault(const struct json_at *at, const char *code, const char *fmt, ...) PRINTF(3, 4);

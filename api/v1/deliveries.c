@@ -1,40 +1,16 @@
 /* /v1/webhooks/{id}/…: what was sent to an endpoint, a test, and sending again. */
-#include "api/json.h"
 #include "api/page.h"
+#include "api/v1/common.h"
 #include "api/v1/v1.h"
 #include "server/base/clock.h"
 #include "server/render/value.h"
 
-static bool read_id(struct request *r, struct id *id) {
-    if (request_param_id(r, 0, id))
-        return true;
-    request_finish(r);
-    return false;
-}
-
-static bool is_good(struct request *r) {
-    if (r->faults.count == 0)
-        return true;
-    request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
-    request_finish(r);
-    return false;
-}
-
-static bool is_answered(struct request *r, const struct store_call *call) {
-    if (call->err == OK)
-        return true;
-    if (call->err == ERR_NOT_FOUND)
-        request_problem(r, PROBLEM_NOT_FOUND, "there is no such webhook or delivery");
-    else
-        request_problem_store(r, call->err, &call->info);
-    request_finish(r);
-    return false;
-}
+static const char no_delivery[] = "there is no such webhook or delivery";
 
 /* ---- test ---- */
 
 static void tested(struct request *r, struct store_call *call) {
-    if (!is_answered(r, call))
+    if (!v1_is_done(r, call, no_delivery))
         return;
     json_t *o = json_object();
     json_object_set_new(o, "event_id",
@@ -45,7 +21,7 @@ static void tested(struct request *r, struct store_call *call) {
 
 void v1_webhook_test(struct request *r) {
     struct store_webhook_test *q = ARENA_NEW(r->arena, struct store_webhook_test);
-    if (!read_id(r, &q->id))
+    if (!v1_param_id(r, &q->id))
         return;
     q->project = r->identity.project;
     q->now_wall_ms = r->started_wall_ms;
@@ -75,7 +51,7 @@ static json_t *render_delivery(const struct notification_row *n) {
 
 static void listed(struct request *r, struct store_call *call) {
     const struct store_notifications *q = CONTAINER_OF(call, struct store_notifications, call);
-    if (!is_answered(r, call))
+    if (!v1_is_done(r, call, no_delivery))
         return;
     json_t *list = json_array();
     for (size_t i = 0; i < q->count; i++)
@@ -90,11 +66,11 @@ void v1_webhook_deliveries(struct request *r) {
     static const char *const names[] = {"limit", "after"};
     struct store_notifications *q = ARENA_NEW(r->arena, struct store_notifications);
     struct page page;
-    if (!read_id(r, &q->webhook_id))
+    if (!v1_param_id(r, &q->webhook_id))
         return;
     request_check_query(r, names, 2);
     page_read(r, PAGE_DELIVERIES, &page);
-    if (!is_good(r))
+    if (!v1_is_good(r))
         return;
     q->project = r->identity.project;
     q->before_seq = page.after.seq;
@@ -137,7 +113,7 @@ static const struct json_field fields[] = {
 
 static void replayed(struct request *r, struct store_call *call) {
     const struct store_notify_replay *q = CONTAINER_OF(call, struct store_notify_replay, call);
-    if (!is_answered(r, call))
+    if (!v1_is_done(r, call, no_delivery))
         return;
     json_t *o = json_object();
     json_object_set_new(o, "replayed", json_integer((json_int_t)q->replayed));
@@ -147,23 +123,17 @@ static void replayed(struct request *r, struct store_call *call) {
 
 void v1_webhook_replay(struct request *r) {
     struct store_notify_replay *q = ARENA_NEW(r->arena, struct store_notify_replay);
-    struct errinfo info = {0};
     json_t *root = NULL;
-    if (!read_id(r, &q->webhook_id))
+    if (!v1_param_id(r, &q->webhook_id))
         return;
     q->project = r->identity.project;
     q->now_wall_ms = q->until_wall_ms = r->started_wall_ms;
-    if (json_body_parse(buf_str(&r->body), &root, &info) != OK) {
-        request_problem(r, PROBLEM_INVALID_JSON, "%s", info.text);
-        request_finish(r);
+    if (!v1_read_body(r, fields, sizeof(fields) / sizeof(fields[0]), q, &root))
         return;
-    }
     struct json_at top = {.faults = &r->faults};
-    request_check_query(r, NULL, 0);
-    json_read_object(&top, root, fields, sizeof(fields) / sizeof(fields[0]), q);
     json_decref(root);
     if (r->faults.count == 0 && q->seq == 0 && q->since_wall_ms == 0)
         json_fault(&top, "required", "say which: \"delivery\", or a period from \"since\" on");
-    if (is_good(r))
+    if (v1_is_good(r))
         request_store(r, &q->call, STORE_NOTIFY_REPLAY, replayed);
 }

@@ -1,5 +1,5 @@
 /* /v1/domains: sending domains, their DKIM keys, and the DNS records that are wanted. */
-#include "api/json.h"
+#include "api/v1/common.h"
 #include "api/v1/v1.h"
 #include "server/base/log.h"
 #include "server/intake/domain_check.h"
@@ -67,7 +67,7 @@ static void read_name(const struct json_at *at, json_t *v, void *out) {
     struct errinfo info = {0};
     if (!json_read_str(at, v, &s))
         return;
-    if (domain_parse(s, false, at->parent->faults->arena, &MAKING->name, &info) != OK)
+    if (domain_parse(s, false, json_arena(at), &MAKING->name, &info) != OK)
         json_fault(at, "invalid_domain", "%s", info.text);
 }
 
@@ -77,7 +77,7 @@ static void read_bounce_address(const struct json_at *at, json_t *v, void *out) 
     struct errinfo info = {0};
     if (!json_read_str(at, v, &s))
         return;
-    if (address_parse(&parsed, s, at->parent->faults->arena, &info) != OK)
+    if (address_parse(&parsed, s, json_arena(at), &info) != OK)
         json_fault(at, "invalid_address", "%s", info.text);
     else
         MAKING->bounce_address = parsed.email;
@@ -133,26 +133,17 @@ static void was_made(struct request *r) {
 
 void v1_domains_create(struct request *r) {
     struct making *m = ARENA_NEW(r->arena, struct making);
-    struct errinfo info = {0};
     json_t *root = NULL;
     r->state = m;
-    if (json_body_parse(buf_str(&r->body), &root, &info) != OK) {
-        request_problem(r, PROBLEM_INVALID_JSON, "%s", info.text);
-        request_finish(r);
+    if (!v1_read_body(r, fields, sizeof(fields) / sizeof(fields[0]), m, &root))
         return;
-    }
     struct json_at top = {.faults = &r->faults};
-    request_check_query(r, NULL, 0);
-    json_read_object(&top, root, fields, sizeof(fields) / sizeof(fields[0]), m);
     struct json_at name = json_member(&top, "name");
     if (str_is_absent(m->name) && r->faults.count == 0)
         json_fault(&name, "required", "the name is missing");
     json_decref(root); /* what was parsed is in the arena */
-    if (r->faults.count > 0) {
-        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
-        request_finish(r);
+    if (!v1_is_good(r))
         return;
-    }
     request_work(r, make, was_made);
 }
 
@@ -160,27 +151,20 @@ void v1_domains_create(struct request *r) {
 
 static void listed(struct request *r, struct store_call *call) {
     const struct store_domains *q = CONTAINER_OF(call, struct store_domains, call);
-    if (call->err != OK) {
-        request_problem_store(r, call->err, &call->info);
-    } else {
-        json_t *list = json_array(), *o = json_object();
-        for (size_t i = 0; i < q->count; i++)
-            json_array_append_new(list, render_domain(r, &q->domain[i]));
-        json_object_set_new(o, "data", list);
-        request_json(r, 200, o);
-    }
-    request_finish(r);
+    if (!v1_is_done(r, call, "there are no domains"))
+        return;
+    json_t *list = json_array();
+    for (size_t i = 0; i < q->count; i++)
+        json_array_append_new(list, render_domain(r, &q->domain[i]));
+    v1_answer_list(r, list);
 }
 
 static void list_domains(struct request *r,
                          void (*done)(struct request *r, struct store_call *call)) {
     struct store_domains *q = ARENA_NEW(r->arena, struct store_domains);
     request_check_query(r, NULL, 0);
-    if (r->faults.count > 0) {
-        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
-        request_finish(r);
+    if (!v1_is_good(r))
         return;
-    }
     q->project = r->identity.project;
     request_store(r, &q->call, STORE_DOMAINS, done);
 }
@@ -230,11 +214,8 @@ static void out_of_force(struct request *r, enum err err) {
 
 static void deleted(struct request *r, struct store_call *call) {
     const struct store_domain_delete *q = CONTAINER_OF(call, struct store_domain_delete, call);
-    if (call->err != OK) {
-        request_problem_store(r, call->err, &call->info);
-        request_finish(r);
+    if (!v1_is_done(r, call, "there is no such domain"))
         return;
-    }
     log_info("api", "domain deleted", LOG_STR("domain", q->name),
              LOG_ID("by", &r->identity.key_id));
     request_reload(r, out_of_force);

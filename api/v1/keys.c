@@ -1,6 +1,6 @@
 /* /v1/keys: made (and shown) once, listed, revoked at once. */
 #include "api/api.h"
-#include "api/json.h"
+#include "api/v1/common.h"
 #include "api/v1/v1.h"
 #include "server/base/clock.h"
 #include "server/base/log.h"
@@ -72,7 +72,7 @@ static void read_from_domains(const struct json_at *at, json_t *v, void *out) {
     for (size_t i = 0; i < count; i++) {
         struct json_at here = json_element(at, i);
         struct errinfo info = {0};
-        if (rights_rule_parse(list[i], at->parent->faults->arena, &list[i], &info) != OK)
+        if (rights_rule_parse(list[i], json_arena(at), &list[i], &info) != OK)
             json_fault(&here, "invalid_domain", "%s", info.text);
     }
     k->from_domains = list;
@@ -143,20 +143,14 @@ static void made(struct request *r, struct store_call *call) {
 
 void v1_keys_create(struct request *r) {
     struct making *m = ARENA_NEW(r->arena, struct making);
-    struct errinfo info = {0};
     json_t *root = NULL;
     r->state = m;
     m->put.key.id = id_new(r->started_wall_ms);
     m->put.key.project = r->identity.project;
     m->put.key.created_wall_ms = r->started_wall_ms;
-    if (json_body_parse(buf_str(&r->body), &root, &info) != OK) {
-        request_problem(r, PROBLEM_INVALID_JSON, "%s", info.text);
-        request_finish(r);
+    if (!v1_read_body(r, fields, sizeof(fields) / sizeof(fields[0]), m, &root))
         return;
-    }
     struct json_at top = {.faults = &r->faults};
-    request_check_query(r, NULL, 0);
-    json_read_object(&top, root, fields, sizeof(fields) / sizeof(fields[0]), m);
     struct json_at name = json_member(&top, "name"), scopes = json_member(&top, "scopes");
     if (json_is_object(root) && str_is_absent(m->put.key.name) &&
         json_object_get(root, "name") == NULL)
@@ -165,11 +159,8 @@ void v1_keys_create(struct request *r) {
         json_fault(&scopes, "required", "which of send, read, manage, admin may it?");
     m->put.key.name = arena_dup(r->arena, m->put.key.name);
     json_decref(root); /* the rules are in the arena as well */
-    if (r->faults.count > 0) {
-        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
-        request_finish(r);
+    if (!v1_is_good(r))
         return;
-    }
     try_to_make(r);
 }
 
@@ -177,26 +168,19 @@ void v1_keys_create(struct request *r) {
 
 static void listed(struct request *r, struct store_call *call) {
     const struct store_keys *q = CONTAINER_OF(call, struct store_keys, call);
-    if (call->err != OK) {
-        request_problem_store(r, call->err, &call->info);
-    } else {
-        json_t *list = json_array(), *o = json_object();
-        for (size_t i = 0; i < q->count; i++)
-            json_array_append_new(list, render_key(&q->key[i]));
-        json_object_set_new(o, "data", list);
-        request_json(r, 200, o);
-    }
-    request_finish(r);
+    if (!v1_is_done(r, call, "there are no keys"))
+        return;
+    json_t *list = json_array();
+    for (size_t i = 0; i < q->count; i++)
+        json_array_append_new(list, render_key(&q->key[i]));
+    v1_answer_list(r, list);
 }
 
 void v1_keys_list(struct request *r) {
     struct store_keys *q = ARENA_NEW(r->arena, struct store_keys);
     request_check_query(r, NULL, 0);
-    if (r->faults.count > 0) {
-        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
-        request_finish(r);
+    if (!v1_is_good(r))
         return;
-    }
     q->project = r->identity.project;
     request_store(r, &q->call, STORE_KEYS, listed);
 }
@@ -213,21 +197,16 @@ static void out_of_force(struct request *r, enum err err) {
 
 static void revoked(struct request *r, struct store_call *call) {
     const struct store_key_revoke *q = CONTAINER_OF(call, struct store_key_revoke, call);
-    if (call->err != OK) {
-        request_problem_store(r, call->err, &call->info);
-        request_finish(r);
+    if (!v1_is_done(r, call, "there is no key with this id"))
         return;
-    }
     log_info("api", "key revoked", LOG_ID("key", &q->id), LOG_ID("by", &r->identity.key_id));
     request_reload(r, out_of_force);
 }
 
 void v1_key_revoke(struct request *r) {
     struct store_key_revoke *q = ARENA_NEW(r->arena, struct store_key_revoke);
-    if (!request_param_id(r, 0, &q->id)) {
-        request_finish(r);
+    if (!v1_param_id(r, &q->id))
         return;
-    }
     q->project = r->identity.project;
     q->now_wall_ms = r->started_wall_ms;
     request_store(r, &q->call, STORE_KEY_REVOKE, revoked);

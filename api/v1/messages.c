@@ -1,39 +1,18 @@
 /* /v1/messages: what became of them, and what can still be done. */
 #include "api/page.h"
+#include "api/v1/common.h"
 #include "api/v1/v1.h"
 #include "server/mail/address.h"
 #include "server/render/event.h"
 #include "server/render/message.h"
 #include "server/render/value.h"
 
-/* true: the store answered; otherwise the request is answered. */
-static bool is_answered(struct request *r, const struct store_call *call) {
-    if (call->err == OK)
-        return true;
-    if (call->err == ERR_NOT_FOUND)
-        request_problem(r, PROBLEM_NOT_FOUND, "there is no message with this id");
-    else
-        request_problem_store(r, call->err, &call->info);
-    request_finish(r);
-    return false;
-}
-
-static bool is_good(struct request *r) {
-    if (r->faults.count == 0)
-        return true;
-    request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
-    request_finish(r);
-    return false;
-}
+static const char no_message[] = "there is no message with this id";
 
 /* The id of the path, and no query but what is named. */
 static bool read_id(struct request *r, struct id *id, const char *const *names, size_t count) {
     request_check_query(r, names, count);
-    if (!request_param_id(r, 0, id)) {
-        request_finish(r);
-        return false;
-    }
-    return is_good(r);
+    return v1_param_id(r, id) && v1_is_good(r);
 }
 
 /* ---- the list ---- */
@@ -70,7 +49,7 @@ static struct str filter_text(struct request *r, struct str name, size_t most) {
 
 static void listed(struct request *r, struct store_call *call) {
     struct store_messages *q = CONTAINER_OF(call, struct store_messages, call);
-    if (!is_answered(r, call))
+    if (!v1_is_done(r, call, no_message))
         return;
     json_t *list = json_array();
     for (size_t i = 0; i < q->count; i++)
@@ -96,7 +75,7 @@ void v1_messages_list(struct request *r) {
     q->external_id = filter_text(r, STR("external_id"), LIMIT_EXTERNAL_ID);
     q->before_seq = page.after.seq;
     q->limit = page.limit;
-    if (is_good(r))
+    if (v1_is_good(r))
         request_store(r, &q->call, STORE_MESSAGES, listed);
 }
 
@@ -111,7 +90,7 @@ static void read_message(struct request *r, const struct id *id,
 }
 
 static void got(struct request *r, struct store_call *call) {
-    if (!is_answered(r, call))
+    if (!v1_is_done(r, call, no_message))
         return;
     request_json(r, 200, render_message(&CONTAINER_OF(call, struct store_message, call)->message));
     request_finish(r);
@@ -127,7 +106,7 @@ void v1_message_get(struct request *r) {
 
 static void events_read(struct request *r, struct store_call *call) {
     struct store_events *q = CONTAINER_OF(call, struct store_events, call);
-    if (!is_answered(r, call))
+    if (!v1_is_done(r, call, no_message))
         return;
     json_t *list = json_array();
     for (size_t i = 0; i < q->count; i++)
@@ -140,7 +119,7 @@ static void events_read(struct request *r, struct store_call *call) {
 
 /* A message that is not there has no events; that is told apart from one that has none left. */
 static void events_of_found(struct request *r, struct store_call *call) {
-    if (is_answered(r, call))
+    if (v1_is_done(r, call, no_message))
         request_store(r, &((struct store_events *)r->state)->call, STORE_EVENTS, events_read);
 }
 
@@ -172,7 +151,7 @@ static struct message_row *keep_addresses(struct request *r, const struct messag
 
 static void attempts_read(struct request *r, struct store_call *call) {
     struct store_attempts *q = CONTAINER_OF(call, struct store_attempts, call);
-    if (!is_answered(r, call))
+    if (!v1_is_done(r, call, no_message))
         return;
     json_t *list = json_array();
     for (size_t i = 0; i < q->count; i++)
@@ -182,7 +161,7 @@ static void attempts_read(struct request *r, struct store_call *call) {
 }
 
 static void attempts_of_found(struct request *r, struct store_call *call) {
-    if (!is_answered(r, call))
+    if (!v1_is_done(r, call, no_message))
         return;
     const struct message_row *m = &CONTAINER_OF(call, struct store_message, call)->message;
     struct store_attempts *q = ARENA_NEW(r->arena, struct store_attempts);
@@ -210,7 +189,7 @@ static void raw_read(struct request *r, struct store_call *call) {
         request_finish(r);
         return;
     }
-    if (!is_answered(r, call))
+    if (!v1_is_done(r, call, no_message))
         return;
     id_print(&q->id, id);
     r->reply.status = 200;
@@ -238,14 +217,14 @@ static bool read_nothing(struct request *r) {
     if (body.n == 0 || str_equal(body, STR("{}")))
         return true;
     faults_add(&r->faults, STR("#"), "unknown_field", "this takes no fields");
-    return is_good(r);
+    return v1_is_good(r);
 }
 
 static void canceled(struct request *r, struct store_call *call) {
     static const char *const results[] = {
         [CANCEL_DONE] = "canceled", [CANCEL_TOO_LATE] = "too_late", [CANCEL_FINAL] = "final"};
     struct store_cancel *q = CONTAINER_OF(call, struct store_cancel, call);
-    if (!is_answered(r, call))
+    if (!v1_is_done(r, call, no_message))
         return;
     json_t *list = json_array();
     for (size_t i = 0; i < q->message.recipient_count; i++) {
@@ -278,7 +257,7 @@ void v1_message_cancel(struct request *r) {
 static void retried(struct request *r, struct store_call *call) {
     struct store_retry *q = CONTAINER_OF(call, struct store_retry, call);
     char id[ID_TEXT_SIZE];
-    if (!is_answered(r, call))
+    if (!v1_is_done(r, call, no_message))
         return;
     json_t *o = json_object();
     json_object_set_new(o, "message", render_message(&q->message));
@@ -309,7 +288,7 @@ static bool may_send_again(struct request *r, const struct message_row *m) {
 
 static void retry_of_found(struct request *r, struct store_call *call) {
     struct store_retry *q = r->state;
-    if (is_answered(r, call) &&
+    if (v1_is_done(r, call, no_message) &&
         may_send_again(r, &CONTAINER_OF(call, struct store_message, call)->message))
         request_store(r, &q->call, STORE_RETRY, retried);
 }

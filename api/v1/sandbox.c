@@ -1,19 +1,11 @@
 /* /v1/sandbox: what the sandbox's receivers captured, and the receiver of webhooks among them. */
 #include "api/page.h"
+#include "api/v1/common.h"
 #include "api/v1/v1.h"
 #include "server/render/capture.h"
 #include "server/render/value.h"
 
-static bool is_answered(struct request *r, const struct store_call *call) {
-    if (call->err == OK)
-        return true;
-    if (call->err == ERR_NOT_FOUND)
-        request_problem(r, PROBLEM_NOT_FOUND, "there is no capture with this id");
-    else
-        request_problem_store(r, call->err, &call->info);
-    request_finish(r);
-    return false;
-}
+static const char no_capture[] = "there is no capture with this id";
 
 /* A webhook's body is JSON and shown as such; a message is text. */
 static json_t *render_capture(const struct capture_row *c) {
@@ -37,7 +29,7 @@ static json_t *render_capture(const struct capture_row *c) {
 
 static void listed(struct request *r, struct store_call *call) {
     const struct store_captures *q = CONTAINER_OF(call, struct store_captures, call);
-    if (!is_answered(r, call))
+    if (!v1_is_done(r, call, no_capture))
         return;
     json_t *list = json_array();
     for (size_t i = 0; i < q->count; i++)
@@ -56,11 +48,8 @@ static void list(struct request *r, enum capture_kind kind) {
     struct page page;
     request_check_query(r, names, 2);
     page_read(r, PAGE_CAPTURES, &page);
-    if (r->faults.count > 0) {
-        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
-        request_finish(r);
+    if (!v1_is_good(r))
         return;
-    }
     q->kind = kind;
     q->before = page.after.id;
     q->limit = page.limit;
@@ -76,7 +65,7 @@ void v1_sandbox_webhooks(struct request *r) {
 }
 
 static void got(struct request *r, struct store_call *call) {
-    if (!is_answered(r, call))
+    if (!v1_is_done(r, call, no_capture))
         return;
     request_json(r, 200, render_capture(&CONTAINER_OF(call, struct store_capture, call)->capture));
     request_finish(r);
@@ -84,17 +73,14 @@ static void got(struct request *r, struct store_call *call) {
 
 void v1_sandbox_message(struct request *r) {
     struct store_capture *q = ARENA_NEW(r->arena, struct store_capture);
-    if (!request_param_id(r, 0, &q->id)) {
-        request_finish(r);
-        return;
-    }
-    request_store(r, &q->call, STORE_CAPTURE, got);
+    if (v1_param_id(r, &q->id))
+        request_store(r, &q->call, STORE_CAPTURE, got);
 }
 
 /* ---- receiving ---- */
 
 static void received(struct request *r, struct store_call *call) {
-    if (!is_answered(r, call))
+    if (!v1_is_done(r, call, no_capture))
         return;
     r->reply.status = 204;
     request_finish(r);

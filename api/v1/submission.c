@@ -7,12 +7,6 @@
 static const struct address someone = {
     .email = {"a@invalid.invalid", 17}, .local = {"a", 1}, .domain = {"invalid.invalid", 15}};
 
-static struct arena *arena_of(const struct json_at *at) {
-    while (at->parent != NULL)
-        at = at->parent;
-    return at->faults->arena;
-}
-
 /* ---- addresses ---- */
 
 struct address_parts {
@@ -35,7 +29,7 @@ static const struct json_field address_fields[] = {
 static void read_address_object(const struct json_at *at, json_t *v, struct address *out) {
     struct address_parts parts = {0};
     struct errinfo info = {0};
-    struct arena *a = arena_of(at);
+    struct arena *a = json_arena(at);
     json_read_object(at, v, address_fields, sizeof(address_fields) / sizeof(address_fields[0]),
                      &parts);
     struct json_at email = json_member(at, "email"), name = json_member(at, "name");
@@ -66,7 +60,7 @@ static void read_one(const struct json_at *at, json_t *v, struct address *out) {
     } else if (json_is_string(v)) {
         (void)json_read_str(at, v, &text);
         struct address parsed;
-        if (address_parse_named(&parsed, text, arena_of(at), &info) == OK)
+        if (address_parse_named(&parsed, text, json_arena(at), &info) == OK)
             *out = parsed;
         else
             json_fault(at, "invalid_address", "%s", info.text);
@@ -76,7 +70,7 @@ static void read_one(const struct json_at *at, json_t *v, struct address *out) {
 }
 
 static void read_list(const struct json_at *at, json_t *v, struct address_list *out) {
-    struct arena *a = arena_of(at);
+    struct arena *a = json_arena(at);
     if (json_typeof(v) != JSON_ARRAY) {
         out->list = ARENA_NEW(a, struct address);
         out->count = 1;
@@ -165,7 +159,7 @@ static void read_content(const struct json_at *at, json_t *v, void *out) {
         return;
     struct buf decoded = BUF_INIT(encoded.n + 4);
     if (base64_decode(encoded, &decoded) == OK)
-        FORM->attachment->content = arena_dup(arena_of(at), buf_str(&decoded));
+        FORM->attachment->content = arena_dup(json_arena(at), buf_str(&decoded));
     else
         json_fault(at, "invalid_base64", "the content is not base64 (RFC 4648 4, with padding)");
     buf_release(&decoded);
@@ -218,7 +212,7 @@ static void read_attachments(const struct json_at *at, json_t *v, void *out) {
         return;
     SUBMISSION->attachment_count = json_array_size(v);
     SUBMISSION->attachments =
-        ARENA_ARRAY(arena_of(at), struct attachment, SUBMISSION->attachment_count + 1);
+        ARENA_ARRAY(json_arena(at), struct attachment, SUBMISSION->attachment_count + 1);
     for (size_t i = 0; i < SUBMISSION->attachment_count; i++) {
         struct json_at here = json_element(at, i);
         read_attachment(&here, json_array_get(v, i), &SUBMISSION->attachments[i]);
@@ -250,7 +244,7 @@ static void read_headers(const struct json_at *at, json_t *v, void *out) {
                    (int)LIMIT_HEADERS);
         return;
     }
-    SUBMISSION->headers = ARENA_ARRAY(arena_of(at), struct header_field, most + 1);
+    SUBMISSION->headers = ARENA_ARRAY(json_arena(at), struct header_field, most + 1);
     json_object_foreach(v, name, value) {
         struct json_at here = json_member(at, name);
         if (!json_is_array(value)) {
@@ -283,7 +277,7 @@ static void read_metadata(const struct json_at *at, json_t *v, void *out) {
                    (int)LIMIT_METADATA_PAIRS);
         return;
     }
-    SUBMISSION->metadata = ARENA_ARRAY(arena_of(at), struct pair, json_object_size(v) + 1);
+    SUBMISSION->metadata = ARENA_ARRAY(json_arena(at), struct pair, json_object_size(v) + 1);
     json_object_foreach(v, key, value) {
         struct json_at here = json_member(at, key);
         struct pair *p = &SUBMISSION->metadata[SUBMISSION->metadata_count];
@@ -315,7 +309,7 @@ static void read_references(const struct json_at *at, json_t *v, void *out) {
         return;
     }
     (void)json_read_str(at, v, &text);
-    SUBMISSION->references = ARENA_ARRAY(arena_of(at), struct str, LIMIT_REFERENCES + 1);
+    SUBMISSION->references = ARENA_ARRAY(json_arena(at), struct str, LIMIT_REFERENCES + 1);
     while (!str_is_absent(text)) {
         struct str id = str_split(&text, ' ');
         if (id.n == 0)

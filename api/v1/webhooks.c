@@ -1,6 +1,6 @@
 /* /v1/webhooks: endpoints that are told what happens; their secrets are shown when they are made.
  */
-#include "api/json.h"
+#include "api/v1/common.h"
 #include "api/v1/v1.h"
 #include "server/base/base64.h"
 #include "server/base/log.h"
@@ -45,12 +45,6 @@ struct form {
 };
 #define FORM ((struct form *)out)
 
-static struct arena *arena_of(const struct json_at *at) {
-    while (at->parent != NULL)
-        at = at->parent;
-    return at->faults->arena;
-}
-
 /* The authority of an absolute URL; absent: it is none that can be posted to. */
 static struct str authority_of(struct str url) {
     struct str rest;
@@ -78,7 +72,7 @@ static void read_url(const struct json_at *at, json_t *v, void *out) {
     FORM->has_url = true;
     if (!json_read_str(at, v, &url))
         return;
-    FORM->row.url = arena_dup(arena_of(at), url);
+    FORM->row.url = arena_dup(json_arena(at), url);
     struct str authority = authority_of(url);
     if (url.n > LIMIT_URL)
         json_fault(at, "too_long", "at most %d octets", (int)LIMIT_URL);
@@ -101,7 +95,7 @@ static bool is_event(struct str name) {
 }
 
 static void read_events(const struct json_at *at, json_t *v, void *out) {
-    struct arena *a = arena_of(at);
+    struct arena *a = json_arena(at);
     struct str *list;
     size_t count;
     FORM->has_events = true;
@@ -122,7 +116,7 @@ static void read_description(const struct json_at *at, json_t *v, void *out) {
     FORM->has_description = true;
     if (!json_read_str(at, v, &s))
         return;
-    FORM->row.description = arena_dup(arena_of(at), s);
+    FORM->row.description = arena_dup(json_arena(at), s);
     if (s.n > DESCRIPTION_MAX || str_has_control(s, false))
         json_fault(at, "invalid_value", "at most %d octets of text", (int)DESCRIPTION_MAX);
 }
@@ -132,7 +126,7 @@ static void read_secret(const struct json_at *at, json_t *v, void *out) {
     struct buf bytes = BUF_INIT(SECRET_MOST);
     if (!json_read_str(at, v, &s))
         return;
-    FORM->row.secret = arena_dup(arena_of(at), s);
+    FORM->row.secret = arena_dup(json_arena(at), s);
     if (!str_starts_with(s, prefix) || base64_decode(str_from(s, prefix.n), &bytes) != OK ||
         bytes.n < SECRET_LEAST)
         json_fault(at, "invalid_value", "whsec_ and base64 of %d to %d bytes", (int)SECRET_LEAST,
@@ -171,25 +165,16 @@ static bool read_form(struct request *r, const struct json_field *fields, size_t
                       bool needs_url, struct form *out) {
     struct errinfo info = {0};
     json_t *root = NULL;
-    if (json_body_parse(buf_str(&r->body), &root, &info) != OK) {
-        request_problem(r, PROBLEM_INVALID_JSON, "%s", info.text);
-        request_finish(r);
+    if (!v1_read_body(r, fields, count, out, &root))
         return false;
-    }
     struct json_at top = {.faults = &r->faults};
     struct json_at url = json_member(&top, "url");
-    request_check_query(r, NULL, 0);
-    json_read_object(&top, root, fields, count, out);
     if (needs_url && json_is_object(root) && !out->has_url)
         json_fault(&url, "required", "the URL is missing");
     if (out->is_url_sound && env_check_url(r->env, out->row.url, r->arena, &info) != OK)
         json_fault(&url, "url_not_allowed", "%s", info.text);
     json_decref(root);
-    if (r->faults.count == 0)
-        return true;
-    request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
-    request_finish(r);
-    return false;
+    return v1_is_good(r);
 }
 
 static struct str new_secret(struct arena *a) {
@@ -206,21 +191,13 @@ static struct str new_secret(struct arena *a) {
 
 /* ---- create ---- */
 
-static void answer_error(struct request *r, const struct store_call *call) {
-    if (call->err == ERR_NOT_FOUND)
-        request_problem(r, PROBLEM_NOT_FOUND, "there is no webhook with this id");
-    else
-        request_problem_store(r, call->err, &call->info);
-    request_finish(r);
-}
+static const char no_webhook[] = "there is no webhook with this id";
 
 static void created(struct request *r, struct store_call *call) {
     const struct store_webhook_put *q = CONTAINER_OF(call, struct store_webhook_put, call);
     char id[ID_TEXT_SIZE];
-    if (call->err != OK) {
-        answer_error(r, call);
+    if (!v1_is_done(r, call, no_webhook))
         return;
-    }
     id_print(&q->webhook.id, id);
     request_json(r, 201, render_webhook(&q->webhook, true));
     http_reply_header(&r->reply, "Location", arena_printf(r->arena, "/v1/webhooks/%s", id));
@@ -233,11 +210,8 @@ static void read_webhooks(struct request *r,
                           void (*done)(struct request *r, struct store_call *call)) {
     struct store_webhooks *q = ARENA_NEW(r->arena, struct store_webhooks);
     request_check_query(r, NULL, 0);
-    if (r->faults.count > 0) {
-        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
-        request_finish(r);
+    if (!v1_is_good(r))
         return;
-    }
     q->project = r->identity.project;
     request_store(r, &q->call, STORE_WEBHOOKS, done);
 }
@@ -245,16 +219,13 @@ static void read_webhooks(struct request *r,
 /* Two at once may both be the last one that fits: the limit is about thousands. */
 static void create_counted(struct request *r, struct store_call *call) {
     struct store_webhook_put *q = r->state;
-    if (call->err != OK) {
-        answer_error(r, call);
-    } else if (CONTAINER_OF(call, struct store_webhooks, call)->count >= LIMIT_WEBHOOKS) {
+    if (!v1_is_done(r, call, no_webhook))
+        return;
+    if (CONTAINER_OF(call, struct store_webhooks, call)->count >= LIMIT_WEBHOOKS)
         faults_add(&r->faults, STR("#"), "too_many", "a project has at most %d webhooks",
                    (int)LIMIT_WEBHOOKS);
-        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
-        request_finish(r);
-    } else {
+    if (v1_is_good(r))
         request_store(r, &q->call, STORE_WEBHOOK_PUT, created);
-    }
 }
 
 void v1_webhooks_create(struct request *r) {
@@ -274,16 +245,12 @@ void v1_webhooks_create(struct request *r) {
 
 static void listed(struct request *r, struct store_call *call) {
     const struct store_webhooks *q = CONTAINER_OF(call, struct store_webhooks, call);
-    if (call->err != OK) {
-        answer_error(r, call);
+    if (!v1_is_done(r, call, no_webhook))
         return;
-    }
-    json_t *list = json_array(), *o = json_object();
+    json_t *list = json_array();
     for (size_t i = 0; i < q->count; i++)
         json_array_append_new(list, render_webhook(&q->webhook[i], false));
-    json_object_set_new(o, "data", list);
-    request_json(r, 200, o);
-    request_finish(r);
+    v1_answer_list(r, list);
 }
 
 void v1_webhooks_list(struct request *r) {
@@ -294,25 +261,20 @@ void v1_webhooks_list(struct request *r) {
 static const struct webhook_row *find(struct request *r, struct store_call *call,
                                       const struct id *id) {
     const struct store_webhooks *q = CONTAINER_OF(call, struct store_webhooks, call);
-    for (size_t i = 0; call->err == OK && i < q->count; i++)
+    if (!v1_is_done(r, call, no_webhook))
+        return NULL;
+    for (size_t i = 0; i < q->count; i++)
         if (id_equal(&q->webhook[i].id, id))
             return &q->webhook[i];
-    if (call->err != OK)
-        answer_error(r, call);
-    else {
-        request_problem(r, PROBLEM_NOT_FOUND, "there is no webhook with this id");
-        request_finish(r);
-    }
+    request_problem(r, PROBLEM_NOT_FOUND, "%s", no_webhook);
+    request_finish(r);
     return NULL;
 }
 
 /* The id of the path; NULL: the request is answered. */
 static struct id *read_id(struct request *r) {
     struct id *id = ARENA_NEW(r->arena, struct id);
-    if (request_param_id(r, 0, id))
-        return id;
-    request_finish(r);
-    return NULL;
+    return v1_param_id(r, id) ? id : NULL;
 }
 
 static void got(struct request *r, struct store_call *call) {
@@ -381,10 +343,8 @@ static void changed(struct request *r, struct store_call *call) {
         read_webhooks(r, change_found); /* another change was quicker: on top of it */
         return;
     }
-    if (call->err != OK) {
-        answer_error(r, call);
+    if (!v1_is_done(r, call, no_webhook))
         return;
-    }
     request_json(r, 200, render_webhook(&c->put.webhook, c->is_rotation));
     request_finish(r);
 }
@@ -424,10 +384,8 @@ void v1_webhook_rotate(struct request *r) {
 /* ---- delete ---- */
 
 static void deleted(struct request *r, struct store_call *call) {
-    if (call->err != OK) {
-        answer_error(r, call);
+    if (!v1_is_done(r, call, no_webhook))
         return;
-    }
     r->reply.status = 204;
     request_finish(r);
 }
