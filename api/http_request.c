@@ -197,7 +197,7 @@ static enum MHD_Result on_piece(struct connection *c, struct str piece) {
     extend_deadline(c, piece.n);
     if (c->phase == PHASE_DISCARD)
         return c->received_bytes <= DISCARD_MAX + r->body_max_bytes ? MHD_YES : MHD_NO;
-    if (request_add_body(r, piece, &c->daemon->loop->limits.request) == OK)
+    if (request_add_body(r, piece) == OK)
         return MHD_YES;
     r->is_finished = true;
     request_drop_body(r);

@@ -30,7 +30,7 @@ void request_free(struct request **rp) {
     *rp = NULL;
     if (r == NULL)
         return;
-    env_uncharge(r->env, &r->charged_key_id, r->body_charged_bytes);
+    env_uncharge(r->env, &r->charged_key_id, r->charged_bytes);
     request_drop_body(r);
     http_reply_release(&r->reply);
     keyring_unref(&r->keyring);

@@ -58,7 +58,10 @@ struct request {
 
     struct buf body;
     size_t body_max_bytes;
-    size_t body_charged_bytes; /* against the budget of all requests, by this key: */
+    size_t body_announced_bytes; /* by Content-Length; 0: it was not said */
+    size_t memory_max_bytes;     /* the budget of all requests, of which it was charged, by this
+                                    key: */
+    size_t charged_bytes;
     struct id charged_key_id;
 
     struct http_reply reply;
@@ -102,14 +105,17 @@ bool request_check_framing(struct request *r);
 bool request_admit(struct request *r, const struct request_limits *limits);
 /* A piece of the body. ERR_LIMIT: larger than its route allows; ERR_AGAIN: no memory for it. In
  * both cases the reply is set, and what follows is to be thrown away. */
-NODISCARD enum err request_add_body(struct request *r, struct str piece,
-                                    const struct request_limits *limits);
+NODISCARD enum err request_add_body(struct request *r, struct str piece);
 /* 400, and the connection is closed: who sends this is not understood. Always false. */
 bool request_invalid(struct request *r, const char *why);
 /* Once more, when the body is there: it may have taken longer than the key was good for. */
 bool request_is_still_allowed(struct request *r);
-/* Gives the body's memory back, as soon as nothing points into it. */
+/* Gives the body's memory back, as soon as nothing points into it. It stays charged: other forms of
+ * it take its place. */
 void request_drop_body(struct request *r);
+/* Sets aside memory for what an outsider chose the size of, until the request is over (T16). false:
+ * there is none; the problem is set. */
+bool request_charge(struct request *r, size_t n);
 
 /* ---- for handlers ---- */
 

@@ -99,12 +99,11 @@ static bool too_large(struct request *r) {
     return false;
 }
 
-/* The budget of all bodies in flight: what does not fit is refused before it is held (T16). */
-static bool charge(struct request *r, size_t n, const struct request_limits *limits) {
-    r->charged_key_id = r->identity.key_id;
-    if (env_charge(r->env, &r->charged_key_id, n, r->body_charged_bytes,
-                   limits->memory_max_bytes)) {
-        r->body_charged_bytes += n;
+bool request_charge(struct request *r, size_t n) {
+    if (r->charged_bytes == 0)
+        r->charged_key_id = r->identity.key_id;
+    if (env_charge(r->env, &r->charged_key_id, n, r->charged_bytes, r->memory_max_bytes)) {
+        r->charged_bytes += n;
         return true;
     }
     request_problem(r, PROBLEM_OVERLOADED, "the requests under way fill the memory set aside");
@@ -121,11 +120,13 @@ static bool admit_body(struct request *r, const struct request_limits *limits) {
     r->body_max_bytes = r->route->body_max == ROUTE_BODY_MESSAGE ? limits->body_max_bytes
                                                                  : (size_t)r->route->body_max;
     r->body.max = r->body_max_bytes;
+    r->memory_max_bytes = limits->memory_max_bytes;
     if (length == 0 && !is_chunked)
         return true;
     if (r->body_max_bytes == 0 || length > r->body_max_bytes)
         return too_large(r);
-    return check_content_type(r) && (length == 0 || charge(r, (size_t)length, limits));
+    r->body_announced_bytes = (size_t)length;
+    return check_content_type(r) && request_charge(r, (size_t)length * LIMIT_REQUEST_COST);
 }
 
 bool request_admit(struct request *r, const struct request_limits *limits) {
@@ -139,15 +140,16 @@ bool request_admit(struct request *r, const struct request_limits *limits) {
     return admit_body(r, limits);
 }
 
-enum err request_add_body(struct request *r, struct str piece,
-                          const struct request_limits *limits) {
+enum err request_add_body(struct request *r, struct str piece) {
     if (piece.n > r->body_max_bytes - r->body.n) {
         (void)too_large(r);
         return ERR_LIMIT;
     }
     /* with a Content-Length the whole was charged when it was announced */
-    if (r->body.n + piece.n > r->body_charged_bytes && !charge(r, piece.n, limits))
+    if (r->body_announced_bytes == 0 && !request_charge(r, piece.n * LIMIT_REQUEST_COST))
         return ERR_AGAIN;
+    if (r->body.n == 0)
+        (void)buf_reserve(&r->body, r->body_announced_bytes);
     buf_put(&r->body, piece);
     return buf_status(&r->body);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "server/base/arena.h"
+#include "server/base/limits.h"
 #include "server/config_declare.h"
 #include "server/config_file.h"
 #include "server/config_settings.h"
@@ -350,6 +351,10 @@ static enum err check_together(struct config *c, struct errinfo *info) {
         return err_set(info, ERR_INVALID, "POSTCHUTE_HOSTNAME",
                        "mail servers want a full name in EHLO: set it to this host's DNS name "
                        "(mail.example.org), or set POSTCHUTE_ROUTE to a smarthost");
+    if (c->max_memory_bytes / LIMIT_REQUEST_COST < c->max_request_bytes)
+        return err_set(info, ERR_INVALID, "POSTCHUTE_MAX_MEMORY",
+                       "is less than %d times max_request_bytes, which is what one request takes",
+                       (int)LIMIT_REQUEST_COST);
     if (c->max_request_bytes < c->max_message_bytes)
         return err_set(info, ERR_INVALID, "POSTCHUTE_MAX_REQUEST_BYTES",
                        "is smaller than max_message_bytes");

@@ -49,7 +49,7 @@ const struct setting config_settings[] = {
     {"max_recipients", SETTING_INTEGER, AT(max_recipients), "50", "recipients", 1,
      LIMIT_RECIPIENTS_MAX, "to, cc and bcc of one message together"},
     {"max_memory", SETTING_SIZE, AT(max_memory_bytes), "256MiB", "size", MIB(1), MIB(65536),
-     "request bodies held at once; beyond it the answer is 503"},
+     "for requests under way, each at twice its size; beyond it the answer is 503"},
     {"max_connections", SETTING_INTEGER, AT(max_connections), "1024", "connections", 8, 100000,
      "HTTP connections at once"},
     {"max_connections_per_ip", SETTING_INTEGER, AT(max_connections_per_ip), "512", "connections", 1,

@@ -201,12 +201,26 @@ static void raw_read(struct request *r, struct store_call *call) {
     request_finish(r);
 }
 
-void v1_message_raw(struct request *r) {
-    struct store_content *q = ARENA_NEW(r->arena, struct store_content);
-    if (!read_id(r, &q->id, NULL, 0))
+/* Its size is known before it is read: many who ask for large messages at once get no more memory
+ * than many who send some. */
+static void raw_of_found(struct request *r, struct store_call *call) {
+    if (!v1_is_done(r, call, no_message))
         return;
+    const struct message_row *m = &CONTAINER_OF(call, struct store_message, call)->message;
+    struct store_content *q = ARENA_NEW(r->arena, struct store_content);
+    if (!request_charge(r, (size_t)m->size_bytes)) {
+        request_finish(r);
+        return;
+    }
+    q->id = m->id;
     q->project = r->identity.project;
     request_store(r, &q->call, STORE_CONTENT, raw_read);
+}
+
+void v1_message_raw(struct request *r) {
+    struct id id;
+    if (read_id(r, &id, NULL, 0))
+        read_message(r, &id, raw_of_found);
 }
 
 /* ---- cancel and retry ---- */

@@ -76,6 +76,13 @@ static bool is_only_too_large(const struct faults *f) {
     return f->count == 1 && strcmp(f->list[0].code, "message_too_large") == 0;
 }
 
+/* They are in the composed message now; the store needs the rest. */
+static void drop_bodies(struct sending *s) {
+    s->submission.text = s->submission.html = STR_NONE;
+    json_object_del(s->root, "text");
+    json_object_del(s->root, "html");
+}
+
 static void prepare(struct request *r) {
     struct sending *s = r->state;
     if (!parse(r, s))
@@ -91,6 +98,7 @@ static void prepare(struct request *r) {
     }
     switch (submit(r, s, key)) {
     case SUBMIT_OK:
+        drop_bodies(s);
         break;
     case SUBMIT_INVALID:
         request_problem_faults(r, PROBLEM_VALIDATION_FAILED);

@@ -157,12 +157,12 @@ static void read_content(const struct json_at *at, json_t *v, void *out) {
     FORM->content = v;
     if (!json_read_str(at, v, &encoded))
         return;
-    struct buf decoded = BUF_INIT(encoded.n + 4);
-    if (base64_decode(encoded, &decoded) == OK)
-        FORM->attachment->content = arena_dup(json_arena(at), buf_str(&decoded));
+    size_t size = base64_decoded_size(encoded);
+    char *decoded = arena_alloc(json_arena(at), size + 1);
+    if (base64_decode_to(encoded, decoded) == OK)
+        FORM->attachment->content = str_make(decoded, size);
     else
         json_fault(at, "invalid_base64", "the content is not base64 (RFC 4648 4, with padding)");
-    buf_release(&decoded);
 }
 
 static void read_type(const struct json_at *at, json_t *v, void *out) {

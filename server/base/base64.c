@@ -71,16 +71,20 @@ static bool decode_four(const char *p, char *q) {
     return true;
 }
 
-enum err base64_decode(struct str in, struct buf *out) {
+static size_t padding_of(struct str in) {
+    if (in.n < 4 || in.p[in.n - 1] != '=')
+        return 0;
+    return in.p[in.n - 2] != '=' ? 1 : 2;
+}
+
+size_t base64_decoded_size(struct str in) {
+    return in.n / 4 * 3 - padding_of(in);
+}
+
+enum err base64_decode_to(struct str in, char *q) {
     if (in.n % 4 != 0)
         return ERR_INVALID;
-    if (in.n == 0)
-        return buf_status(out);
-    size_t padding = in.p[in.n - 1] != '=' ? 0 : in.p[in.n - 2] != '=' ? 1 : 2;
-    size_t size = in.n / 4 * 3 - padding;
-    char *q = buf_reserve(out, size);
-    if (q == NULL)
-        return ERR_LIMIT;
+    size_t padding = padding_of(in);
     size_t whole = in.n - (padding > 0 ? 4 : 0);
     for (size_t i = 0; i < whole; i += 4, q += 3)
         if (!decode_four(in.p + i, q))
@@ -94,8 +98,22 @@ enum err base64_decode(struct str in, struct buf *out) {
             return ERR_INVALID;
         memcpy(q, last, 3 - padding);
     }
-    buf_advance(out, size);
     return OK;
+}
+
+enum err base64_decode(struct str in, struct buf *out) {
+    if (in.n % 4 != 0)
+        return ERR_INVALID;
+    if (in.n == 0)
+        return buf_status(out);
+    size_t size = base64_decoded_size(in);
+    char *q = buf_reserve(out, size);
+    if (q == NULL)
+        return ERR_LIMIT;
+    enum err e = base64_decode_to(in, q);
+    if (e == OK)
+        buf_advance(out, size);
+    return e;
 }
 
 void base32_encode(struct str in, struct buf *out) {

@@ -10,6 +10,10 @@
 size_t base64_encoded_size(size_t n); /* with padding, without NUL */
 void base64_encode(struct str in, struct buf *out);
 NODISCARD enum err base64_decode(struct str in, struct buf *out);
+/* The same into memory of the caller, base64_decoded_size() bytes of it: for what is large. On
+ * ERR_INVALID it may be written in part. The size of what does not decode is an upper bound. */
+size_t base64_decoded_size(struct str in);
+NODISCARD enum err base64_decode_to(struct str in, char *out);
 void base32_encode(struct str in, struct buf *out);
 NODISCARD enum err base32_decode(struct str in, struct buf *out);
 void hex_encode(struct str in, struct buf *out); /* lower case */

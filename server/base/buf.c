@@ -60,7 +60,8 @@ static bool make_room(struct buf *b, size_t n) {
     need++;
     if (need <= b->room)
         return true;
-    size_t room = b->room ? b->room : FIRST_ROOM;
+    /* who knows the size in advance gets it without slack */
+    size_t room = b->room ? b->room : need > FIRST_ROOM ? need : FIRST_ROOM;
     while (room < need)
         room = room > SIZE_MAX / 2 ? need : room * 2;
     if (room - 1 > b->max)

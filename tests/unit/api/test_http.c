@@ -529,7 +529,7 @@ static void test_bodies_beyond_the_memory_set_aside_are_503(void **state) {
     (void)state;
     world_prepare(w);
     struct api_options o = options_of(w);
-    o.memory_max_bytes = 100000;
+    o.memory_max_bytes = 100000 * LIMIT_REQUEST_COST;
     world_start(w, &o);
     struct buf head = BUF_INIT(4096), body = BUF_INIT(100000);
     buf_printf(&head,
@@ -568,7 +568,7 @@ static void test_client_that_left_in_its_body_holds_no_memory(void **state) {
     (void)state;
     world_prepare(w);
     struct api_options o = options_of(w);
-    o.memory_max_bytes = 100000;
+    o.memory_max_bytes = 100000 * LIMIT_REQUEST_COST;
     o.loops = 1;
     world_start(w, &o);
     struct buf head = BUF_INIT(4096), body = BUF_INIT(100000);
@@ -612,7 +612,7 @@ static void test_one_key_cannot_set_aside_all_memory(void **state) {
     world_prepare(w);
     add_key(w, &other, false, SCOPE_SEND, 0);
     struct api_options o = options_of(w);
-    o.memory_max_bytes = SLOW * SIZE;
+    o.memory_max_bytes = SLOW * SIZE * LIMIT_REQUEST_COST;
     world_start(w, &o);
     struct buf body = BUF_INIT(SIZE);
     buf_put(&body, body_text());

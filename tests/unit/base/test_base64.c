@@ -47,6 +47,10 @@ static void the_published_values_come_out(void **state) {
             buf_release(&b);
         }
         assert_int_equal(base64_encoded_size(strlen(rows[i].plain)), strlen(rows[i].coded[0]));
+        char plain[16] = "";
+        assert_int_equal(base64_decoded_size(str_of(rows[i].coded[0])), strlen(rows[i].plain));
+        assert_int_equal(base64_decode_to(str_of(rows[i].coded[0]), plain), OK);
+        assert_string_equal(plain, rows[i].plain);
     }
 }
 
