@@ -93,6 +93,18 @@ static bool is_secret_name(struct str name) {
     return false;
 }
 
+bool config_is_secret_variable(struct str name, struct str value) {
+    char lower[64];
+    const struct str prefix = STR("POSTCHUTE_");
+    if (value.n == 0 || !str_starts_with(name, prefix) || name.n - prefix.n >= sizeof lower)
+        return false;
+    struct str bare = str_from(name, prefix.n);
+    for (size_t i = 0; i < bare.n; i++)
+        lower[i] = ascii_lower(bare.p[i]);
+    return str_equal(bare, STR("KEY")) || is_secret_name(str_make(lower, bare.n)) ||
+           config_has_password(value);
+}
+
 const struct yaml_node *config_find_secret(const struct yaml_node *n, struct str *key) {
     if (n->kind == YAML_SCALAR)
         return n->scalar.n && (is_secret_name(*key) || config_has_password(n->scalar)) ? n : NULL;

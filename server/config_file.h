@@ -1,5 +1,5 @@
 /* config_file: reading the files that settings name, and who else may read them. Private to
- * server/config*.c and lifecycle_options.c.
+ * floor 7.
  *
  *     struct buf content;
  *     bool is_open;
@@ -7,7 +7,7 @@
  *     buf_release_secret(&content);
  *
  * A file with a secret must not be readable by everybody, unless it is a container's, below
- * /run/secrets/. Thread: main.
+ * /run/secrets/. What is a secret: server/cli asks, too. Thread: main.
  */
 #pragma once
 
@@ -23,5 +23,7 @@ NODISCARD enum err config_read_secret_file(struct str path, size_t most, struct 
                                            const char *setting, struct errinfo *info);
 /* A URL with a password: smtp://user:password@host. */
 bool config_has_password(struct str text);
+/* POSTCHUTE_ADMIN_KEY, POSTCHUTE_KEY, and whatever has a password in it. */
+bool config_is_secret_variable(struct str name, struct str value);
 /* The first secret written out in a YAML file, and the `key` that it belongs to; NULL: none. */
 const struct yaml_node *config_find_secret(const struct yaml_node *root, struct str *key);

@@ -448,7 +448,6 @@ int lifecycle_run(struct config *config, char *const *env) {
     thread_block_signals();
     int signals = open_signals();
     signal(SIGPIPE, SIG_IGN);
-    confine_memory();
     umask(077);
     log_setup((enum log_level)config->log_level, lifecycle_log_format(config));
     raise_descriptors(config);

@@ -109,6 +109,30 @@ def test_secrets_come_from_files(postchute, sink):
     assert not any(key.encode() in seen for key in keys.values())
 
 
+def test_secrets_of_the_environment_are_shown_nowhere(postchute, sink):
+    """Not by the kernel to whoever may ask, not in the outbox, not in the log; and SIGHUP still knows them."""
+    server = postchute(start=False, route=f"smtp://relay:hunter2hunter2@{sink.address}", send_key=new_key())
+    server.start()
+    folder = pathlib.Path(f"/proc/{server.process.popen.pid}")
+    secrets = [server.admin_key.encode(), server.settings["send_key"].encode(), b"hunter2hunter2"]
+    seen = (folder / "environ").read_bytes()
+    assert b"POSTCHUTE_ADMIN_KEY=" in seen and b"POSTCHUTE_ROUTE=" in seen and b"POSTCHUTE_HOSTNAME=client" in seen
+    seen += (folder / "cmdline").read_bytes()
+    assert re.search(r"^Max core file size\s+0\s+0\s", (folder / "limits").read_text(), re.M)
+    server.reload()
+    server.wait_log('"msg":"settings read again"')
+    api = server.api(server.settings["send_key"])
+    assert api.get("/v1/messages").status_code == 200
+    created = server.api().post("/v1/keys", json={"name": "k", "scopes": ["send"]}).json()["key"]
+    secrets.append(created.encode())
+    assert server.api(created).get("/v1/keys").status_code == 403
+    server.stop()
+    seen += server.log().encode() + b"".join(path.read_bytes() for path in server.data.iterdir() if path.is_file())
+    for secret in secrets:
+        # of a key, the first characters are its public half, by which it is found
+        assert secret not in seen and secret[-20:] not in seen
+
+
 def test_a_secret_that_everybody_can_read_is_refused(postchute):
     server = postchute(start=False, route="sandbox", admin_key=None)
     path = server.dir / "open.key"
@@ -390,6 +414,7 @@ def test_an_unprivileged_user_is_enough(postchute, sink):
     status = pathlib.Path(f"/proc/{server.process.popen.pid}/status").read_text()
     assert re.search(r"^CapEff:\s+0+$", status, re.M) and not re.search(r"^Uid:\s+0\s", status, re.M)
     server.deliver(**GOOD)
+    assert pathlib.Path(f"/proc/{server.process.popen.pid}/environ").stat().st_uid == 0  # not dumpable: nobody else may read it
     for path in server.data.iterdir():
         mode = path.stat().st_mode & 0o777
         assert mode & 0o077 == 0, f"{path.name} is {mode:o}"
