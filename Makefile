@@ -52,7 +52,7 @@ UNIT_BIN := $(UNIT_SRC:tests/%.c=$(B)/tests/%)
 FUZZ_SRC := $(sort $(shell find tests/fuzz -name 'fuzz_*.c' 2>/dev/null))
 FUZZ_BIN := $(FUZZ_SRC:tests/%.c=$(B)/tests/%)
 # C programs that the e2e, crash and bench suites use (receivers, load generators): one per file
-TOOL_SRC := $(sort $(shell find tests/bench tests/crash tests/e2e -name 'tool_*.c' 2>/dev/null))
+TOOL_SRC := $(sort $(shell find tests/bench tests/crash tests/power tests/fault tests/e2e -name 'tool_*.c' 2>/dev/null))
 TOOL_BIN := $(TOOL_SRC:tests/%.c=$(B)/tests/%)
 
 .PHONY: build
@@ -74,6 +74,12 @@ $(B)/tests/fuzz/%: tests/fuzz/%.c $(B)/libpostchute.a $(B)/.flags
 	@mkdir -p $(@D)
 	@echo "  TEST $@"
 	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS_$(VARIANT)) -fsanitize=fuzzer -o $@ $< $(B)/libpostchute.a $(ALL_LIBS)
+
+# what is preloaded to record, kill and starve: nothing of the program is in it
+$(B)/tests/power/shim.so: tests/power/shim.c tests/power/shim.h $(B)/.flags
+	@mkdir -p $(@D)
+	@echo "  SHIM $@"
+	@$(CC) -I. -D_GNU_SOURCE -std=gnu17 $(WARN) -Wno-missing-prototypes -O2 -g -fPIC -shared -pthread -o $@ $< -ldl
 
 $(B)/tests/%: tests/%.c $(B)/libpostchute.a $(B)/.flags
 	@mkdir -p $(@D)

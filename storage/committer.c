@@ -25,7 +25,6 @@
 
 enum {
     TICK_MS = 1000,
-    CHECKPOINT_PAGES = 2000,
     WAL_PAGE_BYTES = 16384,
     LINGER_MS = 4,     /* after a commit, what nobody waits for is collected so long */
     LINGER_CALLS = 64, /* ... or until so much has come together */
@@ -353,7 +352,7 @@ static void keep_log_short(struct committer *c) {
     metric_set(metrics.wal, pages * WAL_PAGE_BYTES);
     if (checkpoint_take_done(c->checkpoint))
         c->ops->checkpoint(c->backend);
-    else if (pages >= CHECKPOINT_PAGES)
+    else if ((size_t)pages >= c->options.checkpoint_pages)
         checkpoint_wake(c->checkpoint);
 }
 

@@ -12,7 +12,7 @@
 #include "server/base/limits.h"
 #include "storage/store_ops.h"
 
-enum { READERS = 2, PATH_SIZE = 4096 };
+enum { READERS = 2, CHECKPOINT_PAGES = 2000, PATH_SIZE = 4096 };
 /* Content that rides on notices: enough for 256 of the largest. */
 static const int64_t content_budget_bytes = (int64_t)6 * 1024 * 1024;
 
@@ -176,10 +176,37 @@ enum err store_sync(struct store *s, struct store_call *call) {
 
 /* ---- one process per store ---- */
 
+/* A new folder is safe only when the one that holds its name is synced; SQLite syncs what it makes
+ * inside. */
+static enum err sync_parent(const char *folder, struct errinfo *info) {
+    char path[PATH_SIZE];
+    if (snprintf(path, sizeof(path), "%s/..", folder) >= (int)sizeof(path))
+        return err_set(info, ERR_INVALID, "store", "the folder's name is too long");
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    /* Who may make names in it, but not read it, cannot sync it. */
+    if (fd < 0)
+        return errno == EACCES ? OK
+                               : err_set(info, ERR_UNAVAILABLE, "store", "cannot open %s: %s", path,
+                                         strerror(errno));
+    /* EINVAL: a file system that cannot, and need not. */
+    enum err e =
+        fsync(fd) == 0 || errno == EINVAL
+            ? OK
+            : err_set(info, ERR_UNAVAILABLE, "store", "cannot sync %s: %s", path, strerror(errno));
+    close(fd);
+    return e;
+}
+
 static enum err make_folder(const char *folder, struct errinfo *info) {
-    if (mkdir(folder, 0700) != 0 && errno != EEXIST)
+    bool is_new = mkdir(folder, 0700) == 0;
+    if (!is_new && errno != EEXIST)
         return err_set(info, ERR_UNAVAILABLE, "store", "cannot make %s: %s", folder,
                        strerror(errno));
+    /* One that was there may have been made by a start that was cut off here; or it is a volume in a
+     * place that cannot be synced. */
+    enum err e = sync_parent(folder, info);
+    if (e != OK && is_new)
+        return e;
     struct stat st;
     if (stat(folder, &st) != 0 || !S_ISDIR(st.st_mode))
         return err_set(info, ERR_INVALID, "store", "%s is not a folder", folder);
@@ -248,6 +275,8 @@ enum err store_open(const struct store_options *o, struct store **out, struct er
         s->options.readers = READERS;
     if (s->options.cache_bytes == 0)
         s->options.cache_bytes = (size_t)8 * 1024 * 1024;
+    if (s->options.checkpoint_pages == 0)
+        s->options.checkpoint_pages = CHECKPOINT_PAGES;
     s->watches = watch_list_new();
     s->budget = content_budget_new(content_budget_bytes);
     enum err e = OK;

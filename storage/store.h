@@ -105,6 +105,7 @@ struct store_options {
                            64, 256, 1024 MiB that fits, else 1 */
     size_t readers;     /* 0: 2 */
     bool synchronous_normal; /* negative control of the power-cut tests only */
+    size_t checkpoint_pages; /* sqlite: the log is copied from so many pages on; 0: 2,000 */
     const char *vfs; /* sqlite: name of a registered VFS, for fault injection; NULL: the default */
 };
 

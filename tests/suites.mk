@@ -30,6 +30,12 @@ tools: $(TOOL_BIN)
 crash: build tools
 	@tests/crash/run --cycles $(CRASH_CYCLES) --binary $(B)/postchute --tools $(B)/tests/bench
 
+## power      cuts the disk's power in POWER_IMAGES=100000 ways and looks for what had been acknowledged
+POWER_IMAGES ?= 100000
+.PHONY: power
+power: tools $(B)/tests/power/shim.so
+	@tests/power/run --images $(POWER_IMAGES) --build $(B)
+
 ## bench      measures accepting, delivering and memory beside a load generator and a sink
 bench: build tools
 	@tests/bench/run --binary $(B)/postchute
