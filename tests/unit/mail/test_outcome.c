@@ -43,6 +43,21 @@ static void parse(struct reply_parser *p, struct str text, struct reply *r) {
     buf_release(&wire);
 }
 
+/* Whom the answer blames: what a list of suppressed recipients may be made from. */
+static bool is_about_recipient(const struct verdict *v, enum stage stage) {
+    switch (v->class_) {
+    case CLASS_INVALID_RECIPIENT:
+    case CLASS_INVALID_DOMAIN:
+    case CLASS_INACTIVE:
+    case CLASS_MAILBOX_FULL:
+        return true;
+    case CLASS_OTHER:
+        return stage >= STAGE_RCPT && v->scope == SCOPE_RECIPIENT;
+    default:
+        return false;
+    }
+}
+
 static size_t check_row(struct str line) {
     struct str provider = str_split(&line, '\t');
     size_t accepted = 0;
@@ -57,7 +72,8 @@ static size_t check_row(struct str line) {
     bool ok = str_equal(action, str_of(verdict_action_name(v.action))) &&
               str_equal(class_, str_of(verdict_class_name(v.class_))) &&
               str_equal(hard, v.is_hard ? STR("hard") : STR("soft")) &&
-              str_equal(line, str_of(scopes[v.scope]));
+              str_equal(line, str_of(scopes[v.scope])) &&
+              v.is_about_recipient == is_about_recipient(&v, stage);
     if (!ok)
         print_error("%.*s %s: %.*s\n  is %s %s %s %s instead of %.*s %.*s %.*s %.*s\n",
                     STR_ARG(provider), stage_name(stage), STR_ARG(text),
