@@ -418,6 +418,8 @@ static void on_failed(void *ctx, enum failure why, struct str text) {
     if (s->state == SESSION_CONNECTING && why >= FAILURE_TLS_NOT_OFFERED &&
         why <= FAILURE_TLS_INJECTION)
         r.stage = STAGE_TLS; /* TLS from the first byte */
+    if (s->state == SESSION_CONNECTING && why == FAILURE_CLOSED)
+        r.stage = STAGE_GREETING; /* reset before we looked: the connection stood */
     session_die(s, &r, false);
     leave_frame(s);
 }

@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <netinet/in.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "server/base/buf.h"
@@ -241,6 +243,32 @@ static void test_a_session_carries_several_transactions(void **state) {
     assert_int_equal(w->messages, 3);
 }
 
+static void test_a_connection_that_is_reset_at_once_has_stood(void **state) {
+    struct world *w = *state;
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(at);
+    int listening = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listening, (struct sockaddr *)&at, len), 0);
+    assert_int_equal(listen(listening, 1), 0);
+    assert_int_equal(getsockname(listening, (struct sockaddr *)&at, &len), 0);
+    struct sockaddr_any to;
+    assert_int_equal(sockaddr_parse(STR("127.0.0.1"), ntohs(at.sin_port), &to), OK);
+    struct session_options o = {
+        .to = to, .host_name = "mx.test", .ehlo_name = "client.test", .tls = SESSION_TLS_NONE};
+    session_timeouts_default(&o.timeouts);
+    w->session = session_open(w->loop, &o, &events, w);
+    /* it is accepted and reset before the client's loop has turned once */
+    int accepted = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
+    assert_true(accepted >= 0);
+    struct linger at_once = {.l_onoff = 1};
+    assert_int_equal(setsockopt(accepted, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)), 0);
+    close(accepted);
+    close(listening);
+    turn_until(w, &w->failed);
+    assert_int_equal(w->failure, FAILURE_CLOSED);
+    assert_int_equal(w->stage, STAGE_GREETING);
+}
+
 static void test_many_recipients_in_one_transaction(void **state) {
     struct world *w = *state;
     static char names[RECIPIENTS_MAX][32];
@@ -381,6 +409,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         WORLD(test_a_message_arrives_as_it_was),
         WORLD(test_a_session_carries_several_transactions),
+        WORLD(test_a_connection_that_is_reset_at_once_has_stood),
         WORLD(test_many_recipients_in_one_transaction),
         WORLD(test_a_large_message_arrives_as_it_was),
         WORLD(test_a_large_message_arrives_through_tls),
