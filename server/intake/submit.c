@@ -135,18 +135,25 @@ static struct str mail_from_of(const struct submit_input *in) {
     return d != NULL && !str_is_empty(d->bounce_address) ? d->bounce_address : who->email;
 }
 
+static void check_domain(const struct work *w, struct str domain, struct str pointer) {
+    const struct domain_info *d = domains_find(w->in->domains, domain);
+    if (d == NULL || d->project != w->in->rights.project)
+        faults_add(w->faults, pointer, "domain_unknown",
+                   "%.*s is not one of your domains: add it to /v1/domains and publish its records",
+                   STR_ARG(domain));
+    else if (!d->is_verified)
+        faults_add(w->faults, pointer, "domain_not_verified",
+                   "the records of %.*s were not found in DNS yet", STR_ARG(domain));
+}
+
+/* From, and Sender as well: the reverse-path is the Sender's (T11). */
 static void check_verified(const struct work *w) {
-    const struct address *from = &w->in->submission->from;
+    const struct submission *s = w->in->submission;
     if (!w->needs_verified_domain || w->in->rights.is_test)
         return;
-    const struct domain_info *d = domains_find(w->in->domains, from->domain);
-    if (d == NULL || d->project != w->in->rights.project)
-        faults_add(w->faults, STR("#/from"), "domain_unknown",
-                   "%.*s is not one of your domains: add it to /v1/domains and publish its records",
-                   STR_ARG(from->domain));
-    else if (!d->is_verified)
-        faults_add(w->faults, STR("#/from"), "domain_not_verified",
-                   "the records of %.*s were not found in DNS yet", STR_ARG(from->domain));
+    check_domain(w, s->from.domain, STR("#/from"));
+    if (!str_is_absent(s->sender.email) && !str_equal(s->sender.domain, s->from.domain))
+        check_domain(w, s->sender.domain, STR("#/sender"));
 }
 
 static struct str printed(struct arena *a, struct buf *b) {

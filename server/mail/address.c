@@ -14,18 +14,21 @@ static bool is_atext(char c) {
 /* Steps over a quoted-string (RFC 5322 3.2.4) that starts at s.p[0]; *inside gets its content with
  * quoted-pairs resolved. Returns what it is long, 0 when it does not end. */
 static size_t quoted_string(struct str s, struct arena *a, struct str *inside) {
-    char *p = arena_dupz(a, s);
+    size_t end = 1;
+    while (end < s.n && s.p[end] != '"')
+        end += s.p[end] == '\\' ? 2 : 1;
+    if (end >= s.n)
+        return 0;
+    /* only now, and only for what is inside: a text may hold hundreds of them */
+    char *p = arena_alloc(a, end);
     size_t n = 0;
-    for (size_t i = 1; i < s.n; i++) {
-        if (s.p[i] == '"') {
-            *inside = str_make(p, n);
-            return i + 1;
-        }
-        if (s.p[i] == '\\' && ++i == s.n)
-            return 0;
+    for (size_t i = 1; i < end; i++) {
+        if (s.p[i] == '\\')
+            i++;
         p[n++] = s.p[i];
     }
-    return 0;
+    *inside = str_make(p, n);
+    return end + 1;
 }
 
 static bool is_dot_atom(struct str s) {

@@ -11,18 +11,30 @@ const char *encoding_name(enum encoding e) {
     return name[e];
 }
 
+/* Octets before the first CR or LF. Both are looked for in pieces of doubling length: a text of
+ * short lines that end in one of them is not searched to its end for the other at each line. */
+static size_t line_length(struct str s) {
+    size_t from = 0, piece = 64;
+    while (from < s.n) {
+        size_t n = s.n - from < piece ? s.n - from : piece;
+        const char *lf = memchr(s.p + from, '\n', n);
+        n = lf ? (size_t)(lf - s.p) - from : n;
+        const char *cr = memchr(s.p + from, '\r', n);
+        if (cr)
+            return (size_t)(cr - s.p);
+        from += n;
+        if (lf)
+            return from;
+        piece *= 2;
+    }
+    return s.n;
+}
+
 bool encode_next_line(struct str *rest, struct str *line, bool *has_end) {
     if (rest->n == 0)
         return false;
-    const char *lf = memchr(rest->p, '\n', rest->n);
-    size_t n = lf ? (size_t)(lf - rest->p) : rest->n;
-    const char *cr = memchr(rest->p, '\r', n);
-    size_t skip = lf ? 1 : 0;
-    if (cr) {
-        size_t at = (size_t)(cr - rest->p);
-        skip = lf && at + 1 == n ? 2 : 1;
-        n = at;
-    }
+    size_t n = line_length(*rest), left = rest->n - n;
+    size_t skip = left == 0 ? 0 : left > 1 && memcmp(rest->p + n, "\r\n", 2) == 0 ? 2 : 1;
     *line = str_make(rest->p, n);
     *has_end = skip > 0;
     *rest = str_from(*rest, n + skip);
@@ -126,8 +138,10 @@ static void qp_text(struct str text, struct buf *out) {
         bool is_near = room > out->max - out->n;
         struct buf *to = is_near ? &one : out;
         char *start = buf_reserve(to, room);
-        if (!start)
-            return; /* `out` or memory has ended: `out` says so */
+        if (!start) { /* memory has ended: a part of a text must not pass for the whole */
+            out->failed = true;
+            return;
+        }
         char *end = qp_line(line, start);
         ASSERT((size_t)(end - start) <= room);
         buf_advance(to, (size_t)(end - start));
@@ -173,7 +187,10 @@ void encode_text(struct str text, enum encoding e, struct buf *out) {
         /* each octet may be a line end that becomes two */
         struct buf canonical = BUF_INIT(SIZE_MAX);
         plain_text(text, &canonical);
-        encode_base64_lines(buf_str(&canonical), out);
+        if (buf_status(&canonical) == OK)
+            encode_base64_lines(buf_str(&canonical), out);
+        else
+            out->failed = true; /* memory has ended */
         buf_release(&canonical);
         break;
     }

@@ -199,8 +199,9 @@ static bool needs_encoding(struct str word) {
 
 /* The span that goes as encoded-words: from the first to the last word that needs it, with the
  * white space around it but for one space on each side, which separates it from raw text. A text
- * with white space at an end goes whole, because readers drop it there. False when there is none.
- */
+ * with white space at an end goes whole, because readers drop it there; so does one with a run of
+ * it that is longer than a line, which can be folded nowhere (RFC 5322 3.2.2). False when there is
+ * none. */
 static bool encoded_span(struct str text, size_t *from, size_t *to) {
     size_t first = text.n, last = 0;
     if (text.n > 0 && (is_wsp(text.p[0]) || is_wsp(text.p[text.n - 1]))) {
@@ -212,6 +213,11 @@ static bool encoded_span(struct str text, size_t *from, size_t *to) {
         size_t space = 0, word = 0;
         next_unit(str_from(text, i), &space, &word);
         size_t start = i + space, end = start + word;
+        if (space > HEADER_LINE) {
+            *from = 0;
+            *to = text.n;
+            return true;
+        }
         if (needs_encoding(str_slice(text, start, end))) {
             if (first == text.n)
                 first = start;

@@ -268,6 +268,38 @@ static void test_reverse_path(void **state) {
     }
 }
 
+/* T11: the reverse-path is the Sender's, so the Sender's domain is asked for like From's. */
+static void test_T11_a_sender_wants_a_verified_domain_like_from(void **state) {
+    (void)state;
+    static const struct {
+        const char *sender, *code; /* NULL: accepted */
+    } rows[] = {{"s@acme.test", NULL},
+                {"s@bounce.test", NULL},
+                {"s@stranger.test", "domain_unknown"},
+                {"s@sub.acme.test", "domain_unknown"},
+                {"s@new.test", "domain_not_verified"}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fixture f;
+        struct intake_settings s = settings_of();
+        begin(&f, &s, "a@acme.test", "b@c.test");
+        f.s.route = STR("direct");
+        assert_int_equal(address_parse(&f.s.sender, str_of(rows[i].sender), f.arena, NULL), OK);
+        submit(&f);
+        assert_int_equal(f.result, rows[i].code == NULL ? SUBMIT_OK : SUBMIT_INVALID);
+        assert_int_equal(f.faults.count, rows[i].code == NULL ? 0 : 1);
+        if (rows[i].code != NULL) {
+            assert_string_equal(f.faults.list[0].code, rows[i].code);
+            assert_true(str_equal(f.faults.list[0].pointer, STR("#/sender")));
+        }
+        end(&f);
+        begin(&f, &s, "a@acme.test", "b@c.test"); /* a smarthost that does not ask */
+        assert_int_equal(address_parse(&f.s.sender, str_of(rows[i].sender), f.arena, NULL), OK);
+        submit(&f);
+        assert_int_equal(f.result, SUBMIT_OK);
+        end(&f);
+    }
+}
+
 static void test_limits(void **state) {
     struct fixture f;
     struct intake_settings s = settings_of();
@@ -321,6 +353,7 @@ int main(void) {
         cmocka_unit_test(test_staging_redirects_every_envelope),
         cmocka_unit_test(test_row_says_what_was_asked_for),
         cmocka_unit_test(test_reverse_path),
+        cmocka_unit_test(test_T11_a_sender_wants_a_verified_domain_like_from),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_settings_that_cannot_be),
     };

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "server/base/buf.h"
 #include "server/base/limits.h"
 #include "server/mail/address.h"
 
@@ -308,6 +309,26 @@ static void names_are_checked_on_their_own(void **state) {
         assert_int_equal(address_set_name(&a, str_of(bad[i]), arena, NULL), ERR_INVALID);
 }
 
+/* What an outsider sends is never worth more than a few times its size in memory. */
+static void memory_is_in_proportion_to_the_text(void **state) {
+    (void)state;
+    static const char *const units[] = {"\"\" ", "\"a\" ", "a ", "\"", "\\", "<"};
+    for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
+        struct buf text = BUF_INIT(4096);
+        while (text.n + strlen(units[u]) + 8 < 3000)
+            buf_putz(&text, units[u]);
+        buf_putz(&text, "<a@b.cc>");
+        struct address out;
+        size_t before = arena_size(arena);
+        enum err e = address_parse_named(&out, buf_str(&text), arena, NULL);
+        assert_true(e == OK || e == ERR_INVALID);
+        if (arena_size(arena) - before > 10 * text.n)
+            fail_msg("'%s' again and again: %zu octets became %zu", units[u], text.n,
+                     arena_size(arena) - before);
+        buf_release(&text);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_T5_addresses_are_parsed_strictly, setup, teardown),
@@ -317,6 +338,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(utf8_local_parts_are_marked, setup, teardown),
         cmocka_unit_test_setup_teardown(equal_means_the_same_mailbox, setup, teardown),
         cmocka_unit_test_setup_teardown(names_are_checked_on_their_own, setup, teardown),
+        cmocka_unit_test_setup_teardown(memory_is_in_proportion_to_the_text, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -143,6 +143,54 @@ static void test_M14_what_is_7bit(void **state) {
     assert_true(encode_is_7bit(str_make(line, LIMIT_LINE + 2)));
 }
 
+/* Octets of lines x length of the text would be hours here. */
+static void lines_are_found_in_the_time_of_one_look_at_each_octet(void **state) {
+    (void)state;
+    static const char *const units[] = {"\r", "\n", "\r\n", "a\r", "a\n"};
+    enum { OCTETS = 4 * 1024 * 1024 };
+    char *text = mem_zalloc(OCTETS);
+    for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
+        size_t unit = strlen(units[u]), lines = 0, octets = 0;
+        for (size_t i = 0; i < OCTETS; i++)
+            text[i] = units[u][i % unit];
+        struct str rest = str_make(text, OCTETS), line;
+        bool has_end;
+        clock_t start = clock();
+        while (encode_next_line(&rest, &line, &has_end)) {
+            lines++;
+            octets += line.n;
+            assert_true(has_end);
+            if (lines % 65536 == 0 && clock() - start > 20 * CLOCKS_PER_SEC)
+                fail_msg("'%s' again and again: %zu lines in 20 s", units[u], lines);
+        }
+        assert_int_equal(lines, OCTETS / unit);
+        assert_int_equal(octets, units[u][0] == 'a' ? OCTETS / 2 : 0);
+    }
+    free(text);
+}
+
+/* A line end at each place around the steps in which it is looked for. */
+static void a_line_end_is_found_wherever_it_stands(void **state) {
+    (void)state;
+    static const char *const ends[] = {"\r", "\n", "\r\n", "\r\r\n"};
+    enum { OCTETS = 3000 };
+    char *text = mem_zalloc(OCTETS);
+    for (size_t e = 0; e < sizeof ends / sizeof *ends; e++) {
+        size_t n = strlen(ends[e]);
+        for (size_t at = 0; at + n <= OCTETS; at++) {
+            memset(text, 'a', OCTETS);
+            memcpy(text + at, ends[e], n);
+            struct str rest = str_make(text, OCTETS), line;
+            bool has_end = false;
+            assert_true(encode_next_line(&rest, &line, &has_end));
+            assert_true(has_end);
+            assert_int_equal(line.n, at);
+            assert_int_equal(rest.n, OCTETS - at - (e == 3 ? 1 : n));
+        }
+    }
+    free(text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_M15_quoted_printable_is_written_by_the_rules),
@@ -150,6 +198,8 @@ int main(void) {
         cmocka_unit_test(test_M16_base64_has_short_lines_of_canonical_text),
         cmocka_unit_test(the_ceiling_of_the_buffer_holds),
         cmocka_unit_test(test_M14_what_is_7bit),
+        cmocka_unit_test(lines_are_found_in_the_time_of_one_look_at_each_octet),
+        cmocka_unit_test(a_line_end_is_found_wherever_it_stands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "server/base/limits.h"
 #include "server/mail/header.h"
 
 static struct arena *arena;
@@ -209,6 +210,36 @@ static void test_M24_parameters_are_quoted_or_extended(void **state) {
     buf_release(&out);
 }
 
+/* White space is kept as it is, but it is no place to make a line of 998 longer. */
+static void test_M1_white_space_keeps_lines_short(void **state) {
+    (void)state;
+    static const char fill[] = {' ', '\t'};
+    for (size_t n = 1; n < 4096; n = n < 600 ? n + 7 : n * 2) {
+        for (size_t k = 0; k < sizeof fill; k++) {
+            struct buf text = BUF_INIT(16384), out = BUF_INIT(128 * 1024);
+            buf_putz(&text, W50 " b ");
+            for (size_t i = 0; i < n; i++)
+                buf_putc(&text, fill[k]);
+            buf_putz(&text, W50 W50 W50 W50 " c");
+            struct header_writer w = HEADER_WRITER(&out);
+            header_begin(&w, STR("X-A"));
+            header_put_text(&w, buf_str(&text));
+            header_end(&w);
+            assert_int_equal(header_status(&w), OK);
+            struct str rest = buf_str(&out);
+            while (rest.n > 0) {
+                struct str line = str_slice(rest, 0, (size_t)str_find(rest, STR("\r\n")));
+                rest = str_from(rest, line.n + 2);
+                if (line.n > LIMIT_LINE)
+                    fail_msg("%zu of '%c': a line of %zu", n, fill[k], line.n);
+                assert_true(str_trim(line).n > 0); /* M4 */
+            }
+            buf_release(&text);
+            buf_release(&out);
+        }
+    }
+}
+
 static void test_T3_a_line_end_is_never_written(void **state) {
     (void)state;
     static const struct str bad[] = {{"a\rb", 3}, {"a\nb", 3}, {"a\0b", 3}, {"a\r\nBcc: x", 9}};
@@ -290,6 +321,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_M11_mailboxes_are_written_in_the_plainest_form, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_M1_long_names_keep_lines_short, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_M1_white_space_keeps_lines_short, setup, teardown),
         cmocka_unit_test_setup_teardown(test_M24_parameters_are_quoted_or_extended, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_T3_a_line_end_is_never_written, setup, teardown),
