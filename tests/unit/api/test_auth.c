@@ -20,6 +20,16 @@ static void test_made_key_is_well_formed_and_no_two_are_equal(void **state) {
     }
 }
 
+/* The end is base32 of SHA-256's first 35 bits, made by another implementation: keys in use stay
+ * keys. */
+static void test_keys_of_always_are_keys(void **state) {
+    (void)state;
+    assert_true(
+        auth_key_is_well_formed(STR("pc_live_aaaaaaaabbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbzmxmgcu")));
+    assert_true(
+        auth_key_is_well_formed(STR("pc_test_77777777zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzuuh7eab")));
+}
+
 static void test_each_changed_character_is_noticed(void **state) {
     struct auth_key_text key;
     (void)state;
@@ -82,6 +92,14 @@ static void test_scopes(void **state) {
     assert_false(auth_scopes_allow(SCOPE_SEND, SCOPE_READ));
     assert_false(auth_scopes_allow(SCOPE_SEND | SCOPE_READ | SCOPE_MANAGE, SCOPE_ADMIN));
     assert_true(auth_scopes_allow(SCOPE_ADMIN, SCOPE_SEND | SCOPE_MANAGE));
+    static const enum key_scope every[] = {SCOPE_SEND, SCOPE_READ, SCOPE_MANAGE, SCOPE_ADMIN};
+    static const char *const names[] = {"send", "read", "manage", "admin"};
+    for (size_t i = 0; i < 4; i++) {
+        unsigned parsed = 0;
+        assert_string_equal(auth_scope_name(every[i]), names[i]);
+        assert_int_equal(auth_scope_parse(str_of(names[i]), &parsed), OK);
+        assert_int_equal(parsed, every[i]);
+    }
 }
 
 struct ring {
@@ -140,6 +158,42 @@ static void test_right_prefix_with_another_secret_is_nobody(void **state) {
     ring_free(&r);
 }
 
+static void test_each_key_knows_whether_it_is_for_tests(void **state) {
+    struct ring r;
+    (void)state;
+    ring_make(&r);
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(keyring_is_test(r.keyring, &r.row[i].id), i == 3);
+    struct id unknown = id_new(99);
+    assert_false(keyring_is_test(r.keyring, &unknown));
+    ring_free(&r);
+}
+
+/* As many as fit are told, the others the next time; nobody is forgotten. */
+static void test_uses_that_do_not_fit_are_told_later(void **state) {
+    struct ring r;
+    struct id id[4];
+    int64_t wall_ms[4] = {0};
+    (void)state;
+    ring_make(&r);
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(keyring_find(r.keyring, auth_key_str(&r.text[i]), 40) != NULL, i != 1);
+    bool seen[4] = {false};
+    for (int round = 0; round < 3; round++) {
+        assert_int_equal(keyring_take_used(r.keyring, id, wall_ms, 1), 1);
+        assert_int_equal(wall_ms[0], 40);
+        assert_int_equal(wall_ms[1], 0);
+        for (size_t i = 0; i < 4; i++)
+            if (id_equal(&id[0], &r.row[i].id)) {
+                assert_false(seen[i]);
+                seen[i] = true;
+            }
+    }
+    assert_true(seen[0] && !seen[1] && seen[2] && seen[3]);
+    assert_int_equal(keyring_take_used(r.keyring, id, wall_ms, 1), 0);
+    ring_free(&r);
+}
+
 static void test_uses_are_told_once(void **state) {
     struct ring r;
     struct id id[4];
@@ -160,12 +214,15 @@ static void test_uses_are_told_once(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_made_key_is_well_formed_and_no_two_are_equal),
+        cmocka_unit_test(test_keys_of_always_are_keys),
         cmocka_unit_test(test_each_changed_character_is_noticed),
         cmocka_unit_test(test_what_is_no_key),
         cmocka_unit_test(test_bearer),
         cmocka_unit_test(test_scopes),
         cmocka_unit_test(test_ring_finds_only_what_is_in_force),
         cmocka_unit_test(test_right_prefix_with_another_secret_is_nobody),
+        cmocka_unit_test(test_each_key_knows_whether_it_is_for_tests),
+        cmocka_unit_test(test_uses_that_do_not_fit_are_told_later),
         cmocka_unit_test(test_uses_are_told_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
