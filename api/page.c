@@ -5,10 +5,14 @@
 
 enum { SEQ_BYTES = 8 };
 
+static bool is_by_id(enum page_kind kind) {
+    return kind == PAGE_CAPTURES || kind == PAGE_KEYS || kind == PAGE_DOMAINS;
+}
+
 struct str page_print(enum page_kind kind, const struct page_mark *mark, struct arena *a) {
     uint8_t bytes[1 + ID_BYTES] = {(uint8_t)kind};
     size_t n = 1;
-    if (kind == PAGE_CAPTURES) {
+    if (is_by_id(kind)) {
         memcpy(bytes + 1, mark->id.b, ID_BYTES);
         n += ID_BYTES;
     } else {
@@ -24,11 +28,11 @@ struct str page_print(enum page_kind kind, const struct page_mark *mark, struct 
 }
 
 static enum err parse_bytes(struct str bytes, enum page_kind kind, struct page_mark *out) {
-    size_t wanted = 1 + (kind == PAGE_CAPTURES ? ID_BYTES : SEQ_BYTES);
+    size_t wanted = 1 + (is_by_id(kind) ? ID_BYTES : SEQ_BYTES);
     if (bytes.n != wanted || bytes.p[0] != (char)kind)
         return ERR_INVALID;
     *out = (struct page_mark){0};
-    if (kind == PAGE_CAPTURES) {
+    if (is_by_id(kind)) {
         memcpy(out->id.b, bytes.p + 1, ID_BYTES);
         return OK;
     }

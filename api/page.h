@@ -19,12 +19,15 @@ enum page_kind {
     PAGE_MESSAGES = 'm',
     PAGE_EVENTS = 'e',
     PAGE_DELIVERIES = 'd',
-    PAGE_CAPTURES = 'c'
+    PAGE_CAPTURES = 'c',
+    PAGE_ATTEMPTS = 'a',
+    PAGE_KEYS = 'k',
+    PAGE_DOMAINS = 'o'
 };
 
 /* Where a page ended. */
 struct page_mark {
-    int64_t seq; /* or, of captures: */
+    int64_t seq; /* or, of captures, keys and domains: */
     struct id id;
 };
 struct page {

@@ -120,7 +120,9 @@ bool request_charge(struct request *r, size_t n);
 /* ---- for handlers ---- */
 
 struct str request_header(const struct request *r, struct str name); /* absent: not there */
-struct str request_query(const struct request *r, struct str name);  /* decoded */
+/* All fields of this name as one list with commas; absent: not there. */
+struct str request_header_list(struct request *r, struct str name);
+struct str request_query(const struct request *r, struct str name); /* decoded */
 /* Adds a fault for each query parameter that is not in the list. */
 void request_check_query(struct request *r, const char *const *names, size_t count);
 /* NULL (and a 404 in the reply): not an id. */
@@ -156,7 +158,8 @@ NODISCARD enum err request_decode(struct str s, bool plus_is_space, struct arena
 bool request_accepts(struct str accept, struct str type);
 /* "application/json" of "application/json; charset=utf-8". */
 struct str request_media_type(struct str content_type);
-/* Seconds of "wait=10" in a Prefer header (RFC 7240), at most LIMIT_WAIT_S; -1: not asked for. */
+/* Seconds of the first "wait=10" in Prefer headers (RFC 7240), at most LIMIT_WAIT_S; -1: not asked
+ * for, or not in a way that can be understood. */
 int request_prefer_wait(struct str prefer);
 /* May it be an Idempotency-Key: 1 to LIMIT_IDEMPOTENCY_KEY visible characters of us-ascii? */
 bool request_is_idempotency_key(struct str key);

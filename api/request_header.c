@@ -232,16 +232,41 @@ bool request_accepts(struct str accept, struct str type) {
     return best > 0 && wanted;
 }
 
+/* RFC 9110 5.3: fields of one name are one list. */
+struct str request_header_list(struct request *r, struct str name) {
+    struct str all = STR_NONE;
+    for (size_t i = 0; i < r->header_count; i++) {
+        struct str value = r->header[i].value;
+        if (str_equal_nocase(r->header[i].name, name))
+            all = str_is_absent(all)
+                      ? value
+                      : arena_printf(r->arena, "%.*s, %.*s", STR_ARG(all), STR_ARG(value));
+    }
+    return all;
+}
+
+/* RFC 7240 2: a value is a token or a quoted string. */
+static int wait_seconds(struct str text) {
+    if (text.n >= 2 && text.p[0] == '"' && text.p[text.n - 1] == '"')
+        text = str_slice(text, 1, text.n - 1);
+    int seconds = 0;
+    for (size_t i = 0; i < text.n; i++) {
+        if (text.p[i] < '0' || text.p[i] > '9')
+            return -1;
+        seconds = seconds * 10 + (text.p[i] - '0');
+        if (seconds > LIMIT_WAIT_S)
+            seconds = LIMIT_WAIT_S; /* however many digits follow */
+    }
+    return text.n > 0 ? seconds : -1;
+}
+
 int request_prefer_wait(struct str prefer) {
     while (!str_is_absent(prefer)) {
         struct str value = str_split(&prefer, ',');
         struct str preference = str_split(&value, ';');
         struct str name = str_trim(str_split(&preference, '='));
-        uint64_t seconds;
-        if (!str_equal_nocase(name, STR("wait")) || str_is_absent(preference) ||
-            str_parse_u64(str_trim(preference), UINT32_MAX, &seconds) != OK)
-            continue;
-        return seconds > LIMIT_WAIT_S ? LIMIT_WAIT_S : (int)seconds;
+        if (str_equal_nocase(name, STR("wait"))) /* RFC 7240 2: the first one counts */
+            return str_is_absent(preference) ? -1 : wait_seconds(str_trim(preference));
     }
     return -1;
 }

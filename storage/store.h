@@ -373,8 +373,11 @@ struct store_attempts {
     struct store_call call;
     struct id message_id;
     int64_t project;
+    int64_t after_seq; /* 0: from the first */
+    size_t limit;
     struct attempt_row *attempt; /* out, ascending */
     size_t count;
+    bool more;
 };
 
 /* accepted = final + pending, always. In recipients. */

@@ -149,28 +149,31 @@ void v1_domains_create(struct request *r) {
 
 /* ---- the others ---- */
 
+_Static_assert(offsetof(struct domain_row, id) == 0, "v1_answer_page() looks for it there");
+
+static json_t *render_row(const struct request *r, const void *row) {
+    return render_domain(r, row);
+}
+
 static void listed(struct request *r, struct store_call *call) {
     const struct store_domains *q = CONTAINER_OF(call, struct store_domains, call);
     if (!v1_is_done(r, call, "there are no domains"))
         return;
-    json_t *list = json_array();
-    for (size_t i = 0; i < q->count; i++)
-        json_array_append_new(list, render_domain(r, &q->domain[i]));
-    v1_answer_list(r, list);
+    v1_answer_page(r, r->state, q->domain, sizeof(q->domain[0]), q->count, render_row);
 }
 
 static void list_domains(struct request *r,
                          void (*done)(struct request *r, struct store_call *call)) {
     struct store_domains *q = ARENA_NEW(r->arena, struct store_domains);
-    request_check_query(r, NULL, 0);
-    if (!v1_is_good(r))
-        return;
     q->project = r->identity.project;
     request_store(r, &q->call, STORE_DOMAINS, done);
 }
 
 void v1_domains_list(struct request *r) {
-    list_domains(r, listed);
+    struct v1_listing *l = ARENA_NEW(r->arena, struct v1_listing);
+    r->state = l;
+    if (v1_read_listing(r, PAGE_DOMAINS, l))
+        list_domains(r, listed);
 }
 
 /* The name in the path; any form of it. */
@@ -202,7 +205,8 @@ static void got(struct request *r, struct store_call *call) {
 void v1_domain_get(struct request *r) {
     struct str *name = ARENA_NEW(r->arena, struct str);
     r->state = name;
-    if (param_domain(r, name))
+    request_check_query(r, NULL, 0);
+    if (v1_is_good(r) && param_domain(r, name))
         list_domains(r, got);
 }
 

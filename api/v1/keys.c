@@ -166,21 +166,26 @@ void v1_keys_create(struct request *r) {
 
 /* ---- the others ---- */
 
+_Static_assert(offsetof(struct key_row, id) == 0, "v1_answer_page() looks for it there");
+
+static json_t *render_row(const struct request *r, const void *row) {
+    (void)r;
+    return render_key(row);
+}
+
 static void listed(struct request *r, struct store_call *call) {
     const struct store_keys *q = CONTAINER_OF(call, struct store_keys, call);
     if (!v1_is_done(r, call, "there are no keys"))
         return;
-    json_t *list = json_array();
-    for (size_t i = 0; i < q->count; i++)
-        json_array_append_new(list, render_key(&q->key[i]));
-    v1_answer_list(r, list);
+    v1_answer_page(r, r->state, q->key, sizeof(q->key[0]), q->count, render_row);
 }
 
 void v1_keys_list(struct request *r) {
     struct store_keys *q = ARENA_NEW(r->arena, struct store_keys);
-    request_check_query(r, NULL, 0);
-    if (!v1_is_good(r))
+    struct v1_listing *l = ARENA_NEW(r->arena, struct v1_listing);
+    if (!v1_read_listing(r, PAGE_KEYS, l))
         return;
+    r->state = l;
     q->project = r->identity.project;
     request_store(r, &q->call, STORE_KEYS, listed);
 }

@@ -139,6 +139,12 @@ void v1_message_events(struct request *r) {
 
 /* ---- attempts ---- */
 
+/* Thread: the request's. */
+struct attempts {
+    struct store_attempts read;
+    struct message_row *addresses;
+};
+
 /* The recipients' addresses, kept from the message for its attempts. */
 static struct message_row *keep_addresses(struct request *r, const struct message_row *m) {
     struct message_row *kept = ARENA_NEW(r->arena, struct message_row);
@@ -150,31 +156,40 @@ static struct message_row *keep_addresses(struct request *r, const struct messag
 }
 
 static void attempts_read(struct request *r, struct store_call *call) {
-    struct store_attempts *q = CONTAINER_OF(call, struct store_attempts, call);
+    const struct attempts *s = r->state;
+    const struct store_attempts *q = &s->read;
     if (!v1_is_done(r, call, no_message))
         return;
     json_t *list = json_array();
     for (size_t i = 0; i < q->count; i++)
-        json_array_append_new(list, render_attempt(&q->attempt[i], r->state));
-    request_json(r, 200, page_json(list, STR_NONE));
+        json_array_append_new(list, render_attempt(&q->attempt[i], s->addresses));
+    struct page_mark mark = {.seq = q->count > 0 ? q->attempt[q->count - 1].seq : 0};
+    request_json(r, 200,
+                 page_json(list, q->more ? page_print(PAGE_ATTEMPTS, &mark, r->arena) : STR_NONE));
     request_finish(r);
 }
 
 static void attempts_of_found(struct request *r, struct store_call *call) {
     if (!v1_is_done(r, call, no_message))
         return;
-    const struct message_row *m = &CONTAINER_OF(call, struct store_message, call)->message;
-    struct store_attempts *q = ARENA_NEW(r->arena, struct store_attempts);
-    q->message_id = m->id;
-    q->project = r->identity.project;
-    r->state = keep_addresses(r, m);
-    request_store(r, &q->call, STORE_ATTEMPTS, attempts_read);
+    struct attempts *s = r->state;
+    s->addresses = keep_addresses(r, &CONTAINER_OF(call, struct store_message, call)->message);
+    request_store(r, &s->read.call, STORE_ATTEMPTS, attempts_read);
 }
 
 void v1_message_attempts(struct request *r) {
-    struct id id;
-    if (read_id(r, &id, NULL, 0))
-        read_message(r, &id, attempts_of_found);
+    static const char *const names[] = {"limit", "after"};
+    struct attempts *s = ARENA_NEW(r->arena, struct attempts);
+    struct store_attempts *q = &s->read;
+    struct page page;
+    page_read(r, PAGE_ATTEMPTS, &page);
+    if (!read_id(r, &q->message_id, names, 2))
+        return;
+    q->project = r->identity.project;
+    q->after_seq = page.after.seq;
+    q->limit = page.limit;
+    r->state = s;
+    read_message(r, &q->message_id, attempts_of_found);
 }
 
 /* ---- the message itself ---- */

@@ -225,7 +225,7 @@ void v1_send(struct request *r) {
     struct sending *s = ARENA_NEW(r->arena, struct sending);
     s->intake = env_intake(r->env);
     s->domains = env_domains(r->env);
-    s->wait_s = request_prefer_wait(request_header(r, STR("Prefer")));
+    s->wait_s = request_prefer_wait(request_header_list(r, STR("Prefer")));
     r->state = s;
     if (r->body.n > LIMIT_SMALL_BODY) {
         request_work(r, prepare, prepared);

@@ -95,10 +95,12 @@ static void read_from(const struct json_at *at, json_t *v, void *out) {
         return;
     }
     SUBMISSION->from = someone;
-    if (json_array_size(v) != 1) {
+    if (json_array_size(v) == 0)
+        json_fault(at, "required", "the address is missing");
+    else if (json_array_size(v) > 1) /* which domain would sign, whose rights would count? (T11) */
         json_fault(at, "too_many", "a message is from one address, not %zu", json_array_size(v));
+    if (json_array_size(v) != 1)
         return;
-    }
     struct json_at here = json_element(at, 0);
     read_one(&here, json_array_get(v, 0), &SUBMISSION->from);
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "api/api.h"
+#include "server/base/limits.h"
 #include "server/base/log.h"
 #include "server/lifecycle_options.h"
 
@@ -109,9 +110,35 @@ void admin_close(struct admin *a) {
     settings_release(&a->settings);
 }
 
+/* The pages behind the first one, added to it. What fails takes the place of all. */
+static void add_pages(const struct admin *a, const char *path, struct client_answer *answer) {
+    json_t *data = json_object_get(answer->json, "data");
+    const char *after = client_text(answer->json, "after", NULL);
+    while (json_is_array(data) && after != NULL) {
+        struct client_answer next;
+        char *where = NULL;
+        if (asprintf(&where, "%s?limit=%d&after=%s", path, LIMIT_PAGE, after) < 0)
+            return;
+        client_call(&a->client, "GET", where, NULL, NULL, CALL_MS, &next);
+        free(where);
+        json_array_extend(data, json_object_get(next.json, "data"));
+        if (client_is_success(&next)) {
+            json_object_set(answer->json, "after", json_object_get(next.json, "after"));
+            after = client_text(answer->json, "after", NULL);
+            client_answer_release(&next);
+        } else {
+            client_answer_release(answer);
+            *answer = next;
+            return;
+        }
+    }
+}
+
 void admin_call(const struct admin *a, const char *method, const char *path, const json_t *body,
                 struct client_answer *answer) {
     client_call(&a->client, method, path, body, NULL, CALL_MS, answer);
+    if (strcmp(method, "GET") == 0 && client_is_success(answer))
+        add_pages(a, path, answer);
 }
 
 int admin_fail(const char *command, enum err e, const struct errinfo *info) {

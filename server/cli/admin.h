@@ -33,6 +33,7 @@ struct admin {
 NODISCARD enum err admin_open(const struct options *o, char *const *env, bool may_create,
                               struct admin *out, struct errinfo *info);
 void admin_close(struct admin *a);
+/* Of a listing that has several pages, the answer has all of them. */
 void admin_call(const struct admin *a, const char *method, const char *path, const json_t *body,
                 struct client_answer *answer);
 /* What admin_open() said, on standard error; returns the exit code. */

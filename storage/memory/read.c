@@ -200,9 +200,16 @@ MEM_READ(attempts) {
     const struct mem_message *m = mem_message_find(lock(r), &q->message_id, q->project);
     q->attempt = NULL;
     q->count = 0;
+    q->more = false;
     if (m == NULL)
         return unlock(r, err_set(&call->info, ERR_NOT_FOUND, "id", "no such message"));
-    for (const struct mem_attempt *t = m->first_attempt; t != NULL; t = t->next) {
+    for (const struct mem_attempt *t = m->first_attempt; t != NULL && !q->more; t = t->next) {
+        if (t->row.seq <= q->after_seq)
+            continue;
+        if (q->count == q->limit) {
+            q->more = true;
+            continue;
+        }
         q->attempt = mem_grow(a, q->attempt, sizeof(*q->attempt), q->count);
         struct attempt_row *out = &q->attempt[q->count++];
         *out = t->row;

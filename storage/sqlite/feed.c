@@ -144,13 +144,20 @@ enum err sqlite_attempts(struct backend_reader *r, struct store_call *call) {
     struct arena *a = store_call_arena(call);
     q->attempt = NULL;
     q->count = 0;
+    q->more = false;
     int64_t seq = message_seq_find(&r->h, &q->message_id, q->project, NULL);
     if (seq == 0)
         return not_found(r, call, "no such message");
     sqlite3_stmt *st = sq_use(&r->h, SQL_ATTEMPTS_OF);
-    sq_bind_int(st, 1, seq << ATTEMPT_BITS);
+    int64_t first = seq << ATTEMPT_BITS;
+    sq_bind_int(st, 1, q->after_seq >= first ? q->after_seq + 1 : first);
     sq_bind_int(st, 2, ((seq + 1) << ATTEMPT_BITS) - 1);
+    sq_bind_int(st, 3, (int64_t)q->limit + 1);
     while (sq_row(&r->h, st)) {
+        if (q->count == q->limit) {
+            q->more = true;
+            break;
+        }
         q->attempt = rows_grow(a, q->attempt, sizeof(*q->attempt), q->count);
         attempt_from_row(&r->h, st, a, &q->attempt[q->count]);
         q->attempt[q->count++].message_id = q->message_id;

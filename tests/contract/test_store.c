@@ -65,7 +65,7 @@ static void another_projects_message_is_not_found(void **state) {
     assert_int_equal(RUN(k, STORE_RETRY, &r), ERR_NOT_FOUND);
     struct store_events e = {.project = 2, .message_id = m->id, .limit = 10};
     assert_int_equal(RUN(k, STORE_EVENTS, &e), ERR_NOT_FOUND);
-    struct store_attempts a = {.project = 2, .message_id = m->id};
+    struct store_attempts a = {.project = 2, .message_id = m->id, .limit = 10};
     assert_int_equal(RUN(k, STORE_ATTEMPTS, &a), ERR_NOT_FOUND);
 }
 
@@ -331,7 +331,7 @@ static void results_are_kept_with_their_attempt(void **state) {
                             .recipient_count = 2};
     struct store_settle q = {.result = r, .count = 2, .attempt = &a, .now_wall_ms = k->now_wall_ms};
     RUN_OK(k, STORE_SETTLE, &q);
-    struct store_attempts got = {.message_id = m->id, .project = 1};
+    struct store_attempts got = {.message_id = m->id, .project = 1, .limit = 10};
     RUN_OK(k, STORE_ATTEMPTS, &got);
     assert_int_equal(got.count, 1);
     assert_true(id_equal(&got.attempt[0].message_id, &m->id));
@@ -360,6 +360,34 @@ static void what_did_not_count_is_no_attempt_and_no_event(void **state) {
     assert_int_equal(now.recipient[0].attempts, 0);
     assert_int_equal(now.recipient[0].state, RECIPIENT_QUEUED);
     assert_string_equal(kit_timeline(k, m->id), "message.accepted");
+}
+
+static void attempts_come_by_pages(void **state) {
+    enum { ATTEMPTS = 5 };
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("ann@example.net"));
+    for (int i = 0; i < ATTEMPTS; i++) {
+        struct settle_result r = kit_result(k, m->recipient[0].key, RECIPIENT_QUEUED);
+        struct attempt_row a = {.started_wall_ms = k->now_wall_ms, .took_ms = i};
+        assert_true(kit_claim(k, m->recipient[0].key));
+        struct store_settle q = {
+            .result = &r, .count = 1, .attempt = &a, .now_wall_ms = k->now_wall_ms};
+        RUN_OK(k, STORE_SETTLE, &q);
+    }
+    int64_t after_seq = 0;
+    int seen = 0;
+    bool more = true;
+    while (more) {
+        struct store_attempts q = {
+            .message_id = m->id, .project = 1, .after_seq = after_seq, .limit = 2};
+        RUN_OK(k, STORE_ATTEMPTS, &q);
+        assert_int_equal(q.count, seen < ATTEMPTS - 1 ? 2 : 1);
+        for (size_t i = 0; i < q.count; i++)
+            assert_int_equal(q.attempt[i].took_ms, seen++);
+        after_seq = q.attempt[q.count - 1].seq;
+        more = q.more;
+    }
+    assert_int_equal(seen, ATTEMPTS);
 }
 
 static void attempts_that_found_no_domain_are_counted(void **state) {
@@ -1529,7 +1557,7 @@ static int teardown(void **state) {
         TEST(a_recipient_goes_from_claim_to_delivered), TEST(a_claim_is_given_once),               \
         TEST(only_what_is_sending_can_be_settled), TEST(a_settle_is_all_or_nothing),               \
         TEST(results_are_kept_with_their_attempt),                                                 \
-        TEST(what_did_not_count_is_no_attempt_and_no_event),                                       \
+        TEST(what_did_not_count_is_no_attempt_and_no_event), TEST(attempts_come_by_pages),         \
         TEST(attempts_that_found_no_domain_are_counted),                                           \
         TEST(an_unknown_outcome_marks_a_possible_duplicate),                                       \
         TEST(a_delivered_recipient_may_bounce_late), TEST(a_released_claim_is_queued_again),       \

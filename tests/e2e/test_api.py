@@ -469,6 +469,60 @@ def test_prefer_wait_answers_in_time_when_it_takes_longer(server, contract, sink
     assert replay.json()["id"] == again.json()["id"] and replay.json()["state"] == "delivered"
 
 
+@pytest.mark.parametrize(
+    "asked, granted", [("wait=600", "wait=60"), ("wait=99999999999999999999", "wait=60"), ('wait="7"', "wait=7"), ("wait=0", "wait=0"),
+                       ("wait=abc", None), ("wait=-1", None), ("wait=1.5", None), ("wait", None), ("respond-async", None),
+                       ("wait=abc, wait=5", None)]
+)  # fmt: skip
+def test_the_answer_says_which_wait_was_granted(server, contract, asked, granted):
+    answer = contract.ask("POST", "/send", json=GOOD, headers={"Prefer": asked})
+    assert answer.headers.get("preference-applied") == granted
+    assert answer.status_code == (200 if granted not in (None, "wait=0") else 202)
+
+
+def test_one_sender_in_an_array_is_one_sender(server, contract):
+    sent = contract.ask("POST", "/send", json={**GOOD, "from": ["A <a@acme.test>"]})
+    assert sent.status_code == 202 and server.message(sent.json()["id"])["from"]["email"] == "a@acme.test"
+    for senders, code in ((["a@acme.test", "b@acme.test"], "too_many"), ([], "required")):
+        answer = contract.ask("POST", "/send", json={**GOOD, "from": senders})
+        assert answer.status_code == 422
+        assert [(error["pointer"], error["code"]) for error in answer.json()["errors"]] == [("#/from", code)]
+
+
+def test_attempts_come_by_pages(server, contract, sink):
+    sink.on["RCPT"] = lambda session, argument: "451 4.3.0 later" if "<slow" in argument else None
+    message = contract.ask("POST", "/send", json={**GOOD, "to": "slow7@far.test"}).json()["id"]
+    for n in range(5):
+        wait_until(lambda: server.message(message)["recipients"][0]["attempts"] == n + 1, f"attempt {n + 1}")
+        if n < 4:
+            assert contract.ask("POST", f"/v1/messages/{message}/retry").status_code == 202
+    found, after, pages = [], None, 0
+    while pages == 0 or after:
+        page = contract.ask("GET", f"/v1/messages/{message}/attempts?limit=2" + (f"&after={after}" if after else "")).json()
+        found += page["data"]
+        after, pages = page["after"], pages + 1
+    assert pages == 3 and found == contract.ask("GET", f"/v1/messages/{message}/attempts").json()["data"]
+    assert len({one["started_at"] for one in found}) == len(found) == 5
+    assert contract.ask("GET", f"/v1/messages/{message}/attempts?limit=101").status_code == 422
+    contract.ask("POST", f"/v1/messages/{message}/cancel")
+
+
+@pytest.mark.parametrize("path", ["/v1/keys", "/v1/domains"])
+def test_every_key_and_domain_is_on_one_page(server, contract, path):
+    for n in range(3):
+        made = {"name": f"page{n}", "scopes": ["read"]} if path == "/v1/keys" else {"name": f"page{n}.test"}
+        assert contract.ask("POST", path, json=made).status_code == 201
+    found, after = [], None
+    while not found or after:
+        page = contract.ask("GET", f"{path}?limit=2" + (f"&after={after}" if after else "")).json()
+        assert len(page["data"]) <= 2
+        found += [one["name"] for one in page["data"]]
+        after = page["after"]
+    assert [name[:5] for name in found if name.startswith("page")] == ["page0", "page1", "page2"]
+    assert len(found) == len(contract.ask("GET", f"{path}?limit=100").json()["data"])
+    assert contract.ask("GET", f"{path}?after=nonsense").status_code == 422
+
+
 def test_cancel_ends_what_waits(server, contract, sink):
     sink.on["RCPT"] = lambda session, argument: "451 4.3.0 later" if "<slow" in argument else None
     message = contract.ask("POST", "/send", json={**GOOD, "to": ["slow1@far.test", "quick@far.test"]}).json()["id"]

@@ -95,7 +95,14 @@ static void test_prefer(void **state) {
                 {"wait=1s", -1},
                 {"waiting=1", -1},
                 {"", -1},
-                {"wait=99999999999999999999", -1}};
+                {"wait=99999999999999999999", 60},
+                {"wait=\"10\"", 10},
+                {"wait=\"\"", -1},
+                {"wait=\"10", -1},
+                {"wait=1.5", -1},
+                {"wait=abc, wait=10", -1}, /* RFC 7240 2: only the first is looked at */
+                {"wait=3, wait=10", 3},
+                {"wait=10;wait=3", 10}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         if (request_prefer_wait(str_of(rows[i].in)) != rows[i].want)
             fail_msg("%s: %d", rows[i].in, request_prefer_wait(str_of(rows[i].in)));

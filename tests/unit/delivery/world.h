@@ -252,7 +252,8 @@ WORLD void await_state(struct world *w, struct id id, enum recipient_state state
 
 WORLD size_t attempts_of(struct world *w, struct id id, struct attempt_row *last,
                          struct arena **a) {
-    struct store_attempts q = {.call = {.verb = STORE_ATTEMPTS}, .message_id = id, .project = -1};
+    struct store_attempts q = {
+        .call = {.verb = STORE_ATTEMPTS}, .message_id = id, .project = -1, .limit = 1000};
     assert_int_equal(store_sync(w->store, &q.call), OK);
     if (q.count > 0)
         *last = q.attempt[q.count - 1];
