@@ -76,6 +76,7 @@ struct config {
     struct str dns_trust_anchor;
     struct str ca_file;
     struct str admin_key, send_key;
+    struct str master_key, master_key_previous;
     int64_t max_message_bytes, max_request_bytes, max_recipients;
     int64_t max_memory_bytes; /* of request bodies in flight */
     int64_t max_connections, max_connections_per_ip;

@@ -31,6 +31,7 @@
 struct server {
     struct config *config;
     char *const *env;
+    struct seal *seal;
     struct store *store;
     struct dns *dns;
     struct tls_client_ctx *tls;
@@ -88,8 +89,10 @@ static void notify_supervisor(const char *state) {
 
 static enum err start_store(struct server *s, struct errinfo *info) {
     char *folder = str_dupz(s->config->data);
-    struct store_options o = {.backend = STORE_SQLITE, .folder = folder};
-    enum err e = store_open(&o, &s->store, info);
+    enum err e = lifecycle_seal(s->config, &s->seal, info);
+    struct store_options o = {.backend = STORE_SQLITE, .folder = folder, .seal = s->seal};
+    if (e == OK)
+        e = store_open(&o, &s->store, info);
     free(folder);
     return e;
 }
@@ -242,6 +245,7 @@ static void stop(struct server *s) {
     verification_stop(&s->verification);
     dns_unref(&dns);
     store_close(&s->store);
+    seal_free(&s->seal);
     guard_free(&s->guard);
     tls_client_ctx_unref(&s->tls);
     buf_release_secret(&s->dev_key);

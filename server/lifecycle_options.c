@@ -274,6 +274,12 @@ void lifecycle_api_release(struct lifecycle_api *o) {
     arena_free(&o->arena);
 }
 
+/* ---- secrets at rest ---- */
+
+enum err lifecycle_seal(const struct config *c, struct seal **out, struct errinfo *info) {
+    return seal_new(c->master_key, c->master_key_previous, out, info);
+}
+
 /* ---- what is shown ---- */
 
 void lifecycle_name_setting(struct errinfo *info) {
@@ -291,6 +297,8 @@ void lifecycle_name_setting(struct errinfo *info) {
         {"allow_http_hosts", "POSTCHUTE_WEBHOOK_HTTP_HOSTS"},
         {"store", "POSTCHUTE_DATA"},
         {"seccomp", "POSTCHUTE_SECCOMP"},
+        {"master_key", "POSTCHUTE_MASTER_KEY"},
+        {"master_key_previous", "POSTCHUTE_MASTER_KEY_PREVIOUS"},
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(info->field, names[i].option) == 0) {

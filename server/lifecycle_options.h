@@ -4,6 +4,7 @@
 
 #include "api/api.h"
 #include "server/base/log.h"
+#include "server/base/seal.h"
 #include "server/config.h"
 #include "server/delivery/delivery.h"
 #include "server/net/dns.h"
@@ -38,6 +39,9 @@ struct lifecycle_api {
 NODISCARD enum err lifecycle_api_options(const struct config *c, struct lifecycle_api *o,
                                          struct errinfo *info);
 void lifecycle_api_release(struct lifecycle_api *o);
+
+/* The ring of master keys; NULL without one. ERR_INVALID names the setting. */
+NODISCARD enum err lifecycle_seal(const struct config *c, struct seal **out, struct errinfo *info);
 
 bool lifecycle_wants_sandbox(const struct config *c);
 enum log_format lifecycle_log_format(const struct config *c);

@@ -202,8 +202,8 @@ static enum err make_folder(const char *folder, struct errinfo *info) {
     if (!is_new && errno != EEXIST)
         return err_set(info, ERR_UNAVAILABLE, "store", "cannot make %s: %s", folder,
                        strerror(errno));
-    /* One that was there may have been made by a start that was cut off here; or it is a volume in a
-     * place that cannot be synced. */
+    /* One that was there may have been made by a start that was cut off here; or it is a volume in
+     * a place that cannot be synced. */
     enum err e = sync_parent(folder, info);
     if (e != OK && is_new)
         return e;

@@ -31,6 +31,7 @@
 
 #include "server/base/arena.h"
 #include "server/base/mailbox.h"
+#include "server/base/seal.h"
 #include "server/mail/message.h"
 #include "storage/model.h"
 
@@ -104,6 +105,10 @@ struct store_options {
     size_t cache_bytes; /* of the writer, a reader has an eighth; 0: 8 MiB; the largest of 4, 8, 16,
                            64, 256, 1024 MiB that fits, else 1 */
     size_t readers;     /* 0: 2 */
+    /* Seals DKIM keys and webhook secrets in the files; outlives the store. NULL: none does. sqlite
+     * only: opening seals anew what is not as the ring says, and refuses what it cannot open
+     * (ERR_INVALID, info->field "master_key"). */
+    const struct seal *seal;
     bool synchronous_normal; /* negative control of the power-cut tests only */
     size_t checkpoint_pages; /* sqlite: the log is copied from so many pages on; 0: 2,000 */
     const char *vfs; /* sqlite: name of a registered VFS, for fault injection; NULL: the default */

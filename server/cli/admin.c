@@ -49,7 +49,11 @@ static enum err open_store(struct admin *a, const char *folder, struct errinfo *
     signal(SIGPIPE, SIG_IGN);
     umask(077);
     log_setup(LOG_WARN, LOG_FORMAT_TEXT);
-    enum err e = store_open(&so, &a->store, info);
+    enum err e = lifecycle_seal(a->settings.config, &a->seal, info);
+    so.seal = a->seal;
+    if (e == OK)
+        e = store_open(&so, &a->store, info);
+    lifecycle_name_setting(info);
     if (e == ERR_CONFLICT)
         return err_set(info, e, folder, "a server holds it but does not answer at control.sock");
     if (e != OK)
@@ -107,6 +111,7 @@ void admin_close(struct admin *a) {
         api_stop(&a->api);
     if (a->store)
         store_close(&a->store);
+    seal_free(&a->seal);
     settings_release(&a->settings);
 }
 

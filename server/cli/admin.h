@@ -23,6 +23,7 @@ struct admin {
     struct settings settings;
     char socket_path[512];
     struct client client;
+    struct seal *seal;
     struct store *store; /* NULL: a server answers */
     struct api *api;
 };

@@ -54,9 +54,18 @@ static enum err check_declarations(const struct config *c, struct errinfo *info)
     return e;
 }
 
+static enum err check_master_key(const struct config *c, struct errinfo *info) {
+    struct seal *seal = NULL;
+    enum err e = lifecycle_seal(c, &seal, info);
+    seal_free(&seal);
+    return e;
+}
+
 /* Everything that the start would refuse, without starting anything. */
 static enum err check(const struct config *c, struct errinfo *info) {
-    enum err e = check_delivery(c, info);
+    enum err e = check_master_key(c, info);
+    if (e == OK)
+        e = check_delivery(c, info);
     if (e == OK)
         e = check_api(c, info);
     if (e == OK)

@@ -272,8 +272,11 @@ static enum err backend_open(const struct store_options *o, bool is_start, struc
         if (e == OK) {
             load_counters(b);
             sqlite3_wal_hook(b->h.db, on_wal, b);
-            recover(b, is_start);
-            e = sq_status(&b->h, info);
+            e = is_start ? sealed_renew(b, info) : OK;
+            if (e == OK) {
+                recover(b, is_start);
+                e = sq_status(&b->h, info);
+            }
         }
     }
     if (e != OK) {

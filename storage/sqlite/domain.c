@@ -1,6 +1,10 @@
 /* Sending domains and their DKIM keys. */
 #include "storage/sqlite/writer.h"
 
+static struct sealed_place sealed_pem(const struct domain_row *d, const struct domain_key_row *k) {
+    return (struct sealed_place){"domain_key.pem", &d->id, k->selector};
+}
+
 static void put_keys(struct backend *b, int64_t n, const struct domain_row *d) {
     sqlite3_stmt *st = sq_use(&b->h, SQL_DOMAIN_KEYS_DELETE);
     sq_bind_int(st, 1, n);
@@ -12,7 +16,7 @@ static void put_keys(struct backend *b, int64_t n, const struct domain_row *d) {
         sq_bind_int(st, 2, (int64_t)i);
         sq_bind_str(st, 3, k->selector);
         sq_bind_str(st, 4, k->algorithm);
-        sq_bind_str(st, 5, k->pem);
+        sq_bind_str(st, 5, sq_close_secret(&b->h, sealed_pem(d, k), k->pem, b->scratch));
         sq_bind_str(st, 6, k->record);
         sq_bind_int(st, 7, k->created_wall_ms);
         sq_bind_int(st, 8, k->published_wall_ms);
@@ -95,7 +99,7 @@ static int64_t since(bool holds, int64_t before_ms, int64_t now_ms) {
 enum err sqlite_domain_checked(struct backend *b, struct effects *fx, struct store_call *call) {
     const struct store_domain_checked *q = CONTAINER_OF(call, struct store_domain_checked, call);
     struct arena *a = arena_new();
-    struct domain_row d = {0};
+    struct domain_row d = {.id = q->id};
     sqlite3_stmt *st = sq_use(&b->h, SQL_DOMAIN_BY_ID);
     sq_bind_int(st, 1, q->project);
     sq_bind_id(st, 2, &q->id);
@@ -143,11 +147,12 @@ static void load_keys(struct sq *h, struct arena *a, int64_t n, struct domain_ro
         d->key[d->key_count++] = (struct domain_key_row){
             .selector = sq_str(st, 0, a),
             .algorithm = sq_str(st, 1, a),
-            .pem = sq_str(st, 2, a),
             .record = sq_str(st, 3, a),
             .created_wall_ms = sq_int(st, 4),
             .published_wall_ms = sq_int(st, 5),
         };
+        struct domain_key_row *k = &d->key[d->key_count - 1];
+        k->pem = sq_open_secret(h, sealed_pem(d, k), sq_peek(st, 2), a);
     }
     sq_end(st);
 }

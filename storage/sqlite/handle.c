@@ -116,7 +116,7 @@ static void set_pragmas(struct sq *h, const struct store_options *o, bool writer
 enum err sq_open(struct sq *h, const struct store_options *o, bool writer, struct errinfo *info) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, configure_library);
-    *h = (struct sq){0};
+    *h = (struct sq){.seal = o->seal};
     char path[PATH_SIZE];
     if (snprintf(path, sizeof(path), "%s/outbox.db", o->folder) >= (int)sizeof(path))
         return err_set(info, ERR_INVALID, "store", "the folder's name is too long");

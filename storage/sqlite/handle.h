@@ -24,8 +24,9 @@
 struct sq {
     sqlite3 *db;
     sqlite3_stmt *statement[SQL_COUNT];
-    int rc;         /* the first failure, extended; SQLITE_OK */
-    char text[160]; /* about it */
+    const struct seal *seal; /* of the store's options; NULL: secrets are stored in clear */
+    int rc;                  /* the first failure, extended; SQLITE_OK */
+    char text[160];          /* about it */
 };
 
 /* Opens `folder`/outbox.db; ERR_UNAVAILABLE with the reason. `writer` may create it. */
@@ -57,6 +58,20 @@ struct str sq_str(sqlite3_stmt *st, int at, struct arena *a); /* NULL is absent 
 struct id sq_id(sqlite3_stmt *st, int at);                    /* NULL is zero */
 /* A value of an enum with `count` members; anything else is corruption. */
 int sq_enum(struct sq *h, sqlite3_stmt *st, int at, int count);
+
+/* Where a secret belongs, which it is bound to: a column of the row with this id. `part` tells
+ * several of one row apart. */
+struct sealed_place {
+    const char *column;
+    const struct id *id;
+    struct str part;
+};
+/* What is to be stored, in `a`. */
+struct str sq_close_secret(const struct sq *h, struct sealed_place place, struct str plain,
+                           struct arena *a);
+/* What was stored in clear, in `a`. One that does not open is corruption: opening looked at all. */
+struct str sq_open_secret(struct sq *h, struct sealed_place place, struct str stored,
+                          struct arena *a);
 
 bool sq_has_failed(const struct sq *h);
 bool sq_is_full(const struct sq *h);

@@ -130,12 +130,14 @@ void webhook_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct we
         .id = sq_id(st, 1),
         .project = sq_int(st, 2),
         .url = sq_str(st, 3, a),
-        .secret = sq_str(st, 4, a),
-        .previous_secret = sq_str(st, 5, a),
         .previous_until_wall_ms = sq_int(st, 6),
         .description = sq_str(st, 8, a),
         .state = (enum webhook_state)sq_enum(h, st, 9, WEBHOOK_DISABLED + 1),
         .created_wall_ms = sq_int(st, 10),
     };
+    const struct sealed_place secret = {"webhook.secret", &out->id, STR_NONE},
+                              previous = {"webhook.previous_secret", &out->id, STR_NONE};
+    out->secret = sq_open_secret(h, secret, sq_peek(st, 4), a);
+    out->previous_secret = sq_open_secret(h, previous, sq_peek(st, 5), a);
     out->events = list_split(a, sq_str(st, 7, a), &out->event_count);
 }

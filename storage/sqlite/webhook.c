@@ -19,13 +19,19 @@ static enum err none(struct backend *b, struct store_call *call) {
     return e != OK ? e : err_set(&call->info, ERR_NOT_FOUND, "id", "no such endpoint");
 }
 
+static struct str close_secret(struct backend *b, const struct webhook_row *w, const char *column,
+                               struct str plain) {
+    return sq_close_secret(&b->h, (struct sealed_place){column, &w->id, STR_NONE}, plain,
+                           b->scratch);
+}
+
 static void insert(struct backend *b, const struct webhook_row *w, struct str events) {
     sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOK_PUT);
     sq_bind_id(st, 1, &w->id);
     sq_bind_int(st, 2, w->project);
     sq_bind_str(st, 3, w->url);
-    sq_bind_str(st, 4, w->secret);
-    sq_bind_str(st, 5, w->previous_secret);
+    sq_bind_str(st, 4, close_secret(b, w, "webhook.secret", w->secret));
+    sq_bind_str(st, 5, close_secret(b, w, "webhook.previous_secret", w->previous_secret));
     sq_bind_int(st, 6, w->previous_until_wall_ms);
     sq_bind_str(st, 7, events);
     sq_bind_str(st, 8, w->description);
@@ -38,8 +44,8 @@ static void update(struct backend *b, int64_t n, const struct webhook_row *w, st
     sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOK_SET);
     sq_bind_int(st, 1, n);
     sq_bind_str(st, 2, w->url);
-    sq_bind_str(st, 3, w->secret);
-    sq_bind_str(st, 4, w->previous_secret);
+    sq_bind_str(st, 3, close_secret(b, w, "webhook.secret", w->secret));
+    sq_bind_str(st, 4, close_secret(b, w, "webhook.previous_secret", w->previous_secret));
     sq_bind_int(st, 5, w->previous_until_wall_ms);
     sq_bind_str(st, 6, events);
     sq_bind_str(st, 7, w->description);
@@ -48,10 +54,11 @@ static void update(struct backend *b, int64_t n, const struct webhook_row *w, st
 }
 
 static bool is_as_seen(struct backend *b, const struct webhook_row *seen) {
+    const struct sealed_place place = {"webhook.secret", &seen->id, STR_NONE};
     sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOK_FIND);
     sq_bind_id(st, 1, &seen->id);
     bool is = sq_row(&b->h, st) && sq_int(st, 2) == (int64_t)seen->state &&
-              str_equal(sq_peek(st, 3), seen->secret);
+              str_equal(sq_open_secret(&b->h, place, sq_peek(st, 3), b->scratch), seen->secret);
     sq_end(st);
     return is;
 }

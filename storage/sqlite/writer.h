@@ -80,6 +80,11 @@ struct backend {
 /* ---- transactions (backend.c) ---- */
 void writer_flush(struct backend *b); /* counters and queues into the open transaction */
 
+/* ---- secrets (sealed.c) ---- */
+/* At the start: looks whether each secret opens, and stores anew those that are not as the ring
+ * says. ERR_INVALID: one does not open. */
+NODISCARD enum err sealed_renew(struct backend *b, struct errinfo *info);
+
 /* ---- queues (queue.c) ---- */
 struct queue *queue_get(struct backend *b, struct str key, enum lane lane, int64_t project);
 struct queue *queue_by_id(struct backend *b, int64_t id); /* of one with waiting recipients */

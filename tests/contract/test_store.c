@@ -1532,6 +1532,18 @@ static int sqlite_setup(void **state) {
     *state = kit_new(STORE_SQLITE);
     return 0;
 }
+static int sealed_setup(void **state) {
+    struct kit *k = *state = kit_new(STORE_SQLITE);
+    static struct seal *ring;
+    if (ring == NULL)
+        assert_int_equal(seal_new(STR("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d"
+                                      "1e1f"),
+                                  STR_NONE, &ring, NULL),
+                         OK);
+    k->options.seal = ring;
+    kit_reopen(k);
+    return 0;
+}
 static int memory_setup(void **state) {
     *state = kit_new(STORE_MEMORY);
     return 0;
@@ -1594,6 +1606,17 @@ int main(void) {
     const struct CMUnitTest on_sqlite[] = {TESTS};
 #undef SETUP
     int failed = cmocka_run_group_tests_name("sqlite", on_sqlite, NULL, NULL);
+#define SETUP sealed_setup
+    const struct CMUnitTest on_sealed[] = {
+        TEST(domains_are_put_replaced_and_deleted),
+        TEST(an_endpoint_gets_the_events_that_it_wants),
+        TEST(an_endpoint_that_is_gone_is_disabled),
+        TEST(a_deleted_endpoint_is_gone_at_once_and_swept_later),
+        TEST(endpoints_come_back_as_they_were_put),
+        TEST(a_change_does_not_undo_one_that_was_quicker),
+    };
+#undef SETUP
+    failed += cmocka_run_group_tests_name("sqlite, sealed", on_sealed, NULL, NULL);
 #define SETUP memory_setup
     const struct CMUnitTest on_memory[] = {TESTS};
     failed += cmocka_run_group_tests_name("memory", on_memory, NULL, NULL);
