@@ -48,6 +48,23 @@ void candidate_session(struct worker *w, const struct job *j, const struct candi
     conn_key_make(k, o, sh ? sh->auth_tag : 0);
 }
 
+bool candidate_race(struct worker *w, const struct job *j, const struct candidate *first,
+                    const struct candidate *rival, struct session_options *o) {
+    if (rival->host != first->host ||
+        sockaddr_is_ipv6(rival->addr) == sockaddr_is_ipv6(first->addr) ||
+        worker_address_is_dead(w, rival->addr))
+        return false;
+    struct session_options other;
+    struct conn_key k;
+    candidate_session(w, j, rival, &other, &k);
+    if (other.tls != o->tls) /* one of them has broken TLS */
+        return false;
+    o->rival = other.to;
+    o->rival_source = other.source;
+    o->head_start_ms = j->hosts->settings->o.race_head_start_ms;
+    return true;
+}
+
 struct order {
     struct worker *w;
     struct candidate *out;

@@ -47,6 +47,8 @@ struct delivery_options {
     struct session_timeouts timeouts;
     bool want_ipv6;
     struct sockaddr_any source_ipv4, source_ipv6; /* len 0: the kernel chooses */
+    int64_t
+        race_head_start_ms; /* an address of a host before that of its other family; 0: 250 ms */
     struct tls_client_ctx *tls_ctx; /* of hosts without a ca_file; NULL: the system's store */
 
     size_t due_in_memory;                  /* recipients held; 0: LIMIT_DUE_IN_MEMORY */

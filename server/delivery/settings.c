@@ -18,6 +18,7 @@ enum {
     SESSION_AGE_MS = 300000,
     SITE_DEAD_MS = 60000,
     SITE_LOCKED_MS = 5 * 60 * 1000,
+    RACE_HEAD_START_MS = 250, /* RFC 8305 5 */
 };
 
 static const char BUILTIN_ROUTE[] = "mx";
@@ -48,6 +49,8 @@ static void fill_defaults(struct delivery_options *o) {
         o->session_age_max_ms = SESSION_AGE_MS;
     if (o->site_dead_ms == 0)
         o->site_dead_ms = SITE_DEAD_MS;
+    if (o->race_head_start_ms == 0)
+        o->race_head_start_ms = RACE_HEAD_START_MS;
     if (o->site_locked_ms == 0)
         o->site_locked_ms = SITE_LOCKED_MS;
 }

@@ -36,6 +36,7 @@ struct task {
     struct candidate candidate[LIMIT_MX_ADDRESSES];
     size_t candidates, next;    /* how many, and which is tried next */
     const struct candidate *at; /* the one being tried */
+    bool is_racing;             /* against candidate[next] */
     enum session_tls tls;
     bool in_clear;     /* TLS failed here: once more without */
     bool fresh_only;   /* a pooled session was dead: once more with a new one */
@@ -251,6 +252,27 @@ static void release_session(struct task *t, bool is_reusable) {
 /* ---- one address ------------------------------------------------------------------------------
  */
 
+/* After the race: `at` is who won, the loser is the next candidate; or both are dead. */
+static void end_race(struct task *t, enum failure failure) {
+    if (!t->is_racing)
+        return;
+    t->is_racing = false;
+    const struct session_info *info = session_info_of(t->conn->session);
+    struct candidate *first = &t->candidate[t->next - 1], *rival = &t->candidate[t->next];
+    if (info->to.len == 0) {
+        if (failure != FAILURE_SHUTDOWN && failure != FAILURE_LOCAL)
+            worker_address_died(t->w, rival->addr);
+        t->next++;
+    } else if (sockaddr_equal(&info->to, rival->addr)) {
+        struct session_options o;
+        struct candidate loser = *first;
+        *first = *rival;
+        *rival = loser;
+        candidate_session(t->w, t->job, first, &o, &t->conn->key);
+        worker_address_died(t->w, loser.addr); /* with its head start */
+    }
+}
+
 static void try_next(struct task *t) {
     ASSERT(t->conn == NULL && t->next < t->candidates);
     for (size_t i = 0; i < t->job->count; i++) {
@@ -288,11 +310,14 @@ static void attempt(struct task *t) {
     if (has_next(t) && o.timeouts.connect > CONNECT_WHILE_OTHERS_MS)
         o.timeouts.connect = CONNECT_WHILE_OTHERS_MS;
     t->is_reused = false;
+    t->is_racing = !t->in_clear && has_next(t) &&
+                   candidate_race(t->w, t->job, t->at, &t->candidate[t->next], &o);
     t->conn = conn_open(t->w->pool, &k, &o, &limits, &TASK_EVENTS, t);
 }
 
 static void on_ready(void *ctx) {
     struct task *t = ctx;
+    end_race(t, FAILURE_NONE);
     t->is_ready = t->is_reached = true;
     t->sessions++;
     transact(t);
@@ -330,6 +355,7 @@ static void decide_all(struct task *t, const struct session_result *r) {
 static void on_failed(void *ctx, const struct session_result *r) {
     struct task *t = ctx;
     struct report_entry probe;
+    end_race(t, r->failure);
     if (can_go_in_clear(t, r)) {
         if (r->stage == STAGE_TLS)
             tlspolicy_broken(t->w->o.tlspolicy, t->at->addr, clock_wall_ms());

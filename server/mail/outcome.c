@@ -26,6 +26,8 @@ static const struct {
     [FAILURE_CONNECT_TIMEOUT] = {"connect_timeout", "connection timed out"},
     [FAILURE_CONNECT_UNREACHABLE] = {"connect_unreachable", "network unreachable"},
     [FAILURE_CONNECT_FORBIDDEN] = {"connect_forbidden", "the address may not be connected to"},
+    [FAILURE_NO_IPV6] = {"no_ipv6", "the mail servers have only IPv6 addresses, and IPv6 is off, "
+                                    "or has no route here"},
     [FAILURE_CLOSED] = {"closed", "the server closed the connection"},
     [FAILURE_TIMEOUT] = {"timeout", "the server did not answer in time"},
     [FAILURE_TOO_SLOW] = {"too_slow", "the connection is too slow"},
@@ -200,6 +202,7 @@ static struct verdict judge_failure(const struct outcome_input *in) {
     case FAILURE_CONNECT_TIMEOUT:
     case FAILURE_CONNECT_UNREACHABLE:
     case FAILURE_CONNECT_FORBIDDEN:
+    case FAILURE_NO_IPV6:
         v = verdict_of(VERDICT_DEFERRED, SCOPE_HOST, CLASS_NETWORK);
         break;
     case FAILURE_CLOSED:

@@ -41,7 +41,8 @@ enum failure {
     FAILURE_CONNECT_TIMEOUT,
     FAILURE_CONNECT_UNREACHABLE,
     FAILURE_CONNECT_FORBIDDEN,
-    FAILURE_CLOSED, /* by the peer, in a place where it may not (C18) */
+    FAILURE_NO_IPV6, /* there are only IPv6 addresses, and none may be used here */
+    FAILURE_CLOSED,  /* by the peer, in a place where it may not (C18) */
     FAILURE_TIMEOUT,
     FAILURE_TOO_SLOW, /* below the minimum rate */
     /* TLS */

@@ -1,7 +1,10 @@
 #include "server/net/mx.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "server/base/limits.h"
 
@@ -29,6 +32,8 @@ struct work {
     size_t open;                 /* answers still to come */
     size_t addr_count;
     bool saw_temporary, saw_bogus, saw_shutdown;
+    bool saw_ipv6;        /* an address that may not be used */
+    bool is_looking_back; /* for those, as nothing else was found */
     uint64_t seed;
 };
 
@@ -184,6 +189,28 @@ static bool is_unusable(const struct sockaddr_any *a) {
     return ip >> 24 == 0 || ip >> 28 >= 14; /* this network; multicast, reserved, broadcast */
 }
 
+/* Of a datagram socket connecting sends nothing, it only looks for a route. Without one the first
+ * address of every message would fail, and take the place of one that might not. */
+static bool kernel_has_route(const struct sockaddr_any *a) {
+    int fd = socket(a->ss.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool has = fd >= 0 ? connect(fd, (const struct sockaddr *)&a->ss, a->len) == 0 ||
+                             (errno != ENETUNREACH && errno != EADDRNOTAVAIL)
+                       : errno != EAFNOSUPPORT;
+    if (fd >= 0)
+        close(fd);
+    return has;
+}
+
+static bool is_reachable(struct work *w, const struct sockaddr_any *a) {
+    if (!sockaddr_is_ipv6(a))
+        return true;
+    struct sockaddr_any to = *a;
+    sockaddr_set_port(&to, w->q->port);
+    bool is = (w->q->has_route ? w->q->has_route : kernel_has_route)(&to);
+    w->saw_ipv6 |= !is;
+    return is;
+}
+
 static size_t usable(struct work *w, struct dns_query *d, struct sockaddr_any *out, size_t most) {
     size_t n = 0;
     for (size_t i = d->count; i > 1; i--) {
@@ -193,7 +220,7 @@ static size_t usable(struct work *w, struct dns_query *d, struct sockaddr_any *o
         d->addr[j] = t;
     }
     for (size_t i = 0; i < d->count && n < most; i++)
-        if (!is_unusable(&d->addr[i]))
+        if (!is_unusable(&d->addr[i]) && is_reachable(w, &d->addr[i]))
             out[n++] = d->addr[i];
     return n;
 }
@@ -237,9 +264,35 @@ static enum failure no_address(const struct work *w) {
         return FAILURE_DNS_TEMPORARY;
     if (w->saw_bogus)
         return FAILURE_DNS_BOGUS;
+    if (w->saw_ipv6)
+        return FAILURE_NO_IPV6;
     if (w->q->is_host && w->candidate[0].a.q.failure == FAILURE_DNS_NXDOMAIN)
         return FAILURE_DNS_NXDOMAIN;
     return FAILURE_DNS_NO_ADDRESS;
+}
+
+/* Nobody has an IPv4 address. Before the domain is called one without a mail server, is there one
+ * that we only may not talk to? */
+static bool look_back(struct work *w) {
+    if (w->q->want_ipv6 || w->is_looking_back || no_address(w) == FAILURE_SHUTDOWN)
+        return false;
+    w->is_looking_back = true;
+    struct dns *dns = w->dns;
+    struct candidate *candidate = w->candidate;
+    size_t count = w->asked < BATCH ? w->asked : BATCH;
+    for (size_t i = 0; i < count; i++)
+        prepare(w, &candidate[i].aaaa, DNS_AAAA, w->host[i].name);
+    for (size_t i = 0; i < count; i++)
+        dns_ask(dns, &candidate[i].aaaa.q);
+    return true;
+}
+
+static void looked_back(struct work *w) {
+    for (size_t i = 0; i < w->asked && i < BATCH; i++) {
+        see(w, &w->candidate[i].aaaa.q);
+        w->saw_ipv6 |= w->candidate[i].aaaa.q.count > 0;
+    }
+    reply(w, no_address(w));
 }
 
 static void batch_answered(struct work *w) {
@@ -254,13 +307,21 @@ static void batch_answered(struct work *w) {
     for (size_t i = 0; i < w->asked; i++)
         if (w->host[i].addr_count > 0)
             q->host[q->count++] = w->host[i];
-    reply(w, q->count > 0 ? FAILURE_NONE : no_address(w));
+    if (q->count > 0)
+        reply(w, FAILURE_NONE);
+    else if (!look_back(w))
+        reply(w, no_address(w));
 }
 
 static void answer(struct note *n) {
     struct question *x = CONTAINER_OF(CONTAINER_OF(n, struct dns_query, note), struct question, q);
-    if (--x->work->open == 0)
-        batch_answered(x->work);
+    struct work *w = x->work;
+    if (--w->open > 0)
+        return;
+    if (w->is_looking_back)
+        looked_back(w);
+    else
+        batch_answered(w);
 }
 
 /* ---- the MX answer -----------------------------------------------------------------------------
@@ -374,7 +435,13 @@ void mx_resolve(struct dns *d, struct mx_lookup *q) {
     q->site = STR("");
     q->ttl_s = UINT32_MAX;
     q->arena = arena_new();
-    if (parse_literal(q, &literal)) {
+    bool is_literal = parse_literal(q, &literal);
+    if (is_literal && sockaddr_is_ipv6(&literal) && !q->is_host && !q->want_ipv6) {
+        q->failure = FAILURE_NO_IPV6;
+        mailbox_send(q->reply_to, &q->note);
+        return;
+    }
+    if (is_literal) {
         take_literal(q, &literal);
         mailbox_send(q->reply_to, &q->note);
         return;

@@ -28,15 +28,17 @@ struct mx_host {
 struct mx_lookup {
     struct note note;
     struct mailbox *reply_to;
-    char domain[256];      /* in: A-label or literal */
-    bool is_host;          /* in: a smarthost's name (or plain address): no MX question */
-    uint16_t port;         /* in */
-    bool want_ipv6;        /* in */
+    char domain[256]; /* in: A-label or literal */
+    bool is_host;     /* in: a smarthost's name (or plain address): no MX question */
+    uint16_t port;    /* in */
+    bool want_ipv6;   /* in */
+    /* in: whether the machine can send there at all, asked of IPv6 addresses; NULL: the kernel */
+    bool (*has_route)(const struct sockaddr_any *a);
     const char *own_name;  /* in: our EHLO name, for the loop check; may be NULL. Lives until the
                               answer. */
     uint64_t shuffle_seed; /* in */
     /* out, until mx_lookup_release() */
-    enum failure failure; /* NONE, DNS_*, SHUTDOWN */
+    enum failure failure; /* NONE, DNS_*, SHUTDOWN; NO_IPV6: the only addresses are not usable */
     bool is_implicit;     /* no MX: the name's own addresses */
     struct mx_host *host; /* those with addresses, in the order to try; enough of them for
                              LIMIT_MX_ADDRESSES addresses in all */

@@ -81,6 +81,7 @@ void stream_destroy(struct stream *s) {
         *s->gone = true;
     if (s->state == STREAM_LINGER_FLUSH || s->state == STREAM_LINGER_READ)
         loop_unhold(s->loop, &s->hold);
+    stream_stop_tries(s);
     if (s->fd_event)
         event_free(s->fd_event);
     event_free(s->kick);
@@ -103,8 +104,7 @@ static void stop_timers(struct stream *s) {
 
 static void enter_failed(struct stream *s) {
     stop_timers(s);
-    if (s->fd_event)
-        event_del(s->fd_event);
+    stream_stop_tries(s);
     if (s->bev)
         bufferevent_disable(s->bev, EV_READ | EV_WRITE);
     stream_enter(s, STREAM_FAILED);

@@ -44,7 +44,12 @@ struct stream_events {
 struct stream_connect_options {
     struct sockaddr_any to;
     struct sockaddr_any source; /* len 0: the kernel chooses */
-    int64_t connect_timeout_ms; /* 0: the kernel's */
+    /* Another address of the same peer (the other family), which races `to` (RFC 8305): it is
+     * connected to when head_start_ms have passed without a connection, or `to` failed. Who is
+     * first is stream_peer(); on the other one nothing was sent. len 0: none. */
+    struct sockaddr_any rival, rival_source;
+    int64_t head_start_ms;
+    int64_t connect_timeout_ms; /* of each address; 0: the kernel's */
     struct tls_client_ctx *tls; /* non-NULL: implicit TLS from the first byte */
     enum tls_verify verify;
     const char *tls_name;   /* SNI and verified name; NULL: none */
@@ -84,5 +89,5 @@ void stream_set_deadline(struct stream *s, int64_t delay_ms);
 void stream_set_reading(struct stream *s, bool on); /* back pressure */
 /* All empty while in clear. */
 struct tls_info stream_tls_info(const struct stream *s);
-struct sockaddr_any stream_peer(const struct stream *s);
-struct sockaddr_any stream_local(const struct stream *s);
+struct sockaddr_any stream_peer(const struct stream *s);  /* of a race: the winner, once open */
+struct sockaddr_any stream_local(const struct stream *s); /* len 0: not connected yet */

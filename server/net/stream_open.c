@@ -50,54 +50,7 @@ static void read_local(struct stream *s) {
         s->local.len = 0;
 }
 
-static enum failure failure_of_connect(const struct stream *s, int error) {
-    switch (error) {
-    case EADDRNOTAVAIL:
-        /* what a machine without any IPv6 address answers; else no port is left, or the source
-         * address is not ours */
-        return sockaddr_is_ipv6(&s->peer) && !s->has_source ? FAILURE_CONNECT_UNREACHABLE
-                                                            : FAILURE_LOCAL;
-    case EINVAL: /* an address that cannot be connected to */
-    case ECONNREFUSED:
-        return FAILURE_CONNECT_REFUSED;
-    case ETIMEDOUT:
-        return FAILURE_CONNECT_TIMEOUT;
-    case ENETUNREACH:
-    case EHOSTUNREACH:
-    case ENETDOWN:
-    case EHOSTDOWN:
-    case EAFNOSUPPORT: /* no IPv6 here */
-        return FAILURE_CONNECT_UNREACHABLE;
-    case EPERM: /* a filter of this machine */
-    case EACCES:
-        return FAILURE_CONNECT_FORBIDDEN;
-    case ECONNRESET:
-        return FAILURE_CLOSED;
-    default: /* no descriptor or memory left */
-        return FAILURE_LOCAL;
-    }
-}
-
-static void connect_text(const struct stream *s, int error, char *out, size_t size) {
-    char peer[SOCKADDR_TEXT_SIZE], reason[128];
-    sockaddr_print(&s->peer, peer);
-    snprintf(out, size, "%s: %s", peer, strerror_r(error, reason, sizeof reason));
-}
-
-static void on_connect_event(evutil_socket_t fd, short what, void *arg) {
-    struct stream *s = arg;
-    int error = ETIMEDOUT;
-    socklen_t len = sizeof error;
-    if (!(what & EV_TIMEOUT) && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
-        error = errno;
-    event_free(s->fd_event);
-    s->fd_event = NULL;
-    if (error != 0) {
-        char text[256];
-        connect_text(s, error, text, sizeof text);
-        stream_fail_now(s, failure_of_connect(s, error), text);
-        return;
-    }
+void stream_connected(struct stream *s) {
     read_local(s);
     if (s->tls_client) {
         begin_client_handshake(s);
@@ -108,56 +61,9 @@ static void on_connect_event(evutil_socket_t fd, short what, void *arg) {
     s->ev.on_open(s->ctx);
 }
 
-static void set_nodelay(int fd) {
+void stream_set_nodelay(int fd) {
     int on = 1;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* not on a local socket */
-}
-
-/* Returns an errno value, 0: connected or under way. */
-static int begin_connect(struct stream *s, const struct stream_connect_options *o) {
-    int on = 1;
-    s->fd = socket(o->to.ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (s->fd < 0)
-        return errno;
-    set_nodelay(s->fd);
-    if (o->source.len > 0) {
-        /* the port is chosen at connect(): the same one can serve many peers */
-        (void)setsockopt(s->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
-        if (bind(s->fd, (const struct sockaddr *)&o->source.ss, o->source.len) != 0)
-            return errno;
-    }
-    if (connect(s->fd, (const struct sockaddr *)&o->to.ss, o->to.len) == 0 ||
-        errno == EINPROGRESS || errno == EINTR)
-        return 0;
-    /* on loopback a refusal comes at once */
-    return errno == EAGAIN ? EADDRNOTAVAIL : errno;
-}
-
-struct stream *stream_connect(struct loop *l, const struct stream_connect_options *o,
-                              const struct stream_events *ev, void *ctx) {
-    struct stream *s = stream_make(l, ev, ctx);
-    s->peer = o->to;
-    s->has_source = o->source.len > 0;
-    s->state = STREAM_CONNECTING;
-    if (o->tls) {
-        s->tls_client = tls_client_ctx_ref(o->tls);
-        s->verify = o->verify;
-        s->tls_name = o->tls_name ? mem_dup(o->tls_name, strlen(o->tls_name) + 1) : NULL;
-        s->tls_timeout_ms = o->tls_timeout_ms;
-    }
-    int error = o->to.len > 0 ? begin_connect(s, o) : EAFNOSUPPORT;
-    if (error != 0) {
-        char text[256];
-        connect_text(s, error, text, sizeof text);
-        stream_fail_later(s, failure_of_connect(s, error), text);
-        return s;
-    }
-    s->fd_event = event_new(loop_base(l), s->fd, EV_WRITE, on_connect_event, s);
-    ASSERT(s->fd_event != NULL);
-    int64_t ms = o->connect_timeout_ms;
-    struct timeval tv = {(time_t)(ms / 1000), (suseconds_t)(ms % 1000) * 1000};
-    ASSERT(event_add(s->fd_event, ms > 0 ? &tv : NULL) == 0);
-    return s;
 }
 
 struct stream *stream_accept(struct loop *l, int fd, const struct stream_events *ev, void *ctx) {
@@ -165,7 +71,7 @@ struct stream *stream_accept(struct loop *l, int fd, const struct stream_events 
     s->fd = fd;
     evutil_make_socket_nonblocking(fd);
     evutil_make_socket_closeonexec(fd);
-    set_nodelay(fd);
+    stream_set_nodelay(fd);
     s->peer.len = sizeof s->peer.ss;
     if (getpeername(fd, (struct sockaddr *)&s->peer.ss, &s->peer.len) != 0)
         s->peer.len = 0; /* it is gone already: reading will say so */

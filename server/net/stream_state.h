@@ -1,12 +1,13 @@
 /* stream_state: what the files of stream share; nobody else includes it.
  *
- *   stream.c        the connection while it lives: reading, writing, its end
- *   stream_open.c   connecting, accepting, TLS handshakes
- *   stream_close.c  the last words, after the owner has let go
+ *   stream.c          the connection while it lives: reading, writing, its end
+ *   stream_connect.c  connecting, with a race of two addresses
+ *   stream_open.c     accepting, TLS handshakes
+ *   stream_close.c    the last words, after the owner has let go
  *
- *                 begin_connect                      accept
+ *                 stream_connect                     accept
  *                      |                               |
- *                 CONNECTING --on_connect_event-->     |
+ *                 CONNECTING --stream_connected-->     |
  *                      |  \---(implicit TLS)--\        |
  *                      |                       v       v
  *   start_tls_client: OPEN ----------> HANDSHAKE ---> OPEN      on_bev_event(CONNECTED)
@@ -16,7 +17,7 @@
  *
  *   stream_close(flush):  -> LINGER_FLUSH --written_out--> LINGER_READ --FIN or 2 s--> freed
  *
- * CONNECTING        `connect_event` is armed, no bufferevent yet
+ * CONNECTING        `try` is under way, no descriptor and no bufferevent yet
  * OPEN, CLOSED      `bev` carries the connection, in clear or (`ssl`) in TLS
  * SWITCHING         as OPEN, but input is thrown away
  * HANDSHAKE         `bev` is a TLS bufferevent; `out` collects what is written meanwhile
@@ -56,6 +57,16 @@ enum {
     COALESCE_MAX = 64 * 1024 /* of TLS output that is copied together to save records */
 };
 
+/* One address that is being connected to. Thread: owner loop. */
+struct stream_try {
+    struct stream *stream;
+    struct sockaddr_any to, source;
+    int fd; /* -1: not under way */
+    struct event *event;
+    bool is_begun;
+    int error; /* errno, once it has failed */
+};
+
 /* Thread: owner loop. */
 struct stream {
     struct loop *loop;
@@ -67,10 +78,16 @@ struct stream {
     struct ssl_st *ssl;     /* NULL in clear */
     struct evbuffer *out;   /* written in this turn, or before the connection can take it */
     struct event *kick;     /* does, from the loop, what may not happen inside a stream_* call */
-    struct event *fd_event; /* CONNECTING: writable; LINGER_READ: readable */
+    struct event *fd_event; /* LINGER_READ: readable */
     struct timer *phase;    /* of HANDSHAKE, SWITCHING and LINGER */
     struct timer *deadline;
     struct loop_hold hold;
+
+    /* CONNECTING */
+    struct stream_try try[2];
+    size_t tries;
+    struct timer *head_start; /* of the first; NULL: nobody races it */
+    int64_t connect_timeout_ms;
 
     bool report_open; /* by kick */
     enum failure report_failure;
@@ -79,9 +96,8 @@ struct stream {
     bool reading_wanted; /* by the owner */
     bool is_full;        /* STREAM_INPUT_MAX bytes wait */
     bool peer_ended;     /* its FIN came */
-    bool has_source;
-    bool is_kicking; /* inside on_kick */
-    bool *gone;      /* set by destroy() for a caller further up the stack */
+    bool is_kicking;     /* inside on_kick */
+    bool *gone;          /* set by destroy() for a caller further up the stack */
 
     struct tls_client_ctx *tls_client; /* until the handshake */
     struct tls_server_ctx *tls_server;
@@ -109,7 +125,13 @@ void stream_attach(struct stream *s, struct bufferevent *bev);
 void stream_free_bev(struct stream *s);
 void stream_forget_tls_wish(struct stream *s);
 
+/* stream_connect.c */
+/* Closes what is not connected yet. */
+void stream_stop_tries(struct stream *s);
+
 /* stream_open.c */
+void stream_connected(struct stream *s);
+void stream_set_nodelay(int fd);
 void stream_begin_server_handshake(struct stream *s);
 
 /* stream_close.c */

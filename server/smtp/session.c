@@ -389,9 +389,20 @@ static void on_read(void *ctx) {
     leave_frame(s);
 }
 
+/* Which address it is. Of a race it is known now. */
+static void note_peer(struct session *s) {
+    if (s->info.to.len > 0 || stream_local(s->stream).len == 0)
+        return;
+    s->info.to = stream_peer(s->stream);
+    sockaddr_print(&s->info.to, s->info.peer);
+    if (s->o.rival.len > 0)
+        transcript_note(&s->transcript, "connected to %s", s->info.peer);
+}
+
 static void on_open(void *ctx) {
     struct session *s = ctx;
     enter_frame(s);
+    note_peer(s);
     s->info.tls = stream_tls_info(s->stream);
     if (s->info.tls.version[0])
         transcript_note(&s->transcript, "%s, %s", s->info.tls.version,
@@ -411,6 +422,7 @@ static void on_drained(void *ctx) {
 static void on_failed(void *ctx, enum failure why, struct str text) {
     struct session *s = ctx;
     enter_frame(s);
+    note_peer(s);
     struct session_result r = {.stage = session_stage(s),
                                .failure = why,
                                .text = text,
@@ -465,13 +477,20 @@ struct session *session_open(struct loop *l, const struct session_options *o,
     bool is_implicit = o->tls == SESSION_TLS_IMPLICIT;
     struct stream_connect_options c = {.to = o->to,
                                        .source = o->source,
+                                       .rival = o->rival,
+                                       .rival_source = o->rival_source,
+                                       .head_start_ms = o->head_start_ms,
                                        .connect_timeout_ms = o->timeouts.connect,
                                        .tls = is_implicit ? s->o.tls_ctx : NULL,
                                        .verify = is_implicit ? TLS_VERIFY_NAME : TLS_VERIFY_NONE,
                                        .tls_name = s->host_name,
                                        .tls_timeout_ms = o->timeouts.starttls};
     s->stream = stream_connect(l, &c, &stream_events, s);
-    transcript_note(&s->transcript, "%s %s", s->host_name, s->info.peer);
+    char rival[SOCKADDR_TEXT_SIZE] = "";
+    if (o->rival.len > 0)
+        sockaddr_print(&o->rival, rival);
+    transcript_note(&s->transcript, "%s %s%s%s", s->host_name, s->info.peer,
+                    o->rival.len > 0 ? " or " : "", rival);
     return s;
 }
 

@@ -55,6 +55,9 @@ void session_timeouts_default(struct session_timeouts *t);
 
 struct session_options {
     struct sockaddr_any to, source;
+    /* Another address of the same host, which races `to` as stream.h says; len 0: none. */
+    struct sockaddr_any rival, rival_source;
+    int64_t head_start_ms;
     const char *host_name; /* of the peer: SNI, verification, logs */
     const char *ehlo_name; /* ours, FQDN or address literal (C2) */
     enum session_tls tls;
@@ -67,6 +70,7 @@ struct session_options {
 
 /* What was agreed, for attempts and reuse. */
 struct session_info {
+    struct sockaddr_any to; /* that was connected to; len 0: no connection came about */
     char peer[SOCKADDR_TEXT_SIZE];
     struct tls_info tls;
     bool pipelining, size_known, smtputf8, eightbit, enhanced;

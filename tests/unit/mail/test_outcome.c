@@ -258,6 +258,8 @@ static const struct failure_row {
      true},
     {FAILURE_TLS_NAME, STAGE_TLS, FIRST, VERDICT_DEFERRED, CLASS_TLS, SCOPE_HOST, false, true,
      true},
+    {FAILURE_NO_IPV6, STAGE_RESOLVE, FIRST, VERDICT_DEFERRED, CLASS_NETWORK, SCOPE_HOST, false,
+     true, true},
     {FAILURE_TLS_PIN, STAGE_TLS, FIRST, VERDICT_DEFERRED, CLASS_TLS, SCOPE_HOST, false, true, true},
     {FAILURE_TLS_EXPIRED, STAGE_TLS, FIRST, VERDICT_DEFERRED, CLASS_TLS, SCOPE_HOST, false, true,
      true},

@@ -47,6 +47,7 @@ static const struct rr rows[] = {
     {"dual.example", DNS_AAAA, "2001:db8::20", RR_ANSWER},
     {"dual.example", DNS_AAAA, "2001:db8::21", RR_ANSWER},
     {"dual.example", DNS_AAAA, "2001:db8::22", RR_ANSWER},
+    {"mx6.example", DNS_MX, "10 only6.example", RR_ANSWER},
     {"only6.example", DNS_AAAA, "2001:db8::99", RR_ANSWER},
     {"alias.example", DNS_MX, "10 cname.example", RR_ANSWER},
     {"cname.example", DNS_CNAME, "a.example", RR_ANSWER},
@@ -115,9 +116,22 @@ static void wait_for(int n) {
     answers = 0;
 }
 
+static bool everywhere(const struct sockaddr_any *a) {
+    assert_true(sockaddr_is_ipv6(a));
+    return true;
+}
+
+static bool nowhere(const struct sockaddr_any *a) {
+    assert_true(sockaddr_is_ipv6(a));
+    return false;
+}
+
 static void prepare(struct mx_lookup *m, const char *domain) {
-    *m = (struct mx_lookup){
-        .note.run = count_answer, .reply_to = box, .port = 25, .shuffle_seed = 1};
+    *m = (struct mx_lookup){.note.run = count_answer,
+                            .reply_to = box,
+                            .port = 25,
+                            .has_route = everywhere,
+                            .shuffle_seed = 1};
     snprintf(m->domain, sizeof m->domain, "%s", domain);
 }
 
@@ -183,11 +197,10 @@ static void each_domain_leads_where_it_says(void **state) {
         {"", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, false},
         {"alias.example", NULL, "cname.example=192.0.2.1:25", "cname.example", FAILURE_NONE, false},
         {"zero.example", NULL, "", NULL, FAILURE_DNS_NO_ADDRESS, false},
-        {"only6.example", NULL, "", NULL, FAILURE_DNS_NO_ADDRESS, false},
+        {"only6.example", NULL, "", NULL, FAILURE_NO_IPV6, false},
         /* literals */
         {"[192.0.2.5]", NULL, "192.0.2.5=192.0.2.5:25", "[192.0.2.5]", FAILURE_NONE, false},
-        {"[IPv6:2001:DB8::5]", NULL, "2001:db8::5=[2001:db8::5]:25", "[2001:db8::5]", FAILURE_NONE,
-         false},
+        {"[IPv6:2001:DB8::5]", NULL, "", NULL, FAILURE_NO_IPV6, false},
         {"[ipv6:192.0.2.5]", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, false},
         {"[2001:db8::5]", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, false},
         {"[]", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, false},
@@ -281,6 +294,57 @@ static void both_families_take_turns_up_to_the_limit(void **state) {
     mx_lookup_release(&m);
 }
 
+static void addresses_that_may_not_be_used_are_not_taken_for_none(void **state) {
+    (void)state;
+    static const struct {
+        const char *domain;
+        bool want_ipv6, is_host;
+        bool (*has_route)(const struct sockaddr_any *a);
+        enum failure failure;
+        size_t addresses;
+    } cases[] = {
+        {"only6.example", true, false, everywhere, FAILURE_NONE, 1},
+        {"only6.example", true, false, nowhere, FAILURE_NO_IPV6, 0},
+        {"only6.example", false, false, everywhere, FAILURE_NO_IPV6, 0},
+        {"only6.example", false, true, everywhere, FAILURE_NO_IPV6, 0},
+        {"mx6.example", false, false, everywhere, FAILURE_NO_IPV6, 0},
+        {"mx6.example", true, false, nowhere, FAILURE_NO_IPV6, 0},
+        {"mx6.example", true, false, everywhere, FAILURE_NONE, 1},
+        {"six.example", true, false, nowhere, FAILURE_NONE, 3}, /* no place is lost to them */
+        {"six.example", true, false, everywhere, FAILURE_NONE, LIMIT_MX_ADDRESSES},
+        {"gone.example", false, false, everywhere, FAILURE_DNS_NO_ADDRESS, 0},
+        {"gone.example", true, false, nowhere, FAILURE_DNS_NO_ADDRESS, 0},
+        {"sick.example", false, false, everywhere, FAILURE_DNS_TEMPORARY, 0},
+        {"[IPv6:2001:db8::5]", false, false, everywhere, FAILURE_NO_IPV6, 0},
+        {"[IPv6:2001:DB8::5]", true, false, everywhere, FAILURE_NONE, 1},
+        {"2001:db8::5", false, true, everywhere, FAILURE_NONE, 1}, /* the operator wrote it */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct mx_lookup m;
+        prepare(&m, cases[i].domain);
+        m.want_ipv6 = cases[i].want_ipv6;
+        m.is_host = cases[i].is_host;
+        m.has_route = cases[i].has_route;
+        resolve(&m);
+        size_t n = m.count > 0 ? m.host[0].addr_count : 0;
+        if (m.failure != cases[i].failure || n != cases[i].addresses)
+            fail_msg("%zu %s: %s, %zu addresses", i, cases[i].domain, failure_name(m.failure), n);
+        mx_lookup_release(&m);
+    }
+}
+
+static void the_kernel_is_asked_for_a_route(void **state) {
+    (void)state;
+    /* nothing is sent there; whether there is a route is this machine's, that it answers is ours */
+    struct mx_lookup m;
+    prepare(&m, "only6.example");
+    m.want_ipv6 = true;
+    m.has_route = NULL;
+    resolve(&m);
+    assert_true(m.failure == FAILURE_NONE || m.failure == FAILURE_NO_IPV6);
+    mx_lookup_release(&m);
+}
+
 static void a_crowd_is_asked_in_batches(void **state) {
     (void)state;
     struct mx_lookup m;
@@ -324,6 +388,8 @@ int main(void) {
         T(each_domain_leads_where_it_says),
         T(equals_are_shuffled_by_the_seed),
         T(both_families_take_turns_up_to_the_limit),
+        T(addresses_that_may_not_be_used_are_not_taken_for_none),
+        T(the_kernel_is_asked_for_a_route),
         T(a_crowd_is_asked_in_batches),
         T(a_stop_ends_lookups_too),
     };
