@@ -111,8 +111,7 @@ enum err base64_decode(struct str in, struct buf *out) {
     if (q == NULL)
         return ERR_LIMIT;
     enum err e = base64_decode_to(in, q);
-    if (e == OK)
-        buf_advance(out, size);
+    buf_advance(out, e == OK ? size : 0);
     return e;
 }
 
@@ -147,8 +146,10 @@ enum err base32_decode(struct str in, struct buf *out) {
     unsigned bits = 0;
     for (size_t i = 0; i < in.n; i++) {
         int v = base32_value(in.p[i]);
-        if (v < 0)
+        if (v < 0) {
+            buf_advance(out, 0);
             return ERR_INVALID;
+        }
         held = held << 5 | (uint32_t)v;
         bits += 5;
         if (bits >= 8) {
@@ -156,8 +157,10 @@ enum err base32_decode(struct str in, struct buf *out) {
             *q++ = (char)(held >> bits);
         }
     }
-    if ((held & ((1u << bits) - 1)) != 0)
+    if ((held & ((1u << bits) - 1)) != 0) {
+        buf_advance(out, 0);
         return ERR_INVALID;
+    }
     buf_advance(out, size);
     return OK;
 }
@@ -183,8 +186,10 @@ enum err hex_decode(struct str in, struct buf *out) {
         return ERR_LIMIT;
     for (size_t i = 0; i < in.n; i += 2) {
         int high = hex_value(in.p[i]), low = hex_value(in.p[i + 1]);
-        if ((high | low) < 0)
+        if ((high | low) < 0) {
+            buf_advance(out, 0);
             return ERR_INVALID;
+        }
         *q++ = (char)(high << 4 | low);
     }
     buf_advance(out, in.n / 2);

@@ -125,7 +125,7 @@ char *buf_reserve(struct buf *b, size_t n) {
 }
 
 void buf_advance(struct buf *b, size_t n) {
-    if (n == 0)
+    if (n == 0 && b->p == NULL)
         return;
     ASSERT(b->room > b->n && n <= b->room - b->n - 1);
     b->n += n;

@@ -38,7 +38,10 @@ void buf_printf(struct buf *b, const char *fmt, ...) PRINTF(2, 3);
 /* Room for n more bytes without a write: pointer to them, or NULL (and the failed state) at the
  * ceiling. */
 char *buf_reserve(struct buf *b, size_t n);
-void buf_advance(struct buf *b, size_t n); /* n bytes were written into the reserved room */
+/* n bytes of the reserved room were written and belong to the buffer now; 0, when they turn out not
+ * to: who wrote into the room calls it in any case, because the NUL behind the bytes is set here.
+ */
+void buf_advance(struct buf *b, size_t n);
 void buf_truncate(struct buf *b, size_t n);
 void buf_consume(struct buf *b, size_t n); /* drops n bytes at the front */
 static inline struct str buf_str(const struct buf *b) {

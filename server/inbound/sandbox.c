@@ -1,6 +1,7 @@
 #include "server/inbound/sandbox.h"
 
 #include <sys/queue.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "server/base/clock.h"
@@ -146,6 +147,9 @@ static void on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
     struct sandbox *s = ctx;
     (void)peer;
     if (s->count >= CONNECTIONS_MAX || s->stopper) {
+        static const char sorry[] = "421 4.3.2 too many connections\r\n"; /* RFC 5321 3.8 */
+        /* into an empty socket buffer; whoever does not get it sees the end */
+        (void)!send(fd, sorry, sizeof sorry - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
         close(fd);
         return;
     }

@@ -1,6 +1,7 @@
 #include "server/intake/sender_domain.h"
 
 #include "server/base/clock.h"
+#include "server/base/limits.h"
 #include "server/mail/address.h"
 #include "server/mail/dkim_key.h"
 #include "server/mail/domain.h"
@@ -21,6 +22,16 @@ static enum err begin(struct str name, struct str bounce_address, int64_t projec
     }
     out->key = ARENA_ARRAY(a, struct domain_key_row, keys ? keys : 1);
     return e;
+}
+
+/* A record that has no name can be published nowhere (RFC 1035 2.3.4). */
+static enum err check_record_name(struct str selector, struct str domain, struct errinfo *info) {
+    size_t n = selector.n + strlen("._domainkey.") + domain.n;
+    if (n <= LIMIT_DOMAIN)
+        return OK;
+    return err_set(info, ERR_INVALID, "selector",
+                   "the name of the DKIM record has %zu octets; a name in the DNS has at most %d",
+                   n, LIMIT_DOMAIN);
 }
 
 static void add_key(struct domain_row *d, struct str selector, const struct dkim_key *key,
@@ -50,10 +61,12 @@ enum err sender_domain_make(struct str name, struct str bounce_address, int64_t 
     enum err e = begin(name, bounce_address, project, now_wall_ms, 2, a, out, info);
     for (size_t i = 0; i < 2 && e == OK; i++) {
         struct dkim_key *key = NULL;
-        e = dkim_key_generate(kinds[i].algorithm, &key, info);
+        struct str selector = arena_printf(a, "pc%04d%02d%c", t.year, t.month, kinds[i].suffix);
+        e = check_record_name(selector, out->name, info);
         if (e == OK)
-            add_key(out, arena_printf(a, "pc%04d%02d%c", t.year, t.month, kinds[i].suffix), key,
-                    now_wall_ms, a);
+            e = dkim_key_generate(kinds[i].algorithm, &key, info);
+        if (e == OK)
+            add_key(out, selector, key, now_wall_ms, a);
         dkim_key_unref(&key);
     }
     return e;
@@ -67,8 +80,9 @@ enum err sender_domain_import(struct str name, struct str bounce_address,
     for (size_t i = 0; i < count && e == OK; i++) {
         struct dkim_key *key = NULL;
         struct str selector;
-        e = domain_parse(keys[i].selector, true, a, &selector,
-                         info); /* a selector is a label or several */
+        e = domain_parse_selector(keys[i].selector, a, &selector, info);
+        if (e == OK)
+            e = check_record_name(selector, out->name, info);
         if (e == OK)
             e = dkim_key_parse_pem(keys[i].pem, &key, info);
         for (size_t k = 0; k < i && e == OK; k++)

@@ -6,14 +6,14 @@
 
 enum { LABEL_MAX = 63 };
 
-/* What is wrong with an ASCII name, or NULL (RFC 1035 2.3.1, RFC 1123 2.1, RFC 3696 2). */
-static const char *ldh_fault(struct str name, bool single_ok) {
+/* What is wrong with labels in ASCII, or NULL (RFC 1035 2.3.1, RFC 1123 2.1). */
+static const char *labels_fault(struct str name, size_t *labels, bool *is_last_numeric) {
+    *labels = 0;
+    *is_last_numeric = false;
     if (name.n == 0)
         return "the domain is empty";
     if (name.n > LIMIT_DOMAIN)
         return "the domain is longer than 253 octets";
-    size_t labels = 0;
-    bool is_last_numeric = false;
     struct str rest = name;
     while (!str_is_absent(rest)) {
         struct str label = str_split(&rest, '.');
@@ -23,15 +23,25 @@ static const char *ldh_fault(struct str name, bool single_ok) {
             return "a label of the domain is longer than 63 octets";
         if (label.p[0] == '-' || label.p[label.n - 1] == '-')
             return "a label of the domain starts or ends with a hyphen";
-        is_last_numeric = true;
+        *is_last_numeric = true;
         for (size_t i = 0; i < label.n; i++) {
             if (!ascii_is_alnum(label.p[i]) && label.p[i] != '-')
                 return "the domain has a character that is no letter, digit or hyphen";
             if (!ascii_is_digit(label.p[i]))
-                is_last_numeric = false;
+                *is_last_numeric = false;
         }
-        labels++;
+        ++*labels;
     }
+    return NULL;
+}
+
+/* The same of a whole domain name (RFC 3696 2). */
+static const char *ldh_fault(struct str name, bool single_ok) {
+    size_t labels = 0;
+    bool is_last_numeric = false;
+    const char *fault = labels_fault(name, &labels, &is_last_numeric);
+    if (fault)
+        return fault;
     if (labels < 2 && !single_ok)
         return "the domain has a single label; a full name is needed";
     /* no top-level domain is a number: this is an IPv4 address without its brackets */
@@ -83,6 +93,17 @@ enum err domain_parse(struct str text, bool single_ok, struct arena *a, struct s
     if (fault)
         return err_set(info, ERR_INVALID, "domain", "%s", fault);
     *out = lower(name, a);
+    return OK;
+}
+
+enum err domain_parse_selector(struct str text, struct arena *a, struct str *out,
+                               struct errinfo *info) {
+    size_t labels = 0;
+    bool is_last_numeric = false;
+    if (labels_fault(text, &labels, &is_last_numeric))
+        return err_set(info, ERR_INVALID, "selector",
+                       "a selector is labels of letters, digits and hyphens with dots between");
+    *out = lower(text, a);
     return OK;
 }
 

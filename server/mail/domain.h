@@ -9,6 +9,10 @@
 /* The A-label form in lower case. ERR_INVALID says why. */
 NODISCARD enum err domain_parse(struct str text, bool single_ok, struct arena *a, struct str *out,
                                 struct errinfo *info);
+/* A DKIM selector: labels with dots between (RFC 6376 3.1), which unlike a domain's may all be
+ * digits ("20230601"). In lower case. ERR_INVALID says why. */
+NODISCARD enum err domain_parse_selector(struct str text, struct arena *a, struct str *out,
+                                         struct errinfo *info);
 /* `domain` is `parent` or below it; both in A-label form. */
 bool domain_is_within(struct str domain, struct str parent);
 /* U-label form for people; the A-label itself when it has none. */

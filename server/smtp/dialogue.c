@@ -103,7 +103,8 @@ static void reset(struct dialogue *d) {
     arena_clear(d->arena);
     buf_release(&d->data);
     d->message = (struct received){.helo = buf_str(&d->helo)};
-    if (d->phase != PHASE_EXPECT_HELO)
+    /* who was told goodbye (one error too many) stays so */
+    if (d->phase != PHASE_EXPECT_HELO && d->phase != PHASE_CLOSED)
         d->phase = PHASE_READY;
 }
 

@@ -134,12 +134,27 @@ static void a_full_buffer_is_a_limit(void **state) {
     }
 }
 
+/* Whoever looks at the buffer as a string finds the end where it was. */
+static void what_does_not_decode_leaves_the_buffer_as_it_was(void **state) {
+    (void)state;
+    static const char *const bad[] = {"Zm9vZm9vZm9v????", "mzxw6ytbmzxw6yt!", "666f6f666f6f66zz"};
+    for (size_t c = 0; c < 3; c++) {
+        struct buf b = BUF_INIT(100);
+        buf_putz(&b, "kept");
+        assert_int_equal(codecs[c].decode(str_of(bad[c]), &b), ERR_INVALID);
+        assert_int_equal(b.n, 4);
+        assert_string_equal(b.p, "kept");
+        buf_release(&b);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_published_values_come_out),
         cmocka_unit_test(all_bytes_survive),
         cmocka_unit_test(sloppy_codes_are_refused),
         cmocka_unit_test(a_full_buffer_is_a_limit),
+        cmocka_unit_test(what_does_not_decode_leaves_the_buffer_as_it_was),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

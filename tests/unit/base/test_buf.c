@@ -129,6 +129,11 @@ static void reserved_room_is_filled_by_hand(void **state) {
     assert_null(buf_reserve(&b, 1));
     buf_release(&b);
     buf_advance(&b, 0);
+    buf_putz(&b, "kept");
+    memset(buf_reserve(&b, 20), 'x', 20);
+    buf_advance(&b, 0); /* nothing of it after all: a NUL still ends what is there */
+    assert_string_equal(b.p, "kept");
+    buf_release(&b);
 }
 
 static void bytes_go_from_both_ends(void **state) {

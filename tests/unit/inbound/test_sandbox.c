@@ -1,0 +1,184 @@
+/* The sandbox by a client of its own on loopback: what addresses choose, what is captured, how many
+ * are served, how it stops. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "server/base/buf.h"
+#include "server/inbound/sandbox.h"
+
+enum { PATIENCE_MS = 10000 };
+
+struct world {
+    struct store *store;
+    struct sandbox *sandbox;
+};
+
+static int setup(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    struct store_options so = {.backend = STORE_MEMORY};
+    struct errinfo info = {0};
+    assert_int_equal(store_open(&so, &w->store, &info), OK);
+    struct sandbox_options o = {
+        .store = w->store, .address = "127.0.0.1", .message_bytes_max = 65536};
+    if (sandbox_start(&o, &w->sandbox, &info) != OK)
+        fail_msg("%s", info.text);
+    assert_int_not_equal(sandbox_port(w->sandbox), 0);
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state) {
+    struct world *w = *state;
+    sandbox_stop(&w->sandbox);
+    assert_null(w->sandbox);
+    store_close(&w->store);
+    free(w);
+    return 0;
+}
+
+static int dial(const struct world *w) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(sandbox_port(w->sandbox))};
+    inet_pton(AF_INET, "127.0.0.1", &at.sin_addr);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    return fd;
+}
+
+/* The next reply, its last line, without CRLF; "" at the end of the connection. */
+static const char *reply(int fd) {
+    static char line[512];
+    size_t n = 0;
+    for (;;) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        assert_int_equal(poll(&p, 1, PATIENCE_MS), 1);
+        if (recv(fd, line + n, 1, 0) != 1)
+            n = 0;
+        else if (line[n] != '\n') {
+            assert_true(++n < sizeof line);
+            continue;
+        } else if (n > 4 && line[3] == '-') {
+            n = 0;
+            continue;
+        }
+        line[n > 0 ? n - 1 : 0] = '\0';
+        return line;
+    }
+}
+
+static const char *ask(int fd, const char *command) {
+    struct buf b = BUF_INIT(1024 * 1024);
+    buf_printf(&b, "%s\r\n", command);
+    assert_int_equal(send(fd, b.p, b.n, MSG_NOSIGNAL), (ssize_t)b.n);
+    buf_release(&b);
+    return reply(fd);
+}
+
+static int greeted(const struct world *w) {
+    int fd = dial(w);
+    assert_string_equal(reply(fd), "220 sandbox.postchute.invalid ESMTP");
+    assert_true(str_starts_with(str_of(ask(fd, "EHLO test")), STR("250 ")));
+    return fd;
+}
+
+static size_t captured(const struct world *w, struct buf *newest_meta) {
+    struct store_captures q = {.call.verb = STORE_CAPTURES, .kind = CAPTURE_MESSAGE, .limit = 100};
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    size_t count = q.count;
+    if (count > 0)
+        buf_put(newest_meta, q.capture[0].meta_json);
+    store_call_release(&q.call);
+    return count;
+}
+
+static void the_local_part_chooses_the_answer(void **state) {
+    static const struct {
+        const char *to, *at_rcpt, *at_end;
+    } rows[] = {
+        {"ann@x.test", "250 2.1.5", "250 2.0.0"},      {"bounce@x.test", "550 5.1.1", NULL},
+        {"BOUNCE+a+b@x.test", "550 5.1.1", NULL},      {"bounces@x.test", "250 2.1.5", "250 2.0.0"},
+        {"bounce.x@x.test", "250 2.1.5", "250 2.0.0"}, {"defer@x.test", "451 4.7.1", NULL},
+        {"full+1@x.test", "452 4.2.2", NULL},          {"spam@x.test", "250 2.1.5", "554 5.7.1"},
+        {"+spam@x.test", "250 2.1.5", "250 2.0.0"},
+    };
+    struct world *w = *state;
+    int fd = greeted(w);
+    size_t taken = 0;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char rcpt[128];
+        snprintf(rcpt, sizeof rcpt, "RCPT TO:<%s>", rows[i].to);
+        assert_true(str_starts_with(str_of(ask(fd, "MAIL FROM:<a@b.test>")), STR("250 ")));
+        const char *got = ask(fd, rcpt);
+        if (!str_starts_with(str_of(got), str_of(rows[i].at_rcpt)))
+            fail_msg("%s: %s", rows[i].to, got);
+        if (rows[i].at_end != NULL) {
+            assert_true(str_starts_with(str_of(ask(fd, "DATA")), STR("354 ")));
+            got = ask(fd, "Subject: x\r\n\r\n..dot\r\n.");
+            if (!str_starts_with(str_of(got), str_of(rows[i].at_end)))
+                fail_msg("%s: %s", rows[i].to, got);
+            taken += rows[i].at_end[0] == '2';
+        }
+        assert_true(str_starts_with(str_of(ask(fd, "RSET")), STR("250 ")));
+    }
+    close(fd);
+    struct buf meta = BUF_INIT(65536);
+    assert_int_equal(captured(w, &meta), taken);
+    assert_true(str_find(buf_str(&meta), STR("\"rcpt_to\":[\"+spam@x.test\"]")) >= 0);
+    assert_true(str_find(buf_str(&meta), STR("\"mail_from\":\"a@b.test\"")) >= 0);
+    buf_release(&meta);
+}
+
+/* RFC 5321 3.1: who is not served is told. */
+static void one_connection_too_many_is_told_so(void **state) {
+    enum { MOST = 256 };
+    struct world *w = *state;
+    static int fd[MOST];
+    for (size_t i = 0; i < MOST; i++) {
+        fd[i] = dial(w);
+        assert_true(str_starts_with(str_of(reply(fd[i])), STR("220 ")));
+    }
+    int more = dial(w);
+    assert_string_equal(reply(more), "421 4.3.2 too many connections");
+    assert_string_equal(reply(more), "");
+    close(more);
+    assert_true(str_starts_with(str_of(ask(fd[0], "QUIT")), STR("221 ")));
+    assert_string_equal(reply(fd[0]), "");
+    close(fd[0]);
+    fd[0] = greeted(w); /* its place is free again */
+    for (size_t i = 0; i < MOST; i++)
+        close(fd[i]);
+}
+
+static void stopping_says_goodbye(void **state) {
+    struct world *w = *state;
+    int fd = greeted(w), in_data = greeted(w);
+    ask(in_data, "MAIL FROM:<>");
+    ask(in_data, "RCPT TO:<a@x.test>");
+    assert_true(str_starts_with(str_of(ask(in_data, "DATA")), STR("354 ")));
+    sandbox_stop(&w->sandbox);
+    assert_string_equal(reply(fd), "421 4.3.2 shutting down");
+    assert_string_equal(reply(fd), "");
+    assert_string_equal(reply(in_data), "421 4.3.2 shutting down");
+    close(fd);
+    close(in_data);
+}
+
+#define WORLD(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        WORLD(the_local_part_chooses_the_answer),
+        WORLD(one_connection_too_many_is_told_so),
+        WORLD(stopping_says_goodbye),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
