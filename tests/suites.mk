@@ -27,8 +27,14 @@ conformance: build unit-bins tools
 CRASH_CYCLES ?= 500
 .PHONY: crash bench tools
 tools: $(TOOL_BIN)
-crash: build tools
-	@tests/crash/run --cycles $(CRASH_CYCLES) --binary $(B)/postchute --tools $(B)/tests/bench
+crash: build tools $(B)/tests/power/shim.so
+	@tests/crash/run --cycles $(CRASH_CYCLES) --build $(B)
+
+## points     kills the store at each system call that changes it (POINTS_STEP=20: at about one of 20)
+POINTS_STEP ?= 1
+.PHONY: points
+points: tools $(B)/tests/power/shim.so
+	@tests/crash/points --build $(B) --step $(POINTS_STEP)
 
 ## power      cuts the disk's power in POWER_IMAGES=100000 ways and looks for what had been acknowledged
 POWER_IMAGES ?= 100000

@@ -137,7 +137,7 @@ static void answer_dot(struct peer *p) {
     } else if (defer_permille && random_permille() < defer_permille) {
         record(p, "deferred");
         deferred++;
-        say(p, "451 4.3.2 try again later\r\n");
+        say(p, "451 4.3.0 a passing trouble\r\n");
     } else {
         record(p, "got");
         messages++;

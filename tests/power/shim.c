@@ -42,9 +42,9 @@ enum { UNRECORDED = 1u << 30, DIRECTORY = 1u << 31 };
 /* ---- kill and fail ---- */
 
 static void die_now(void) {
-    syscall(SYS_kill, getpid(), SIGKILL);
+    /* tgkill: a program under a filter of system calls may make it */
     for (;;)
-        pause();
+        syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGKILL);
 }
 
 struct turn {
@@ -79,7 +79,9 @@ static const char *inside(const char *path) {
         return NULL;
     if (path[folder_n] == '\0')
         return "";
-    return path[folder_n] == '/' ? path + folder_n + 1 : NULL;
+    if (path[folder_n] != '/' || strcmp(path + folder_n, "/..") == 0)
+        return NULL;
+    return path + folder_n + 1;
 }
 
 static unsigned kind_of(int fd) {
