@@ -133,6 +133,26 @@ fuzz-run: fuzz-bins
 	        || { echo "fuzz: $$room failed; the input is in $(B)/"; exit 1; }; \
 	done
 
+## install    the program, its service for systemd and its user (PREFIX=/usr/local, DESTDIR; UNITDIR, SYSUSERSDIR, SYSCONFDIR)
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+DOCDIR ?= $(PREFIX)/share/doc/postchute
+.PHONY: install uninstall
+install: build
+	install -D -m 0755 $(B)/postchute $(DESTDIR)$(PREFIX)/bin/postchute
+	install -d -m 0755 $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(DOCDIR)
+	install -d -m 0700 $(DESTDIR)$(SYSCONFDIR)/postchute
+	sed -e 's|/usr/local/bin/|$(PREFIX)/bin/|; s|/usr/local/share/doc/postchute|$(DOCDIR)|; s|/etc/postchute|$(SYSCONFDIR)/postchute|g' \
+	    server/postchute.service >$(DESTDIR)$(UNITDIR)/postchute.service
+	install -m 0644 server/postchute.sysusers $(DESTDIR)$(SYSUSERSDIR)/postchute.conf
+	install -m 0644 README.md CHANGELOG.md LICENSE $(DESTDIR)$(DOCDIR)
+## uninstall  removes what install put there; settings and the outbox stay
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/postchute $(DESTDIR)$(UNITDIR)/postchute.service $(DESTDIR)$(SYSUSERSDIR)/postchute.conf
+	rm -rf $(DESTDIR)$(DOCDIR)
+
 include tests/suites.mk
 
 ## clean      removes what was built
