@@ -74,6 +74,7 @@ struct config {
     int64_t ipv6; /* enum config_ipv6 */
     struct str dns;
     struct str dns_trust_anchor;
+    struct str dns_root_hints;
     struct str ca_file;
     struct str admin_key, send_key;
     struct str master_key, master_key_previous;

@@ -36,6 +36,8 @@ const struct setting config_settings[] = {
      "resolver: resolv.conf and hosts file, our own recursion, or addresses (192.0.2.1@53)"},
     {"dns_trust_anchor", SETTING_TEXT, AT(dns_trust_anchor), "", "file", 0, 0,
      "DNSSEC trust anchor; empty: the system's root key"},
+    {"dns_root_hints", SETTING_TEXT, AT(dns_root_hints), "", "file", 0, 0,
+     "root servers for dns=recursive (a private root); empty: the public ones"},
     {"ca_file", SETTING_TEXT, AT(ca_file), "", "file", 0, 0,
      "certificate authorities (PEM) for SMTP and webhooks; empty: the system's"},
     {"admin_key", SETTING_SECRET, AT(admin_key), "", "API key", 0, 0,

@@ -43,7 +43,8 @@ void lifecycle_net_options(const struct config *c, struct lifecycle_net *o) {
     *o = (struct lifecycle_net){.arena = arena_new()};
     struct arena *a = o->arena;
     o->dns = (struct dns_options){.mode = arena_dupz(a, c->dns),
-                                  .trust_anchor_file = text_or_null(a, c->dns_trust_anchor)};
+                                  .trust_anchor_file = text_or_null(a, c->dns_trust_anchor),
+                                  .root_hints_file = text_or_null(a, c->dns_root_hints)};
     o->tls.ca_file = text_or_null(a, c->ca_file);
     fill_guard(c, a, &o->guard);
 }
@@ -292,6 +293,7 @@ void lifecycle_name_setting(struct errinfo *info) {
         {"redirect_to", "POSTCHUTE_REDIRECT_TO"},
         {"dns", "POSTCHUTE_DNS"},
         {"dns_trust_anchor", "POSTCHUTE_DNS_TRUST_ANCHOR"},
+        {"dns_root_hints", "POSTCHUTE_DNS_ROOT_HINTS"},
         {"tls", "POSTCHUTE_CA_FILE"},
         {"allow_networks", "POSTCHUTE_WEBHOOK_NETWORKS"},
         {"allow_http_hosts", "POSTCHUTE_WEBHOOK_HTTP_HOSTS"},

@@ -2,8 +2,8 @@
  * own.
  *
  * Modes: system (resolv.conf, hosts file and its search list, so that container names resolve),
- * recursive, or addresses of resolvers. The trust anchor is Debian's dns-root-data, or a file
- * given.
+ * recursive, or addresses of resolvers. Trust anchor and root servers are those of Debian's
+ * dns-root-data, or of a file given.
  *
  * DNSSEC is probed from the start on, without holding it up: until the probe has an answer, what
  * cannot be validated waits for it. Behind a resolver that strips signatures validation is off:
@@ -32,6 +32,8 @@ struct dns_options {
     const char *resolv_conf;       /* NULL: /etc/resolv.conf */
     const char *hosts_file;        /* NULL: /etc/hosts */
     const char *trust_anchor_file; /* NULL: the system's; "": none, nothing is validated */
+    const char *root_hints_file;   /* recursive: the root servers; NULL: the system's, or what the
+                                      library knows; "": that */
     int64_t timeout_ms;            /* of one question, all tries; 0: 20 s */
 };
 

@@ -417,6 +417,8 @@ static void wrong_options_are_refused(void **state) {
         {.mode = "192.0.2.1:53"},
         {.mode = "recursive", .trust_anchor_file = "/nonexistent/anchor"},
         {.mode = "recursive", .trust_anchor_file = "/dev/null"},
+        {.mode = "recursive", .trust_anchor_file = "", .root_hints_file = "/nonexistent/hints"},
+        {.mode = "recursive", .trust_anchor_file = "", .root_hints_file = "/dev/null"},
         {.mode = "system", .resolv_conf = "/nonexistent/resolv.conf", .trust_anchor_file = ""},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
@@ -425,7 +427,9 @@ static void wrong_options_are_refused(void **state) {
         assert_int_equal(dns_start(&table[i], &d, &info), ERR_INVALID);
         assert_null(d);
         bool is_anchor = table[i].trust_anchor_file && table[i].trust_anchor_file[0];
-        assert_string_equal(info.field, is_anchor ? "dns_trust_anchor" : "dns");
+        assert_string_equal(info.field, table[i].root_hints_file ? "dns_root_hints"
+                                        : is_anchor              ? "dns_trust_anchor"
+                                                                 : "dns");
         assert_true(info.text[0] != 0);
         if (!table[i].resolv_conf) { /* which only the start reads */
             assert_int_equal(dns_check(&table[i], &info), ERR_INVALID);
