@@ -101,22 +101,48 @@ static bool uses_mx(const struct config *c) {
     return false;
 }
 
+/* The address that deliveries are made to leave from: a receiver looks at that one. */
+static void examine_source(struct doctor *d, const char *ip, bool is_ours) {
+    if (is_ours)
+        doctor_ok(d, "source", "mail leaves from %s, which is %.*s", ip,
+                  STR_ARG(d->config->hostname));
+    else
+        doctor_bad(
+            d, "source", "let POSTCHUTE_HOSTNAME resolve to POSTCHUTE_SOURCE_ADDRESS, and back",
+            "mail leaves from %s, which is no address of %.*s", ip, STR_ARG(d->config->hostname));
+}
+
+static bool is_ip(const struct sockaddr_any *a, const char *ip) {
+    char text[SOCKADDR_TEXT_SIZE];
+    sockaddr_print_ip(a, text);
+    return strcmp(text, ip) == 0;
+}
+
 void doctor_hostname(struct doctor *d) {
     static const enum dns_type types[] = {DNS_A, DNS_AAAA};
     size_t found = 0;
+    bool has_source = false;
+    char source[SOCKADDR_TEXT_SIZE] = "";
+    struct sockaddr_any a;
     if (!uses_mx(d->config))
         return; /* a smarthost knows us by our credentials */
+    if (sockaddr_parse(d->config->source_address, 0, &a) == OK)
+        sockaddr_print_ip(&a, source);
     for (size_t t = 0; t < 2; t++) {
         struct dns_query q;
         doctor_ask(d, types[t], d->config->hostname, &q);
-        for (size_t i = 0; q.failure == FAILURE_NONE && i < q.count; i++, found++)
+        for (size_t i = 0; q.failure == FAILURE_NONE && i < q.count; i++, found++) {
+            has_source |= is_ip(&q.addr[i], source);
             if (types[t] == DNS_A || d->config->ipv6 == IPV6_ON)
                 examine_address(d, &q.addr[i]);
+        }
         dns_query_release(&q);
     }
     if (!found)
         doctor_bad(d, "hostname", "give it an A record with this host's public address",
                    "%.*s has no address in DNS", STR_ARG(d->config->hostname));
+    if (source[0])
+        examine_source(d, source, has_source);
 }
 
 /* ---- the way out ----------------------------------------------------------------------------- */
