@@ -72,13 +72,46 @@ static void put_uris(struct header_writer *w, struct str value) {
     }
 }
 
+static bool is_plain(struct str value) {
+    return value.n <= LIMIT_LINE / 2 && str_is_ascii(value) && str_find(value, STR("=?")) < 0;
+}
+
+/* RFC 2919 3: phrase and <id>. An encoded-word may stand in a phrase but not inside of quotes
+ * (RFC 2047 5 (3)), nor in the id: the phrase is written like a display name then. */
+static void put_list_id(struct header_writer *w, struct str value) {
+    size_t open = value.n;
+    while (value.p[open - 1] != '<')
+        open--;
+    struct str phrase = str_trim(str_slice(value, 0, open - 1));
+    struct buf name = BUF_INIT(LIMIT_HEADER_VALUE);
+    bool is_quoted = phrase.n > 1 && phrase.p[0] == '"' && phrase.p[phrase.n - 1] == '"';
+    if (is_quoted)
+        phrase = str_slice(phrase, 1, phrase.n - 1);
+    for (size_t i = 0; i < phrase.n; i++) {
+        if (is_quoted && phrase.p[i] == '\\' && i + 1 < phrase.n)
+            i++;
+        buf_putc(&name, phrase.p[i]);
+    }
+    struct address as_mailbox = {.name = buf_str(&name),
+                                 .email = str_slice(value, open, value.n - 1)};
+    if (name.n > 0) {
+        header_put_mailbox(w, &as_mailbox, false);
+    } else {
+        header_put_word(w, str_from(value, open - 1));
+    }
+    buf_release(&name);
+}
+
 static void put_extra_fields(struct composing *c) {
     for (size_t i = 0; i < c->s->header_count; i++) {
         const struct header_field *f = &c->s->headers[i];
         struct str value = str_trim(f->value); /* white space at its ends is no part of a value */
         header_begin(&c->header, f->name);
-        if (field_rule_of(f->name)->syntax == FIELD_URIS)
+        enum field_syntax syntax = field_rule_of(f->name)->syntax;
+        if (syntax == FIELD_URIS)
             put_uris(&c->header, value);
+        else if (syntax == FIELD_LIST_ID && !is_plain(value))
+            put_list_id(&c->header, value);
         else
             header_put_text(&c->header, value);
         header_end(&c->header);

@@ -6,6 +6,7 @@
 
 #include "server/base/buf.h"
 #include "server/mail/compose.h"
+#include "server/mail/encode.h"
 
 static struct arena *arena;
 static uint64_t seed;
@@ -289,6 +290,57 @@ static void test_M25_utf8_only_in_addresses_that_need_it(void **state) {
     message_unref(&c.message);
 }
 
+static void test_M22_no_encoded_word_in_the_quotes_of_a_list_id(void **state) {
+    (void)state;
+    static const struct {
+        const char *value, *want;
+    } rows[] = {
+        {"News <n.acme.test>", "List-Id: News <n.acme.test>\r\n"},
+        {"\"News, all\" <n.acme.test>", "List-Id: \"News, all\" <n.acme.test>\r\n"},
+        {"<n.acme.test>", "List-Id: <n.acme.test>\r\n"},
+        {"N\xc3\xa9ws <n.acme.test>", "List-Id: =?utf-8?B?TsOpd3M=?= <n.acme.test>\r\n"},
+        {"\"N\xc3\xa9ws, a \\\"b\\\"\"  <n.acme.test>",
+         "List-Id: =?utf-8?B?TsOpd3MsIGEgImIi?= <n.acme.test>\r\n"},
+        {"<=?n?=.acme.test>", "List-Id: <=?n?=.acme.test>\r\n"},
+        {"=?x <n.acme.test>", "List-Id: =?utf-8?B?PT94?= <n.acme.test>\r\n"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct address to;
+        struct submission s = simple(&to);
+        struct header_field field = {STR("List-Id"), str_of(rows[i].value)};
+        s.headers = &field;
+        s.header_count = 1;
+        struct composed c = must_compose(&s);
+        if (!has(&c, rows[i].want))
+            fail_msg("%s: %.*s", rows[i].value, STR_ARG(bytes_of(&c)));
+        message_unref(&c.message);
+    }
+}
+
+/* 600 spaces between two words of a value: the field goes, in lines that receivers take. */
+static void test_M1_white_space_of_a_field_makes_no_long_line(void **state) {
+    (void)state;
+    static const char *const names[] = {"X-A", "List-Id"};
+    struct buf value = BUF_INIT(LIMIT_HEADER_VALUE);
+    buf_putz(&value, "News");
+    while (value.n < 2000)
+        buf_putc(&value, ' ');
+    buf_putz(&value, "<n.acme.test>");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct address to;
+        struct submission s = simple(&to);
+        struct header_field field = {str_of(names[i]), buf_str(&value)};
+        s.headers = &field;
+        s.header_count = 1;
+        s.subject = buf_str(&value);
+        struct composed c = must_compose(&s);
+        assert_true(encode_is_7bit(bytes_of(&c))); /* 998 octets among other things */
+        assert_int_equal(has(&c, "List-Id: News <n.acme.test>\r\n"), i == 1);
+        message_unref(&c.message);
+    }
+    buf_release(&value);
+}
+
 static void test_M8_the_message_id_is_the_id_at_the_senders_domain(void **state) {
     (void)state;
     struct address to;
@@ -490,6 +542,10 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_T1_T12_octets_of_random_messages, setup, teardown),
         cmocka_unit_test_setup_teardown(test_M9_destination_fields, setup, teardown),
         cmocka_unit_test_setup_teardown(test_M25_utf8_only_in_addresses_that_need_it, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_M22_no_encoded_word_in_the_quotes_of_a_list_id, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_M1_white_space_of_a_field_makes_no_long_line, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_M8_the_message_id_is_the_id_at_the_senders_domain,
                                         setup, teardown),
