@@ -1,5 +1,6 @@
 """Fixtures of the end-to-end tests. Started by tests/e2e/run, which makes the private world they live in."""
 
+import contextlib
 import itertools
 import os
 
@@ -42,27 +43,23 @@ def tree(_tree):
 @pytest.fixture
 def postchute():
     """A function that makes and starts servers; they are stopped, and their logs judged, when the test ends."""
-    servers = []
+    with contextlib.ExitStack() as servers:  # all of them, also when one has a fault
 
-    def make(start=True, **settings):
-        server = Postchute(**settings)
-        servers.append(server)
-        return server.start() if start else server
+        def make(start=True, **settings):
+            server = Postchute(**settings)
+            servers.callback(lambda: server.stop())
+            return server.start() if start else server
 
-    yield make
-    for server in servers:
-        server.stop()
+        yield make
 
 
 @pytest.fixture
 def cleanly():
     """Starts peers for the length of a test: cleanly(Sink(...))."""
-    started = []
+    with contextlib.ExitStack() as started:
 
-    def start(peer):
-        started.append(peer)
-        return peer.start()
+        def start(peer):
+            started.callback(peer.stop)
+            return peer.start()
 
-    yield start
-    for peer in reversed(started):
-        peer.stop()
+        yield start

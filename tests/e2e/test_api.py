@@ -599,6 +599,7 @@ def test_search_finds_by_each_field(server, contract):
 def test_an_accepted_message_is_on_disk_before_the_answer(postchute, sink):
     """kill -9 right behind the 202: it is there."""
     server = postchute(route="smtp://11.22.5.99?tls=none")  # nobody is there
+    server.expect_log("site does not answer, paused")
     ids = [server.send(**GOOD)["id"] for _ in range(20)]
     server.kill()
     server.expect_log("attempts were under way at the last stop")

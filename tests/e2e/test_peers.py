@@ -177,6 +177,7 @@ def test_the_sink_answers_as_told_and_notes_smuggling():
         return "550 5.1.1 not eve" if "eve" in argument else None
 
     with Sink("11.22.1.5", on={"RCPT": refuse_eve, "end": "451 4.3.0 not now"}) as sink:
+        sink.expects_faults = True
         with socket.create_connection(("11.22.1.5", 25), timeout=10) as raw:
             replies = raw.makefile("rb")
             raw.sendall(b"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<eve@b.test>\r\nRCPT TO:<b@b.test>\r\nDATA\r\n")
@@ -185,6 +186,9 @@ def test_the_sink_answers_as_told_and_notes_smuggling():
     assert codes == [b"220", b"250", b"250", b"550", b"250", b"354", b"451", b"221"]
     assert sink.ledger[0].data == b"one\n.\nstill the same\r\n" and sink.ledger[0].rcpts == ["b@b.test"]
     assert [what for what, _ in sink.sessions[0].faults] == ["bare line end or NUL in a message"]
+    sink.expects_faults = False
+    with pytest.raises(AssertionError, match="is no SMTP"):  # and at a test's end they are its failure
+        sink.stop()
     with pytest.raises(AssertionError):
         sink.wait(1, timeout=0.01)  # refused at the end: not accepted
 

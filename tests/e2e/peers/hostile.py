@@ -186,6 +186,9 @@ class HostileSMTP:
                     session.socket.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass
+        with self._changed:  # what a script finds wrong last is a failure, too
+            done = self._changed.wait_for(lambda: all(session.finished for session in self.sessions), 10)
+        assert done, "a script goes on after its connection's end"
         if self.failures:
             raise self.failures[0]
 

@@ -154,9 +154,10 @@ class Postchute:
         assert got == status, f"exit status {got}, expected {status}:\n{self.log()[-8000:]}"
 
     def kill(self):
-        """SIGKILL: what a crash leaves."""
-        self.process.kill()
-        self.process = None
+        """SIGKILL: what a crash leaves. What it said before is judged like at a stop."""
+        process, self.process = self.process, None
+        process.kill()
+        self.check_log()
 
     def reload(self):
         self.process.popen.send_signal(signal.SIGHUP)
@@ -196,7 +197,9 @@ class Postchute:
                 # text: what the development profile greets with, and its log
                 if re.search(r"^\S+ (WARN|ERROR) ", line) and not any(p.search(line) for p in self.expected):
                     bad.append(line)
-                if re.search(r"ERROR: \w*Sanitizer|runtime error:|WARNING: ThreadSanitizer|ASSERT", line):
+                if re.search(r"ERROR: \w*Sanitizer|runtime error:|WARNING: ThreadSanitizer|broken promise", line):
+                    bad.append(line)
+                elif line and self.settings["log_format"] == "json" and self.settings.get("profile") != "development":
                     bad.append(line)
                 continue
             record = json.loads(line)

@@ -9,7 +9,8 @@ Answers are scripted with `on`, a dictionary from a stage ("connect", "EHLO", "M
 "STARTTLS", "RSET", "QUIT", "NOOP") to a reply, or to a function `(session, argument) -> reply or None`; None means the
 usual answer. A reply is text as sent, without its CRLF ("450 4.2.1 later"); DROP closes the connection.
 `delay` (seconds) comes before the final reply to a message. It is lenient in nothing: a bare CR or LF inside a command or
-a message is written down in `session.faults`.
+a message, or octets between STARTTLS and TLS, are written down in `session.faults`, and fail the test at its end, unless it
+sets `sink.expects_faults`.
 """
 
 import base64
@@ -64,6 +65,7 @@ class Sink:
         self.users, self.on, self.delay = users, on or {}, delay
         self.extensions, self.implicit_tls = list(extensions), implicit_tls
         self.sessions, self.ledger = [], []
+        self.expects_faults = False
         self._changed = threading.Condition()
         self._open = set()
         self._context = None
@@ -100,11 +102,15 @@ class Sink:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+        faults = [fault for session in self.sessions for fault in session.faults]
+        assert self.expects_faults or not faults, f"what came to {self.name} is no SMTP: {faults[:5]}"
 
     def __enter__(self):
         return self.start()
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        if kind is not None:
+            self.expects_faults = True  # the first failure is the one to show
         self.stop()
 
     def _accept(self, listener):
