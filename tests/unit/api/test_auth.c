@@ -158,6 +158,19 @@ static void test_right_prefix_with_another_secret_is_nobody(void **state) {
     ring_free(&r);
 }
 
+static void test_the_ring_lives_as_long_as_its_last_holder(void **state) {
+    struct ring r;
+    (void)state;
+    ring_make(&r);
+    struct keyring *held = keyring_ref(r.keyring);
+    keyring_unref(&r.keyring);
+    assert_null(r.keyring);
+    assert_non_null(keyring_find(held, auth_key_str(&r.text[0]), 999));
+    keyring_unref(&held);
+    keyring_unref(&held); /* nobody: nothing */
+    ring_free(&r);
+}
+
 static void test_each_key_knows_whether_it_is_for_tests(void **state) {
     struct ring r;
     (void)state;
@@ -221,6 +234,7 @@ int main(void) {
         cmocka_unit_test(test_scopes),
         cmocka_unit_test(test_ring_finds_only_what_is_in_force),
         cmocka_unit_test(test_right_prefix_with_another_secret_is_nobody),
+        cmocka_unit_test(test_the_ring_lives_as_long_as_its_last_holder),
         cmocka_unit_test(test_each_key_knows_whether_it_is_for_tests),
         cmocka_unit_test(test_uses_that_do_not_fit_are_told_later),
         cmocka_unit_test(test_uses_are_told_once),

@@ -158,12 +158,23 @@ static void test_domains_are_found_by_name(void **state) {
     domains_unref(&d);
 }
 
+static void test_domains_live_as_long_as_their_last_holder(void **state) {
+    (void)state;
+    struct domains *d = world_domains(), *held = domains_ref(d);
+    domains_unref(&d);
+    assert_null(d);
+    assert_non_null(domains_find(held, STR("acme.test")));
+    domains_unref(&held);
+    domains_unref(&held); /* nobody: nothing */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_from_table),
         cmocka_unit_test(test_fault_points_at_the_address),
         cmocka_unit_test(test_rules_that_are_none),
         cmocka_unit_test(test_domains_are_found_by_name),
+        cmocka_unit_test(test_domains_live_as_long_as_their_last_holder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
