@@ -250,6 +250,23 @@ WORLD void await_state(struct world *w, struct id id, enum recipient_state state
     }
 }
 
+WORLD bool all_have_state(struct world *w, void *arg) {
+    const struct expected_state *e = arg;
+    struct arena *a = NULL;
+    struct message_row m = message(w, e->id, &a);
+    size_t n = 0;
+    for (size_t i = 0; i < m.recipient_count; i++)
+        n += m.recipient[i].state == e->state;
+    bool have = n == m.recipient_count;
+    arena_free(&a);
+    return have;
+}
+/* of this message, whatever is told about others meanwhile */
+WORLD void await_all(struct world *w, struct id id, enum recipient_state state) {
+    if (!wait_until(w, all_have_state, &(struct expected_state){.id = id, .state = state}))
+        fail_msg("not all recipients are %s", recipient_state_name(state));
+}
+
 WORLD size_t attempts_of(struct world *w, struct id id, struct attempt_row *last,
                          struct arena **a) {
     struct store_attempts q = {
