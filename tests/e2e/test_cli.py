@@ -238,8 +238,8 @@ def test_domains_are_added_shown_and_removed(either):
 
 def test_commands_want_the_right_to_the_store(server):
     environment = {**server.environment(), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([server.binary(), "key", "list"], env=environment, capture_output=True, text=True, user="pc-tester",
-                          group="pc-tester", extra_groups=[], timeout=20)  # fmt: skip
+    done = subprocess.run([server.binary(), "key", "list"], env=environment, capture_output=True, text=True, user="nobody",
+                          group="nogroup", extra_groups=[], timeout=20)  # fmt: skip
     assert done.returncode == 1 and "ermission" in done.stderr, done.stderr
 
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from peers.certs import Authority
 from peers.postchute import Postchute
 from peers.postfix import Postfix
-from peers.process import check, wait_until
+from peers.process import check, scratch, wait_until
 from peers.sink import Sink
 from peers.verify import dkim_verify
 
@@ -28,9 +28,9 @@ def relay(ca):
 
 
 @pytest.fixture(scope="module")
-def stranger(tmp_path_factory):
+def stranger():
     """An authority that nobody trusts."""
-    return Authority.new(tmp_path_factory.mktemp("stranger"), "a stranger")
+    return Authority.new(scratch("stranger"), "a stranger")
 
 
 @pytest.fixture(scope="module")

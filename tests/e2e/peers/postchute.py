@@ -10,6 +10,7 @@ Unless told otherwise it is a production profile with an administrator's key of 
 `kill` is SIGKILL; `start` again goes on with the same store.
 """
 
+import errno
 import json
 import os
 import pathlib
@@ -41,6 +42,22 @@ def _dkim_key():
         path.write_bytes(pem)
         path.chmod(0o600)
     return path
+
+
+def _give(path, user):
+    try:
+        shutil.chown(path, user)
+    except OSError as failure:
+        if failure.errno != errno.EROFS:  # a test that took the disk away
+            raise
+
+
+def _texts(value):
+    """Each text in a tree of lists and dictionaries."""
+    if isinstance(value, str):
+        yield value
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else []:
+        yield from _texts(one)
 
 
 OPEN_STATES = {"scheduled", "queued", "sending", "deferred"}
@@ -85,7 +102,7 @@ class Postchute:
         # of the YAML file: a domain to sign for, as in most installations
         self.declared = {"domains": [{"name": "acme.test", "dkim": [{"selector": "s1", "key_file": str(_dkim_key())}]}]}
         self.process = None
-        self.user = None  # a user's name, to run unprivileged
+        self.user = os.environ.get("E2E_USER")  # whom it runs as, without rights; none: as we do
         self.starts = 0
         self.expected = []
         if "admin_key" not in self.settings and "admin_key_file" not in self.settings:
@@ -114,8 +131,9 @@ class Postchute:
         options.setdefault("stdin", subprocess.DEVNULL)
         if "input" in options:
             del options["stdin"]
+        before = self.confined() if arguments[0] == "serve" else []
         return subprocess.run(
-            [self.binary(), *map(str, arguments)], env=self.environment(), capture_output=True, text=True, **options
+            [*before, self.binary(), *map(str, arguments)], env=self.environment(), capture_output=True, text=True, **options
         )
 
     # ---- life ----------------------------------------------------------------------------------------------------
@@ -125,10 +143,30 @@ class Postchute:
         self.starts += 1
         self.write_declared()
         self.log_path = self.dir / f"log-{self.starts}"
-        self.process = Clean([self.binary(), *self.arguments], self.log_path, self.environment(), self.user)
+        self.process = Clean([*self.confined(), self.binary(), *self.arguments], self.log_path, self.environment())
         if wait:
             self.process.wait_ready(self.ready, "postchute is ready", timeout)
         return self
+
+    def confined(self):
+        """What stands before the command so that it runs as in production; its files become the user's."""
+        if not self.user:
+            return []
+        self.hand_over()
+        data = pathlib.Path(self.settings["data"])
+        writable = data if data.is_dir() else data.parent
+        _give(writable, self.user)
+        return [pathlib.Path(__file__).resolve().parents[1] / "confined", self.user, writable]
+
+    def hand_over(self):
+        """Gives what the tests wrote for the server (as root) to its user."""
+        if not self.user:
+            return
+        named = [value for value in (*self.settings.values(), *_texts(self.declared)) if str(value).startswith(os.environ["E2E_DIR"])]
+        folders = [self.dir, pathlib.Path(self.settings["data"])]
+        for path in (*map(pathlib.Path, named), *(path for folder in folders for path in (folder, *folder.rglob("*")))):
+            if path.exists():
+                _give(path, self.user)
 
     def write_declared(self):
         """The YAML file; JSON is YAML."""
@@ -136,8 +174,6 @@ class Postchute:
             self.settings["config"] = self.dir / "postchute.yaml"
             self.settings["config"].touch(mode=0o600)
             self.settings["config"].write_text(json.dumps(self.declared, indent=1))
-            if self.user:
-                shutil.chown(self.settings["config"], self.user)
 
     def ready(self):
         try:
@@ -160,6 +196,7 @@ class Postchute:
         self.check_log()
 
     def reload(self):
+        self.hand_over()
         self.process.popen.send_signal(signal.SIGHUP)
 
     def __enter__(self):
@@ -294,7 +331,7 @@ class Postchute:
 class Clean(Process):
     """A Process whose environment is exactly what is given."""
 
-    def __init__(self, command, log, env, user):
+    def __init__(self, command, log, env, user=None):
         saved = dict(os.environ)
         os.environ.clear()
         try:
