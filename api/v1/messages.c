@@ -249,6 +249,21 @@ static bool read_nothing(struct request *r) {
     return v1_is_good(r);
 }
 
+/* Who may not send from a message's domain may not decide about it either: neither stop it, nor
+ * send it again. */
+static bool may_use_domain(struct request *r, const struct message_row *m) {
+    const struct rights rights = request_rights(r);
+    struct domains *domains = env_domains(r->env);
+    bool is_allowed = rights_allow_domain(&rights, domains, m->from_domain);
+    domains_unref(&domains);
+    if (is_allowed)
+        return true;
+    request_problem(r, PROBLEM_FROM_NOT_ALLOWED, "this key may not send from %.*s",
+                    STR_ARG(m->from_domain));
+    request_finish(r);
+    return false;
+}
+
 static void canceled(struct request *r, struct store_call *call) {
     static const char *const results[] = {
         [CANCEL_DONE] = "canceled", [CANCEL_TOO_LATE] = "too_late", [CANCEL_FINAL] = "final"};
@@ -274,13 +289,21 @@ static void canceled(struct request *r, struct store_call *call) {
     request_finish(r);
 }
 
+static void cancel_of_found(struct request *r, struct store_call *call) {
+    struct store_cancel *q = r->state;
+    if (v1_is_done(r, call, no_message) &&
+        may_use_domain(r, &CONTAINER_OF(call, struct store_message, call)->message))
+        request_store(r, &q->call, STORE_CANCEL, canceled);
+}
+
 void v1_message_cancel(struct request *r) {
     struct store_cancel *q = ARENA_NEW(r->arena, struct store_cancel);
     if (!read_id(r, &q->id, NULL, 0) || !read_nothing(r))
         return;
     q->project = r->identity.project;
     q->now_wall_ms = r->started_wall_ms;
-    request_store(r, &q->call, STORE_CANCEL, canceled);
+    r->state = q;
+    read_message(r, &q->id, cancel_of_found);
 }
 
 static void retried(struct request *r, struct store_call *call) {
@@ -298,19 +321,13 @@ static void retried(struct request *r, struct store_call *call) {
     request_finish(r);
 }
 
-/* Sending again is sending: who may not send this message may not send it twice. */
+/* What a live key sent is real mail. */
 static bool may_send_again(struct request *r, const struct message_row *m) {
-    const struct rights rights = request_rights(r);
-    struct domains *domains = env_domains(r->env);
-    bool may_use_domain = rights_allow_domain(&rights, domains, m->from_domain);
-    domains_unref(&domains);
-    if (!may_use_domain)
-        request_problem(r, PROBLEM_FROM_NOT_ALLOWED, "this key may not send from %.*s",
-                        STR_ARG(m->from_domain));
-    else if (rights.is_test && !keyring_is_test(r->keyring, &m->key_id))
-        request_problem(r, PROBLEM_FORBIDDEN, "a test key sends again only what a test key sent");
-    else
+    if (!may_use_domain(r, m))
+        return false;
+    if (!r->identity.is_test || keyring_is_test(r->keyring, &m->key_id))
         return true;
+    request_problem(r, PROBLEM_FORBIDDEN, "a test key sends again only what a test key sent");
     request_finish(r);
     return false;
 }

@@ -1,4 +1,5 @@
 /* /v1/sandbox: what the sandbox's receivers captured, and the receiver of webhooks among them. */
+#include "api/api.h"
 #include "api/page.h"
 #include "api/v1/common.h"
 #include "api/v1/v1.h"
@@ -42,6 +43,12 @@ static void listed(struct request *r, struct store_call *call) {
     request_finish(r);
 }
 
+/* What the receivers capture came by SMTP or without a key: it has no project, and belongs to the
+ * first one. */
+static bool has_captures(const struct request *r) {
+    return r->identity.project == API_PROJECT;
+}
+
 static void list(struct request *r, enum capture_kind kind) {
     static const char *const names[] = {"limit", "after"};
     struct store_captures *q = ARENA_NEW(r->arena, struct store_captures);
@@ -50,6 +57,11 @@ static void list(struct request *r, enum capture_kind kind) {
     page_read(r, PAGE_CAPTURES, &page);
     if (!v1_is_good(r))
         return;
+    if (!has_captures(r)) {
+        request_json(r, 200, page_json(json_array(), STR_NONE));
+        request_finish(r);
+        return;
+    }
     q->kind = kind;
     q->before = page.after.id;
     q->limit = page.limit;
@@ -73,8 +85,14 @@ static void got(struct request *r, struct store_call *call) {
 
 void v1_sandbox_message(struct request *r) {
     struct store_capture *q = ARENA_NEW(r->arena, struct store_capture);
-    if (v1_param_id(r, &q->id))
+    if (!v1_param_id(r, &q->id))
+        return;
+    if (!has_captures(r)) {
+        request_problem(r, PROBLEM_NOT_FOUND, "%s", no_capture);
+        request_finish(r);
+    } else {
         request_store(r, &q->call, STORE_CAPTURE, got);
+    }
 }
 
 /* ---- receiving ---- */

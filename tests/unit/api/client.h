@@ -107,7 +107,7 @@ static void client_release(struct answer *a) {
 }
 
 /* Has the server closed? Waits for it. */
-static bool client_is_closed(int fd) {
+static inline bool client_is_closed(int fd) {
     struct pollfd p = {.fd = fd, .events = POLLIN};
     char byte;
     return poll(&p, 1, CLIENT_TIMEOUT_MS) == 1 && recv(fd, &byte, 1, 0) <= 0;
