@@ -258,6 +258,7 @@ static void fill_env(struct env *env, const struct api_options *o) {
     env->is_development = o->development;
     env->has_health_listener = o->listen_health_count > 0;
     env->arena = arena_new();
+    env->rates = key_rates_new();
     env->hostname = arena_dup(env->arena, o->hostname);
     env->is_ready = o->is_ready;
     env->is_ready_ctx = o->is_ready_ctx;
@@ -279,6 +280,7 @@ static void api_free(struct api **ap) {
     intake_unref(&api->env.shared.intake);
     guard_free(&api->env.shared.guard);
     pthread_mutex_destroy(&api->env.shared.mu);
+    key_rates_free(&api->env.rates);
     arena_free(&api->env.arena);
     if (api->control_path != NULL)
         (void)unlink(api->control_path);

@@ -136,6 +136,7 @@ static void fill_entry(struct arena *a, const struct key_row *row, struct entry 
                                     .project = row->project,
                                     .scopes = row->scopes,
                                     .is_test = row->is_test,
+                                    .rate = row->rate,
                                     .from_domains = domains,
                                     .from_domain_count = row->from_domain_count};
 }

@@ -55,6 +55,7 @@ struct identity {
     int64_t project;
     unsigned scopes;
     bool is_test;
+    int64_t rate; /* requests a minute; 0: not limited */
     const struct str *from_domains;
     size_t from_domain_count;
 };

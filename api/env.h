@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 
 #include "api/auth.h"
+#include "api/key_rate.h"
 #include "server/base/mailbox.h"
 #include "server/intake/settings.h"
 #include "server/net/guard.h"
@@ -33,6 +34,7 @@ struct env {
     struct arena *arena;
     struct keeper *keeper;
     struct workers *workers;
+    struct key_rates *rates;
     atomic_size_t body_bytes; /* of request bodies in flight, on all loops; see env_charge() */
     atomic_bool is_draining;
     struct {

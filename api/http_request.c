@@ -41,6 +41,19 @@ static void add_header(struct MHD_Response *response, const char *name, struct s
     free(z);
 }
 
+/* draft-ietf-httpapi-ratelimit-headers, as of 2025. */
+static void add_rate(struct MHD_Response *response, const struct request *r) {
+    const struct key_rate_left *left = &r->rate;
+    if (left->quota == 0)
+        return;
+    add_header(
+        response, "RateLimit-Policy",
+        arena_printf(r->arena, "\"key\";q=%lld;w=%d", (long long)left->quota, KEY_RATE_WINDOW_S));
+    add_header(response, "RateLimit",
+               arena_printf(r->arena, "\"key\";r=%lld;t=%lld", (long long)left->remaining,
+                            (long long)left->reset_s));
+}
+
 static enum MHD_Result send_reply(struct connection *c) {
     struct request *r = c->request;
     struct http_reply *reply = &r->reply;
@@ -54,6 +67,7 @@ static enum MHD_Result send_reply(struct connection *c) {
         add_header(response, "Content-Type", str_of(reply->content_type));
     for (size_t i = 0; i < reply->header_count; i++)
         add_header(response, reply->header[i].name, reply->header[i].value);
+    add_rate(response, r);
     if (reply->must_close || c->daemon->loop->is_draining)
         add_header(response, "Connection", STR("close"));
     size_t rate = c->daemon->loop->limits.body_rate_min;

@@ -53,7 +53,8 @@ struct request {
     const struct route *route;
     struct str param[ROUTE_PARAMS]; /* decoded */
     struct identity identity;
-    bool is_control; /* came over the control socket */
+    struct key_rate_left rate; /* quota 0: the key has none */
+    bool is_control;           /* came over the control socket */
     struct route_view view;
 
     struct buf body;

@@ -61,6 +61,18 @@ static bool authenticate(struct request *r) {
     return false;
 }
 
+/* What is refused here takes nothing of the bucket: who waits as told is served. */
+static bool check_rate(struct request *r) {
+    if (key_rates_take(r->env->rates, &r->identity.key_id, r->identity.rate, r->started_mono_us,
+                       &r->rate))
+        return true;
+    request_problem(r, PROBLEM_RATE_LIMITED, "this key may make %lld requests a minute",
+                    (long long)r->rate.quota);
+    http_reply_header(&r->reply, "Retry-After",
+                      arena_printf(r->arena, "%lld", (long long)r->rate.wait_s));
+    return false;
+}
+
 bool request_is_still_allowed(struct request *r) {
     keyring_unref(&r->keyring);
     return authenticate(r);
@@ -130,7 +142,7 @@ static bool admit_body(struct request *r, const struct request_limits *limits) {
 }
 
 bool request_admit(struct request *r, const struct request_limits *limits) {
-    if (!find_route(r) || !authenticate(r) || !check_accept(r))
+    if (!find_route(r) || !authenticate(r) || !check_rate(r) || !check_accept(r))
         return false;
     if (atomic_load(&r->env->is_draining) && (r->route->flags & ROUTE_HEALTH) == 0) {
         request_problem(r, PROBLEM_DRAINING, "repeat the request elsewhere, or soon");

@@ -42,6 +42,7 @@ struct config_key {
     struct str secret; /* the key's whole text */
     struct config_list scopes;
     struct config_list from_domains;
+    struct str rate; /* requests a minute, as text; absent: not limited */
 };
 struct config_domain_key {
     struct str selector;

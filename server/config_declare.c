@@ -147,6 +147,7 @@ static const struct field key_fields[] = {
     {"secret", FIELD_SECRET, offsetof(struct config_key, secret), true},
     {"scopes", FIELD_LIST, offsetof(struct config_key, scopes), false},
     {"from_domains", FIELD_LIST, offsetof(struct config_key, from_domains), false},
+    {"rate", FIELD_TEXT, offsetof(struct config_key, rate), false},
 };
 static const struct field domain_fields[] = {
     {"name", FIELD_TEXT, offsetof(struct config_domain, name), true},

@@ -7,6 +7,7 @@
 
 #include "api/api.h"
 #include "api/auth.h"
+#include "api/key_rate.h"
 #include "server/base/clock.h"
 #include "server/events/signature.h"
 #include "server/intake/sender_domain.h"
@@ -28,7 +29,7 @@ static enum err run(struct store *s, struct store_call *call, struct errinfo *in
 /* ---- keys ---- */
 
 static enum err put_key(struct store *s, struct str name, struct str text, unsigned scopes,
-                        const struct config_list *from_domains, const char *setting,
+                        const struct config_list *from_domains, int64_t rate, const char *setting,
                         struct errinfo *info) {
     struct arena *a = arena_new();
     int64_t now = clock_wall_ms();
@@ -37,6 +38,7 @@ static enum err put_key(struct store *s, struct str name, struct str text, unsig
                              .project = API_PROJECT,
                              .name = name,
                              .scopes = scopes,
+                             .rate = rate,
                              .created_wall_ms = now};
     enum err e = auth_key_describe(text, a, &q.key, info);
     if (e != OK)
@@ -62,7 +64,13 @@ static enum err put_declared_key(struct store *s, const struct config_key *k,
             return err_set(info, ERR_INVALID, "keys.scopes",
                            "'%.*s' is none of send, read, manage, admin",
                            STR_ARG(k->scopes.list[i]));
-    return put_key(s, k->name, k->secret, scopes, &k->from_domains, "keys.secret", info);
+    uint64_t rate = 0;
+    if (!str_is_absent(k->rate) &&
+        (str_parse_u64(k->rate, KEY_RATE_MOST, &rate) != OK || rate == 0))
+        return err_set(info, ERR_INVALID, "keys.rate", "'%.*s' is not a number from 1 to %d",
+                       STR_ARG(k->rate), (int)KEY_RATE_MOST);
+    return put_key(s, k->name, k->secret, scopes, &k->from_domains, (int64_t)rate, "keys.secret",
+                   info);
 }
 
 /* ---- domains ---- */
@@ -199,9 +207,10 @@ static enum err put_all(struct store *s, const struct guard *guard, const struct
                         struct errinfo *info) {
     enum err e = OK;
     if (!str_is_absent(c->admin_key))
-        e = put_key(s, STR("admin"), c->admin_key, SCOPES_ALL, NULL, "POSTCHUTE_ADMIN_KEY", info);
+        e = put_key(s, STR("admin"), c->admin_key, SCOPES_ALL, NULL, 0, "POSTCHUTE_ADMIN_KEY",
+                    info);
     if (e == OK && !str_is_absent(c->send_key))
-        e = put_key(s, STR("send"), c->send_key, SCOPE_SEND | SCOPE_READ, NULL,
+        e = put_key(s, STR("send"), c->send_key, SCOPE_SEND | SCOPE_READ, NULL, 0,
                     "POSTCHUTE_SEND_KEY", info);
     for (size_t i = 0; i < c->key_count && e == OK; i++)
         e = put_declared_key(s, &c->keys[i], info);
@@ -258,7 +267,7 @@ enum err provision_development(struct store *s, const char *folder, const char *
     struct buf secret = BUF_INIT(256);
     enum err e = read_or_make_key(path, key, info);
     if (e == OK)
-        e = put_key(s, STR("development"), buf_str(key), SCOPES_ALL, NULL, path, info);
+        e = put_key(s, STR("development"), buf_str(key), SCOPES_ALL, NULL, 0, path, info);
     if (e == OK)
         e = put_declared_domain(s, &domain, info);
     if (e == OK && receiver_url) {

@@ -7,6 +7,9 @@ const struct migration migrations[] = {
     {2, "test messages",
 #include "storage/schema/002_test.inc"
      , "PRAGMA user_version = 2"},
+    {3, "rates of keys",
+#include "storage/schema/003_key_rate.inc"
+     , "PRAGMA user_version = 3"},
 };
 const size_t migration_count = sizeof(migrations) / sizeof(migrations[0]);
 

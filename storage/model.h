@@ -187,6 +187,7 @@ struct key_row {
     struct str *from_domains; /* allowed From domains; none: every domain of the project */
     size_t from_domain_count;
     bool is_test;
+    int64_t rate; /* requests a minute; 0: not limited */
     int64_t created_wall_ms, expires_wall_ms /* 0: never */, revoked_wall_ms /* 0: not */,
         used_wall_ms;
 };

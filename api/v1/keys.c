@@ -32,6 +32,7 @@ static json_t *render_key(const struct key_row *k) {
     json_object_set_new(o, "scopes", scopes);
     json_object_set_new(o, "from_domains", domains);
     json_object_set_new(o, "test", json_boolean(k->is_test));
+    json_object_set_new(o, "rate", k->rate != 0 ? json_integer(k->rate) : json_null());
     json_object_set_new(o, "created_at", value_time(k->created_wall_ms));
     value_set_time(o, "expires_at", k->expires_wall_ms);
     value_set_time(o, "revoked_at", k->revoked_wall_ms);
@@ -83,6 +84,10 @@ static void read_test(const struct json_at *at, json_t *v, void *out) {
     (void)json_read_bool(at, v, &MAKING->put.key.is_test);
 }
 
+static void read_rate(const struct json_at *at, json_t *v, void *out) {
+    (void)json_read_int(at, v, 1, KEY_RATE_MOST, &MAKING->put.key.rate);
+}
+
 static void read_expires_at(const struct json_at *at, json_t *v, void *out) {
     struct str s;
     int64_t wall_ms = 0;
@@ -100,6 +105,7 @@ static const struct json_field fields[] = {
     {"scopes", {NULL}, read_scopes},
     {"from_domains", {"fromDomains"}, read_from_domains},
     {"test", {NULL}, read_test},
+    {"rate", {NULL}, read_rate},
     {"expires_at", {"expiresAt"}, read_expires_at},
 };
 

@@ -4,6 +4,7 @@ static const struct option_spec create_options[] = {
     {"scope", 's', OPTION_TEXT, "SCOPE", "send (default), read, manage or admin; may be repeated"},
     {"from-domain", 0, OPTION_TEXT, "DOMAIN",
      "only From addresses of it (*.acme.test: of those below); may be repeated"},
+    {"rate", 0, OPTION_TEXT, "N", "at most N requests a minute"},
     {"test", 0, OPTION_FLAG, NULL, "what is sent with it never leaves"},
     {"expires-at", 0, OPTION_TEXT, "TIME", "until when it is good, as 2027-01-31T00:00:00Z"},
     ADMIN_OPTION_JSON,
@@ -39,6 +40,13 @@ static int create(const struct options *o, char *const *env) {
     if (json_array_size(domains))
         json_object_set(body, "from_domains", domains);
     json_decref(domains);
+    const char *rate = options_text(o, "rate", NULL);
+    uint64_t n;
+    if (rate) /* what is no number is refused by the API, which names the field */
+        json_object_set_new(body, "rate",
+                            str_parse_u64(str_of(rate), INT64_MAX, &n) == OK
+                                ? json_integer((json_int_t)n)
+                                : json_string(rate));
     if (options_has(o, "test"))
         json_object_set_new(body, "test", json_true());
     if (options_text(o, "expires-at", NULL))

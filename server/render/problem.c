@@ -22,6 +22,7 @@ static const struct {
     [PROBLEM_VALIDATION_FAILED] = {422, "validation_failed", "The request has faults"},
     [PROBLEM_IDEMPOTENCY_REUSED] = {422, "idempotency_key_reused",
                                     "The Idempotency-Key was used for another request"},
+    [PROBLEM_RATE_LIMITED] = {429, "rate_limited", "Too many requests with this key"},
     [PROBLEM_HEADERS_TOO_LARGE] = {431, "headers_too_large", "The header fields are too large"},
     [PROBLEM_INTERNAL] = {500, "internal", "Something went wrong on our side"},
     [PROBLEM_UNAVAILABLE] = {503, "unavailable", "This cannot be stored now"},

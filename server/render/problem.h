@@ -29,6 +29,7 @@ enum problem_code {
     PROBLEM_MEDIA_TYPE,         /* 415 */
     PROBLEM_VALIDATION_FAILED,  /* 422 */
     PROBLEM_IDEMPOTENCY_REUSED, /* 422 */
+    PROBLEM_RATE_LIMITED,       /* 429 */
     PROBLEM_HEADERS_TOO_LARGE,  /* 431 */
     PROBLEM_INTERNAL,           /* 500 */
     PROBLEM_UNAVAILABLE,        /* 503: could not be stored */

@@ -19,6 +19,7 @@ static void key_insert(struct backend *b, const struct key_row *k, struct str do
     sq_bind_int(st, 10, k->expires_wall_ms);
     sq_bind_int(st, 11, k->revoked_wall_ms);
     sq_bind_int(st, 12, k->used_wall_ms);
+    sq_bind_int(st, 13, k->rate);
     sq_run(&b->h, st);
 }
 
@@ -31,6 +32,7 @@ static void key_update(struct backend *b, const struct key_row *k, struct str do
     bind_common(st, 5, k, domains);
     sq_bind_int(st, 7, k->expires_wall_ms);
     sq_bind_int(st, 8, k->revoked_wall_ms);
+    sq_bind_int(st, 9, k->rate);
     sq_run(&b->h, st);
 }
 
@@ -112,6 +114,7 @@ enum err sqlite_keys(struct backend_reader *r, struct store_call *call) {
             .expires_wall_ms = sq_int(st, 9),
             .revoked_wall_ms = sq_int(st, 10),
             .used_wall_ms = sq_int(st, 11),
+            .rate = sq_int(st, 12),
         };
         struct str hash = sq_peek(st, 4);
         if (hash.n == sizeof(k->hash))

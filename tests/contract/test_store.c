@@ -965,12 +965,17 @@ static void keys_are_put_listed_used_and_revoked(void **state) {
     struct store_key_put p = {.key = key_row(k, "pc_live_a", 1)};
     p.key.from_domains = domains;
     p.key.from_domain_count = 2;
+    p.key.rate = 60;
     RUN_OK(k, STORE_KEY_PUT, &p);
+    struct store_keys first = {.project = 1};
+    RUN_OK(k, STORE_KEYS, &first);
+    assert_int_equal(first.key[0].rate, 60);
     struct id id = p.key.id;
     struct store_key_put other = {.key = key_row(k, "pc_live_a", 2)};
     assert_int_equal(RUN(k, STORE_KEY_PUT, &other), ERR_CONFLICT);
     struct store_key_put same = {.key = key_row(k, "pc_live_a", 1)};
     same.key.scopes = SCOPE_ADMIN;
+    same.key.rate = 90;
     RUN_OK(k, STORE_KEY_PUT, &same);
     assert_true(id_equal(&same.key.id, &id)); /* it is that key */
     struct store_keys_used u = {.id = &id, .wall_ms = &k->now_wall_ms, .count = 1};
@@ -984,6 +989,7 @@ static void keys_are_put_listed_used_and_revoked(void **state) {
     RUN_OK(k, STORE_KEYS, &q);
     assert_int_equal(q.count, 1);
     assert_int_equal(q.key[0].scopes, SCOPE_ADMIN);
+    assert_int_equal(q.key[0].rate, 90);
     assert_int_equal(q.key[0].from_domain_count, 0);
     assert_int_equal(q.key[0].used_wall_ms, k->now_wall_ms);
     assert_int_equal(q.key[0].revoked_wall_ms, k->now_wall_ms);

@@ -480,6 +480,26 @@ def test_the_answer_says_which_wait_was_granted(server, contract, asked, granted
     assert answer.status_code == (200 if granted not in (None, "wait=0") else 202)
 
 
+def test_T32_a_key_with_a_rate_is_told_when_to_come_again(server, contract):
+    """Every request of the key counts, writes of all kinds; and only its own."""
+    made = server.command("key", "create", "limited", "--rate", "2", "--scope", "manage", "--scope", "send")
+    assert made.returncode == 0, made.stderr
+    limited = server.api(made.stdout.strip())
+    first = limited.post("/v1/domains", json={"name": "rated.test"})
+    assert first.status_code == 201 and first.headers["ratelimit-policy"] == '"key";q=2;w=60'
+    assert first.headers["ratelimit"].startswith('"key";r=1;')
+    assert limited.post("/send", json=GOOD).status_code == 202
+    for method, path, body in (("POST", "/v1/domains", {"name": "more.test"}), ("POST", "/send", GOOD), ("GET", "/v1/domains", None)):
+        answer = limited.request(method, path, json=body)
+        assert answer.status_code == 429 and answer.json()["code"] == "rate_limited", answer.text
+        assert 1 <= int(answer.headers["retry-after"]) <= 30
+    assert contract.ask("GET", "/v1/domains").status_code == 200
+    listed = {key["name"]: key["rate"] for key in contract.ask("GET", "/v1/keys?limit=100").json()["data"]}
+    assert listed["limited"] == 2 and listed["admin"] is None
+    refused = server.command("key", "create", "bad", "--rate", "often")
+    assert refused.returncode == 1 and "#/rate" in refused.stderr, refused.stderr
+
+
 def test_one_sender_in_an_array_is_one_sender(server, contract):
     sent = contract.ask("POST", "/send", json={**GOOD, "from": ["A <a@acme.test>"]})
     assert sent.status_code == 202 and server.message(sent.json()["id"])["from"]["email"] == "a@acme.test"

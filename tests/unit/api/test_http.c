@@ -895,6 +895,34 @@ static void test_retry_asks_for_the_rights_of_sending(void **state) {
 }
 
 /* A body that came slowly would have let its key in long after the answer that it is revoked. */
+static void test_T32_key_with_a_rate_makes_no_more_requests(void **state) {
+    struct world *w = *state;
+    struct auth_key_text limited;
+    struct answer a;
+    make_key(w, "{\"name\":\"l\",\"scopes\":\"send\",\"rate\":3}", &limited);
+    for (int i = 0; i < 3; i++) {
+        char left[64];
+        ask(w, "POST", "/send", &limited, "", body_text(), &a);
+        assert_int_equal(a.status, 202);
+        snprintf(left, sizeof(left), "\"key\";r=%d;t=%d", 2 - i, 20 * (i + 1));
+        assert_true(str_equal(client_header(&a, STR("RateLimit-Policy")), STR("\"key\";q=3;w=60")));
+        assert_true(str_equal(client_header(&a, STR("RateLimit")), str_of(left)));
+        client_release(&a);
+    }
+    ask(w, "POST", "/send", &limited, "", body_text(), &a);
+    assert_problem(&a, 429, "rate_limited");
+    uint64_t wait_s = 0;
+    assert_int_equal(str_parse_u64(client_header(&a, STR("Retry-After")), 20, &wait_s), OK);
+    assert_true(wait_s >= 15);
+    client_release(&a);
+    assert_int_equal(w->store->message_count, 3);
+    /* others are not concerned */
+    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+    assert_int_equal(a.status, 202);
+    assert_true(str_is_absent(client_header(&a, STR("RateLimit"))));
+    client_release(&a);
+}
+
 static void test_key_revoked_while_its_body_comes_is_refused(void **state) {
     struct world *w = *state;
     struct answer a;
@@ -1324,6 +1352,7 @@ int main(void) {
         cmocka_unit_test(test_requests_that_two_parsers_read_differently_are_refused),
         SERVED(test_retry_asks_for_the_rights_of_sending),
         SERVED(test_revoked_key_is_refused_at_once),
+        SERVED(test_T32_key_with_a_rate_makes_no_more_requests),
         SERVED(test_key_revoked_while_its_body_comes_is_refused),
         SERVED(test_answer_beyond_every_limit_is_500_and_not_the_end),
         cmocka_unit_test(test_full_health_listener_shuts_no_client_out),
