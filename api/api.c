@@ -262,6 +262,8 @@ static void fill_env(struct env *env, const struct api_options *o) {
     env->hostname = arena_dup(env->arena, o->hostname);
     env->is_ready = o->is_ready;
     env->is_ready_ctx = o->is_ready_ctx;
+    env->look = o->look;
+    env->look_ctx = o->look_ctx;
 }
 
 static void set_pem(char **to, struct str pem) {

@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include "server/intake/domain_check.h"
 #include "server/intake/submit.h"
 #include "server/net/guard.h"
 #include "storage/store.h"
@@ -49,6 +50,10 @@ struct api_options {
      * Thread: any. */
     bool (*is_ready)(void *ctx, char why[160]);
     void *is_ready_ctx;
+    /* Looks at a domain's DNS records (server/intake/domain_check.h) and answers in the look's
+     * mailbox, in any case. NULL: nobody does. Thread: any. */
+    void (*look)(void *ctx, struct domain_look *look);
+    void *look_ctx;
 };
 
 struct api;

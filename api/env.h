@@ -16,6 +16,7 @@
 #include "api/auth.h"
 #include "api/key_rate.h"
 #include "server/base/mailbox.h"
+#include "server/intake/domain_check.h"
 #include "server/intake/settings.h"
 #include "server/net/guard.h"
 #include "storage/store.h"
@@ -31,6 +32,8 @@ struct env {
     struct str hostname; /* in `arena` */
     bool (*is_ready)(void *ctx, char why[160]);
     void *is_ready_ctx;
+    void (*look)(void *ctx, struct domain_look *look);
+    void *look_ctx;
     struct arena *arena;
     struct keeper *keeper;
     struct workers *workers;

@@ -26,6 +26,7 @@ const struct route routes[] = {
     {HTTP_POST, "/v1/domains", v1_domains_create, SCOPE_MANAGE, SMALL, 0, NULL},
     {HTTP_GET, "/v1/domains", v1_domains_list, SCOPE_MANAGE, 0, 0, NULL},
     {HTTP_GET, "/v1/domains/{name}", v1_domain_get, SCOPE_MANAGE, 0, 0, NULL},
+    {HTTP_POST, "/v1/domains/{name}/verify", v1_domain_verify, SCOPE_MANAGE, SMALL, 0, NULL},
     {HTTP_DELETE, "/v1/domains/{name}", v1_domain_delete, SCOPE_MANAGE, 0, 0, NULL},
     /* webhooks */
     {HTTP_POST, "/v1/webhooks", v1_webhooks_create, SCOPE_MANAGE, SMALL, 0, NULL},

@@ -169,6 +169,11 @@ static void start_housekeeping(struct server *s) {
 }
 
 /* Release in any case. */
+static void look(void *ctx, struct domain_look *look) {
+    struct server *s = ctx;
+    verification_look(s->verification, look);
+}
+
 static enum err api_options(struct server *s, const struct config *config, struct lifecycle_api *o,
                             struct errinfo *info) {
     enum err e = lifecycle_api_options(config, o, info);
@@ -177,6 +182,8 @@ static enum err api_options(struct server *s, const struct config *config, struc
     o->options.development = config->profile == PROFILE_DEVELOPMENT;
     o->options.is_ready = is_ready;
     o->options.is_ready_ctx = s;
+    o->options.look = look;
+    o->options.look_ctx = s;
     return e;
 }
 

@@ -44,6 +44,13 @@ bool v1_read_body(struct request *r, const struct json_field *fields, size_t cou
     return true;
 }
 
+bool v1_read_nothing(struct request *r) {
+    struct str body = str_trim(buf_str(&r->body));
+    if (body.n > 0 && !str_equal(body, STR("{}")))
+        faults_add(&r->faults, STR("#"), "unknown_field", "this takes no fields");
+    return v1_is_good(r);
+}
+
 void v1_answer_list(struct request *r, json_t *list) {
     json_t *o = json_object();
     json_object_set_new(o, "data", list);

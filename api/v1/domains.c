@@ -10,9 +10,7 @@
 
 /* ---- what is shown ---- */
 
-static json_t *records_of(const struct request *r, const struct domain_row *d) {
-    struct domain_record *record;
-    size_t count = domain_records_wanted(d, r->env->hostname, r->arena, &record);
+static json_t *render_records(const struct domain_record *record, size_t count, bool was_looked) {
     json_t *list = json_array();
     for (size_t i = 0; i < count; i++) {
         json_t *o = json_object();
@@ -21,9 +19,19 @@ static json_t *records_of(const struct request *r, const struct domain_row *d) {
         json_object_set_new(o, "name", value_str(record[i].name));
         json_object_set_new(o, "value", value_str(record[i].value));
         json_object_set_new(o, "required", json_boolean(record[i].is_required));
+        if (was_looked) {
+            json_object_set_new(o, "state", json_string(domain_record_state_name(&record[i])));
+            json_object_set_new(o, "found", value_str(record[i].found));
+        }
         json_array_append_new(list, o);
     }
     return list;
+}
+
+static json_t *records_of(const struct request *r, const struct domain_row *d) {
+    struct domain_record *record;
+    size_t count = domain_records_wanted(d, r->env->hostname, r->arena, &record);
+    return render_records(record, count, false);
 }
 
 static json_t *keys_of(const struct domain_row *d) {
@@ -149,6 +157,8 @@ void v1_domains_create(struct request *r) {
 
 /* ---- the others ---- */
 
+static const char no_domain[] = "there is no such domain";
+
 _Static_assert(offsetof(struct domain_row, id) == 0, "v1_answer_page() looks for it there");
 
 static json_t *render_row(const struct request *r, const void *row) {
@@ -186,19 +196,25 @@ static bool param_domain(struct request *r, struct str *out) {
     return false;
 }
 
-static void got(struct request *r, struct store_call *call) {
+/* NULL: the request is answered. */
+static const struct domain_row *find(struct request *r, const struct store_call *call,
+                                     struct str name) {
     const struct store_domains *q = CONTAINER_OF(call, struct store_domains, call);
-    const struct str *name = r->state;
-    const struct domain_row *found = NULL;
-    for (size_t i = 0; call->err == OK && i < q->count; i++)
-        if (str_equal(q->domain[i].name, *name))
-            found = &q->domain[i];
-    if (call->err != OK)
-        request_problem_store(r, call->err, &call->info);
-    else if (found == NULL)
-        request_problem(r, PROBLEM_NOT_FOUND, "there is no such domain");
-    else
-        request_json(r, 200, render_domain(r, found));
+    if (!v1_is_done(r, call, no_domain))
+        return NULL;
+    for (size_t i = 0; i < q->count; i++)
+        if (str_equal(q->domain[i].name, name))
+            return &q->domain[i];
+    request_problem(r, PROBLEM_NOT_FOUND, "%s", no_domain);
+    request_finish(r);
+    return NULL;
+}
+
+static void got(struct request *r, struct store_call *call) {
+    const struct domain_row *found = find(r, call, *(const struct str *)r->state);
+    if (found == NULL)
+        return;
+    request_json(r, 200, render_domain(r, found));
     request_finish(r);
 }
 
@@ -210,6 +226,98 @@ void v1_domain_get(struct request *r) {
         list_domains(r, got);
 }
 
+/* ---- looking at DNS ---- */
+
+enum { LOOK_MS = 10 * 1000 };
+
+struct verifying {
+    struct str name;
+    struct request *request;
+    struct domain_row row; /* what the look goes by */
+    struct domain_look look;
+    json_t *records;
+    bool is_complete;
+};
+
+/* The store knows by now, and so does who checks From. */
+static void verified(struct request *r, struct store_call *call) {
+    struct verifying *v = r->state;
+    const struct domain_row *d = find(r, call, v->name); /* deleted meanwhile? */
+    if (d == NULL) {
+        json_decref(v->records);
+        return;
+    }
+    json_t *o = render_domain(r, d);
+    json_object_set_new(o, "records", v->records);
+    json_object_set_new(o, "complete", json_boolean(v->is_complete));
+    request_json(r, 200, o);
+    request_finish(r);
+}
+
+static void verified_in_force(struct request *r, enum err err) {
+    (void)err; /* it is stored; the keeper tries again */
+    list_domains(r, verified);
+}
+
+static void looked(struct domain_look *look) {
+    struct verifying *v = CONTAINER_OF(look, struct verifying, look);
+    struct request *r = v->request;
+    if (look->err != OK) {
+        request_problem(r, PROBLEM_UNAVAILABLE, "%s",
+                        look->err == ERR_AGAIN ? "too many domains are looked at right now"
+                                               : "the server is stopping");
+        request_finish(r);
+        return;
+    }
+    v->records = render_records(look->record, look->count, true);
+    v->is_complete = true;
+    for (size_t i = 0; i < look->count; i++)
+        v->is_complete &= look->record[i].is_answered && look->record[i].failure == FAILURE_NONE;
+    arena_free(&look->arena);
+    request_reload(r, verified_in_force);
+}
+
+/* Of a row that ends with its call, what the look needs. */
+static struct domain_row keep(struct arena *a, const struct domain_row *d) {
+    struct domain_row kept = {.id = d->id,
+                              .project = d->project,
+                              .name = arena_dup(a, d->name),
+                              .key_count = d->key_count};
+    kept.key = ARENA_ARRAY(a, struct domain_key_row, d->key_count + 1);
+    for (size_t i = 0; i < d->key_count; i++) {
+        kept.key[i].selector = arena_dup(a, d->key[i].selector);
+        kept.key[i].record = arena_dup(a, d->key[i].record);
+    }
+    return kept;
+}
+
+static void verify_found(struct request *r, struct store_call *call) {
+    struct verifying *v = r->state;
+    const struct domain_row *d = find(r, call, v->name);
+    if (d == NULL)
+        return;
+    if (r->env->look == NULL) {
+        request_problem(r, PROBLEM_UNAVAILABLE, "nobody looks at DNS here: start the server");
+        request_finish(r);
+        return;
+    }
+    v->request = r;
+    v->row = keep(r->arena, d);
+    v->look = (struct domain_look){
+        .reply_to = r->box, .done = looked, .row = &v->row, .timeout_ms = LOOK_MS};
+    r->env->look(r->env->look_ctx, &v->look);
+}
+
+void v1_domain_verify(struct request *r) {
+    struct verifying *v = ARENA_NEW(r->arena, struct verifying);
+    request_check_query(r, NULL, 0);
+    r->state = v;
+    if (v1_read_nothing(r) && param_domain(r, &v->name))
+        list_domains(r, verify_found);
+}
+
+/* ---- deleting ---- */
+
 static void out_of_force(struct request *r, enum err err) {
     (void)err;
     r->reply.status = 204;
@@ -218,7 +326,7 @@ static void out_of_force(struct request *r, enum err err) {
 
 static void deleted(struct request *r, struct store_call *call) {
     const struct store_domain_delete *q = CONTAINER_OF(call, struct store_domain_delete, call);
-    if (!v1_is_done(r, call, "there is no such domain"))
+    if (!v1_is_done(r, call, no_domain))
         return;
     log_info("api", "domain deleted", LOG_STR("domain", q->name),
              LOG_ID("by", &r->identity.key_id));

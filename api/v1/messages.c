@@ -240,15 +240,6 @@ void v1_message_raw(struct request *r) {
 
 /* ---- cancel and retry ---- */
 
-/* These take no fields: an empty body, or an empty object. */
-static bool read_nothing(struct request *r) {
-    struct str body = str_trim(buf_str(&r->body));
-    if (body.n == 0 || str_equal(body, STR("{}")))
-        return true;
-    faults_add(&r->faults, STR("#"), "unknown_field", "this takes no fields");
-    return v1_is_good(r);
-}
-
 /* Who may not send from a message's domain may not decide about it either: neither stop it, nor
  * send it again. */
 static bool may_use_domain(struct request *r, const struct message_row *m) {
@@ -298,7 +289,7 @@ static void cancel_of_found(struct request *r, struct store_call *call) {
 
 void v1_message_cancel(struct request *r) {
     struct store_cancel *q = ARENA_NEW(r->arena, struct store_cancel);
-    if (!read_id(r, &q->id, NULL, 0) || !read_nothing(r))
+    if (!read_id(r, &q->id, NULL, 0) || !v1_read_nothing(r))
         return;
     q->project = r->identity.project;
     q->now_wall_ms = r->started_wall_ms;
@@ -341,7 +332,7 @@ static void retry_of_found(struct request *r, struct store_call *call) {
 
 void v1_message_retry(struct request *r) {
     struct store_retry *q = ARENA_NEW(r->arena, struct store_retry);
-    if (!read_id(r, &q->id, NULL, 0) || !read_nothing(r))
+    if (!read_id(r, &q->id, NULL, 0) || !v1_read_nothing(r))
         return;
     struct intake *intake = env_intake(r->env);
     r->state = q;

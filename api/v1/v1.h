@@ -26,6 +26,7 @@ void v1_key_revoke(struct request *r);
 void v1_domains_create(struct request *r);
 void v1_domains_list(struct request *r);
 void v1_domain_get(struct request *r);
+void v1_domain_verify(struct request *r);
 void v1_domain_delete(struct request *r);
 
 /* webhooks.c, deliveries.c */

@@ -12,6 +12,7 @@ const struct command *const cli_commands[] = {
     &cli_domain_add,    //
     &cli_domain_list,   //
     &cli_domain_dns,    //
+    &cli_domain_verify, //
     &cli_domain_delete, //
     &cli_send,          //
     &cli_doctor,        //

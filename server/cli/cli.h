@@ -50,4 +50,4 @@ int cli_print(const struct buf *b);
 
 extern const struct command cli_serve, cli_check_config, cli_send, cli_key_create, cli_key_list,
     cli_key_revoke, cli_key_generate, cli_domain_add, cli_domain_list, cli_domain_dns,
-    cli_domain_delete, cli_doctor, cli_help, cli_version;
+    cli_domain_verify, cli_domain_delete, cli_doctor, cli_help, cli_version;

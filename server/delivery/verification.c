@@ -1,11 +1,12 @@
 #include "server/delivery/verification.h"
 
+#include <sys/queue.h>
+
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/base/thread.h"
-#include "server/intake/domain_check.h"
 
-enum { HOUR_MS = 3600 * 1000, MINUTE_MS = 60 * 1000, PARALLEL_MAX = 16 };
+enum { HOUR_MS = 3600 * 1000, MINUTE_MS = 60 * 1000, PARALLEL_MAX = 16, LOOKS_MAX = 16 };
 
 /* What is known of one domain between two looks. */
 struct watched {
@@ -15,6 +16,16 @@ struct watched {
     bool is_verified, is_checking, is_listed;
 };
 
+/* A look that somebody asked for. It lives until DNS and store are done with it, though who asked
+ * may have been told before. */
+struct looking {
+    TAILQ_ENTRY(looking) link;
+    struct verification *verification;
+    struct domain_look *look; /* NULL: told */
+    struct domain_check *check;
+    int64_t deadline_mono_ms;
+};
+
 struct verification {
     struct verification_options o;
     struct mailbox *box;
@@ -22,7 +33,8 @@ struct verification {
     struct note quit_note, quit_done;
     struct mailbox *quit_box; /* main's */
     char *hostname;
-    bool is_stopping;
+    bool is_stopping;          /* asks nothing any more */
+    bool is_ending;            /* and nobody asks it */
     bool is_listing;           /* STORE_DOMAINS is under way */
     bool list_again;           /* a notice came meanwhile */
     size_t under_way;          /* checks and store calls */
@@ -30,6 +42,8 @@ struct verification {
     bool have_list;
     struct watched *watched;
     size_t count, room;
+    TAILQ_HEAD(, looking) looks;
+    size_t look_count;
 };
 
 static struct watched *find(struct verification *v, const struct id *id) {
@@ -66,7 +80,10 @@ struct storing {
     struct verification *verification;
     struct domain_check *check;
     struct str *published;
+    struct looking *looking; /* NULL: nobody asked for it */
 };
+
+static void look_is_over(struct looking *l);
 
 static void on_stored(struct store_call *call) {
     struct store_domain_checked *q = CONTAINER_OF(call, struct store_domain_checked, call);
@@ -76,15 +93,18 @@ static void on_stored(struct store_call *call) {
                  LOG_STRZ("why", call->info.text));
     s->verification->under_way--;
     store_call_release(call);
+    if (s->looking)
+        look_is_over(s->looking);
     domain_check_free(&s->check);
     free(s->published);
     free(s);
 }
 
-static void store_result(struct verification *v, struct domain_check *c) {
+static void store_result(struct verification *v, struct domain_check *c, struct looking *looking) {
     struct storing *s = mem_zalloc(sizeof *s);
     s->verification = v;
     s->check = c;
+    s->looking = looking;
     s->published = mem_zalloc((c->count ? c->count : 1) * sizeof *s->published);
     s->q.call =
         (struct store_call){.verb = STORE_DOMAIN_CHECKED, .reply_to = v->box, .done = on_stored};
@@ -100,13 +120,14 @@ static void store_result(struct verification *v, struct domain_check *c) {
     store_post(v->o.store, &s->q.call);
 }
 
-static void on_checked(struct domain_check *c, void *ctx) {
-    struct verification *v = ctx;
+static bool is_worth_storing(const struct verification *v, const struct domain_check *c) {
+    return (c->is_verified || c->is_conclusive) && !v->is_stopping;
+}
+
+static void take_result(struct verification *v, const struct domain_check *c) {
     int64_t now = clock_mono_ms();
     struct watched *w = find(v, &c->id);
-    v->under_way--;
     if (w) {
-        w->is_checking = false;
         if (c->is_verified || c->is_conclusive) {
             if (w->is_verified != c->is_verified)
                 log_info("verification", c->is_verified ? "domain verified" : "domain not verified",
@@ -115,10 +136,122 @@ static void on_checked(struct domain_check *c, void *ctx) {
         }
         w->due_mono_ms = now + period(v, w, now);
     }
-    if ((c->is_verified || c->is_conclusive) && !v->is_stopping)
-        store_result(v, c);
+}
+
+static void on_checked(struct domain_check *c, void *ctx) {
+    struct verification *v = ctx;
+    struct watched *w = find(v, &c->id);
+    v->under_way--;
+    if (w)
+        w->is_checking = false;
+    take_result(v, c);
+    if (is_worth_storing(v, c))
+        store_result(v, c, NULL);
     else
         domain_check_free(&c);
+}
+
+/* ---- looks that are asked for ---- */
+
+static void told(struct note *n) {
+    struct domain_look *look = CONTAINER_OF(n, struct domain_look, note);
+    look->done(look);
+}
+
+static void tell(struct domain_look *look, enum err err) {
+    look->err = err;
+    look->note.run = told;
+    mailbox_send(look->reply_to, &look->note);
+}
+
+/* Copies what is known, perhaps not all of it, and tells it. */
+static void tell_known(struct looking *l) {
+    struct domain_look *look = l->look;
+    const struct domain_check *c = l->check;
+    struct arena *a = arena_new();
+    look->arena = a;
+    look->count = c->count;
+    look->record = ARENA_ARRAY(a, struct domain_record, c->count + 1);
+    look->is_verified = c->is_verified;
+    look->is_conclusive = c->is_conclusive;
+    for (size_t i = 0; i < c->count; i++) {
+        look->record[i] = c->record[i];
+        look->record[i].selector = arena_dup(a, c->record[i].selector);
+        look->record[i].name = arena_dup(a, c->record[i].name);
+        look->record[i].value = arena_dup(a, c->record[i].value);
+        look->record[i].found = arena_dup(a, c->record[i].found);
+    }
+    l->look = NULL;
+    tell(look, OK);
+}
+
+/* DNS and store are done with it. */
+static void look_is_over(struct looking *l) {
+    struct verification *v = l->verification;
+    if (l->look)
+        tell_known(l);
+    TAILQ_REMOVE(&v->looks, l, link);
+    v->look_count--;
+    free(l);
+}
+
+static void on_looked(struct domain_check *c, void *ctx) {
+    struct looking *l = ctx;
+    struct verification *v = l->verification;
+    v->under_way--;
+    take_result(v, c);
+    if (is_worth_storing(v, c)) {
+        store_result(v, c, l);
+    } else {
+        look_is_over(l);
+        domain_check_free(&c);
+    }
+}
+
+/* A look as it crosses to the thread. Thread: whoever has it. */
+struct asking {
+    struct note note;
+    struct verification *verification;
+    struct domain_look *look;
+};
+
+static void asked(struct note *n) {
+    struct asking *a = CONTAINER_OF(n, struct asking, note);
+    struct verification *v = a->verification;
+    struct domain_look *look = a->look;
+    free(a);
+    if (v->is_stopping || v->look_count >= LOOKS_MAX) {
+        tell(look, v->is_stopping ? ERR_UNAVAILABLE : ERR_AGAIN);
+        return;
+    }
+    struct looking *l = mem_zalloc(sizeof *l);
+    l->verification = v;
+    l->look = look;
+    l->deadline_mono_ms = clock_mono_ms() + look->timeout_ms;
+    TAILQ_INSERT_TAIL(&v->looks, l, link);
+    v->look_count++;
+    v->under_way++;
+    l->check = domain_check_start(v->o.dns, look->row, str_of(v->hostname), v->box, on_looked, l);
+}
+
+void verification_look(struct verification *v, struct domain_look *look) {
+    struct asking *a = mem_zalloc(sizeof *a);
+    a->note.run = asked;
+    a->verification = v;
+    a->look = look;
+    mailbox_send(v->box, &a->note);
+}
+
+/* Tells those whose time is over; returns when the next one's is, or `next`. */
+static int64_t tell_late(struct verification *v, int64_t now, int64_t next) {
+    struct looking *l;
+    TAILQ_FOREACH (l, &v->looks, link) {
+        if (l->look && (l->deadline_mono_ms <= now || v->is_stopping))
+            tell_known(l);
+        else if (l->look && l->deadline_mono_ms < next)
+            next = l->deadline_mono_ms;
+    }
+    return next;
 }
 
 /* ---- the listing ---- */
@@ -190,7 +323,7 @@ static int start_due(struct verification *v) {
         domain_check_start(v->o.dns, &v->list.domain[i], str_of(v->hostname), v->box, on_checked,
                            v);
     }
-    return (int)(next - now);
+    return (int)(tell_late(v, now, next) - now);
 }
 
 static void quit_now(struct note *n) {
@@ -206,8 +339,14 @@ static void nothing(struct note *n) {
 static void run(void *arg) {
     struct verification *v = arg;
     ask_list(v);
-    while (!v->is_stopping || v->is_listing || v->under_way > 0)
-        mailbox_wait(v->box, v->is_stopping ? -1 : start_due(v));
+    while (!v->is_ending || v->is_listing || v->under_way > 0) {
+        int wait_ms = start_due(v);
+        mailbox_wait(v->box, v->is_stopping ? -1 : wait_ms);
+    }
+}
+
+static void end_now(struct note *n) {
+    CONTAINER_OF(n, struct verification, quit_note)->is_ending = true;
 }
 
 struct verification *verification_start(const struct verification_options *o) {
@@ -218,6 +357,7 @@ struct verification *verification_start(const struct verification_options *o) {
     v->o.verified_ms = o->verified_ms ? o->verified_ms : HOUR_MS;
     v->hostname = str_dupz(str_of(o->hostname ? o->hostname : ""));
     v->box = mailbox_new();
+    TAILQ_INIT(&v->looks);
     store_watch(o->store, NOTICE_DOMAINS, v->box, on_notice, v);
     v->thread = thread_start("verification", run, v);
     return v;
@@ -241,6 +381,8 @@ void verification_stop(struct verification **vp) {
     if (!v)
         return;
     verification_quit(v);
+    v->quit_note.run = end_now;
+    mailbox_send(v->box, &v->quit_note);
     thread_join(&v->thread);
     if (v->list.call.verb == STORE_DOMAINS)
         store_call_release(&v->list.call);

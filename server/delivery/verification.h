@@ -6,10 +6,11 @@
  *     struct verification *v = verification_start(&options);   ...   verification_quit(v);
  * dns_stop(&dns); verification_stop(&v);
  *
- * Thread: start and stop on main; a thread of its own inside.
+ * Thread: start and stop on main, looks from any; a thread of its own inside.
  */
 #pragma once
 
+#include "server/intake/domain_check.h"
 #include "server/net/dns.h"
 #include "storage/store.h"
 
@@ -25,4 +26,7 @@ struct verification *verification_start(const struct verification_options *o);
 /* From its return on no question is asked. Then dns_stop() answers those under way, and
  * verification_stop() need not wait for a resolver. */
 void verification_quit(struct verification *v);
+/* Looks at once, whatever is known; see struct domain_look. What is asked after
+ * verification_quit() is answered ERR_UNAVAILABLE. Thread: any. */
+void verification_look(struct verification *v, struct domain_look *look);
 void verification_stop(struct verification **vp); /* before the store is closed */

@@ -18,6 +18,14 @@ const char *domain_record_kind_name(enum domain_record_kind k) {
     return names[k];
 }
 
+const char *domain_record_state_name(const struct domain_record *r) {
+    if (r->is_ok)
+        return "found";
+    if (!r->is_answered || r->failure != FAILURE_NONE)
+        return "unknown";
+    return str_is_absent(r->found) ? "missing" : "different";
+}
+
 size_t domain_records_wanted(const struct domain_row *row, struct str hostname, struct arena *a,
                              struct domain_record **out) {
     struct domain_record *r = ARENA_ARRAY(a, struct domain_record, row->key_count + 2);
@@ -94,6 +102,7 @@ static bool is_wanted(const struct domain_record *r, struct str txt) {
 
 static void take_answer(struct domain_check *c, struct domain_record *r,
                         const struct dns_query *q) {
+    r->is_answered = true;
     bool is_none = q->failure == FAILURE_DNS_NXDOMAIN || q->failure == FAILURE_DNS_NO_ADDRESS;
     r->failure = is_none ? FAILURE_NONE : q->failure;
     for (size_t i = 0; q->failure == FAILURE_NONE && i < q->count && !r->is_ok; i++) {
@@ -125,9 +134,10 @@ static void answered(struct note *n) {
         finish(c);
 }
 
-void domain_check_start(struct dns *dns, const struct domain_row *row, struct str hostname,
-                        struct mailbox *box, void (*done)(struct domain_check *c, void *ctx),
-                        void *ctx) {
+struct domain_check *domain_check_start(struct dns *dns, const struct domain_row *row,
+                                        struct str hostname, struct mailbox *box,
+                                        void (*done)(struct domain_check *c, void *ctx),
+                                        void *ctx) {
     struct domain_check *c = mem_zalloc(sizeof *c);
     c->arena = arena_new();
     c->id = row->id;
@@ -154,6 +164,7 @@ void domain_check_start(struct dns *dns, const struct domain_row *row, struct st
     }
     for (size_t i = 0; i < count; i++)
         dns_ask(dns, &question[i].query);
+    return c;
 }
 
 void domain_check_free(struct domain_check **cp) {

@@ -24,6 +24,7 @@ struct domain_record {
     struct str name;     /* owner name, "pc202611r._domainkey.acme.test" */
     struct str value;    /* wanted TXT */
     /* after a check */
+    bool is_answered;
     enum failure failure; /* NONE: `found` is what DNS says; DNS_TEMPORARY and such: not known */
     struct str found;     /* absent: no such record */
     bool is_ok;
@@ -49,10 +50,34 @@ struct domain_check {
     struct domain_check_private *private_;
 };
 
-void domain_check_start(struct dns *dns, const struct domain_row *row, struct str hostname,
-                        struct mailbox *box, void (*done)(struct domain_check *c, void *ctx),
-                        void *ctx);
+/* Returns the check, whose records fill in on the thread of `box`; after `done` it is the caller's
+ * to free. Who is on another thread than `box` must not look at it: it may be gone already. */
+struct domain_check *domain_check_start(struct dns *dns, const struct domain_row *row,
+                                        struct str hostname, struct mailbox *box,
+                                        void (*done)(struct domain_check *c, void *ctx), void *ctx);
 void domain_check_free(struct domain_check **cp); /* only after done */
+
+/* "found", "missing", "different" (a record of that kind with another value), or "unknown": DNS did
+ * not answer (yet). */
+const char *domain_record_state_name(const struct domain_record *r);
+
+/* A look at a domain's records now, asked of whoever watches domains. The struct and its row are
+ * the caller's and stay until `done`, which runs on the thread of `reply_to`, after what was found
+ * is in the store. */
+struct domain_look {
+    struct note note;
+    struct mailbox *reply_to;
+    void (*done)(struct domain_look *look);
+    const struct domain_row *row; /* keys without their secrets will do */
+    int64_t timeout_ms;           /* then what is known is told */
+    /* out */
+    enum err err;        /* OK, ERR_AGAIN: too many look, ERR_UNAVAILABLE: nobody does any more */
+    struct arena *arena; /* of the records, the caller's to free; NULL: none */
+    struct domain_record *record;
+    size_t count;
+    bool is_verified,
+        is_conclusive; /* as of struct domain_check; both false when it took too long */
+};
 
 /* Is `found` a key record (RFC 6376 3.6.1) with the same p= as `wanted`? Tags and white space may
  * differ. Pure. */

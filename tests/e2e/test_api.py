@@ -616,6 +616,23 @@ def test_search_finds_by_each_field(server, contract):
         assert contract.ask("GET", "/v1/messages?" + query).json()["data"] == [], query
 
 
+def test_a_look_at_dns_that_never_answers_ends_in_time(postchute):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        silent.bind(("11.22.5.77", 5353))
+        server = postchute(route="smtp://11.22.5.99?tls=none", dns="11.22.5.77@5353", shutdown_timeout="2s")
+        begun = time.monotonic()
+        answer = Contract(server).ask("POST", "/v1/domains/acme.test/verify")
+        assert answer.status_code == 200 and 9 <= time.monotonic() - begun <= 13
+        assert {one["state"] for one in answer.json()["records"]} == {"unknown"}
+        assert not answer.json()["complete"] and not answer.json()["verified"]
+        # one that is under way does not hold up the end
+        under_way = pool.submit(server.api().post, "/v1/domains/acme.test/verify")
+        wait_until(lambda: server.metric("postchute_http_connections") >= 2, "it is under way")
+        begun = time.monotonic()
+        server.stop()
+        assert under_way.result().status_code in (200, 503) and time.monotonic() - begun < 6
+
+
 def test_an_accepted_message_is_on_disk_before_the_answer(postchute, sink):
     """kill -9 right behind the 202: it is there."""
     server = postchute(route="smtp://11.22.5.99?tls=none")  # nobody is there

@@ -3,9 +3,11 @@
 import json
 import re
 import shutil
+import time
 
 import pytest
 
+from peers.contract import Contract
 from peers.hostile import HostileSMTP
 from peers.postchute import Postchute
 from peers.postfix import Postfix
@@ -99,6 +101,34 @@ def test_the_domain_is_verified_and_dnssec_is_validated(world):
     assert seen["verified_at"] and all(key["published_at"] for key in seen["dkim"])
     assert world.metric("postchute_dns_validating") == 1
     assert not domain(world, "unpublished.org")["verified"]
+
+
+def test_a_domain_is_looked_at_when_that_is_asked_for(world):
+    """Of changed.org another key was published, of its RSA selector."""
+    contract = Contract(world)
+    selector = time.strftime("pc%Y%mr", time.gmtime())
+    other = "v=DKIM1; k=rsa; p=" + "A" * 120
+    world.tree.zone("changed.org", f'{selector}._domainkey TXT "{other}"\n_dmarc TXT "v=DMARC1; p=reject"')
+    assert contract.ask("POST", "/v1/domains", json={"name": "changed.org"}).status_code == 201
+    seen = contract.ask("POST", "/v1/domains/changed.org/verify").json()
+    states = {(one["purpose"], one["name"].partition(".")[0]): (one["state"], one["found"]) for one in seen["records"]}
+    assert states == {
+        ("dkim", selector): ("different", other), ("dkim", selector[:-1] + "e"): ("missing", None),
+        ("spf", "changed"): ("missing", None), ("dmarc", "_dmarc"): ("found", "v=DMARC1; p=reject"),
+    }  # fmt: skip
+    assert seen["complete"] and not seen["verified"]
+    good = contract.ask("POST", "/v1/domains/sender.org/verify", json={}).json()
+    assert good["verified"] and {one["state"] for one in good["records"] if one["purpose"] == "dkim"} == {"found"}
+    assert contract.ask("POST", "/v1/domains/nobody.org/verify").status_code == 404
+    assert contract.ask("POST", "/v1/domains/sender.org/verify", json={"force": True}).status_code == 422
+
+
+def test_the_command_says_what_is_missing(world):
+    done = world.command("domain", "verify", "sender.org")
+    assert done.returncode == 0 and re.search(r"^found +dkim +pc\d{6}r\._domainkey\.sender\.org$", done.stdout, re.M), done.stdout
+    done = world.command("domain", "verify", "unpublished.org")
+    assert done.returncode == 1 and "unpublished.org is not verified" in done.stdout, done.stdout
+    assert re.search(r"^missing +dkim .*\n +wanted: +v=DKIM1; k=rsa; p=", done.stdout, re.M), done.stdout
 
 
 def test_a_message_arrives_in_the_maildir_signed(world):
