@@ -83,7 +83,7 @@ static size_t header_count(const struct composed *c, const char *name) {
     return count;
 }
 
-/* T1, M1, M3, M4: what holds for the octets of every message. */
+/* T1, M1, M3, M4, M6, M12: what holds for the octets of every message. */
 static void check_octets(const struct composed *c) {
     struct str rest = bytes_of(c);
     bool in_header = true;
@@ -111,6 +111,7 @@ static void check_octets(const struct composed *c) {
     for (size_t i = 0; i < sizeof at_most_once / sizeof *at_most_once; i++)
         assert_true(header_count(c, at_most_once[i]) <= 1);
     assert_int_equal(header_count(c, "Bcc"), 0);
+    assert_true(has(c, "\r\nMIME-Version: 1.0\r\n"));
 }
 
 static const char *const nasty[] = {
@@ -183,7 +184,7 @@ static struct str random_line(size_t pieces_max) {
     return s;
 }
 
-static void test_T1_T12_octets_of_random_messages(void **state) {
+static void test_M1_M3_M4_M6_M12_T1_T12_octets_of_random_messages(void **state) {
     (void)state;
     for (int round = 0; round < 4000; round++) {
         arena_clear(arena);
@@ -386,6 +387,64 @@ static void test_M14_messages_are_never_base64(void **state) {
     }
 }
 
+/* RFC 2046 5.1.4: the last one is the best one; so it also is inside related. */
+static void test_M21_plain_stands_before_html(void **state) {
+    (void)state;
+    for (int is_related = 0; is_related < 2; is_related++) {
+        struct address to;
+        struct submission s = simple(&to);
+        struct attachment at = {.content = STR("z"), .cid = STR("c")};
+        s.html = STR("<p>y");
+        s.attachments = &at;
+        s.attachment_count = (size_t)is_related;
+        struct composed c = must_compose(&s);
+        ptrdiff_t open = str_find(bytes_of(&c), STR("multipart/alternative")),
+                  plain = str_find(bytes_of(&c), STR("\r\nContent-Type: text/plain;")),
+                  html = str_find(bytes_of(&c), STR("\r\nContent-Type: text/html;"));
+        assert_true(0 < open && open < plain && plain < html);
+        message_unref(&c.message);
+    }
+}
+
+/* RFC 5322 4: no white space before a colon, no empty place in a list, no route, no name of a zone,
+ * no comment; what would be a phrase with a bare dot is quoted. */
+static void test_M10_nothing_obsolete_is_written(void **state) {
+    (void)state;
+    struct address to[3] = {address("John Q. Public <jqp@example.net>"),
+                            address("\"a(b)\" <b@example.net>"), address("c@[192.0.2.1]")};
+    struct str references[2] = {STR("<a@b>"), STR("<c@d>")};
+    struct header_field headers[] = {{STR("X-One"), STR("two words")}};
+    struct submission s = {.from = address("F. <f@example.org>"),
+                           .sender = address("s@example.org"),
+                           .to = {to, 3},
+                           .cc = {to, 1},
+                           .reply_to = {to + 1, 1},
+                           .subject = STR("s"),
+                           .text = STR("x"),
+                           .references = references,
+                           .reference_count = 2,
+                           .headers = headers,
+                           .header_count = 1};
+    struct composed c = must_compose(&s);
+    assert_true(has(&c,
+                    "\r\nTo: \"John Q. Public\" <jqp@example.net>, \"a(b)\" <b@example.net>,\r\n "
+                    "c@[192.0.2.1]\r\n"));
+    assert_true(has(&c, " +0000\r\n"));
+    struct str rest = bytes_of(&c);
+    while (!str_starts_with(rest, STR("\r\n"))) {
+        struct str line = str_slice(rest, 0, (size_t)str_find(rest, STR("\r\n")));
+        rest = str_from(rest, line.n + 2);
+        assert_true(str_find(line, STR(",,")) < 0 && str_find(line, STR(", ,")) < 0 &&
+                    str_find(line, STR("<@")) < 0);
+        if (line.p[0] == ' ')
+            continue;
+        ptrdiff_t colon = str_find_char(line, ':');
+        assert_true(colon > 0 && line.p[colon - 1] != ' ' && line.p[colon - 1] != '\t');
+        assert_true((size_t)colon + 1 < line.n && line.p[colon + 1] == ' ');
+    }
+    message_unref(&c.message);
+}
+
 static void test_M19_attached_text_says_its_charset(void **state) {
     (void)state;
     static const struct {
@@ -539,7 +598,8 @@ static void the_same_input_gives_the_same_bytes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_T1_T12_octets_of_random_messages, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_M1_M3_M4_M6_M12_T1_T12_octets_of_random_messages,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_M9_destination_fields, setup, teardown),
         cmocka_unit_test_setup_teardown(test_M25_utf8_only_in_addresses_that_need_it, setup,
                                         teardown),
@@ -550,6 +610,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_M8_the_message_id_is_the_id_at_the_senders_domain,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_M14_messages_are_never_base64, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_M21_plain_stands_before_html, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_M10_nothing_obsolete_is_written, setup, teardown),
         cmocka_unit_test_setup_teardown(test_M19_attached_text_says_its_charset, setup, teardown),
         cmocka_unit_test_setup_teardown(test_T14_a_text_that_holds_the_boundary_gets_another, setup,
                                         teardown),

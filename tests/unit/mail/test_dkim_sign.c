@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "server/base/base64.h"
+#include "server/base/digest.h"
 #include "server/mail/dkim_sign.h"
 
 static struct dkim_key *rsa, *ed;
@@ -116,6 +118,184 @@ static void test_T13_fields_are_signed_once_more_than_present(void **state) {
     }
 }
 
+/* ---- a verifier's way (RFC 6376 6.1.3), written without dkim_canon ---- */
+
+/* A field as it is hashed: name in lower case, white space runs as one space, none at the ends. */
+static void relax(struct str field, struct buf *out) {
+    size_t colon = (size_t)str_find_char(field, ':'), start = out->n + colon + 1;
+    for (size_t i = 0; i <= colon; i++)
+        buf_putc(out, ascii_lower(field.p[i]));
+    bool has_space = false;
+    for (size_t i = colon + 1; i < field.n; i++) {
+        char c = field.p[i];
+        if (c == ' ' || c == '\t' || c == '\r' || c == '\n') {
+            has_space = true;
+            continue;
+        }
+        if (has_space && out->n > start)
+            buf_putc(out, ' ');
+        has_space = false;
+        buf_putc(out, c);
+    }
+}
+
+/* Cuts the header into fields; at most `max`. */
+static size_t cut_fields(struct str header, struct str *field, size_t max) {
+    size_t count = 0;
+    while (header.n > 0 && !str_starts_with(header, STR("\r\n"))) {
+        size_t end = 0;
+        do
+            end += (size_t)str_find(str_from(header, end), STR("\r\n")) + 2;
+        while (end < header.n && (header.p[end] == ' ' || header.p[end] == '\t'));
+        assert_true(count < max);
+        field[count++] = str_slice(header, 0, end - 2);
+        header = str_from(header, end);
+    }
+    return count;
+}
+
+/* The value of a tag without its white space. */
+static struct str tag_of(struct str signature, const char *tag, struct buf *out) {
+    buf_clear(out);
+    struct str rest = str_from(signature, (size_t)str_find_char(signature, ':') + 1);
+    while (!str_is_absent(rest)) {
+        struct str one = str_trim(str_split(&rest, ';'));
+        while (one.n > 0 && (one.p[0] == '\r' || one.p[0] == '\n'))
+            one = str_trim(str_from(one, 1));
+        if (!str_starts_with(one, str_of(tag)) || one.n <= strlen(tag) || one.p[strlen(tag)] != '=')
+            continue;
+        for (size_t i = strlen(tag) + 1; i < one.n; i++)
+            if (one.p[i] > ' ')
+                buf_putc(out, one.p[i]);
+        return buf_str(out);
+    }
+    return STR_NONE;
+}
+
+/* What h= says, in its order, each name once for each time that it stands there, from the last
+ * field up; then the signature's own field with b= empty and without its line end. */
+static void signed_octets(const struct str *field, size_t count, struct str signature,
+                          struct buf *out) {
+    bool used[64] = {false};
+    struct buf h = BUF_INIT(4096);
+    struct str names = tag_of(signature, "h", &h);
+    assert_true(names.n > 0);
+    while (!str_is_absent(names)) {
+        struct str name = str_split(&names, ':');
+        assert_false(str_equal_nocase(name, STR("DKIM-Signature")));
+        for (size_t i = count; i-- > 0;) {
+            struct str its = str_slice(field[i], 0, (size_t)str_find_char(field[i], ':'));
+            if (used[i] || !str_equal_nocase(its, name))
+                continue;
+            used[i] = true;
+            relax(field[i], out);
+            buf_putz(out, "\r\n");
+            break;
+        }
+    }
+    ptrdiff_t b = str_find(signature, STR(" b="));
+    assert_true(b > 0);
+    relax(str_slice(signature, 0, (size_t)b + 3), out);
+    buf_release(&h);
+}
+
+/* Both schemes give the same octets for the same data: so signing what a verifier would hash gives
+ * the b= that stands there, if it is right. */
+static void test_K7_K9_K13_a_verifier_finds_what_was_signed(void **state) {
+    (void)state;
+    static const char *const rows[] = {
+        "From: a@example.net\r\n\r\nhi\r\n",
+        "To: first\r\nFrom: a@example.net\r\nto: second\r\nSubject: x\r\nTO:third\r\n\r\nhi\r\n",
+        "From: a@example.net\r\nSubject:  folded\r\n\tand \t spaced  \r\nReferences: <a@b>\r\n"
+        " <c@d>\r\nX-Not: signed\r\n\r\n",
+        "DKIM-Signature: v=1; a=rsa-sha256; d=other.example; s=x; b=abc\r\nFrom: a@example.net\r\n"
+        "List-Unsubscribe: <https://a.example/>\r\n"
+        "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n\r\n.\r\n",
+        "From: a@example.net\r\nSubject:\r\nCc: one\r\nCc: two\r\nDate: x\r\n",
+    };
+    struct dkim_signer signer = both();
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct message *m = message_of(rows[i]), *out = NULL;
+        struct str field[64], signature[4];
+        assert_int_equal(dkim_sign(m, &signer, 1700000000000, &out, NULL), OK);
+        size_t count = cut_fields(message_bytes(out).piece[1], field, 64);
+        assert_int_equal(cut_fields(message_bytes(out).piece[0], signature, 4), 2);
+        for (size_t k = 0; k < 2; k++) {
+            struct buf data = BUF_INIT(1 << 16), raw = BUF_INIT(1024), text = BUF_INIT(2048),
+                       b = BUF_INIT(4096);
+            signed_octets(field, count, signature[k], &data);
+            assert_false(str_ends_with(buf_str(&data), STR("\n")));
+            assert_int_equal(dkim_key_sign(signer.keys[k].key, buf_str(&data), &raw), OK);
+            base64_encode(buf_str(&raw), &text);
+            if (!str_equal(tag_of(signature[k], "b", &b), buf_str(&text)))
+                fail_msg("row %zu, key %zu: signed was not\n%s", i, k, data.p);
+            buf_release(&data);
+            buf_release(&raw);
+            buf_release(&text);
+            buf_release(&b);
+        }
+        message_unref(&m);
+        message_unref(&out);
+    }
+}
+
+/* RFC 6376 3.2, 3.5: each tag once, none that we do not mean; x= among them (K6), which is left
+ * out: what waits long for a slow receiver would lose its signature. */
+static void test_K6_K14_tags_stand_once_and_none_expires(void **state) {
+    (void)state;
+    static const char *const known[] = {"v", "a", "c", "d", "s", "t", "h", "bh", "b"};
+    struct dkim_signer signer = both();
+    struct message *m = message_of("From: a@example.net\r\n\r\nhi\r\n"), *out = NULL;
+    assert_int_equal(dkim_sign(m, &signer, 1700000000000, &out, NULL), OK);
+    struct str signature[4];
+    assert_int_equal(cut_fields(message_bytes(out).piece[0], signature, 4), 2);
+    for (size_t k = 0; k < 2; k++) {
+        size_t seen[sizeof known / sizeof *known] = {0}, tags = 0;
+        struct str rest = str_from(signature[k], strlen("DKIM-Signature:"));
+        while (!str_is_absent(rest)) {
+            struct str tag = str_split(&rest, ';');
+            while (tag.n > 0 && tag.p[0] <= ' ')
+                tag = str_from(tag, 1);
+            tag = str_split(&tag, '=');
+            for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+                seen[i] += str_equal(tag, str_of(known[i]));
+            tags++;
+        }
+        assert_int_equal(tags, sizeof known / sizeof *known);
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            assert_int_equal(seen[i], 1);
+    }
+    message_unref(&m);
+    message_unref(&out);
+}
+
+/* RFC 6376 3.7, 5.3: the body is hashed as it is stored: CRLF, and dots as the author wrote them.
+ */
+static void test_K10_the_body_is_hashed_before_dots_are_stuffed(void **state) {
+    (void)state;
+    static const char *const bodies[] = {".\r\n", "..\r\n.a\r\n", "a\r\n.\r\nb\r\n"};
+    struct dkim_signer signer = both();
+    for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
+        char text[128];
+        snprintf(text, sizeof text, "From: a@example.net\r\n\r\n%s", bodies[i]);
+        struct message *m = message_of(text), *out = NULL;
+        assert_int_equal(dkim_sign(m, &signer, 1700000000000, &out, NULL), OK);
+        uint8_t hash[SHA256_BYTES];
+        struct buf want = BUF_INIT(64), got = BUF_INIT(256);
+        struct str signature[4];
+        digest_sha256(str_of(bodies[i]), hash);
+        base64_encode(str_make(hash, sizeof hash), &want);
+        assert_int_equal(cut_fields(message_bytes(out).piece[0], signature, 4), 2);
+        assert_true(str_equal(tag_of(signature[0], "bh", &got), buf_str(&want)));
+        assert_true(str_equal(tag_of(signature[1], "bh", &got), buf_str(&want)));
+        assert_true(str_ends_with(message_bytes(out).piece[1], str_of(bodies[i])));
+        buf_release(&want);
+        buf_release(&got);
+        message_unref(&m);
+        message_unref(&out);
+    }
+}
+
 static void test_K11_new_signatures_stand_in_front_and_lines_are_short(void **state) {
     (void)state;
     struct dkim_signer signer = both();
@@ -179,6 +359,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_K5_both_keys_sign_with_all_tags),
         cmocka_unit_test(test_T13_fields_are_signed_once_more_than_present),
+        cmocka_unit_test(test_K7_K9_K13_a_verifier_finds_what_was_signed),
+        cmocka_unit_test(test_K6_K14_tags_stand_once_and_none_expires),
+        cmocka_unit_test(test_K10_the_body_is_hashed_before_dots_are_stuffed),
         cmocka_unit_test(test_K11_new_signatures_stand_in_front_and_lines_are_short),
         cmocka_unit_test(test_K8_a_message_without_from_is_not_signed),
         cmocka_unit_test(a_header_without_end_is_refused),

@@ -110,6 +110,40 @@ static void test_M16_base64_has_short_lines_of_canonical_text(void **state) {
     buf_release(&back);
 }
 
+/* RFC 2046 4.1.1: whatever ends a line of a text, CRLF ends it in the message. */
+static void test_M18_lines_of_text_end_in_CRLF(void **state) {
+    (void)state;
+    static const struct {
+        const char *in, *want;
+    } rows[] = {
+        {"a\nb\n", "a\r\nb\r\n"},
+        {"a\rb\r", "a\r\nb\r\n"},
+        {"a\r\nb\r\n", "a\r\nb\r\n"},
+        {"a\n\rb", "a\r\n\r\nb"},
+        {"a\r\r\nb", "a\r\n\r\nb"},
+        {"\n\n", "\r\n\r\n"},
+        {"\r", "\r\n"},
+        {"a", "a"},
+        {"", ""},
+    };
+    struct buf out = BUF_INIT(1024), back = BUF_INIT(1024);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        for (int e = 0; e < ENCODING_COUNT; e++) {
+            buf_clear(&out);
+            buf_clear(&back);
+            encode_text(str_of(rows[i].in), (enum encoding)e, &out);
+            if (e == ENCODING_BASE64)
+                assert_int_equal(base64_decode(buf_str(&out), &back), OK);
+            else /* nothing in these rows is written as "=XX" */
+                buf_put(&back, buf_str(&out));
+            if (!str_equal(buf_str(&back), str_of(rows[i].want)))
+                fail_msg("row %zu, %s", i, encoding_name((enum encoding)e));
+        }
+    }
+    buf_release(&out);
+    buf_release(&back);
+}
+
 static void the_ceiling_of_the_buffer_holds(void **state) {
     (void)state;
     for (size_t max = 0; max < 40; max++) {
@@ -196,6 +230,7 @@ int main(void) {
         cmocka_unit_test(test_M15_quoted_printable_is_written_by_the_rules),
         cmocka_unit_test(test_M13_the_encoding_follows_the_text),
         cmocka_unit_test(test_M16_base64_has_short_lines_of_canonical_text),
+        cmocka_unit_test(test_M18_lines_of_text_end_in_CRLF),
         cmocka_unit_test(the_ceiling_of_the_buffer_holds),
         cmocka_unit_test(test_M14_what_is_7bit),
         cmocka_unit_test(lines_are_found_in_the_time_of_one_look_at_each_octet),

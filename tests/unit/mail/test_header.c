@@ -30,7 +30,7 @@ static void expect(const char *title, struct buf *out, const char *want) {
     buf_clear(out);
 }
 
-static void test_M22_unstructured_text_is_encoded_where_it_must_be(void **state) {
+static void test_M22_M23_unstructured_text_is_encoded_where_it_must_be(void **state) {
     (void)state;
     static const struct {
         const char *title, *in, *want;
@@ -117,7 +117,7 @@ static void test_M22_encoded_words_are_short_and_whole(void **state) {
     }
 }
 
-static void test_M11_mailboxes_are_written_in_the_plainest_form(void **state) {
+static void test_M11_M23_mailboxes_are_written_in_the_plainest_form(void **state) {
     (void)state;
     static const struct {
         const char *title, *email, *name, *want;
@@ -314,12 +314,12 @@ static void test_M2_header_names(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_M22_unstructured_text_is_encoded_where_it_must_be,
+        cmocka_unit_test_setup_teardown(test_M22_M23_unstructured_text_is_encoded_where_it_must_be,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_M22_encoded_words_are_short_and_whole, setup,
                                         teardown),
-        cmocka_unit_test_setup_teardown(test_M11_mailboxes_are_written_in_the_plainest_form, setup,
-                                        teardown),
+        cmocka_unit_test_setup_teardown(test_M11_M23_mailboxes_are_written_in_the_plainest_form,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_M1_long_names_keep_lines_short, setup, teardown),
         cmocka_unit_test_setup_teardown(test_M1_white_space_keeps_lines_short, setup, teardown),
         cmocka_unit_test_setup_teardown(test_M24_parameters_are_quoted_or_extended, setup,

@@ -245,7 +245,6 @@ static void each_wrong_value_has_its_fault(void **state) {
     EXPECT(f.attachments[1].cid = STR("<logo>"), "#/attachments/1/cid", "invalid_cid");
     EXPECT(f.attachments[1].cid = STR("lo go"), "#/attachments/1/cid", "invalid_cid");
     EXPECT(f.attachments[1].cid = STR(""), "#/attachments/1/cid", "invalid_cid");
-    EXPECT(f.attachments[0].cid = STR("logo"), "#/attachments/1/cid", "duplicate");
     EXPECT(f.headers[0].name = STR("X A"), "#/headers/X%20A", "invalid_header_name");
     EXPECT(f.headers[0].name = STR("X:"), "#/headers/X:", "invalid_header_name");
     EXPECT(f.headers[0].name = STR(""), "#/headers/", "invalid_header_name");
@@ -260,17 +259,6 @@ static void each_wrong_value_has_its_fault(void **state) {
            "reserved_header");
     GOOD(f.headers[0].name = STR("X/~|%"));
     EXPECT(f.headers[0].value = LONG(LIMIT_HEADER_VALUE + 1), "#/headers/X-A", "too_long");
-    EXPECT(f.headers[0].name = STR("LIST-unsubscribe");
-           f.headers[0].value = STR("<mailto:a@b.c>"), "#/headers/List-Unsubscribe", "duplicate");
-    EXPECT(f.headers[2].value = STR("yes"), "#/headers/List-Unsubscribe-Post",
-           "invalid_header_value");
-    EXPECT(f.headers[1].value = STR("<mailto:a@example.com>"), "#/headers/List-Unsubscribe-Post",
-           "invalid_header_value");
-    EXPECT(f.headers[1].value = STR("<https://a.example/>, <https://b.example/>"),
-           "#/headers/List-Unsubscribe-Post", "invalid_header_value");
-    EXPECT(f.headers[1].name = STR("X-B"), "#/headers/List-Unsubscribe-Post",
-           "invalid_header_value");
-    GOOD(f.headers[1].value = STR("<https://a.example/>, <mailto:u@b.example>"));
     EXPECT(f.s.in_reply_to = STR("a@b"), "#/in_reply_to", "invalid_message_id");
     EXPECT(f.s.in_reply_to = STR("<a@b> <c@d>"), "#/in_reply_to", "invalid_message_id");
     EXPECT(f.references[1] = STR("x"), "#/references/1", "invalid_message_id");
@@ -291,6 +279,79 @@ static void each_wrong_value_has_its_fault(void **state) {
     EXPECT(f.s.to.list = many; f.s.to.count = 11;
            f.s.cc.count = f.s.bcc.count = 0, "#/to", "too_many");
     GOOD(f.s.to.list = many; f.s.to.count = 10; f.s.cc.count = f.s.bcc.count = 0);
+}
+
+static void test_M17_content_ids_are_unique(void **state) {
+    (void)state;
+    struct full f;
+    struct faults faults;
+    EXPECT(f.attachments[0].cid = STR("logo"), "#/attachments/1/cid", "duplicate");
+    GOOD(f.attachments[0].cid = STR("logo2"));
+}
+
+static void test_M28_one_click_needs_one_https_uri(void **state) {
+    (void)state;
+    struct full f;
+    struct faults faults;
+    EXPECT(f.headers[2].value = STR("yes"), "#/headers/List-Unsubscribe-Post",
+           "invalid_header_value");
+    EXPECT(f.headers[1].value = STR("<mailto:a@example.com>"), "#/headers/List-Unsubscribe-Post",
+           "invalid_header_value");
+    EXPECT(f.headers[1].value = STR("<https://a.example/>, <https://b.example/>"),
+           "#/headers/List-Unsubscribe-Post", "invalid_header_value");
+    EXPECT(f.headers[1].value = STR("<http://a.example/>"), "#/headers/List-Unsubscribe-Post",
+           "invalid_header_value");
+    EXPECT(f.headers[1].name = STR("X-B"), "#/headers/List-Unsubscribe-Post",
+           "invalid_header_value");
+    GOOD(f.headers[1].value = STR("<https://a.example/>, <mailto:u@b.example>"));
+}
+
+/* M6, M26, M27: what the composer writes nobody else adds, and what stands once is given once. */
+static void test_M6_M26_M27_no_field_stands_twice(void **state) {
+    (void)state;
+    static const char *const written[] = {
+        "Date",         "From",         "Sender",     "Reply-To",    "To",
+        "Cc",           "Bcc",          "Message-ID", "Subject",     "In-Reply-To",
+        "References",   "MIME-Version", "date",       "CONTENT-ID",  "sUBJECT",
+        "Content-Type", "Content-Else", "MIME-Else",  "Resent-From", "Return-Path",
+    };
+    static const struct {
+        const char *first, *second, *value;
+    } once[] = {
+        {"List-Id", "list-id", "<news.example.com>"},
+        {"List-Unsubscribe", "LIST-UNSUBSCRIBE", "<mailto:u@example.com>"},
+        {"List-Help", "List-help", "<mailto:h@example.com>"},
+        {"List-Post", "List-Post", "NO"},
+        {"List-Owner", "List-Owner", "<mailto:o@example.com>"},
+        {"List-Archive", "List-Archive", "<https://example.com/archive>"},
+        {"List-Subscribe", "List-Subscribe", "<mailto:s@example.com>"},
+        {"Auto-Submitted", "auto-submitted", "auto-generated"},
+    };
+    struct full f;
+    struct faults faults;
+    for (size_t i = 0; i < sizeof written / sizeof *written; i++) {
+        fill(&f);
+        f.headers[0].name = str_of(written[i]);
+        faults_init(&faults, arena);
+        submission_check(&f.s, &limits, &faults);
+        if (faults.count != 1 || strcmp(faults.list[0].code, "reserved_header") != 0)
+            fail_msg("%s: %zu faults", written[i], faults.count);
+    }
+    for (size_t i = 0; i < sizeof once / sizeof *once; i++) {
+        for (size_t count = 1; count <= 2; count++) {
+            fill(&f);
+            f.headers[0] = (struct header_field){str_of(once[i].first), str_of(once[i].value)};
+            f.headers[1] = (struct header_field){str_of(once[i].second), str_of(once[i].value)};
+            f.s.header_count = count;
+            faults_init(&faults, arena);
+            submission_check(&f.s, &limits, &faults);
+            if (faults.count != count - 1 ||
+                (count == 2 && strcmp(faults.list[0].code, "duplicate") != 0))
+                fail_msg("%s: %zu faults of %zu", once[i].first, faults.count, count);
+        }
+    }
+    /* others may repeat */
+    GOOD(f.headers[0].name = STR("X-B"); f.headers[1].name = STR("x-b"); f.s.header_count = 2);
 }
 
 static void all_faults_are_found_at_once_and_the_list_has_an_end(void **state) {
@@ -419,6 +480,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_T3_no_control_passes_in_any_string, setup, teardown),
         cmocka_unit_test_setup_teardown(percent_encoded_line_ends_are_text, setup, teardown),
         cmocka_unit_test_setup_teardown(each_wrong_value_has_its_fault, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_M17_content_ids_are_unique, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_M28_one_click_needs_one_https_uri, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_M6_M26_M27_no_field_stands_twice, setup, teardown),
         cmocka_unit_test_setup_teardown(all_faults_are_found_at_once_and_the_list_has_an_end, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_fault_found_before_is_not_doubled, setup, teardown),
