@@ -82,6 +82,61 @@ invalid:
                    "the address literal is neither [192.0.2.1] nor [IPv6:2001:db8::1]");
 }
 
+/* Characters that are not seen, that readers cut off or split at (JavaScript's trim() takes a
+ * no-break space and a BOM), that turn the direction of the text, or that are an "@" once
+ * normalised. */
+static const struct {
+    uint32_t from, to;
+} misleading[] = {
+    {0xA0, 0xA0},     {0xAD, 0xAD},     {0x34F, 0x34F},   {0x61C, 0x61C},     {0x115F, 0x1160},
+    {0x1680, 0x1680}, {0x180B, 0x180F}, {0x2000, 0x200B}, {0x200E, 0x200F},   {0x202A, 0x202F},
+    {0x205F, 0x206F}, {0x3000, 0x3000}, {0x3164, 0x3164}, {0xFE6B, 0xFE6B},   {0xFEFF, 0xFEFF},
+    {0xFF20, 0xFF20}, {0xFFA0, 0xFFA0}, {0xFFF0, 0xFFFB}, {0xE0000, 0xE0FFF},
+};
+
+static bool is_misleading(uint32_t c) {
+    for (size_t i = 0; i < sizeof misleading / sizeof *misleading; i++) {
+        if (c >= misleading[i].from && c <= misleading[i].to)
+            return true;
+    }
+    return false;
+}
+
+/* `s` is UTF-8. */
+static bool has_misleading(struct str s) {
+    while (s.n > 0) {
+        size_t n = str_utf8_length(s);
+        unsigned char first = (unsigned char)s.p[0];
+        uint32_t c = n < 2 ? first : first & (0xFFU >> (n + 1));
+        for (size_t i = 1; i < n; i++)
+            c = c << 6 | ((unsigned char)s.p[i] & 0x3F);
+        if (is_misleading(c))
+            return true;
+        s = str_from(s, n);
+    }
+    return false;
+}
+
+/* What the grammar allows in a local part, and others read as something else (T4, T5). */
+static const char *content_fault(struct str content) {
+    /* legal in a quoted-string, but they let one command argument look like two, and of two "@"
+     * readers choose differently */
+    for (size_t i = 0; i < content.n; i++) {
+        if (content.p[i] == ' ' || content.p[i] == '<' || content.p[i] == '>')
+            return "the local part has a space or an angle bracket";
+        if (content.p[i] == '@')
+            return "the address has a second @";
+    }
+    /* some readers decode it, although it may not stand there (RFC 2047 5), and get another address
+     */
+    ptrdiff_t word = str_find(content, STR("=?"));
+    if (word >= 0 && str_find(str_from(content, (size_t)word + 2), STR("?=")) >= 0)
+        return "the local part looks like an encoded word";
+    if (has_misleading(content))
+        return "the local part has an invisible or misleading character";
+    return NULL;
+}
+
 /* The local part at the start of `text`: its content, and how far it goes. */
 NODISCARD static enum err parse_local(struct str text, struct arena *a, struct str *content,
                                       size_t *length, struct errinfo *info) {
@@ -89,12 +144,6 @@ NODISCARD static enum err parse_local(struct str text, struct arena *a, struct s
         *length = quoted_string(text, a, content);
         if (*length == 0)
             return err_set(info, ERR_INVALID, "address", "a quoted local part does not end");
-        /* Legal in a quoted-string, but they let one command argument look like two (T4). */
-        for (size_t i = 0; i < content->n; i++) {
-            if (content->p[i] == ' ' || content->p[i] == '<' || content->p[i] == '>')
-                return err_set(info, ERR_INVALID, "address",
-                               "the local part has a space or an angle bracket");
-        }
     } else {
         size_t n = 0;
         while (n < text.n && (is_atext(text.p[n]) || text.p[n] == '.'))
@@ -107,7 +156,14 @@ NODISCARD static enum err parse_local(struct str text, struct arena *a, struct s
     }
     if (content->n == 0 && (*length > 0 || text.n == 0 || text.p[0] == '@'))
         return err_set(info, ERR_INVALID, "address", "the local part is empty");
-    return OK;
+    const char *fault = content_fault(*content);
+    return fault ? err_set(info, ERR_INVALID, "address", "%s", fault) : OK;
+}
+
+/* A dot, or what is one in an international domain name (RFC 3490 3.1). */
+static bool ends_in_dot(struct str domain) {
+    return str_ends_with(domain, STR(".")) || str_ends_with(domain, STR("\xE3\x80\x82")) ||
+           str_ends_with(domain, STR("\xEF\xBC\x8E")) || str_ends_with(domain, STR("\xEF\xBD\xA1"));
 }
 
 static const char *text_fault(struct str text) {
@@ -153,7 +209,7 @@ enum err address_parse(struct address *out, struct str text, struct arena *a,
         return err_set(info, ERR_INVALID, "address", "the local part is longer than 64 octets");
     if (rest.n > 0 && rest.p[0] == '[') {
         e = parse_literal(rest, a, &addr.domain, info);
-    } else if (rest.n > 0 && rest.p[rest.n - 1] == '.') {
+    } else if (ends_in_dot(rest)) {
         e = err_set(info, ERR_INVALID, "address", "the domain ends in a dot");
     } else {
         e = domain_parse(rest, false, a, &addr.domain, info);
@@ -198,6 +254,9 @@ NODISCARD static enum err parse_phrase(struct str text, struct arena *a, struct 
                                "a space is missing after a quoted name");
             continue;
         }
+        if (n == 0 && text.p[i] == '.')
+            return err_set(info, ERR_INVALID, "address",
+                           "the name starts with a dot; put it in double quotes");
         for (; i < text.n && text.p[i] != ' '; i++) {
             if (is_special(text.p[i]))
                 return err_set(info, ERR_INVALID, "address",

@@ -45,7 +45,7 @@ static void a_line_says_when_what_who_and_the_fields(void **state) {
     free(text);
 }
 
-static void values_cannot_break_out(void **state) {
+static void test_T22_values_cannot_break_out(void **state) {
     (void)state;
     static const struct {
         const char *name;
@@ -91,7 +91,7 @@ static void values_cannot_break_out(void **state) {
     }
 }
 
-static void any_bytes_give_one_json_object_on_one_line(void **state) {
+static void test_T22_any_bytes_give_one_json_object_on_one_line(void **state) {
     (void)state;
     uint32_t seed = 12345;
     for (int i = 0; i < 3000; i++) {
@@ -202,8 +202,8 @@ static void lines_of_threads_never_mix(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_line_says_when_what_who_and_the_fields),
-        cmocka_unit_test(values_cannot_break_out),
-        cmocka_unit_test(any_bytes_give_one_json_object_on_one_line),
+        cmocka_unit_test(test_T22_values_cannot_break_out),
+        cmocka_unit_test(test_T22_any_bytes_give_one_json_object_on_one_line),
         cmocka_unit_test(long_values_are_cut_between_characters),
         cmocka_unit_test(levels_are_read_and_obeyed),
         cmocka_unit_test(lines_of_threads_never_mix),

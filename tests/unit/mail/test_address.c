@@ -45,7 +45,6 @@ static const struct {
     ROW("hyphen inside a label", "a@x--y.example", "a@x--y.example", NULL),
     ROW("quotes that are not needed go", "\"ann\"@example.net", "ann@example.net", NULL),
     ROW("quotes that are needed stay", "\"a..b\"@example.net", "\"a..b\"@example.net", NULL),
-    ROW("quoted @", "\"a@b\"@example.net", "\"a@b\"@example.net", NULL),
     ROW("quoted quote", "\"a\\\"b\"@example.net", "\"a\\\"b\"@example.net", NULL),
     ROW("quoted backslash", "\"a\\\\b\"@example.net", "\"a\\\\b\"@example.net", NULL),
     ROW("a quoted-pair that is not needed goes", "\"\\a\\b\"@example.net", "ab@example.net", NULL),
@@ -74,6 +73,50 @@ static const struct {
     ROW("local part of 64", A60 "aaaa@example.net", A60 "aaaa@example.net", NULL),
 
     ROW("empty", "", NULL, NULL),
+    ROW("ideographic full stop at the end", "a@example.net\xe3\x80\x82", NULL, NULL),
+    ROW("fullwidth full stop at the end", "a@example.net\xef\xbc\x8e", NULL, NULL),
+    ROW("halfwidth full stop at the end", "a@example.net\xef\xbd\xa1", NULL, NULL),
+    ROW("quoted @", "\"a@b\"@example.net", NULL, NULL),
+    ROW("quoted @ by quoted-pair", "\"]\\@b\"@example.net", NULL, NULL),
+    ROW("encoded word in quotes", "\"=?utf-8?q?a?=\"@example.net", NULL, NULL),
+    ROW("encoded word", "=?utf-8?q?a?=@example.net", NULL, NULL),
+    ROW("half an encoded word", "a=?b@example.net", "a=?b@example.net", NULL),
+    ROW("the other half", "a?=b=?@example.net", "a?=b=?@example.net", NULL),
+    ROW("no-break space in front",
+        "\xc2\xa0"
+        "a@example.net",
+        NULL, NULL),
+    ROW("no-break space inside",
+        "a\xc2\xa0"
+        "b@example.net",
+        NULL, NULL),
+    ROW("BOM in front",
+        "\xef\xbb\xbf"
+        "a@example.net",
+        NULL, NULL),
+    ROW("zero-width space",
+        "a\xe2\x80\x8b"
+        "b@example.net",
+        NULL, NULL),
+    ROW("right-to-left override",
+        "a\xe2\x80\xae"
+        "b@example.net",
+        NULL, NULL),
+    ROW("tag character",
+        "a\xf3\xa0\x81\xa1"
+        "b@example.net",
+        NULL, NULL),
+    ROW("fullwidth @ inside",
+        "a\xef\xbc\xa0"
+        "b@example.net",
+        NULL, NULL),
+    ROW("zero-width joiner, which scripts need",
+        "a\xe2\x80\x8d"
+        "b@example.net",
+        "a\xe2\x80\x8d"
+        "b@example.net",
+        NULL),
+    ROW("emoji", "\xf0\x9f\x99\x82@example.net", "\xf0\x9f\x99\x82@example.net", NULL),
     ROW("no @", "ann", NULL, NULL),
     ROW("only @", "@", NULL, NULL),
     ROW("no local part", "@example.net", NULL, NULL),

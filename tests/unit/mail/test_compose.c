@@ -497,6 +497,65 @@ static void test_T14_a_text_that_holds_the_boundary_gets_another(void **state) {
     }
 }
 
+/* The random numbers repeat, and the author has seen the messages made with them: pieces of all the
+ * boundaries so far stand in every content. The message still has the parts that were asked for. */
+static void test_T14_boundaries_of_a_generator_that_repeats(void **state) {
+    (void)state;
+    enum { SEEN_MAX = 64 };
+    static char seen[SEEN_MAX][40];
+    size_t seen_count = 0;
+    for (int round = 0; round < 3000; round++) {
+        arena_clear(arena);
+        struct str content[4];
+        for (size_t i = 0; i < 4; i++) {
+            struct buf b = BUF_INIT(1 << 16);
+            for (size_t k = below(12); k > 0; k--) {
+                struct str one = seen_count > 0 ? str_of(seen[below(seen_count)]) : STR("=_");
+                static const char *const before[] = {"\r\n--", "\n--", "--", "", "\r\n-", "x--"};
+                static const char *const after[] = {"\r\n", "--\r\n", "--", " \r\n", "x\n", ""};
+                buf_putz(&b, before[below(6)]);
+                buf_put(&b, str_slice(one, 0, below(4) ? one.n : below(one.n + 1)));
+                buf_putz(&b, after[below(6)]);
+            }
+            content[i] = arena_dup(arena, b.n > 0 ? buf_str(&b) : STR("x"));
+            buf_release(&b);
+        }
+        struct address to;
+        struct submission s = simple(&to);
+        struct attachment at[2] = {{.content = content[2], .content_type = STR("message/rfc822")},
+                                   {.content = content[3], .cid = STR("c")}};
+        s.text = content[0];
+        s.html = content[1];
+        s.attachments = at;
+        s.attachment_count = 2;
+        struct compose_input in = input_of(&s);
+        struct composed c;
+        memset(in.seed, (int)below(3), sizeof in.seed); /* it repeats */
+        assert_int_equal(compose(&in, &c, NULL), OK);
+        /* mixed(related(alternative(text, html), c), message): each boundary stands in its
+         * parameter, before each part and at the end, and nowhere else */
+        static const size_t want[] = {4, 4, 4};
+        size_t found = 0;
+        for (struct str rest = bytes_of(&c); found < 3; found++) {
+            ptrdiff_t where = str_find(rest, STR("\r\n boundary=\"=_"));
+            assert_true(where >= 0);
+            rest = str_from(rest, (size_t)where + strlen("\r\n boundary=\""));
+            char boundary[40];
+            snprintf(boundary, sizeof boundary, "%.34s", rest.p);
+            size_t count = 0;
+            ptrdiff_t next;
+            for (struct str all = bytes_of(&c); (next = str_find(all, str_of(boundary))) >= 0;
+                 count++)
+                all = str_from(all, (size_t)next + 1);
+            assert_int_equal(count, want[found]);
+            memcpy(seen[(size_t)(round * 3 + (int)found) % SEEN_MAX], boundary, 40);
+            if (seen_count < SEEN_MAX)
+                seen_count++;
+        }
+        message_unref(&c.message);
+    }
+}
+
 static void a_message_has_a_ceiling(void **state) {
     (void)state;
     struct address to;
@@ -614,6 +673,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_M10_nothing_obsolete_is_written, setup, teardown),
         cmocka_unit_test_setup_teardown(test_M19_attached_text_says_its_charset, setup, teardown),
         cmocka_unit_test_setup_teardown(test_T14_a_text_that_holds_the_boundary_gets_another, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_T14_boundaries_of_a_generator_that_repeats, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_message_has_a_ceiling, setup, teardown),
         cmocka_unit_test_setup_teardown(test_T3_an_unchecked_submission_is_not_composed, setup,
