@@ -107,10 +107,8 @@ static struct str state_of_message(struct backend *b, const struct message_head 
     return n > 0 ? str_of(message_state_name(r, n)) : STR_NONE;
 }
 
-bool message_complete(struct backend *b, struct effects *fx, const struct message_head *m,
-                      int64_t now_wall_ms) {
-    if (has_open_recipient(b, m->seq))
-        return false;
+static void complete(struct backend *b, struct effects *fx, const struct message_head *m,
+                     struct str state, int64_t now_wall_ms) {
     sqlite3_stmt *st = sq_use(&b->h, SQL_OPEN_DELETE);
     sq_bind_int(st, 1, m->seq);
     sq_run(&b->h, st);
@@ -120,7 +118,21 @@ bool message_complete(struct backend *b, struct effects *fx, const struct messag
                                  .wall_ms = now_wall_ms,
                                  .message_seq = m->seq,
                                  .recipient = -1,
-                                 .message_state = state_of_message(b, m)},
+                                 .message_state = state},
               NULL);
+}
+
+bool message_complete(struct backend *b, struct effects *fx, const struct message_head *m,
+                      int64_t now_wall_ms) {
+    if (has_open_recipient(b, m->seq))
+        return false;
+    complete(b, fx, m, state_of_message(b, m), now_wall_ms);
     return true;
+}
+
+void message_complete_with(struct backend *b, struct effects *fx, const struct message_head *m,
+                           const struct rcpt *only, int64_t now_wall_ms) {
+    const struct recipient_row r = {.state = only->state, .attempts = only->attempts};
+    ASSERT(m->recipients == 1 && recipient_state_is_final(only->state));
+    complete(b, fx, m, str_of(message_state_name(&r, 1)), now_wall_ms);
 }

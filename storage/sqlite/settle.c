@@ -88,13 +88,15 @@ enum err sqlite_settle(struct backend *b, struct effects *fx, struct store_call 
         e = sq_status(&b->h, &call->info);
         return e != OK ? e : err_set(&call->info, ERR_NOT_FOUND, "key", "no such message");
     }
-    bool some_ended = false, is_complete = false;
+    bool some_ended = false;
     for (size_t i = 0; i < q->count; i++)
         some_ended |= settle_one(b, fx, &m, &r[i], &q->result[i], q->now_wall_ms);
     if (q->attempt != NULL)
         put_attempt(b, m.seq, q->attempt);
-    if (some_ended)
-        is_complete = message_complete(b, fx, &m, q->now_wall_ms);
+    if (some_ended && m.recipients == 1)
+        message_complete_with(b, fx, &m, &r[0], q->now_wall_ms);
+    bool is_complete =
+        some_ended && (m.recipients == 1 || message_complete(b, fx, &m, q->now_wall_ms));
     effects_message(fx, &m.id, is_complete);
     return sq_status(&b->h, &call->info);
 }

@@ -133,6 +133,9 @@ void rcpt_move(struct backend *b, const struct message_head *m, struct rcpt *r,
 /* After recipients of `m` became final: when it was the last, the event message.completed. */
 bool message_complete(struct backend *b, struct effects *fx, const struct message_head *m,
                       int64_t now_wall_ms);
+/* The same for the only recipient of a message, which became final: nothing has to be read. */
+void message_complete_with(struct backend *b, struct effects *fx, const struct message_head *m,
+                           const struct rcpt *only, int64_t now_wall_ms);
 
 /* ---- events (event.c) ---- */
 struct event_in {
