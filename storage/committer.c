@@ -28,6 +28,9 @@ enum {
     WAL_PAGE_BYTES = 16384,
     LINGER_MS = 4,     /* after a commit, what nobody waits for is collected so long */
     LINGER_CALLS = 64, /* ... or until so much has come together */
+    CROWD = 4,         /* callers in one transaction that make the next one wait for more */
+    CROWD_NAP_US = 400,
+    CROWD_NAPS = 8,
 };
 
 static struct {
@@ -71,8 +74,8 @@ struct committer {
     struct note stop_note;
     bool is_stopping;
     struct note *pending, **pending_end;
-    size_t pending_patient; /* collected since the last commit, all of whom can wait a moment */
-    bool is_pressed;        /* one that cannot was, too, or something is left over */
+    /* collected since the last commit: those who can wait a moment, those who cannot */
+    size_t pending_patient, pending_pressed, last_pressed;
     int64_t linger_until_mono_ms;
     int64_t next_tick_mono_ms;
     _Atomic int64_t disk_floor_bytes;
@@ -388,18 +391,33 @@ static void collect(struct committer *c, int timeout_ms) {
         if (is_patient(CONTAINER_OF(n, struct store_call, note)))
             c->pending_patient++;
         else
-            c->is_pressed = true;
+            c->pending_pressed++;
     }
 }
 
 /* A transaction costs a sync and a copy of each page that it touched, whether it holds one result
  * or a hundred. The first one after a quiet moment waits for nothing. */
 static void linger(struct committer *c) {
-    while (!c->is_pressed && !c->is_stopping && c->pending_patient < LINGER_CALLS) {
+    while (c->pending_pressed == 0 && !c->is_stopping && c->pending_patient < LINGER_CALLS) {
         int64_t left_ms = c->linger_until_mono_ms - clock_mono_ms();
         if (left_ms <= 0)
             return;
         collect(c, (int)left_ms);
+    }
+}
+
+/* Many callers were answered just now: they ask again one after the other, and the first must not
+ * have a transaction of its own. Ends when nobody came during one nap. */
+static void wait_for_crowd(struct committer *c) {
+    const struct timespec nap = {.tv_nsec = CROWD_NAP_US * 1000};
+    if (c->last_pressed < CROWD || c->is_stopping)
+        return;
+    for (int i = 0; i < CROWD_NAPS && c->pending_pressed < LINGER_CALLS; i++) {
+        size_t before = c->pending_pressed;
+        (void)nanosleep(&nap, NULL);
+        collect(c, 0);
+        if (c->pending_pressed == before)
+            return;
     }
 }
 
@@ -412,9 +430,12 @@ static void committer_main(void *arg) {
         if (c->pending == NULL)
             continue;
         linger(c);
+        if (c->pending_pressed > 0)
+            wait_for_crowd(c);
         gather(c, b);
+        c->last_pressed = c->pending_pressed;
         c->pending_patient = 0;
-        c->is_pressed = c->pending != NULL;
+        c->pending_pressed = c->pending != NULL; /* what is left over has waited */
         if (b->count == 0)
             continue;
         if (c->backend == NULL) {
