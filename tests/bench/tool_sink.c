@@ -1,14 +1,16 @@
 /* tool_sink: an SMTP receiver for load and crash tests: takes everything, remembers what it took.
  *
  *     tool_sink --listen 127.0.0.1:2525 [--ledger FILE] [--defer-permille N] [--drop-permille N]
- * [--delay-ms N]
+ * [--delay-ms N] [--rtt-ms N] [--mute 1] [--tell N,M,...]
  *
  * For each message and recipient it appends "got <X-Ledger value or -> <Message-ID> <recipient>" to
  * the ledger before it answers 250; with
  * --drop-permille it closes the connection instead of answering some of the final dots ("dropped
  * ..." in the ledger: taken, but the sender cannot know).
- * --defer-permille answers some final dots with 451 ("deferred ..."). Prints "ready PORT" once, and
- * counts at SIGTERM.
+ * --defer-permille answers some final dots with 451 ("deferred ..."). --rtt-ms holds every flight
+ * of replies back, as a network with that round trip would; --mute accepts connections and says
+ * nothing, so that a sender keeps what it has. Prints "ready PORT" once, "reached N <monotonic
+ * microseconds>" when so many recipients were taken (--tell), and counts at SIGTERM.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -43,10 +45,21 @@ struct peer {
 
 static int ledger = -1;
 static uint64_t messages, recipients, bytes, connections, deferred, dropped;
-static unsigned defer_permille, drop_permille, delay_ms;
+static unsigned defer_permille, drop_permille, delay_ms, rtt_ms, mute;
+static const char *tell = ""; /* what is left of --tell */
 static int epoll_fd;
 static uint64_t random_state = 88172645463325252ull;
 static struct peer *delayed_first, *delayed_last;
+
+/* A flight of replies on its way through the pretended network. */
+struct late {
+    struct late *next;
+    struct peer *peer; /* NULL: it went away */
+    int64_t at_ms;
+    size_t n;
+    char bytes[];
+};
+static struct late *late_first, *late_last;
 
 static unsigned random_permille(void) {
     random_state ^= random_state << 13;
@@ -74,17 +87,50 @@ static void say(struct peer *p, const char *text) {
     }
 }
 
-static void flush(struct peer *p) {
+static void send_all(struct peer *p, const char *text, size_t size) {
     size_t at = 0;
-    while (at < p->out_n) {
-        ssize_t n = send(p->fd, p->out + at, p->out_n - at, MSG_NOSIGNAL);
+    while (at < size) {
+        ssize_t n = send(p->fd, text + at, size - at, MSG_NOSIGNAL);
         if (n <= 0) {
             p->closing = true;
             break;
         }
         at += (size_t)n;
     }
+}
+
+static void send_late(struct peer *p) {
+    struct late *l = malloc(sizeof *l + p->out_n);
+    if (!l)
+        die("malloc");
+    *l = (struct late){.peer = p, .at_ms = now_ms() + rtt_ms, .n = p->out_n};
+    memcpy(l->bytes, p->out, p->out_n);
+    if (late_last)
+        late_last->next = l;
+    else
+        late_first = l;
+    late_last = l;
+}
+
+static void flush(struct peer *p) {
+    if (rtt_ms && p->out_n && !p->closing)
+        send_late(p);
+    else
+        send_all(p, p->out, p->out_n);
     p->out_n = 0;
+}
+
+static void answer_late(void) {
+    int64_t now = now_ms();
+    struct late *l;
+    while ((l = late_first) && l->at_ms <= now) {
+        late_first = l->next;
+        if (!late_first)
+            late_last = NULL;
+        if (l->peer)
+            send_all(l->peer, l->bytes, l->n);
+        free(l);
+    }
 }
 
 static void header_value(const struct peer *p, const char *name, char *out, size_t size) {
@@ -122,6 +168,19 @@ static void record(const struct peer *p, const char *what) {
     }
 }
 
+/* Was the next count of --tell reached? */
+static void tell_count(void) {
+    while (*tell && recipients >= strtoull(tell, NULL, 10)) {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        printf("reached %llu %lld\n", strtoull(tell, NULL, 10),
+               (long long)t.tv_sec * 1000000 + t.tv_nsec / 1000);
+        fflush(stdout);
+        const char *comma = strchr(tell, ',');
+        tell = comma ? comma + 1 : "";
+    }
+}
+
 static void forget_message(struct peer *p) {
     for (size_t i = 0; i < p->rcpt_count; i++)
         free(p->rcpt[i]);
@@ -144,6 +203,7 @@ static void answer_dot(struct peer *p) {
         recipients += p->rcpt_count;
         bytes += p->size;
         say(p, "250 2.0.0 taken\r\n");
+        tell_count();
     }
     forget_message(p);
 }
@@ -260,6 +320,9 @@ static void end(struct peer *p) {
     delayed_last = NULL;
     for (struct peer *q = delayed_first; q; q = q->next_delayed)
         delayed_last = q;
+    for (struct late *l = late_first; l; l = l->next)
+        if (l->peer == p)
+            l->peer = NULL;
     close(p->fd);
     forget_message(p);
     free(p->in);
@@ -302,6 +365,8 @@ static void accept_all(int listener) {
         struct epoll_event ev = {.events = EPOLLIN, .data.ptr = p};
         if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0)
             die("epoll_ctl");
+        if (mute)
+            continue;
         say(p, "220 sink.test ESMTP\r\n");
         flush(p);
     }
@@ -365,6 +430,12 @@ int main(int argc, char **argv) {
             drop_permille = (unsigned)strtoul(argv[i + 1], NULL, 10);
         else if (strcmp(argv[i], "--delay-ms") == 0)
             delay_ms = (unsigned)strtoul(argv[i + 1], NULL, 10);
+        else if (strcmp(argv[i], "--rtt-ms") == 0)
+            rtt_ms = (unsigned)strtoul(argv[i + 1], NULL, 10);
+        else if (strcmp(argv[i], "--mute") == 0)
+            mute = (unsigned)strtoul(argv[i + 1], NULL, 10);
+        else if (strcmp(argv[i], "--tell") == 0)
+            tell = argv[i + 1];
         else {
             fprintf(stderr, "tool_sink: unknown %s\n", argv[i]);
             return 64;
@@ -384,8 +455,14 @@ int main(int argc, char **argv) {
     ev.data.ptr = &signal_tag;
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, signals, &ev);
     for (;;) {
-        int64_t wait = delayed_first ? delayed_first->answer_at_ms - now_ms() : -1;
-        int n = epoll_wait(epoll_fd, got, EVENTS, delayed_first ? (wait > 0 ? (int)wait : 0) : -1);
+        int64_t next = delayed_first ? delayed_first->answer_at_ms : INT64_MAX;
+        if (late_first && late_first->at_ms < next)
+            next = late_first->at_ms;
+        int64_t wait = next - now_ms();
+        int n = epoll_wait(epoll_fd, got, EVENTS,
+                           next == INT64_MAX ? -1
+                           : wait > 0        ? (int)wait
+                                             : 0);
         for (int i = 0; i < n; i++) {
             if (got[i].data.ptr == &listener_tag) {
                 accept_all(listener);
@@ -402,5 +479,6 @@ int main(int argc, char **argv) {
             }
         }
         answer_delayed();
+        answer_late();
     }
 }

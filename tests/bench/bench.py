@@ -1,0 +1,337 @@
+#!/usr/bin/python3
+"""Measures postchute beside other mail senders on this machine and prints one report; nothing here passes or fails.
+tests/bench/README.md says what the figures mean and how the others are set up.
+
+    tests/bench/run                        short form, about five minutes: one round, 2 KiB, one recipient
+    tests/bench/run --long                 three rounds; 20 KiB, ten recipients, a slow network, a receiver that defers,
+                                           1,000 to 1,000,000 messages queued
+    tests/bench/run --only postchute,exim  some of them
+"""
+import argparse
+import json
+import os
+import pathlib
+import select
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+import subjects
+
+TOOLS = subjects.TOOLS
+SCRATCH = pathlib.Path(os.environ.get("BENCH_SCRATCH", "/tmp"))
+CONNECTIONS = (1, 16, 64, 256)
+WARM = 100
+
+
+def tool(*args):
+    out = subprocess.run([str(TOOLS / args[0])] + [str(a) for a in args[1:]], check=True, capture_output=True, text=True, timeout=180).stdout
+    return json.loads(out)
+
+
+def raw_signing(algorithm="rsa", milliseconds=700):
+    return tool("tool_limits", "sign", os.cpu_count(), milliseconds, algorithm)
+
+
+def load(s, connections, count, **options):
+    program = "tool_load" if s.speaks == "http" else "tool_smtp"
+    args = ["--to", f"127.0.0.1:{s.port}", "--connections", connections, "--count", count]
+    if s.speaks == "http":
+        args += ["--key", s.api_key]
+    for name, value in options.items():
+        args += ["--" + name, value]
+    return tool(program, *args)
+
+
+class Sink:
+    def __init__(self, **options):
+        args = [str(a) for name, value in options.items() for a in ("--" + name.replace("_", "-"), value)]
+        self.process = subprocess.Popen([str(TOOLS / "tool_sink")] + args, stdout=subprocess.PIPE, text=True)
+        self.port = int(self.process.stdout.readline().split()[1])
+
+    def wait(self):
+        """The monotonic time at which the next count of --tell was reached."""
+        if not select.select([self.process.stdout], [], [], 120)[0]:
+            raise RuntimeError("not everything arrived within 120 s")
+        line = self.process.stdout.readline().split()
+        if not line or line[0] != "reached":
+            raise RuntimeError("the sink ended")
+        return int(line[2]) / 1e6
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Watch:
+    """The largest memory seen while it runs."""
+
+    def __init__(self, s, every=0.25):
+        self.s, self.every, self.anonymous, self.resident = s, every, 0, 0
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        while not self.ended.wait(self.every):
+            a, r = self.s.memory()
+            self.anonymous, self.resident = max(self.anonymous, a), max(self.resident, r)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
+
+
+class Bench:
+    def __init__(self, args):
+        self.args, self.number = args, 0
+        self.keys = {}
+        for name, how in (("rsa", ["RSA", "-pkeyopt", "rsa_keygen_bits:2048"]), ("ed25519", ["ED25519"])):
+            path = SCRATCH / f"{name}.pem"
+            subprocess.run(["openssl", "genpkey", "-algorithm", *how, "-out", path], check=True, stderr=subprocess.DEVNULL)
+            path.chmod(0o644 if os.getuid() == 0 and not args.alone else 0o600)
+            self.keys[name] = path
+
+    def make(self, kind, sink, algorithm, **options):
+        self.number += 1
+        key = [self.keys["rsa"], self.keys["ed25519"]] if algorithm == "both" else self.keys.get(algorithm)
+        if kind is subjects.Postchute and key:  # its own copy: it refuses a key that others can read
+            copies = []
+            for k in key if isinstance(key, list) else [key]:
+                copy = SCRATCH / f"own-{k.name}"
+                copy.write_bytes(k.read_bytes())
+                copy.chmod(0o600)
+                copies.append(copy)
+            key = copies
+        return kind(SCRATCH / f"{kind.name}-{self.number}", sink.port, key=key, algorithm=algorithm,
+                    binary=self.args.binary, **options)
+
+    def accept(self, kind):
+        """Durable accepts per second while nothing leaves: the receiver takes connections and is silent."""
+        out = {}
+        sink = Sink(mute=1)
+        try:
+            for connections in CONNECTIONS:
+                s = self.make(kind, sink, "rsa", hold=True).start()
+                try:
+                    load(s, 1, 20, prefix="warm")
+                    count = self.args.messages if connections >= 64 else max(300, self.args.messages // 4)
+                    if kind is not subjects.Postchute:
+                        count = min(count, 3000)
+                    io = s.io()
+                    got = load(s, connections, count)
+                    got["anonymous_mib"] = s.memory()[0]
+                    if io[0] is not None:
+                        got["syncs"] = (s.io()[0] - io[0]) / count
+                        got["bytes"] = (s.io()[1] - io[1]) / count
+                    out[connections] = got
+                finally:
+                    s.stop()
+            s = self.make(kind, sink, "rsa", hold=True).start()
+            try:
+                load(s, 4, 20, prefix="warm")
+                for rate in (100, 1000):
+                    out[f"rate {rate}"] = load(s, 32, rate * 3, rate=rate, seconds=6, prefix=f"r{rate}")
+            finally:
+                s.stop()
+        finally:
+            sink.stop()
+        return out
+
+    def end_to_end(self, kind, algorithm, bytes=2048, recipients=1, messages=None, **sink_options):
+        """From the first request to the receiver's 250 for the last recipient, 64 connections in, 20 sessions out."""
+        messages = messages or self.args.messages
+        if kind is not subjects.Postchute:
+            messages = min(messages, self.args.peer_messages)
+        sink = Sink(tell=f"{WARM},{WARM + messages * recipients}", **sink_options)
+        raw_as = "ed25519" if algorithm == "ed25519" else "rsa"
+        before = raw_signing(raw_as)
+        s = self.make(kind, sink, algorithm).start()
+        try:
+            load(s, 8, WARM, prefix="warm")
+            sink.wait()
+            time.sleep(0.3)
+            cpu, io = s.cpu_seconds(), s.io()
+            with Watch(s) as memory:
+                start = time.monotonic()
+                accepted = load(s, 64, messages, bytes=bytes, recipients=recipients)
+                seconds = sink.wait() - start
+            if kind is subjects.Postchute:
+                self.settled(s, WARM + messages * recipients)
+            else:
+                time.sleep(0.5)
+            out = {
+                "per_second": messages / seconds, "accepted": accepted, "cpu_ms": (s.cpu_seconds() - cpu) * 1000 / messages,
+                "anonymous_mib": memory.anonymous, "resident_mib": memory.resident,
+            }  # fmt: skip
+            if io[0] is not None:
+                out["syncs"], out["bytes"] = (s.io()[0] - io[0]) / messages, (s.io()[1] - io[1]) / messages
+        finally:
+            s.stop()
+            sink.stop()
+        raw = [before, raw_signing(raw_as)]
+        out["raw_signing"] = statistics.mean(r["per_second"] for r in raw)
+        out["raw_signing_cpu_us"] = statistics.mean(r["cpu_us"] for r in raw)
+        return out
+
+    @staticmethod
+    def settled(s, count):
+        deadline = time.monotonic() + 60
+        while s.metrics().get('postchute_outbox_recipients{state="delivered"}', 0) < count:
+            if time.monotonic() > deadline:
+                raise RuntimeError("not everything was settled within 60 s")
+            time.sleep(0.1)
+
+    def queued(self, count):
+        """postchute with `count` messages waiting: accept rate, memory, time until ready after a start."""
+        sink = Sink(mute=1)
+        s = self.make(subjects.Postchute, sink, "rsa").start()
+        try:
+            with Watch(s) as memory:
+                load(s, 64, count, prefix="fill")
+                got = load(s, 64, 5000, prefix="then")
+                time.sleep(1)
+            s.stop()
+            start = time.monotonic()
+            s.start()
+            out = {"per_second": got["per_second"], "ready_s": time.monotonic() - start, "anonymous_mib": memory.anonymous,
+                   "resident_mib": memory.resident}
+            time.sleep(2)
+            out["anonymous_restarted_mib"], out["resident_restarted_mib"] = s.memory()
+            return out
+        finally:
+            s.stop()
+            sink.stop()
+
+
+# ---- the report ----
+
+
+def middle(values, digits=0):
+    values = [v for v in values if v is not None]
+    if not values:
+        return "-"
+    text = f"{statistics.median(values):,.{digits}f}"
+    return text if len(values) == 1 else f"{text} ({min(values):,.{digits}f}..{max(values):,.{digits}f})"
+
+
+def table(title, columns, rows):
+    print(f"\n{title}")
+    width = [max(len(str(r[i])) for r in [columns] + rows) for i in range(len(columns))]
+    for row in [columns] + rows:
+        print("  " + "  ".join(str(v).ljust(w) if i == 0 else str(v).rjust(w) for i, (v, w) in enumerate(zip(row, width))))
+
+
+def report(results, limits):
+    print(f"{os.cpu_count()} cores; load generator and receiver on the same machine; median (least..most) of the rounds")
+    table("what the machine can do", ["", "per second"], [[name, middle(values)] for name, values in limits.items()])
+    names = {}
+    for (what, name, *_), _ in results.items():
+        if what == "accept":
+            names.setdefault(name)
+    rows, late = [], []
+    for name in names:
+        rounds = results["accept", name]
+        at = lambda c, f: [r[c].get(f) for r in rounds]  # noqa: E731
+        rows.append([name] + [middle(at(c, "per_second")) for c in CONNECTIONS] + [middle(at(64, "syncs"), 3), middle(at(64, "bytes"))])
+        late.append([name] + [f"{middle(at(c, 'p50_ms'), 1)} / {middle(at(c, 'p99_ms'), 1)}" for c in ("rate 100", "rate 1000", 64)])
+    if rows:
+        table("durable accepts per second", ["connections"] + list(CONNECTIONS) + ["syncs/msg", "bytes/msg"], rows)
+        table("acknowledgement, ms, p50 / p99", ["", "100/s", "1,000/s", "64 connections"], late)
+    shapes = {}
+    for key in results:
+        if key[0] == "end to end":
+            shapes.setdefault(key[2:], []).append(key)
+    for (algorithm, shape), keys in shapes.items():
+        rows = []
+        for key in keys:
+            rounds = results[key]
+            get = lambda f: [r.get(f) for r in rounds]  # noqa: E731
+            share = [r["per_second"] / r["raw_signing"] for r in rounds] if algorithm != "none" else []
+            rows.append([key[1], middle(get("per_second")), middle(share, 2), middle(get("cpu_ms"), 2), middle(get("anonymous_mib")),
+                         middle(get("syncs"), 2), middle(get("bytes"))])  # fmt: skip
+        table(f"end to end, DKIM {algorithm}, {shape}",
+              ["", "delivered/s", "of raw signing", "CPU ms/msg", "anon MiB", "syncs/msg", "bytes/msg"], rows)  # fmt: skip
+    rows = []
+    for key, rounds in results.items():
+        if key[0] == "queued":
+            get = lambda f: [r.get(f) for r in rounds]  # noqa: E731
+            rows.append([f"{key[1]:,}", middle(get("per_second")), middle(get("anonymous_mib"), 1), middle(get("resident_mib")),
+                         middle(get("ready_s"), 2), middle(get("resident_restarted_mib"))])  # fmt: skip
+    if rows:
+        table("postchute with messages queued", ["queued", "accepts/s", "anon MiB", "resident", "ready after s", "resident then"], rows)
+
+
+SHAPES = {
+    "2 KiB": {},
+    "20 KiB": {"bytes": 20480},
+    "ten recipients": {"recipients": 10},
+    "50 ms round trip": {"rtt_ms": 50},
+    "a tenth deferred": {"defer_permille": 100},
+}
+
+
+def plan(args, kinds):
+    """(key, function) in the order of one round: subjects interleaved."""
+    b = Bench(args)
+    for kind in kinds:
+        yield ("accept", kind.name), lambda k=kind: b.accept(k)
+    shapes = list(SHAPES) if args.long else ["2 KiB"]
+    for shape in shapes:
+        for algorithm in ("rsa", "ed25519", "none"):
+            for kind in kinds:
+                if algorithm in kind.signs_with and (algorithm == "rsa" or shape == "2 KiB"):
+                    yield (("end to end", kind.name, algorithm, shape),
+                           lambda k=kind, a=algorithm, o=SHAPES[shape]: b.end_to_end(k, a, **o))  # fmt: skip
+    if args.long and subjects.Postchute in kinds:
+        for count in (1000, 100000, 1000000):
+            yield ("queued", count), lambda n=count: b.queued(n)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--only", help="subjects, separated by commas: " + ", ".join(k.name for k in subjects.ALL))
+    parser.add_argument("--alone", action="store_true", help="postchute alone, without private namespaces")
+    parser.add_argument("--what", help="accept, 'end to end', queued; separated by commas")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--messages", type=int, default=10000)
+    parser.add_argument("--peer-messages", type=int, help="for those that are slower; 10000 in the long form, else 2000")
+    parser.add_argument("--binary", default=str(subjects.TOP / "build/release/postchute"))
+    parser.add_argument("--json", help="all figures of all rounds")
+    args = parser.parse_args()
+    args.binary = os.path.abspath(args.binary)
+    args.rounds = args.rounds or (3 if args.long else 1)
+    args.peer_messages = args.peer_messages or (args.messages if args.long else 2000)
+    wanted = args.only.split(",") if args.only else [k.name for k in subjects.ALL]
+    if args.alone:
+        wanted = ["postchute"]
+    kinds = [k for k in subjects.ALL if k.name in wanted]
+    results, limits = {}, {"RSA-2048 signatures, all cores": [], "Ed25519 signatures, all cores": [], "appends of 4 KiB, each synced": []}
+    for n in range(args.rounds):
+        for name, figures in zip(limits, (raw_signing(), raw_signing("ed25519"), tool("tool_limits", "sync", SCRATCH, 700))):
+            limits[name].append(figures["per_second"])
+        for key, run in plan(args, kinds):
+            if args.what and key[0] not in args.what.split(","):
+                continue
+            print(f"bench: round {n + 1} of {args.rounds}: {', '.join(str(k) for k in key)}", file=sys.stderr, flush=True)
+            try:
+                results.setdefault(key, []).append(run())
+            except (RuntimeError, OSError, subprocess.SubprocessError) as fault:
+                print(f"bench: left out: {fault}", file=sys.stderr, flush=True)
+                if not results[key]:
+                    del results[key]
+    report(results, limits)
+    if args.json:
+        with open(args.json, "w") as f:
+            json.dump({"limits": limits, "results": [{"key": list(k), "rounds": v} for k, v in results.items()]}, f, indent=1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+/* count_io: preloaded into a program under measurement; counts syncs and the bytes that it writes
+ * to files, in a page that all of its processes share.
+ *
+ *     cc -shared -fPIC -O2 -o count_io.so count_io.c
+ *     COUNT_IO=/path/of/16/bytes LD_PRELOAD=./count_io.so program
+ *
+ * The file holds two 64-bit numbers: syncs, bytes. What the program does without libc is not seen.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static struct { atomic_ullong syncs, bytes; } nowhere, *counts = &nowhere;
+
+__attribute__((constructor)) static void begin(void) {
+    const char *path = getenv("COUNT_IO");
+    int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return;
+    void *p = mmap(NULL, sizeof *counts, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (p != MAP_FAILED)
+        counts = p;
+    close(fd);
+}
+
+static void written(int fd, ssize_t n) {
+    struct stat st;
+    int saved = errno;
+    if (n > 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+        atomic_fetch_add(&counts->bytes, (unsigned long long)n);
+    errno = saved;
+}
+
+#define REAL(name)                                                                                 \
+    static __typeof__(&name) real;                                                                 \
+    if (!real)                                                                                     \
+    real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
+
+int fsync(int fd) {
+    REAL(fsync);
+    atomic_fetch_add(&counts->syncs, 1);
+    return real(fd);
+}
+
+int fdatasync(int fd) {
+    REAL(fdatasync);
+    atomic_fetch_add(&counts->syncs, 1);
+    return real(fd);
+}
+
+ssize_t write(int fd, const void *p, size_t size) {
+    REAL(write);
+    ssize_t n = real(fd, p, size);
+    written(fd, n);
+    return n;
+}
+
+ssize_t writev(int fd, const struct iovec *v, int count) {
+    REAL(writev);
+    ssize_t n = real(fd, v, count);
+    written(fd, n);
+    return n;
+}
+
+ssize_t pwrite(int fd, const void *p, size_t size, off_t at) {
+    REAL(pwrite);
+    ssize_t n = real(fd, p, size, at);
+    written(fd, n);
+    return n;
+}
+
+ssize_t pwrite64(int fd, const void *p, size_t size, off64_t at) {
+    REAL(pwrite64);
+    ssize_t n = real(fd, p, size, at);
+    written(fd, n);
+    return n;
+}
+
+ssize_t pwritev(int fd, const struct iovec *v, int count, off_t at) {
+    REAL(pwritev);
+    ssize_t n = real(fd, v, count, at);
+    written(fd, n);
+    return n;
+}
