@@ -274,7 +274,8 @@ class Haraka(Subject):
 
     def command(self):
         config, plugins = self.folder / "config", self.folder / "plugins"
-        for path in (config, plugins, self.folder / "queue"):
+        shutil.copytree(TOP / "build/bench/npm/node_modules/Haraka/config", config)  # `haraka -i` does the same
+        for path in (plugins, self.folder / "queue"):
             path.mkdir()
         shutil.copy(PEERS / "haraka/bench.js", plugins)
         (config / "me").write_text("bench.postchute.test\n")

@@ -4,7 +4,8 @@
  *     tool_smtp --to 127.0.0.1:2525 --connections 64 --count 10000 [--bytes 2048] [--recipients 1]
  *               [--rate N] [--seconds N] [--prefix P] [--domain example.net]
  *
- * A session is kept for all of its messages; MAIL, RCPT and DATA go in one flight. A message counts
+ * A session is kept for all of its messages; MAIL, RCPT and DATA go in one flight to a server that
+ * offers PIPELINING. A message counts
  * as accepted at the 250 after its final dot. Prints the JSON line of tool_load.
  */
 #include <arpa/inet.h>
@@ -32,7 +33,8 @@ struct line {
     char in[IN_MAX];
     size_t in_n;
     size_t replies_due;
-    bool is_refused;
+    bool is_refused, can_pipeline;
+    size_t command; /* without pipelining: how many of the envelope are said */
     bool has_message;
     uint64_t number;
     int64_t started_us, again_at_ms;
@@ -99,12 +101,25 @@ static void send_text(struct line *l, enum step next, size_t replies) {
     push(l);
 }
 
+static void put_command(struct line *l, size_t i) {
+    if (i == 0)
+        put(l, "MAIL FROM:<load@acme.test>\r\n");
+    else if (i <= recipient_count)
+        put(l, "RCPT TO:<r%zu@%s>\r\n", i - 1, domain);
+    else
+        put(l, "DATA\r\n");
+}
+
 static void envelope(struct line *l) {
     l->out_n = 0;
-    put(l, "MAIL FROM:<load@acme.test>\r\n");
-    for (size_t i = 0; i < recipient_count; i++)
-        put(l, "RCPT TO:<r%zu@%s>\r\n", i, domain);
-    put(l, "DATA\r\n");
+    if (!l->can_pipeline) {
+        put_command(l, l->command++);
+        send_text(l, ENVELOPE, 1);
+        return;
+    }
+    for (size_t i = 0; i < recipient_count + 2; i++)
+        put_command(l, i);
+    l->command = recipient_count + 2;
     send_text(l, ENVELOPE, recipient_count + 2);
 }
 
@@ -139,6 +154,7 @@ static void start(struct line *l) {
     l->number = next_number++;
     l->has_message = true;
     l->started_us = now_us();
+    l->command = 0;
     envelope(l);
 }
 
@@ -167,7 +183,9 @@ static void answered_by(struct line *l, int code) {
         start(l);
         break;
     case ENVELOPE:
-        if (code == 354 && !l->is_refused)
+        if (l->command < recipient_count + 2 && !l->is_refused)
+            envelope(l);
+        else if (code == 354 && !l->is_refused)
             content(l);
         else
             drop(l);
@@ -183,6 +201,8 @@ static void answered_by(struct line *l, int code) {
 }
 
 static void take_line(struct line *l, const char *text, size_t n) {
+    if (l->step == EHLO && n >= 14 && strncasecmp(text + 4, "PIPELINING", 10) == 0)
+        l->can_pipeline = true;
     if (n < 4 || text[3] == '-')
         return;
     int code = (int)strtol(text, NULL, 10);
