@@ -247,6 +247,8 @@ static enum err read_or_make_key(const char *path, struct buf *key, struct errin
         explicit_bzero(text, sizeof text);
         return OK;
     }
+    if (errno != ENOENT)
+        return err_set(info, ERR_UNAVAILABLE, path, "%s", strerror(errno));
     struct auth_key_text made;
     auth_key_generate(false, &made);
     buf_put(key, auth_key_str(&made));
@@ -254,8 +256,13 @@ static enum err read_or_make_key(const char *path, struct buf *key, struct errin
     fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     bool written =
         fd >= 0 && write(fd, key->p, key->n) == (ssize_t)key->n && write(fd, "\n", 1) == 1;
-    if (fd >= 0 && (fsync(fd) != 0 || close(fd) != 0))
+    written = written && fsync(fd) == 0;
+    int saved_errno = errno; /* of what failed first */
+    if (fd >= 0 && close(fd) != 0 && written) {
         written = false;
+        saved_errno = errno;
+    }
+    errno = saved_errno;
     return written ? OK : err_set(info, ERR_UNAVAILABLE, path, "%s", strerror(errno));
 }
 

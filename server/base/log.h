@@ -4,8 +4,8 @@
  * speaks, a fixed message and fields. Values are escaped (control characters, bytes that are not
  * UTF-8) and cut at 512 bytes. Secrets, bodies and whole dialogues are never logged.
  *
- *     log_info("delivery", "delivered", LOG_ID("message", &id), LOG_STR("site", site),
- * LOG_INT("ms", ms));
+ *     log_info("delivery", "delivered", LOG_ID("message", &id), LOG_INT("ms", ms),
+ *              LOG_STR("site", site));
  *
  * Thread: any (a line is one write(2)).
  */

@@ -9,9 +9,20 @@
  * A thread with an event loop attaches its mailbox to the loop's event_base; a thread without one
  * waits in mailbox_wait().
  *
- *     struct greet { struct note note; char name[32]; };
- *     static void greet_run(struct note *n) { struct greet *g = CONTAINER_OF(n, struct greet,
- * note); ...; free(g); } g->note.run = greet_run; mailbox_send(box, &g->note);
+ *     struct greet {
+ *         struct note note;
+ *         char name[32];
+ *     };
+ *     static void greet_run(struct note *n) {
+ *         struct greet *g = CONTAINER_OF(n, struct greet, note);
+ *         printf("hello %s\n", g->name);
+ *         free(g);
+ *     }
+ *     ...
+ *     g->note.run = greet_run;
+ *     mailbox_send(box, &g->note);
+ *
+ * Thread: mailbox_send() and mailbox_fd() any; everything else the owner's.
  */
 #pragma once
 

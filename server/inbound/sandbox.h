@@ -17,11 +17,16 @@ struct sandbox;
 
 struct sandbox_options {
     struct store *store;
-    const char *address; /* "127.0.0.1" */
-    uint16_t port;       /* 0: any free one */
-    size_t message_bytes_max;
+    const char *address;      /* "127.0.0.1"; copied */
+    uint16_t port;            /* 0: any free one */
+    size_t message_bytes_max; /* of one message; what is larger gets 552 */
 };
+/* At most 256 connections are served, the next ones get a 421; each can hold a message and its copy
+ * on the way to the store, and no more. The store is borrowed until sandbox_stop(). ERR_CONFLICT:
+ * the port is in use; ERR_UNAVAILABLE: no such address, or no right to it; ERR_INVALID: no
+ * address. */
 NODISCARD enum err sandbox_start(const struct sandbox_options *o, struct sandbox **out,
                                  struct errinfo *info);
 uint16_t sandbox_port(const struct sandbox *s);
+/* Says 421 to all, waits until captures on their way are stored. NULL is accepted; *sp = NULL. */
 void sandbox_stop(struct sandbox **sp);

@@ -78,9 +78,21 @@ enum err rights_rule_parse(struct str text, struct arena *a, struct str *out,
     return OK;
 }
 
+/* Another project's: it has an entry for the domain, or the nearest proved one above it. An entry
+ * alone neither takes from others what is below it (anybody can add "co.test") nor wins against a
+ * proved domain above it. */
+static bool is_anothers(const struct rights *r, const struct domains *d, struct str domain) {
+    for (struct str above = domain; !str_is_absent(above); (void)str_split(&above, '.')) {
+        const struct domain_info *owner = domains_find(d, above);
+        if (owner != NULL && (owner->is_verified || above.n == domain.n) &&
+            (owner->is_verified || owner->project != r->project))
+            return owner->project != r->project;
+    }
+    return false;
+}
+
 bool rights_allow_domain(const struct rights *r, const struct domains *d, struct str domain) {
-    const struct domain_info *owner = domains_find(d, domain);
-    if (owner != NULL && owner->project != r->project)
+    if (is_anothers(r, d, domain))
         return false;
     for (size_t i = 0; i < r->from_domain_count; i++)
         if (rights_rule_covers(r->from_domains[i], domain))

@@ -2,8 +2,9 @@
  *
  * Every comparison is of parsed A-label domains in lower case, never of text. A rule is
  * "acme.test": exactly that domain, or "*.acme.test": every domain below it, but not itself. A key
- * without rules may send from every domain that is not another project's. From and Sender are
- * checked; Reply-To is free, because answers do not speak for the sender.
+ * without rules may send from every domain that is not another project's; what is below a verified
+ * domain of another project is that project's, too, unless a verified domain in between is ours.
+ * From and Sender are checked; Reply-To is free, because answers do not speak for the sender.
  *
  * Thread: immutable, any.
  */

@@ -1,8 +1,8 @@
 /* problem: what went wrong with a request, as application/problem+json (RFC 9457).
  *
- *     { "type": "urn:postchute:problem:validation_failed", "title": "…", "status": 422, "detail":
- * "…", "code": "validation_failed", "request_id": "…", "errors": [ { "pointer": "#/to/0", "code":
- * "address_invalid", "detail": "…" } ] }
+ *     { "type": "urn:postchute:problem:validation_failed", "title": "…", "status": 422,
+ *       "detail": "…", "code": "validation_failed", "request_id": "…",
+ *       "errors": [ { "pointer": "#/to/0", "code": "invalid_address", "detail": "…" } ] }
  *
  * `code` is stable and in the table of problem.c, which also gives status and title: a code that is
  * not in the table does not exist. Thread: any.
@@ -48,4 +48,5 @@ struct problem {
     const struct id *request_id;
     const struct faults *faults; /* NULL: none */
 };
+/* Appends the JSON; everything in `p` is borrowed. `out` says ERR_LIMIT when it is full. */
 void render_problem(const struct problem *p, struct buf *out);

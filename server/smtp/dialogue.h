@@ -3,8 +3,9 @@
  *
  *   EXPECT_HELO --EHLO, HELO--> READY --MAIL--> MAIL --RCPT--> RCPT --DATA--> DATA
  *   DATA --CRLF.CRLF--> ANSWERING --dialogue_answer--> READY
- *   any of the first four --RSET, EHLO--> READY    STARTTLS --> TLS --dialogue_secured-->
- * EXPECT_HELO any --QUIT, T2, too many errors--> CLOSED
+ *   any of the first four but EXPECT_HELO --RSET--> READY    any of the first four --EHLO--> READY
+ *   READY, MAIL, RCPT --STARTTLS--> TLS --dialogue_secured--> EXPECT_HELO
+ *   any --QUIT, T2, too many errors--> CLOSED
  *
  * T2: only CRLF.CRLF ends DATA; a CR or LF alone, or a NUL, is 550 5.5.2 and the end; so are bytes
  * that follow DATA before its 354 (554). Thread: owner.

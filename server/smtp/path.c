@@ -17,13 +17,15 @@ static ptrdiff_t find_end(struct str s) {
 }
 
 static bool has_bad_octet(struct str s) {
-    bool is_quoted = false;
+    bool is_quoted = false, is_pair = false; /* is_pair: behind the backslash of a quoted-pair */
     for (size_t i = 0; i < s.n; i++) {
         unsigned char c = (unsigned char)s.p[i];
         if (c < 0x20 || c == 0x7f)
             return true;
-        if (is_quoted && c == '\\')
-            i++;
+        if (is_pair)
+            is_pair = false;
+        else if (is_quoted && c == '\\')
+            is_pair = true;
         else if (c == '"')
             is_quoted = !is_quoted;
         else if (c == ' ' && !is_quoted)

@@ -6,14 +6,18 @@
 
 #include "server/intake/rights.h"
 
-/* acme.test and münchen.test are ours (project 1), other.test is project 2's. */
+/* acme.test and münchen.test and ours.other.test are ours (project 1), other.test is project 2's,
+ * who says that co.test is as well. */
 static struct domains *world_domains(void) {
     const struct domain_row rows[] = {
         {.project = 1, .name = STR("acme.test"), .verified_wall_ms = 1},
         {.project = 1, .name = STR("xn--mnchen-3ya.test")},
         {.project = 2, .name = STR("other.test"), .verified_wall_ms = 1},
+        {.project = 1, .name = STR("ours.other.test"), .verified_wall_ms = 1},
+        {.project = 1, .name = STR("said.other.test")},
+        {.project = 2, .name = STR("co.test")},
     };
-    return domains_new(rows, 3);
+    return domains_new(rows, 6);
 }
 
 struct row {
@@ -76,6 +80,17 @@ static const struct row rows[] = {
     {"no rule, domain of nobody", "a@evil.test", NULL, NULL, MAY},
     {"no rule, domain of ours", "a@acme.test", NULL, NULL, MAY},
     {"no rule, domain of another project", "a@other.test", NULL, NULL, MAY_NOT},
+    {"no rule, below a domain of another project", "a@x.other.test", NULL, NULL, MAY_NOT},
+    {"no rule, far below one", "a@x.y.z.other.test", NULL, NULL, MAY_NOT},
+    {"no rule, ours below one of another project", "a@ours.other.test", NULL, NULL, MAY},
+    {"no rule, below one of another project, and not proved", "a@said.other.test", NULL, NULL,
+     MAY_NOT},
+    {"no rule, below ours below one of another project", "a@x.ours.other.test", NULL, NULL, MAY},
+    {"no rule, same end as one of another project", "a@another.test", NULL, NULL, MAY},
+    {"a rule gives nothing below a domain of another project", "a@x.other.test", NULL,
+     "*.other.test", MAY_NOT},
+    {"no rule, a domain that another project did not prove", "a@co.test", NULL, NULL, MAY_NOT},
+    {"no rule, below a domain that another project did not prove", "a@x.co.test", NULL, NULL, MAY},
     {"a rule gives no domain of another project", "a@other.test", NULL, "other.test", MAY_NOT},
     {"no rule, foreign project as sender", "a@acme.test", "b@OTHER.test", NULL, MAY_NOT},
 };
