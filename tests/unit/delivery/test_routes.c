@@ -116,7 +116,8 @@ static void retry_now(struct world *w, struct id id) {
 
 static void a_route_that_is_renamed_keeps_what_was_queued_for_it(void **state) {
     struct two t = {.w = *state};
-    t.w->o.retry_ms[0] = 3600 * 1000; /* no attempt but those that are asked for */
+    for (size_t i = 0; i < t.w->o.retry_count; i++)
+        t.w->o.retry_ms[i] = 3600 * 1000; /* no attempt but those that are asked for */
     name_routes(&t, "real", ROUTE_SMARTHOST, "second", ROUTE_SMARTHOST);
     t.second_sink->later_times = 1;
     start(t.w);
