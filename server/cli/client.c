@@ -58,6 +58,8 @@ bool client_may_try_again(const struct client_answer *a) {
     case FAILURE_LOCAL:
     case FAILURE_TOO_LARGE:
     case FAILURE_TLS_UNTRUSTED:
+    case FAILURE_TLS_NAME:
+    case FAILURE_TLS_EXPIRED:
         return false;
     default:
         return true;

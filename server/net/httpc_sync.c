@@ -2,6 +2,8 @@
 
 #include <curl/curl.h>
 
+#include "server/net/httpc_failure.h"
+
 enum { HEADERS_MAX = 64 * 1024 };
 
 static size_t put_body(char *p, size_t size, size_t n, void *arg) {
@@ -21,36 +23,14 @@ static size_t put_header(char *p, size_t size, size_t n, void *arg) {
     return buf_status(&r->headers) == OK ? size * n : 0;
 }
 
-static enum failure failure_of(CURLcode code, const struct httpc_sync_result *r) {
-    switch (code) {
-    case CURLE_OK:
-        return FAILURE_NONE;
-    case CURLE_COULDNT_RESOLVE_HOST:
-        return FAILURE_DNS_TEMPORARY;
-    case CURLE_COULDNT_CONNECT:
-        return FAILURE_CONNECT_REFUSED;
-    case CURLE_OPERATION_TIMEDOUT:
-        return FAILURE_TIMEOUT;
-    case CURLE_WRITE_ERROR:
-        return buf_status(&r->body) != OK || buf_status(&r->headers) != OK ? FAILURE_TOO_LARGE
-                                                                           : FAILURE_LOCAL;
-    case CURLE_SSL_CONNECT_ERROR:
-        return FAILURE_TLS_HANDSHAKE;
-    case CURLE_PEER_FAILED_VERIFICATION:
-        return FAILURE_TLS_UNTRUSTED;
-    case CURLE_GOT_NOTHING:
-    case CURLE_RECV_ERROR:
-    case CURLE_SEND_ERROR:
-    case CURLE_PARTIAL_FILE:
-        return FAILURE_CLOSED;
-    case CURLE_URL_MALFORMAT:
-    case CURLE_UNSUPPORTED_PROTOCOL:
-    case CURLE_SSL_CACERT_BADFILE:
-    case CURLE_OUT_OF_MEMORY:
-        return FAILURE_LOCAL;
-    default:
-        return FAILURE_PROTOCOL;
-    }
+static bool is_too_large(const struct httpc_sync_result *r) {
+    return buf_status(&r->body) != OK || buf_status(&r->headers) != OK;
+}
+
+static enum failure failure_of(CURL *c, CURLcode code, const struct httpc_sync_result *r) {
+    if (code == CURLE_WRITE_ERROR)
+        return is_too_large(r) ? FAILURE_TOO_LARGE : FAILURE_LOCAL;
+    return httpc_failure_of(c, (int)code);
 }
 
 static void set_request(CURL *c, const struct httpc_sync_request *q) {
@@ -101,7 +81,7 @@ void httpc_sync(const struct httpc_sync_request *q, struct httpc_sync_result *r)
     curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, put_header);
     curl_easy_setopt(c, CURLOPT_HEADERDATA, r);
     CURLcode code = curl_easy_perform(c);
-    r->failure = failure_of(code, r);
+    r->failure = failure_of(c, code, r);
     long status = 0;
     curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
     if (r->failure == FAILURE_NONE)

@@ -1,5 +1,5 @@
-/* session_state: what session.c (opening, states, failure) and transaction.c (MAIL to final dot)
- * share; nobody else includes it.
+/* session_state: what session.c (states, failure), opening.c (greeting to AUTH) and transaction.c
+ * (MAIL to final dot) share; nobody else includes it.
  *
  *   CONNECTING --opened--> GREETING --greeted--> EHLO --answered_ehlo--> (choose_next)
  *   EHLO --5xx--> HELO --> choose_next
@@ -103,8 +103,13 @@ void session_enter(struct session *s, enum session_state to);
 void session_die(struct session *s, const struct session_result *why, bool polite);
 void session_die_failed(struct session *s, enum failure why, const char *text);
 void session_die_protocol(struct session *s, const char *text);
+void session_die_refused(struct session *s, const struct reply *r);
 /* Sends complete lines; `replies` of the server answer them. */
 void session_command(struct session *s, struct str lines, size_t replies);
+
+/* opening.c */
+void opening_reply(struct session *s, const struct reply *r);
+void opening_begin_auth(struct session *s);
 
 /* transaction.c */
 void transaction_refused(struct session *s); /* REFUSED's turn has come */
