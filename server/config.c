@@ -9,6 +9,7 @@
 #include "server/config_file.h"
 #include "server/config_settings.h"
 #include "server/config_yaml.h"
+#include "server/mail/domain.h"
 
 enum { CONFIG_FILE_MAX = 1024 * 1024, SECRET_FILE_MAX = 64 * 1024 };
 
@@ -327,6 +328,26 @@ static enum err apply_yaml(struct config *c, struct str path, struct errinfo *in
 
 /* ---- what must fit together ---- */
 
+/* RFC 5321 4.1.4 (C2): what we say in EHLO. A smarthost is content with less. */
+static enum err check_hostname(struct config *c, bool wants_mx, struct errinfo *info) {
+    struct errinfo why = {0};
+    struct str name = STR_NONE;
+    if (c->hostname.n == 0 && !wants_mx)
+        return OK;
+    enum err e = c->hostname.n == 0
+                     ? ERR_INVALID
+                     : domain_parse(c->hostname, !wants_mx, c->private_->arena, &name, &why);
+    if (wants_mx && (e != OK || domain_is_literal(name)))
+        return err_set(info, ERR_INVALID, "POSTCHUTE_HOSTNAME",
+                       "mail servers want a full name in EHLO: set it to this host's DNS name "
+                       "(mail.example.org), or set POSTCHUTE_ROUTE to a smarthost%s%s",
+                       why.text[0] ? "; " : "", why.text);
+    if (e != OK)
+        return err_set(info, ERR_INVALID, "POSTCHUTE_HOSTNAME", "%s", why.text);
+    c->hostname = name;
+    return OK;
+}
+
 static enum err check_together(struct config *c, struct errinfo *info) {
     if (str_is_absent(c->tls_cert) != str_is_absent(c->tls_key))
         return err_set(info, ERR_INVALID,
@@ -346,11 +367,9 @@ static enum err check_together(struct config *c, struct errinfo *info) {
     bool wants_mx = str_equal(c->route, STR("mx"));
     for (size_t i = 0; i < c->route_count; i++)
         wants_mx = wants_mx || str_equal(c->routes[i].kind, STR("mx"));
-    bool is_fqdn = !str_is_absent(c->hostname) && str_find_char(c->hostname, '.') > 0;
-    if (wants_mx && !is_fqdn)
-        return err_set(info, ERR_INVALID, "POSTCHUTE_HOSTNAME",
-                       "mail servers want a full name in EHLO: set it to this host's DNS name "
-                       "(mail.example.org), or set POSTCHUTE_ROUTE to a smarthost");
+    enum err e = check_hostname(c, wants_mx, info);
+    if (e != OK)
+        return e;
     if (c->max_memory_bytes / LIMIT_REQUEST_COST < c->max_request_bytes)
         return err_set(info, ERR_INVALID, "POSTCHUTE_MAX_MEMORY",
                        "is less than %d times max_request_bytes, which is what one request takes",

@@ -327,7 +327,7 @@ def server(peers):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_receiver_gets_the_state_that_it_deserves(server, name):
+def test_T8_a_receiver_gets_the_state_that_it_deserves(server, name):
     _, state, kind, stage = SCRIPTS[name]
 
     def settled():
@@ -346,7 +346,7 @@ def test_a_receiver_gets_the_state_that_it_deserves(server, name):
     assert len(attempt["transcript"]) < 64 * 1024
 
 
-def test_the_process_did_not_mind(server):
+def test_T8_the_process_did_not_mind(server):
     assert server.process.popen.poll() is None
     assert server.ready()
     assert server.metric("postchute_outbox_balance") == 0
@@ -354,7 +354,7 @@ def test_the_process_did_not_mind(server):
     assert seen["recipients"][0]["smtp"]["code"] == 250
 
 
-def test_what_the_receiver_said_is_harmless_where_it_is_shown(server):
+def test_T8_what_the_receiver_said_is_harmless_where_it_is_shown(server):
     seen = server.wait_state(server.sent["octets-that-are-no-text"], "delivered")
     text = seen["recipients"][0]["smtp"]["text"]
     assert text.startswith("kept") and "\x1b" not in text and "<script>" in text  # JSON: whoever shows it escapes it
@@ -388,7 +388,7 @@ def resets_after(octets):
     return talk_until
 
 
-def test_a_reset_at_any_octet_is_a_deferral(postchute, cleanly):
+def test_C18_T8_a_reset_at_any_octet_is_a_deferral(postchute, cleanly):
     peers = [cleanly(HostileSMTP(f"11.22.9.{n + 1}", resets_after(n))) for n in range(OCTETS + 1)]
     server = postchute(start=False, route="sandbox", retry_after="60s")
     server.declared["routes"] = [{"name": f"after-{n}", "smarthosts": [f"smtp://{peer.address}?tls=none"]} for n, peer in enumerate(peers)]

@@ -1,5 +1,6 @@
 """Straight to the recipients' mail servers: a real Postfix behind a real, signed DNS, looked up through a validating resolver."""
 
+import datetime
 import json
 import re
 import shutil
@@ -19,6 +20,7 @@ MX = "11.22.1.40"
 REFUSING = "11.22.1.41"
 SILENT = "11.22.1.42"  # nothing listens there
 SECOND = "11.22.1.43"
+THIRD = "11.22.1.44"
 
 ZONES = {
     "far.org": f"@ MX 10 mx\nmx A {MX}",
@@ -32,6 +34,9 @@ ZONES = {
     "empty.org": "@ TXT nothing",
     "down.org": f"@ MX 10 mx\nmx A {SILENT}",
     "second.org": f"@ MX 10 mx\nmx A {SECOND}",
+    "worse.org": f"@ A {MX}\n@ MX 10 dead\ndead A {SILENT}",
+    "xn--bcher-kva.org": "@ MX 10 mx.far.org.",
+    "equal.org": "@ MX 10 one\n@ MX 10 two\n" + f"one A {SECOND}\ntwo A {THIRD}",
     "us.org": f"@ MX 10 mail.sender.org.\n@ MX 20 mx.far.org.",
 }
 
@@ -61,17 +66,18 @@ def world(_tree, ca):
     # a copy: the tree's own file may be written anew
     shutil.copy(tree.dir / "root.key", server.dir / "anchor.key")
     server.settings["dns_trust_anchor"] = server.dir / "anchor.key"
-    domains = ["far.org", "near.org", "implicit.org", "fallback.org", "twofold.org", "alias.org", "plain.org", "other.www.org"]
+    domains = ["far.org", "near.org", "implicit.org", "fallback.org", "twofold.org", "alias.org", "plain.org", "other.www.org", "worse.org", "xn--bcher-kva.org"]
 
     def refuse(talk):
         talk.send("554 5.7.1 no service for you\r\n")
         talk.until_closed()
 
     with Postfix(MX, "mx.far.org", domains, ca.issue(["mx.far.org"])) as postfix:
-        with HostileSMTP(REFUSING, refuse) as refusing, Sink(SECOND, "mx.second.org", certificate=ca.issue("mx.second.org")) as sink:
+        with HostileSMTP(REFUSING, refuse) as refusing, Sink(SECOND, "mx.second.org", certificate=ca.issue("mx.second.org")) as sink, \
+                Sink(THIRD, "two.equal.org") as third:
             server.expect_log("site does not answer, paused")
             server.start()
-            server.tree, server.postfix, server.refusing, server.sink = tree, postfix, refusing, sink
+            server.tree, server.postfix, server.refusing, server.sink, server.third = tree, postfix, refusing, sink, third
             server.wait_verified("sender.org")
             yield server
             server.stop()
@@ -148,7 +154,7 @@ def test_a_message_arrives_in_the_maildir_signed(world):
     opendkim_verify(sent)
 
 
-def test_several_recipients_of_a_domain_are_one_transaction(world):
+def test_C23_several_recipients_of_a_domain_are_one_transaction(world):
     to = [f"many-{n}@far.org" for n in range(5)]
     seen = world.deliver(**mail(to[:2], cc=to[2:4], bcc=to[4:]))
     (attempt,) = world.attempts(seen["id"])
@@ -167,12 +173,12 @@ def test_each_domain_has_its_own_transaction_though_the_host_is_the_same(world):
 
 
 @pytest.mark.parametrize("name", ["implicit.org", "twofold.org", "alias.org", "plain.org", "other.www.org"])
-def test_the_way_to_a_domain_is_found(world, name):
+def test_C26_the_way_to_a_domain_is_found(world, name):
     world.deliver(**mail(f"way@{name}"))
     (stored,) = world.postfix.wait_mail(f"way@{name}")
 
 
-def test_worse_mail_servers_are_asked_when_better_ones_refuse(world):
+def test_C27_worse_mail_servers_are_asked_when_better_ones_refuse(world):
     sessions = len(world.refusing.sessions)
     seen = world.deliver(**mail("next@fallback.org"))
     world.postfix.wait_mail("next@fallback.org")
@@ -181,7 +187,7 @@ def test_worse_mail_servers_are_asked_when_better_ones_refuse(world):
     assert "554 5.7.1 no service for you" in world.attempts(seen["id"])[-1]["transcript"]
 
 
-def test_a_domain_that_takes_no_mail_bounces_at_once(world):
+def test_C31_a_domain_that_takes_no_mail_bounces_at_once(world):
     seen = world.wait_final(world.send(**mail("x@nomail.org"))["id"])
     (recipient,) = seen["recipients"]
     assert recipient["state"] == "bounced" and recipient["attempts"] == 1
@@ -189,7 +195,7 @@ def test_a_domain_that_takes_no_mail_bounces_at_once(world):
 
 
 @pytest.mark.parametrize("name", ["nosuch.org", "sub.far.org", "empty.org"])
-def test_a_domain_that_is_not_there_bounces_when_seen_twice(world, name):
+def test_C25_a_domain_that_is_not_there_bounces_when_seen_twice(world, name):
     seen = world.wait_final(world.send(**mail(f"x@{name}"))["id"])
     (recipient,) = seen["recipients"]
     assert recipient["state"] == "bounced" and recipient["attempts"] == 2
@@ -198,13 +204,38 @@ def test_a_domain_that_is_not_there_bounces_when_seen_twice(world, name):
     assert types == ["message.accepted", "recipient.deferred", "recipient.bounced", "message.completed"]
 
 
-def test_a_domain_whose_dns_lies_is_deferred(world):
+def test_C25_a_domain_whose_dns_lies_is_deferred(world):
     message = world.send(**mail("x@bogus.org"))
     seen = world.wait_state(message["id"], "deferred")
     assert seen["recipients"][0]["refusal"]["class"] == "dns"
     assert world.postfix.mails("x@bogus.org") == []
     canceled = world.api().post(f"/v1/messages/{message['id']}/cancel")
     assert canceled.status_code == 200, canceled.text
+
+
+def test_C26_with_MX_records_the_addresses_of_the_name_are_not_used(world):
+    message = world.send(**mail("x@worse.org"))  # at whose own address Postfix would take it
+    seen = world.wait_state(message["id"], "deferred")
+    assert seen["recipients"][0]["refusal"]["class"] == "network"
+    assert world.api().post(f"/v1/messages/{message['id']}/cancel").status_code == 200
+    assert world.postfix.mails("x@worse.org") == []
+
+
+def test_C27_equal_mail_servers_share_the_load(world):
+    def taken(sink):
+        return sum(message.rcpts[0].endswith("@equal.org") for message in sink.ledger)
+
+    # several at once: whoever finds no session open chooses anew
+    ids = [world.send(**mail(f"e{n}@equal.org"))["id"] for n in range(60)]
+    for one in ids:
+        world.wait_state(one, "delivered")
+    assert taken(world.sink) > 0 and taken(world.third) > 0 and taken(world.sink) + taken(world.third) == 60
+
+
+def test_C42_an_internationalised_domain_is_asked_for_as_A_labels(world):
+    world.deliver(**mail("x@bücher.org"))
+    (stored,) = world.postfix.wait_mail("x@xn--bcher-kva.org")
+    assert b"for <x@xn--bcher-kva.org>" in stored
 
 
 def test_a_host_that_does_not_answer_defers(world):
@@ -214,7 +245,7 @@ def test_a_host_that_does_not_answer_defers(world):
     assert world.api().post(f"/v1/messages/{message['id']}/cancel").status_code == 200
 
 
-def test_mail_is_never_given_to_ourselves(world):
+def test_C28_mail_is_never_given_to_ourselves(world):
     # we are the best host of us.org: the worse one may not be asked (RFC 5321 5.1)
     seen = world.wait_final(world.send(**mail("x@us.org"))["id"])
     assert seen["state"] == "failed" and seen["recipients"][0]["refusal"]["class"] == "dns"
@@ -263,12 +294,45 @@ def test_a_large_message_arrives_octet_for_octet(world):
     assert stored.endswith(raw.replace(b"\r\n", b"\n"))
 
 
+def test_C2_EHLO_says_our_full_host_name(world, postchute):
+    world.deliver(**mail("name@second.org"))
+    assert {session.ehlo for session in world.sink.sessions} == {"mail.sender.org"}
+    for name in ("localhost", "mail", "sender_org.example", "-.example", "[192.0.2.1]", "a b.org", None):
+        server = postchute(start=False, route="mx", hostname=name)
+        server.write_declared()
+        done = server.command("serve")
+        assert done.returncode == 1 and "POSTCHUTE_HOSTNAME" in done.stderr, (name, done)
+
+
+def test_C23_a_refused_MAIL_is_not_remembered_for_others(world):
+    answers = iter(["550 5.7.1 not from you"])
+    world.sink.on["MAIL"] = lambda session, argument: next(answers, None)
+    try:
+        seen = world.wait_final(world.send(**mail("first@second.org"))["id"])
+        assert seen["recipients"][0]["state"] == "bounced" and seen["recipients"][0]["refusal"]["stage"] == "mail"
+        world.deliver(**mail("next@second.org"))
+    finally:
+        del world.sink.on["MAIL"]
+
+
+def test_C22_what_is_refused_for_now_is_tried_again_later(postchute, cleanly):
+    sink = cleanly(Sink("11.22.1.45", "slow.test", on={"RCPT": "450 4.2.0 later"}))
+    server = postchute(route=f"smtp://{sink.address}?tls=none", retry_after="200ms,400ms", give_up="2s")
+    seen = server.wait_final(server.send(**{"from": "a@acme.test", "to": "b@far.test", "subject": "s", "text": "t"})["id"])
+    (recipient,) = seen["recipients"]
+    assert recipient["state"] == "expired" and recipient["refusal"]["code"] == 450
+    begun = [datetime.datetime.fromisoformat(attempt["started_at"].replace("Z", "+00:00")) for attempt in server.attempts(seen["id"])]
+    waits = [(later - earlier).total_seconds() for earlier, later in zip(begun, begun[1:])]
+    # never sooner than it says, less 15 % of jitter (and a millisecond of rounding)
+    assert len(waits) >= 2 and waits[0] >= 0.169 and all(wait >= 0.339 for wait in waits[1:]), waits
+
+
 def test_sessions_are_reused(world):
     before = len(world.sink.sessions)
     ids = [world.send(**mail(f"r{n}@second.org"))["id"] for n in range(20)]
     for one in ids:
         world.wait_state(one, "delivered")
-    arrived = world.sink.wait(20, where=lambda message: message.rcpts[0].endswith("@second.org"))
+    arrived = world.sink.wait(20, where=lambda message: message.rcpts[0].startswith("r") and message.rcpts[0].endswith("@second.org"))
     assert sorted(message.rcpts[0] for message in arrived) == sorted(f"r{n}@second.org" for n in range(20))
     assert len(world.sink.sessions) - before <= 10  # as many as one site may have, not one a message
     assert all(session.ehlo == "mail.sender.org" for session in world.sink.sessions[before:])

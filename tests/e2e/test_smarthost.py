@@ -109,7 +109,7 @@ def test_a_wrong_password_defers_and_pauses_the_route(server, relay):
     assert relay.log().count("authentication failed") == failed
 
 
-def test_a_certificate_of_another_authority_gets_nothing(server, relay):
+def test_T7_a_certificate_of_another_authority_gets_nothing(server, relay):
     message = server.send(**mail("wrong-ca@far.test", route="wrong-ca"))["id"]
     refusal = refusal_of(server, message)
     assert refusal["class"] == "tls" and refusal["stage"] == "tls", refusal
@@ -199,7 +199,7 @@ def test_a_pinned_key_authenticates_the_smarthost(pin_server, pinned, relay, rou
     [("wrong", "the server's key is not the one that is pinned"), ("wrong-implicit", "the server's key is not the one that is pinned"),
      ("verified-but-wrong", "the server's key is not the one that is pinned"), ("right-but-not-verified", "certificate: ")],
 )  # fmt: skip
-def test_another_key_than_the_pinned_one_gets_nothing(pin_server, pinned, relay, route, says):
+def test_T7_another_key_than_the_pinned_one_gets_nothing(pin_server, pinned, relay, route, says):
     message = pin_server.send(**mail(f"{route}@far.test", route=route))["id"]
     refusal = refusal_of(pin_server, message)
     assert refusal["class"] == "tls" and refusal["stage"] == "tls" and says in refusal["text"], refusal

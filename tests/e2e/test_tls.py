@@ -118,7 +118,7 @@ def received(peer, to):
 
 @pytest.mark.parametrize("kind", MATRIX)
 @pytest.mark.parametrize("level", LEVELS)
-def test_each_level_against_each_server(server, peers, kind, level):
+def test_C34_T7_each_level_against_each_server(server, peers, kind, level):
     wanted = MATRIX[kind][LEVELS.index(level)]
     to = f"{level}@{kind}.example"
     got, refused_for = outcome(server, send(server, to, route=f"{kind}-{level}"))
@@ -129,7 +129,7 @@ def test_each_level_against_each_server(server, peers, kind, level):
 
 
 @pytest.mark.parametrize("kind", ["not-offered", "refused-454", "broken", "wrong-name", "untrusted"])
-def test_a_message_can_ask_for_more_than_its_route(server, peers, kind):
+def test_T7_a_message_can_ask_for_more_than_its_route(server, peers, kind):
     to = f"required@{kind}.example"
     message = send(server, to, route=f"{kind}-opportunistic", require_tls=True)
     assert outcome(server, message) == (DEFERRED, "tls")
@@ -137,7 +137,7 @@ def test_a_message_can_ask_for_more_than_its_route(server, peers, kind):
     assert server.message(message)["tls"] == "verify"
 
 
-def test_a_message_that_asks_for_tls_gets_it(server, peers):
+def test_T7_a_message_that_asks_for_tls_gets_it(server, peers):
     for number, fields in enumerate(({"require_tls": True}, {"tls": "encrypt"}, {"tls": "verify"})):
         to = f"asks-{number}@good.example"
         message = send(server, to, route="good-opportunistic", **fields)
@@ -156,7 +156,7 @@ def test_a_host_with_broken_tls_is_remembered(server, peers):
     assert after == before
 
 
-def test_replies_injected_behind_starttls_end_the_session(postchute, ca, cleanly):
+def test_T6_replies_injected_behind_starttls_end_the_session(postchute, ca, cleanly):
     """T6: what follows the 220 in clear was put there by somebody between."""
 
     def injects(talk):

@@ -14,7 +14,7 @@ static const struct backoff PLAIN = {.step_ms = STEPS, .count = 7, .then_ms = 24
 static const struct backoff JITTERED = {
     .step_ms = STEPS, .count = 7, .then_ms = 240 * MINUTE, .jitter_percent = 15};
 
-static void each_attempt_has_its_delay_and_the_last_one_repeats(void **state) {
+static void test_C22_each_attempt_has_its_delay_and_the_last_one_repeats(void **state) {
     (void)state;
     static const struct {
         int attempt;
@@ -50,7 +50,7 @@ static void a_delay_too_short_for_jitter_stays_as_it_is(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_attempt_has_its_delay_and_the_last_one_repeats),
+        cmocka_unit_test(test_C22_each_attempt_has_its_delay_and_the_last_one_repeats),
         cmocka_unit_test(jitter_reaches_both_ends_and_never_passes_them),
         cmocka_unit_test(a_delay_too_short_for_jitter_stays_as_it_is),
     };

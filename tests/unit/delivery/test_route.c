@@ -104,7 +104,7 @@ static void a_pin_authenticates_alone_unless_more_is_asked(void **state) {
     }
 }
 
-static void what_is_wrong_is_refused_and_named(void **state) {
+static void test_T4_what_is_wrong_is_refused_and_named(void **state) {
     (void)state;
     static const struct {
         const char *url, *field;
@@ -176,7 +176,7 @@ static void what_is_wrong_is_refused_and_named(void **state) {
     }
 }
 
-static void credentials_need_verified_tls_or_a_private_address_and_the_word(void **state) {
+static void test_T7_credentials_need_verified_tls_or_a_private_address_and_the_word(void **state) {
     (void)state;
     static const struct {
         const char *url;
@@ -263,8 +263,8 @@ int main(void) {
         cmocka_unit_test(urls_are_read_as_they_say),
         cmocka_unit_test(parameters_are_read),
         cmocka_unit_test(a_pin_authenticates_alone_unless_more_is_asked),
-        cmocka_unit_test(what_is_wrong_is_refused_and_named),
-        cmocka_unit_test(credentials_need_verified_tls_or_a_private_address_and_the_word),
+        cmocka_unit_test(test_T4_what_is_wrong_is_refused_and_named),
+        cmocka_unit_test(test_T7_credentials_need_verified_tls_or_a_private_address_and_the_word),
         cmocka_unit_test(the_reason_never_repeats_the_secret),
         cmocka_unit_test(the_route_is_the_named_one_else_the_first_that_matches_else_the_default),
     };

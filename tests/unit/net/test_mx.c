@@ -154,7 +154,7 @@ static void text_of(const struct mx_lookup *m, char out[1024]) {
     }
 }
 
-static void each_domain_leads_where_it_says(void **state) {
+static void test_C25_C26_C28_C31_each_domain_leads_where_it_says(void **state) {
     (void)state;
     static const struct {
         const char *domain, *own, *want, *site;
@@ -236,7 +236,7 @@ static void each_domain_leads_where_it_says(void **state) {
     }
 }
 
-static void equals_are_shuffled_by_the_seed(void **state) {
+static void test_C27_equals_are_shuffled_by_the_seed(void **state) {
     (void)state;
     int first[3] = {0};
     char got[1024], again[1024];
@@ -385,8 +385,8 @@ static void a_stop_ends_lookups_too(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, finish)
     const struct CMUnitTest tests[] = {
-        T(each_domain_leads_where_it_says),
-        T(equals_are_shuffled_by_the_seed),
+        T(test_C25_C26_C28_C31_each_domain_leads_where_it_says),
+        T(test_C27_equals_are_shuffled_by_the_seed),
         T(both_families_take_turns_up_to_the_limit),
         T(addresses_that_may_not_be_used_are_not_taken_for_none),
         T(the_kernel_is_asked_for_a_route),

@@ -80,7 +80,7 @@ static void dial(struct end *c, struct end *s, struct tls_client_ctx *cctx,
     close(lfd);
 }
 
-static void a_certificate_proves_what_it_proves(void **state) {
+static void test_T7_a_certificate_proves_what_it_proves(void **state) {
     (void)state;
     static const struct {
         const char *what, *san, *client_name;
@@ -154,7 +154,7 @@ static struct tls_pin pin_of(const char *cert_file) {
     return pin;
 }
 
-static void a_pinned_key_is_asked_for(void **state) {
+static void test_T7_a_pinned_key_is_asked_for(void **state) {
     (void)state;
     static const struct {
         const char *what, *san, *client_name;
@@ -337,7 +337,7 @@ static void starttls_switches_in_place(void **state) {
 }
 
 /* T6, towards us as a client: an answer to commands not yet given, in the 220's segment. */
-static void bytes_behind_the_220_end_the_connection(void **state) {
+static void test_T6_bytes_behind_the_220_end_the_connection(void **state) {
     (void)state;
     int fds[2];
     tcp_pair(fds);
@@ -427,7 +427,7 @@ static void *hand_main(void *arg) {
 }
 
 /* T6, towards us as a server: what came in clear together with STARTTLS is not executed later. */
-static void commands_behind_starttls_are_dropped(void **state) {
+static void test_T6_commands_behind_starttls_are_dropped(void **state) {
     (void)state;
     int fds[2];
     tcp_pair(fds);
@@ -460,7 +460,7 @@ static void commands_behind_starttls_are_dropped(void **state) {
 }
 
 /* The same in a segment that the kernel holds when the 220 is written. */
-static void clear_bytes_still_in_the_kernel_are_dropped_too(void **state) {
+static void test_T6_clear_bytes_still_in_the_kernel_are_dropped_too(void **state) {
     (void)state;
     int fds[2];
     tcp_pair(fds);
@@ -583,7 +583,7 @@ static void *old_tls_main(void *arg) {
     return NULL;
 }
 
-static void tls_1_1_is_not_spoken(void **state) {
+static void test_T7_tls_1_1_is_not_spoken(void **state) {
     (void)state;
     int fds[2];
     tcp_pair(fds);
@@ -782,19 +782,19 @@ static void streams_may_be_closed_in_each_callback_under_tls(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, finish)
     const struct CMUnitTest tests[] = {
-        T(a_certificate_proves_what_it_proves),
-        T(a_pinned_key_is_asked_for),
+        T(test_T7_a_certificate_proves_what_it_proves),
+        T(test_T7_a_pinned_key_is_asked_for),
         T(pins_live_as_long_as_their_sessions),
         T(a_self_made_certificate_serves_who_does_not_ask),
         T(bad_files_say_which_and_why),
         T(starttls_switches_in_place),
-        T(bytes_behind_the_220_end_the_connection),
-        T(commands_behind_starttls_are_dropped),
-        T(clear_bytes_still_in_the_kernel_are_dropped_too),
+        T(test_T6_bytes_behind_the_220_end_the_connection),
+        T(test_T6_commands_behind_starttls_are_dropped),
+        T(test_T6_clear_bytes_still_in_the_kernel_are_dropped_too),
         T(writes_of_one_turn_are_one_record),
         T(a_peer_that_speaks_no_tls_fails_the_handshake),
         T(a_silent_handshake_times_out),
-        T(tls_1_1_is_not_spoken),
+        T(test_T7_tls_1_1_is_not_spoken),
         T(resets_and_ends_are_told_apart_under_tls),
         T(big_writes_and_floods_work_under_tls),
         T(the_last_words_before_a_reset_are_not_lost_under_tls),
