@@ -1,5 +1,6 @@
 """IPv6: mail servers that have only that, those whose IPv6 does not work, and the race of both families."""
 
+import os
 import shutil
 import socket
 
@@ -10,6 +11,8 @@ from peers.postchute import Postchute
 from peers.postfix import Postfix
 from peers.process import check, wait_until
 from peers.sink import Sink
+
+pytestmark = pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="the kernel has no IPv6")
 
 NET = "2c0f:face:25:"
 SIX, FOUR = NET + ":1", "11.22.4.1"  # the real Postfix, at both
