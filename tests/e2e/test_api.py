@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import socket
+import threading
 import time
 import uuid
 
@@ -110,7 +111,7 @@ NOT_JSON = {
 
 
 @pytest.mark.parametrize("name", NOT_JSON)
-def test_what_is_not_json_is_a_400(server, contract, name):
+def test_T15_what_is_not_json_is_a_400(server, contract, name):
     answer = contract.ask("POST", "/v1/messages", data=NOT_JSON[name], headers={"Content-Type": "application/json"})
     assert answer.status_code == 400 and answer.json()["code"] == "invalid_json", answer.text
 
@@ -199,7 +200,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_control_characters_are_refused_wherever_they_could_do_harm(server, contract, place):
+def test_T3_control_characters_are_refused_wherever_they_could_do_harm(server, contract, place):
     """T3: refused, never stripped; and nothing is stored."""
     before = message_count(server)
     for name, text in CONTROLS.items():
@@ -289,6 +290,62 @@ def test_wrong_paths_and_methods(server, method, path, status):
     assert answer.headers["content-type"] == "application/problem+json" and answer.json()["status"] == status
     if status == 405:
         assert answer.headers["allow"]
+
+
+TRAVERSALS = ["..", "%2e%2e", "..%2f..%2fetc%2fpasswd", "..%5c..%5cetc", "%2e%2e%2f%2e%2e%2fkeys", "....//....//etc/passwd", "%252e%252e%252f",
+              "/etc/passwd", "%2fetc%2fpasswd", "x%00.json", "..;/", "%c0%ae%c0%ae%c0%af", "file:%2f%2f%2fetc%2fpasswd", "C:%5c", ".", "~root"]  # fmt: skip
+
+
+def test_T25_no_path_reaches_a_file(server, contract):
+    """Each route with something in its path, and the root, by the octets themselves: libraries would tidy them up."""
+    asked = 0
+    before = message_count(server)
+    for path, operations in [*contract.document["paths"].items(), ("/{x}", {"get": None}), ("/v1/{x}", {"get": None})]:
+        if "{" not in path:
+            continue
+        for method in operations.keys() & {"get", "post", "patch", "delete"}:
+            for name in TRAVERSALS:
+                head = f"{method.upper()} {re.sub(r'{[^}]+}', lambda _: name, path)} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                head += f"Authorization: Bearer {server.admin_key}\r\nContent-Type: application/json\r\n"
+                body = "{}" if method in ("post", "patch") else ""
+                answer = raw(server, f"{head}Content-Length: {len(body)}\r\n\r\n{body}")
+                assert answer.split(b" ")[1] in (b"400", b"404", b"405", b"422"), (method, path, name, answer)
+                assert b"root:" not in answer and b"SQLite format" not in answer
+                asked += 1
+    assert asked > 300 and message_count(server) == before
+
+
+INJECTIONS = ["'", '"', "' OR '1'='1", "' OR 1=1 --", "'; DROP TABLE message; --", "x' UNION SELECT hash FROM api_key --", "%' ESCAPE '",
+              "1); DELETE FROM recipient; --", "\\'; --", "?1", ":id", "@project", "$1", "*", "%", "_", "[a-z]", "a;b", "-1", "1e9", "0x10",
+              "NULL", "CAST(1 AS TEXT)", "zeroblob(1000000000)", "\u02bc OR 1=1", "x" * 200]  # fmt: skip
+
+
+def test_T24_no_text_becomes_sql(server, contract):
+    """Every parameter of every list and path: an answer of the contract, nothing found that was not meant, and nothing gone."""
+    mark = uuid.uuid4().hex
+    contract.ask("POST", "/send", json={**GOOD, "tags": [mark], "external_id": mark})
+    before = message_count(server)
+    lists = [("/v1/messages", ["state", "to", "from", "tag", "external_id", "limit", "after"])]
+    lists += [(path, ["limit", "after"]) for path in ("/v1/keys", "/v1/domains", "/v1/sandbox/messages", "/v1/sandbox/webhooks")]
+    for path, names in lists:
+        for name in names:
+            for text in INJECTIONS:
+                answer = contract.ask("GET", path, params={name: text})
+                assert answer.status_code == 422 or (answer.status_code == 200 and answer.json()["data"] == []), (path, name, text)
+    for text in INJECTIONS:
+        quoted = requests.utils.quote(text, safe="")
+        for path in ("/v1/messages/{}", "/v1/messages/{}/events", "/v1/domains/{}", "/v1/webhooks/{}"):
+            assert contract.ask("GET", path.format(quoted)).status_code == 404, text
+        # what is stored comes back as it was
+        sent = contract.ask("POST", "/send", json={**GOOD, "subject": text, "tags": [text[:100]], "external_id": text, "metadata": {"k": text}},
+                            headers={"Idempotency-Key": re.sub(r"[^!-~]", "_", text) + mark})  # fmt: skip
+        assert sent.status_code == 202, sent.text
+        seen = server.message(sent.json()["id"])
+        assert (seen["subject"], seen["tags"], seen["external_id"], seen["metadata"]) == (text, [text[:100]], text, {"k": text})
+        (found,) = contract.ask("GET", "/v1/messages", params={"external_id": text, "tag": text[:100], "limit": "1"}).json()["data"]
+        assert found["id"] == seen["id"]
+    assert message_count(server) == before + len(INJECTIONS)
+    assert len(contract.ask("GET", f"/v1/messages?tag={mark}").json()["data"]) == 1
 
 
 def test_two_slashes_are_not_one(server):
@@ -436,7 +493,7 @@ def test_a_bad_idempotency_key_is_refused(server, key):
     assert answer.status_code == 422 and answer.json()["errors"][0]["pointer"] == "header:Idempotency-Key"
 
 
-def test_fifty_at_once_with_one_idempotency_key_make_one_message(server, sink):
+def test_T31_fifty_at_once_with_one_idempotency_key_make_one_message(server, sink):
     message = {**GOOD, "to": "fifty@far.test"}
 
     def ask(_):
@@ -449,6 +506,44 @@ def test_fifty_at_once_with_one_idempotency_key_make_one_message(server, sink):
     assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
     server.wait_final(answers[0].json()["id"])
     assert len([one for one in sink.ledger if one.rcpts == ["fifty@far.test"]]) == 1
+
+
+def test_T31_a_key_makes_one_message_whenever_the_server_is_killed(postchute):
+    """Clients that repeat until they are answered, a server that is killed under them: one id and one message for each key."""
+    server = postchute(route="smtp://11.22.5.99?tls=none", retry_after="1h")
+    server.expect_log("attempts were under way at the last stop")
+    server.expect_log("site does not answer, paused")
+    ids, rounds, begun = {}, 4, threading.Event()
+    stop_at = time.monotonic() + 60
+
+    def client(number):
+        for n in range(40):
+            key, answers = f"k{number}-{n}", 2 if n % 3 == 0 else 1  # some ask once more, as if the answer had been lost
+            while answers and time.monotonic() < stop_at:
+                try:
+                    answer = requests.post(server.url + "/send", json={**GOOD, "external_id": key}, timeout=5,
+                                           headers={"Authorization": "Bearer " + server.admin_key, "Idempotency-Key": key})  # fmt: skip
+                except requests.RequestException:
+                    time.sleep(0.02)  # it is down: ask again
+                    continue
+                if answer.status_code == 202:
+                    ids.setdefault(key, set()).add(answer.json()["id"])
+                    begun.set()
+                    answers -= 1
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(client, number) for number in range(4)]
+        for _ in range(rounds):
+            begun.clear()
+            begun.wait(10)
+            server.kill()
+            server.start()
+        for one in clients:
+            one.result()
+    assert len(ids) == 160 and all(len(found) == 1 for found in ids.values())
+    stored = server._list("/v1/messages?limit=100")
+    assert sorted(one["external_id"] for one in stored) == sorted(ids)
+    assert {one["external_id"]: {one["id"]} for one in stored} == ids
 
 
 def test_prefer_wait_answers_with_the_outcome(server, contract):

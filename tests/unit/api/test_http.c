@@ -783,7 +783,7 @@ static bool only_refusals_follow(int fd) {
     }
 }
 
-static void test_requests_that_two_parsers_read_differently_are_refused(void **state) {
+static void test_T18_requests_that_two_parsers_read_differently_are_refused(void **state) {
 #include "tests/unit/api/smuggling.inc"
     struct world *w = mem_zalloc(sizeof(*w));
     (void)state;
@@ -1349,7 +1349,7 @@ int main(void) {
         cmocka_unit_test(test_slow_clients_are_cut_off),
         cmocka_unit_test(test_drop_by_drop_header_does_not_extend_the_deadline),
         cmocka_unit_test(test_connections_of_one_address_are_limited),
-        cmocka_unit_test(test_requests_that_two_parsers_read_differently_are_refused),
+        cmocka_unit_test(test_T18_requests_that_two_parsers_read_differently_are_refused),
         SERVED(test_retry_asks_for_the_rights_of_sending),
         SERVED(test_revoked_key_is_refused_at_once),
         SERVED(test_T32_key_with_a_rate_makes_no_more_requests),

@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <time.h>
+
 #include "api/v1/submission.h"
 #include "server/base/buf.h"
 #include "server/base/clock.h"
@@ -33,7 +35,7 @@ static void done(struct reading *r) {
     arena_free(&r->arena);
 }
 
-static void test_what_is_not_json_is_refused(void **state) {
+static void test_T15_what_is_not_json_is_refused(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof(not_json) / sizeof(not_json[0]); i++) {
         json_t *v = NULL;
@@ -140,7 +142,7 @@ static void test_literal_percent_escapes_are_text(void **state) {
     done(&r);
 }
 
-static void test_nesting_ends_at_the_limit(void **state) {
+static void test_T15_nesting_ends_at_the_limit(void **state) {
     (void)state;
     struct buf b = BUF_INIT(64 * 1024 * 1024);
     struct errinfo info = {0};
@@ -177,7 +179,36 @@ static void test_nesting_ends_at_the_limit(void **state) {
 }
 
 /* "[[],[],...]" of the largest body took gigabytes. */
-static void test_values_end_at_the_limit(void **state) {
+/* The hash of members has a random seed, so nobody can choose names that collide; what is left to
+ * an attacker is many of them. */
+static void test_T15_a_megabyte_of_members_takes_no_time(void **state) {
+    enum { BYTES = 1024 * 1024, BUDGET_MS = 50, SLOWER = 20 };
+    struct buf b = BUF_INIT(2 * BYTES);
+    struct errinfo info = {0};
+    struct timespec before, after;
+    json_t *v = NULL;
+    (void)state;
+    buf_putc(&b, '{');
+    for (unsigned i = 0; i < LIMIT_JSON_VALUES - 2 && b.n < BYTES; i++)
+        buf_printf(&b, "%s\"%019u\":1", i > 0 ? "," : "", i);
+    buf_putc(&b, '}');
+    assert_true(b.n >= BYTES);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
+    assert_int_equal(json_body_parse(buf_str(&b), &v, &info), OK);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
+    json_decref(v);
+    int64_t took_ms =
+        (after.tv_sec - before.tv_sec) * 1000 + (after.tv_nsec - before.tv_nsec) / 1000000;
+    bool is_slow_build = false;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    is_slow_build = true;
+#endif
+    if (took_ms >= (is_slow_build ? BUDGET_MS * SLOWER : BUDGET_MS))
+        fail_msg("%lld ms", (long long)took_ms);
+    buf_release(&b);
+}
+
+static void test_T15_values_end_at_the_limit(void **state) {
     static const char *const pieces[] = {"1", "[]", "{}", "\"a,b\""};
     (void)state;
     for (size_t p = 0; p < sizeof(pieces) / sizeof(pieces[0]); p++) {
@@ -204,13 +235,14 @@ static void test_values_end_at_the_limit(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_is_not_json_is_refused),
+        cmocka_unit_test(test_T15_what_is_not_json_is_refused),
         cmocka_unit_test(test_each_fault_is_named_once_where_it_is),
         cmocka_unit_test(test_faults_beyond_those_kept_are_counted),
         cmocka_unit_test(test_good_message_arrives_whole),
         cmocka_unit_test(test_literal_percent_escapes_are_text),
-        cmocka_unit_test(test_nesting_ends_at_the_limit),
-        cmocka_unit_test(test_values_end_at_the_limit),
+        cmocka_unit_test(test_T15_nesting_ends_at_the_limit),
+        cmocka_unit_test(test_T15_a_megabyte_of_members_takes_no_time),
+        cmocka_unit_test(test_T15_values_end_at_the_limit),
     };
     json_setup();
     return cmocka_run_group_tests(tests, NULL, NULL);

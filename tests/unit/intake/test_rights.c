@@ -95,7 +95,7 @@ static const struct row rows[] = {
     {"no rule, foreign project as sender", "a@acme.test", "b@OTHER.test", NULL, MAY_NOT},
 };
 
-static void test_from_table(void **state) {
+static void test_T11_from_table(void **state) {
     struct domains *domains = world_domains();
     (void)state;
     assert_true(sizeof(rows) / sizeof(rows[0]) >= 40);
@@ -186,7 +186,7 @@ static void test_domains_live_as_long_as_their_last_holder(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_from_table),
+        cmocka_unit_test(test_T11_from_table),
         cmocka_unit_test(test_fault_points_at_the_address),
         cmocka_unit_test(test_rules_that_are_none),
         cmocka_unit_test(test_domains_are_found_by_name),
