@@ -309,3 +309,81 @@ KIT enum err kit_notify_settle(struct kit *k, struct notify_result r) {
     struct store_notify_settle q = {.result = &r, .count = 1, .now_wall_ms = k->now_wall_ms};
     return RUN(k, STORE_NOTIFY_SETTLE, &q);
 }
+
+KIT struct store_accept *kit_keyed(struct kit *k, const char *key, uint8_t fingerprint) {
+    struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
+    q->idempotency_key = str_of(key);
+    memset(q->fingerprint, fingerprint, sizeof(q->fingerprint));
+    return q;
+}
+
+KIT size_t kit_found(struct kit *k, struct store_messages q) {
+    q.project = q.project == 0 ? 1 : q.project;
+    q.limit = q.limit == 0 ? 100 : q.limit;
+    RUN_OK(k, STORE_MESSAGES, &q);
+    for (size_t i = 1; i < q.count; i++)
+        assert_true(q.message[i].seq < q.message[i - 1].seq);
+    return q.count;
+}
+
+KIT size_t kit_retain(struct kit *k, int64_t content_before, int64_t events_before, size_t most) {
+    struct store_retain q = {.now_wall_ms = k->now_wall_ms,
+                             .content_before_wall_ms = content_before,
+                             .events_before_wall_ms = events_before,
+                             .captures_most = 2,
+                             .most = most};
+    RUN_OK(k, STORE_RETAIN, &q);
+    return q.removed;
+}
+
+/* ---- every backend: a program's tests, run on each ---- */
+
+KIT int kit_sqlite_setup(void **state) {
+    *state = kit_new(STORE_SQLITE);
+    return 0;
+}
+
+KIT int kit_sealed_setup(void **state) {
+    struct kit *k = *state = kit_new(STORE_SQLITE);
+    static struct seal *ring;
+    if (ring == NULL)
+        assert_int_equal(seal_new(STR("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d"
+                                      "1e1f"),
+                                  STR_NONE, &ring, NULL),
+                         OK);
+    k->options.seal = ring;
+    kit_reopen(k);
+    return 0;
+}
+
+KIT int kit_memory_setup(void **state) {
+    *state = kit_new(STORE_MEMORY);
+    return 0;
+}
+
+KIT int kit_teardown(void **state) {
+    kit_free(*state);
+    return 0;
+}
+
+/* All use the same list: TESTS is a macro of TEST(name), separated by commas. Where secrets are
+ * stored, they are sealed with a master key in a third run. */
+#define ON_SQLITE(f) cmocka_unit_test_setup_teardown(f, kit_sqlite_setup, kit_teardown)
+#define ON_SEALED(f) cmocka_unit_test_setup_teardown(f, kit_sealed_setup, kit_teardown)
+#define ON_MEMORY(f) cmocka_unit_test_setup_teardown(f, kit_memory_setup, kit_teardown)
+#define MAIN_ON_EVERY_BACKEND(TESTS)                                                               \
+    int main(void) {                                                                               \
+        const struct CMUnitTest on_sqlite[] = {TESTS(ON_SQLITE)};                                  \
+        const struct CMUnitTest on_memory[] = {TESTS(ON_MEMORY)};                                  \
+        int failed = cmocka_run_group_tests_name("sqlite", on_sqlite, NULL, NULL);                 \
+        return failed + cmocka_run_group_tests_name("memory", on_memory, NULL, NULL);              \
+    }
+#define MAIN_WITH_SECRETS(TESTS)                                                                   \
+    int main(void) {                                                                               \
+        const struct CMUnitTest on_sqlite[] = {TESTS(ON_SQLITE)};                                  \
+        const struct CMUnitTest on_sealed[] = {TESTS(ON_SEALED)};                                  \
+        const struct CMUnitTest on_memory[] = {TESTS(ON_MEMORY)};                                  \
+        int failed = cmocka_run_group_tests_name("sqlite", on_sqlite, NULL, NULL);                 \
+        failed += cmocka_run_group_tests_name("sqlite, sealed", on_sealed, NULL, NULL);            \
+        return failed + cmocka_run_group_tests_name("memory", on_memory, NULL, NULL);              \
+    }

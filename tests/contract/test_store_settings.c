@@ -1,0 +1,158 @@
+/* The contract of the outbox, on every backend. Keys, domains, captures. After each test
+ * store_check() recomputes what is kept along with the rows. */
+#include "tests/contract/store_kit.h"
+
+/* ---- keys, domains ---- */
+
+static struct key_row key_row(struct kit *k, const char *prefix, uint8_t hash) {
+    struct key_row r = {.id = id_new(k->now_wall_ms),
+                        .project = 1,
+                        .name = STR("main"),
+                        .prefix = str_of(prefix),
+                        .scopes = SCOPE_SEND | SCOPE_READ,
+                        .created_wall_ms = k->now_wall_ms};
+    memset(r.hash, hash, sizeof(r.hash));
+    return r;
+}
+
+static void keys_are_put_listed_used_and_revoked(void **state) {
+    struct kit *k = *state;
+    struct str domains[] = {STR("example.org"), STR("example.com")};
+    struct store_key_put p = {.key = key_row(k, "pc_live_a", 1)};
+    p.key.from_domains = domains;
+    p.key.from_domain_count = 2;
+    p.key.rate = 60;
+    RUN_OK(k, STORE_KEY_PUT, &p);
+    struct store_keys first = {.project = 1};
+    RUN_OK(k, STORE_KEYS, &first);
+    assert_int_equal(first.key[0].rate, 60);
+    struct id id = p.key.id;
+    struct store_key_put other = {.key = key_row(k, "pc_live_a", 2)};
+    assert_int_equal(RUN(k, STORE_KEY_PUT, &other), ERR_CONFLICT);
+    struct store_key_put same = {.key = key_row(k, "pc_live_a", 1)};
+    same.key.scopes = SCOPE_ADMIN;
+    same.key.rate = 90;
+    RUN_OK(k, STORE_KEY_PUT, &same);
+    assert_true(id_equal(&same.key.id, &id)); /* it is that key */
+    struct store_keys_used u = {.id = &id, .wall_ms = &k->now_wall_ms, .count = 1};
+    RUN_OK(k, STORE_KEYS_USED, &u);
+    struct store_key_revoke r = {.id = id, .project = 2, .now_wall_ms = k->now_wall_ms};
+    assert_int_equal(RUN(k, STORE_KEY_REVOKE, &r), ERR_NOT_FOUND);
+    r.project = 1;
+    RUN_OK(k, STORE_KEY_REVOKE, &r);
+    RUN_OK(k, STORE_KEY_REVOKE, &r);
+    struct store_keys q = {.project = -1};
+    RUN_OK(k, STORE_KEYS, &q);
+    assert_int_equal(q.count, 1);
+    assert_int_equal(q.key[0].scopes, SCOPE_ADMIN);
+    assert_int_equal(q.key[0].rate, 90);
+    assert_int_equal(q.key[0].from_domain_count, 0);
+    assert_int_equal(q.key[0].used_wall_ms, k->now_wall_ms);
+    assert_int_equal(q.key[0].revoked_wall_ms, k->now_wall_ms);
+    assert_int_equal(q.key[0].hash[31], 1);
+    q.project = 2;
+    RUN_OK(k, STORE_KEYS, &q);
+    assert_int_equal(q.count, 0);
+}
+
+static void the_domains_of_a_key_come_back_in_order(void **state) {
+    struct kit *k = *state;
+    struct str domains[] = {STR("b.example"), STR("a.example"), STR("c.example")};
+    struct store_key_put p = {.key = key_row(k, "pc_live_b", 1)};
+    p.key.from_domains = domains;
+    p.key.from_domain_count = 3;
+    RUN_OK(k, STORE_KEY_PUT, &p);
+    struct store_keys q = {.project = 1};
+    RUN_OK(k, STORE_KEYS, &q);
+    assert_int_equal(q.key[0].from_domain_count, 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_true(str_equal(q.key[0].from_domains[i], domains[i]));
+}
+
+static void domains_are_put_replaced_and_deleted(void **state) {
+    struct kit *k = *state;
+    struct domain_key_row keys[] = {{.selector = STR("s1"),
+                                     .algorithm = STR("rsa-sha256"),
+                                     .pem = STR("p1"),
+                                     .record = STR("r1")},
+                                    {.selector = STR("s2"),
+                                     .algorithm = STR("ed25519-sha256"),
+                                     .pem = STR("p2"),
+                                     .published_wall_ms = 7}};
+    struct store_domain_put p = {.domain = {.id = id_new(k->now_wall_ms),
+                                            .project = 1,
+                                            .name = STR("example.org"),
+                                            .created_wall_ms = 5,
+                                            .key = keys,
+                                            .key_count = 2}};
+    struct id id = p.domain.id;
+    RUN_OK(k, STORE_DOMAIN_PUT, &p);
+    assert_int_equal(RUN(k, STORE_DOMAIN_PUT, &p), ERR_CONFLICT);
+    struct store_domains q = {.project = 1};
+    RUN_OK(k, STORE_DOMAINS, &q);
+    assert_int_equal(q.count, 1);
+    assert_int_equal(q.domain[0].key_count, 2);
+    assert_true(str_equal(q.domain[0].key[1].selector, STR("s2")));
+    assert_true(str_is_absent(q.domain[0].key[1].record));
+    assert_int_equal(q.domain[0].key[1].published_wall_ms, 7);
+    p.replace = true;
+    p.domain.id = id_new(k->now_wall_ms);
+    p.domain.verified_wall_ms = 9;
+    p.domain.key_count = 1;
+    RUN_OK(k, STORE_DOMAIN_PUT, &p);
+    RUN_OK(k, STORE_DOMAINS, &q);
+    assert_int_equal(q.count, 1);
+    assert_true(id_equal(&q.domain[0].id, &id)); /* it is that domain */
+    assert_int_equal(q.domain[0].verified_wall_ms, 9);
+    assert_int_equal(q.domain[0].key_count, 1);
+    struct store_domain_delete d = {.name = STR("example.org"), .project = 2};
+    assert_int_equal(RUN(k, STORE_DOMAIN_DELETE, &d), ERR_NOT_FOUND);
+    d.project = 1;
+    RUN_OK(k, STORE_DOMAIN_DELETE, &d);
+    RUN_OK(k, STORE_DOMAINS, &q);
+    assert_int_equal(q.count, 0);
+}
+
+/* ---- captures ---- */
+
+static void captures_are_listed_newest_first_and_limited(void **state) {
+    struct kit *k = *state;
+    struct id id[5];
+    for (int i = 0; i < 5; i++) {
+        struct store_capture_put p = {
+            .capture = {.id = id_new(k->now_wall_ms + i),
+                        .kind = i == 4 ? CAPTURE_WEBHOOK : CAPTURE_MESSAGE,
+                        .wall_ms = k->now_wall_ms + i,
+                        .meta_json = STR("{}"),
+                        .content = STR("body")}};
+        id[i] = p.capture.id;
+        RUN_OK(k, STORE_CAPTURE_PUT, &p);
+    }
+    struct store_captures q = {.kind = CAPTURE_MESSAGE, .limit = 3};
+    RUN_OK(k, STORE_CAPTURES, &q);
+    assert_int_equal(q.count, 3);
+    assert_true(q.more);
+    assert_true(id_equal(&q.capture[0].id, &id[3]));
+    assert_true(str_is_absent(q.capture[0].content));
+    q.before = q.capture[2].id;
+    RUN_OK(k, STORE_CAPTURES, &q);
+    assert_int_equal(q.count, 1);
+    assert_true(id_equal(&q.capture[0].id, &id[0]));
+    assert_false(q.more);
+    q = (struct store_captures){.kind = CAPTURE_WEBHOOK, .limit = 3};
+    RUN_OK(k, STORE_CAPTURES, &q);
+    assert_true(str_equal(q.capture[0].content, STR("body")));
+    struct store_capture c = {.id = id[1]};
+    RUN_OK(k, STORE_CAPTURE, &c);
+    assert_true(str_equal(c.capture.content, STR("body")));
+    assert_int_equal(kit_retain(k, 0, 0, 100), 2); /* two of four messages */
+    assert_int_equal(RUN(k, STORE_CAPTURE, &c), ERR_NOT_FOUND);
+    c.id = id[2];
+    RUN_OK(k, STORE_CAPTURE, &c);
+}
+
+#define TESTS(T)                                                                                   \
+    T(keys_are_put_listed_used_and_revoked), T(the_domains_of_a_key_come_back_in_order),           \
+        T(domains_are_put_replaced_and_deleted), T(captures_are_listed_newest_first_and_limited)
+
+MAIN_WITH_SECRETS(TESTS)
