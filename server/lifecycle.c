@@ -150,9 +150,9 @@ static void set_disk_floor(struct server *s) {
 }
 
 static void set_housekeeping(struct server *s) {
-    struct housekeeping_options o = {.store = s->store,
-                                     .content_keep_ms = s->config->content_keep_ms,
-                                     .events_keep_ms = s->config->events_keep_ms};
+    struct housekeeping_options o;
+    lifecycle_housekeeping_options(s->config, &o);
+    o.store = s->store;
     if (s->housekeeping)
         housekeeping_set(s->housekeeping, &o);
     else

@@ -124,6 +124,29 @@ static void fill_retries(const struct config *c, struct delivery_options *d) {
         d->retry_then_ms = d->retry_ms[d->retry_count - 1];
 }
 
+/* Intake's, which refuses a later expiry. */
+static int64_t expires_most_ms(const struct config *c) {
+    return c->give_up_ms > 5 * 86400000LL ? c->give_up_ms : 5 * 86400000LL;
+}
+
+void lifecycle_housekeeping_options(const struct config *c, struct housekeeping_options *o) {
+    struct delivery_options d;
+    delivery_options_default(&d);
+    fill_retries(c, &d);
+    *o = (struct housekeeping_options){
+        .content_keep_ms = c->content_keep_ms > 0 ? c->content_keep_ms : 1, /* 0: not at all */
+        /* a key that is remembered answers with its message */
+        .events_keep_ms =
+            c->events_keep_ms > c->idempotency_keep_ms ? c->events_keep_ms : c->idempotency_keep_ms,
+        .retry_most_ms = d.retry_then_ms,
+        .expires_most_ms = expires_most_ms(c),
+    };
+    for (size_t i = 0; i < d.retry_count; i++)
+        if (d.retry_ms[i] > o->retry_most_ms)
+            o->retry_most_ms = d.retry_ms[i];
+    o->retry_most_ms += o->retry_most_ms / 2 + 600000; /* jitter, greylists, a site that rests */
+}
+
 static enum err fill_source(const struct config *c, struct delivery_options *d,
                             struct errinfo *info) {
     struct sockaddr_any source;
@@ -210,7 +233,7 @@ static void fill_intake(const struct config *c, struct arena *a, struct intake_s
         .limits = {.recipients_max = (size_t)c->max_recipients,
                    .message_bytes_max = (size_t)c->max_message_bytes},
         .expires_default_ms = c->give_up_ms,
-        .expires_max_ms = c->give_up_ms > 5 * 86400000LL ? c->give_up_ms : 5 * 86400000LL,
+        .expires_max_ms = expires_most_ms(c),
         .idempotency_keep_ms = c->idempotency_keep_ms,
         .default_route = STR("default"),
         .only_to = {c->only_to.list, c->only_to.count},

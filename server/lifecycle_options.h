@@ -7,6 +7,7 @@
 #include "server/base/seal.h"
 #include "server/config.h"
 #include "server/delivery/delivery.h"
+#include "server/delivery/housekeeping.h"
 #include "server/net/dns.h"
 #include "server/net/guard.h"
 #include "server/net/tls.h"
@@ -30,6 +31,8 @@ struct lifecycle_delivery {
 NODISCARD enum err lifecycle_delivery_options(const struct config *c, uint16_t sandbox_port,
                                               struct lifecycle_delivery *o, struct errinfo *info);
 void lifecycle_delivery_release(struct lifecycle_delivery *o);
+
+void lifecycle_housekeeping_options(const struct config *c, struct housekeeping_options *o);
 
 struct lifecycle_api {
     struct api_options options;

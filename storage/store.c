@@ -41,6 +41,7 @@ static const char *const verb_names[] = {
     [STORE_RETRY] = "retry",
     [STORE_EXPIRE] = "expire",
     [STORE_RETAIN] = "retain",
+    [STORE_MEND] = "mend",
     [STORE_DUE] = "due",
     [STORE_CONTENT] = "content",
     [STORE_MESSAGE] = "message",

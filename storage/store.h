@@ -47,6 +47,7 @@ enum store_verb {
     STORE_RETRY,
     STORE_EXPIRE,
     STORE_RETAIN,
+    STORE_MEND,
     /* outbox, reading */
     STORE_DUE,
     STORE_CONTENT,
@@ -307,14 +308,31 @@ struct store_expire {
 };
 
 /* A sweep of retention, in small steps: contents of messages whose recipients are all final,
- * events, attempts, messages, idempotency rows, notifications, captures. */
+ * events, attempts, messages, idempotency rows, notifications, captures. What still waits for its
+ * endpoint keeps its event, and an event keeps its message. */
 struct store_retain {
     struct store_call call;
     int64_t now_wall_ms;
     int64_t content_before_wall_ms, events_before_wall_ms;
+    int64_t waiting_before_wall_ms; /* of notifications that wait: since their last change */
+    bool mends_times; /* what is written to be of the future was so by a clock that was wrong: it
+                         counts as of now */
     size_t captures_most; /* keep at most so many of each kind */
-    size_t most;          /* rows of one step */
-    size_t removed;       /* out: 0 when nothing is left to do */
+    size_t most;          /* rows of one step; a large content counts as many */
+    size_t removed;       /* out: things, large and small */
+    bool more;            /* out: ask again */
+};
+
+/* After the clock was set back, what was planned before lies too far ahead. A sweep: queued
+ * recipients due after `due_latest` are due now, notifications after `notify_latest` too, and a
+ * message that would expire after `expires_latest` begins its life anew. 0: not this. */
+struct store_mend {
+    struct store_call call;
+    int64_t now_wall_ms;
+    int64_t due_latest_wall_ms, notify_latest_wall_ms, expires_latest_wall_ms;
+    size_t most;   /* rows of one step */
+    size_t mended; /* out */
+    bool more;     /* out: ask again */
 };
 
 /* ---- outbox: reading
@@ -509,7 +527,7 @@ struct store_notify_settle {
     size_t count;
     int64_t now_wall_ms;
 };
-/* Due again, now: one (seq != 0), or all of an endpoint in a period. */
+/* Due again, now: one (seq != 0), or those of an endpoint in a period, a step at a time. */
 struct store_notify_replay {
     struct store_call call;
     struct id webhook_id;
@@ -518,7 +536,11 @@ struct store_notify_replay {
     int64_t since_wall_ms, until_wall_ms;
     bool only_failed;
     int64_t now_wall_ms;
-    size_t replayed; /* out */
+    size_t most;       /* rows looked at in one step */
+    int64_t after_seq; /* where it goes on: 0, then last_seq of the step before */
+    size_t replayed;   /* out: of this step */
+    int64_t last_seq;  /* out */
+    bool more;         /* out */
 };
 /* The delivery log, newest first. */
 struct store_notifications {

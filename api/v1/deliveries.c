@@ -111,18 +111,50 @@ static const struct json_field fields[] = {
     {"only_failed", {"onlyFailed"}, read_only_failed},
 };
 
+enum { REPLAY_STEP = 1000 };
+
+/* Two calls take turns: the one that was answered is still looked at when the next is posted. */
+struct replay {
+    struct store_notify_replay step[2];
+    size_t turn, count;
+};
+
+static void replayed(struct request *r, struct store_call *call);
+
+static void replay_step(struct request *r, struct replay *p) {
+    p->step[p->turn].most = REPLAY_STEP;
+    request_store(r, &p->step[p->turn].call, STORE_NOTIFY_REPLAY, replayed);
+}
+
+/* A period is gone through in steps, between which the store does other things. */
 static void replayed(struct request *r, struct store_call *call) {
-    const struct store_notify_replay *q = CONTAINER_OF(call, struct store_notify_replay, call);
+    struct replay *p = r->state;
+    const struct store_notify_replay *q = &p->step[p->turn];
     if (!v1_is_done(r, call, no_delivery))
         return;
+    p->count += q->replayed;
+    if (q->more) {
+        p->turn = 1 - p->turn;
+        p->step[p->turn] = (struct store_notify_replay){.webhook_id = q->webhook_id,
+                                                        .project = q->project,
+                                                        .since_wall_ms = q->since_wall_ms,
+                                                        .until_wall_ms = q->until_wall_ms,
+                                                        .only_failed = q->only_failed,
+                                                        .now_wall_ms = q->now_wall_ms,
+                                                        .after_seq = q->last_seq};
+        replay_step(r, p);
+        return;
+    }
     json_t *o = json_object();
-    json_object_set_new(o, "replayed", json_integer((json_int_t)q->replayed));
+    json_object_set_new(o, "replayed", json_integer((json_int_t)p->count));
     request_json(r, 202, o);
     request_finish(r);
 }
 
 void v1_webhook_replay(struct request *r) {
-    struct store_notify_replay *q = ARENA_NEW(r->arena, struct store_notify_replay);
+    struct replay *p = ARENA_NEW(r->arena, struct replay);
+    struct store_notify_replay *q = &p->step[0];
+    r->state = p;
     json_t *root = NULL;
     if (!v1_param_id(r, &q->webhook_id))
         return;
@@ -135,5 +167,5 @@ void v1_webhook_replay(struct request *r) {
     if (r->faults.count == 0 && q->seq == 0 && q->since_wall_ms == 0)
         json_fault(&top, "required", "say which: \"delivery\", or a period from \"since\" on");
     if (v1_is_good(r))
-        request_store(r, &q->call, STORE_NOTIFY_REPLAY, replayed);
+        replay_step(r, p);
 }

@@ -23,6 +23,10 @@ int64_t clock_mono_us(void) {
     return clock_us(CLOCK_MONOTONIC);
 }
 
+int64_t clock_boot_ms(void) {
+    return clock_us(CLOCK_BOOTTIME) / 1000;
+}
+
 struct civil_time clock_civil(int64_t wall_ms) {
     /* Downwards, also before 1970. */
     time_t seconds = (time_t)(wall_ms / 1000 - (wall_ms % 1000 < 0));

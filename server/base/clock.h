@@ -9,6 +9,7 @@
 int64_t clock_wall_ms(void);
 int64_t clock_mono_ms(void);
 int64_t clock_mono_us(void);
+int64_t clock_boot_ms(void); /* monotonic, and goes on while the machine sleeps */
 
 enum { CLOCK_RFC3339_SIZE = 25 };
 /* "2026-01-31T12:00:00.123Z" plus NUL (RFC 3339 5.6). Years 1970..9999; ASSERTs otherwise. */

@@ -92,7 +92,7 @@ static void bundle_claimed(struct scheduler *s, struct bundle *b) {
         gather_free_bundle(s, b);
     } else if (s->is_draining) {
         dispatch_release_bundle(s, b, clock_wall_ms());
-    } else if (b->letter->outgoing->expires_wall_ms <= clock_wall_ms()) {
+    } else if (b->letter->outgoing->expires_wall_ms <= scheduler_expiry_wall_ms(s)) {
         /* never late: the sweep ends it, which may take some seconds */
         dispatch_release_bundle(s, b, clock_wall_ms() + EXPIRED_AGAIN_MS);
     } else if (b->is_preset) {

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "server/base/clock.h"
+#include "server/base/doubt.h"
 #include "server/base/log.h"
 #include "server/base/thread.h"
 
@@ -15,10 +16,19 @@ enum {
     RETAIN_FIRST_MS = 60 * 1000,
 };
 
+#define HOURS(n) ((int64_t)(n)*3600 * 1000)
+/* A notification waits at most a day between two attempts, with jitter; one that still changes is
+ * kept four. */
+static const int64_t NOTIFY_MOST_MS = HOURS(30), WAITING_KEEP_MS = HOURS(96);
+
 struct housekeeping {
     struct housekeeping_options o;
     struct mailbox *box;
     struct thread *thread;
+    struct doubt doubt;
+    struct doubt_view now;
+    bool is_set_back; /* the clock was, or this is the start: what is due may be beyond reach */
+    bool is_new;      /* the periods are: retention goes by them now */
     bool is_stopping;
 };
 
@@ -29,12 +39,28 @@ static void fill_defaults(struct housekeeping_options *o) {
         o->retain_every_ms = RETAIN_EVERY_MS;
     if (o->captures_most == 0)
         o->captures_most = CAPTURES_MOST;
+    if (o->retry_most_ms == 0)
+        o->retry_most_ms = HOURS(24);
+    if (o->expires_most_ms == 0)
+        o->expires_most_ms = HOURS(24 * 366);
+}
+
+static void look_at_the_clock(struct housekeeping *h) {
+    doubt_look(&h->doubt, clock_wall_ms(), clock_boot_ms(), &h->now);
+    if (h->now.jumped_ms == 0)
+        return;
+    log_warn("housekeeping",
+             h->now.jumped_ms > 0
+                 ? "the clock was set ahead: nothing expires or is removed by it for an hour"
+                 : "the clock was set back: what is due beyond reach is due now",
+             LOG_INT("ms", h->now.jumped_ms));
+    h->is_set_back |= h->now.jumped_ms < 0;
 }
 
 /* One step; true: there may be more. */
 static bool expire(struct housekeeping *h) {
     struct store_expire q = {
-        .call = {.verb = STORE_EXPIRE}, .now_wall_ms = clock_wall_ms(), .most = STEP};
+        .call = {.verb = STORE_EXPIRE}, .now_wall_ms = h->now.wall_ms, .most = STEP};
     if (store_sync(h->o.store, &q.call) != OK)
         log_warn("housekeeping", "expiry sweep failed", LOG_STRZ("why", q.call.info.text));
     else if (q.expired > 0)
@@ -44,36 +70,66 @@ static bool expire(struct housekeeping *h) {
     return more;
 }
 
+/* The same; by the wall clock itself, as what is due is. */
+static bool mend(struct housekeeping *h, bool with_expiry) {
+    int64_t now_wall_ms = clock_wall_ms();
+    struct store_mend q = {
+        .call = {.verb = STORE_MEND},
+        .now_wall_ms = now_wall_ms,
+        .due_latest_wall_ms = now_wall_ms + h->o.retry_most_ms,
+        .notify_latest_wall_ms = now_wall_ms + NOTIFY_MOST_MS,
+        .expires_latest_wall_ms = with_expiry ? now_wall_ms + h->o.expires_most_ms + HOURS(1) : 0,
+        .most = STEP,
+    };
+    if (store_sync(h->o.store, &q.call) != OK)
+        log_warn("housekeeping", "times beyond reach stay", LOG_STRZ("why", q.call.info.text));
+    else if (q.mended > 0)
+        log_info("housekeeping", "times beyond reach were mended", LOG_INT("count", q.mended));
+    bool more = q.call.err != OK || q.more;
+    store_call_release(&q.call);
+    return more;
+}
+
 static int64_t before(int64_t now_wall_ms, int64_t keep_ms) {
     return keep_ms == 0 || keep_ms > now_wall_ms ? 0 : now_wall_ms - keep_ms;
 }
 
 static bool retain(struct housekeeping *h) {
-    int64_t now_wall_ms = clock_wall_ms();
+    int64_t now_wall_ms = h->now.wall_ms;
     struct store_retain q = {
         .call = {.verb = STORE_RETAIN},
         .now_wall_ms = now_wall_ms,
         .content_before_wall_ms = before(now_wall_ms, h->o.content_keep_ms),
         .events_before_wall_ms = before(now_wall_ms, h->o.events_keep_ms),
+        .waiting_before_wall_ms = before(now_wall_ms, WAITING_KEEP_MS),
+        .mends_times = h->now.is_settled,
         .captures_most = h->o.captures_most,
         .most = STEP,
     };
     if (store_sync(h->o.store, &q.call) != OK)
         log_warn("housekeeping", "retention failed", LOG_STRZ("why", q.call.info.text));
-    bool more = q.call.err == OK && q.removed > 0;
+    bool more = q.call.err == OK && q.more;
     store_call_release(&q.call);
-    return more;
+    return more || (h->now.is_settled && mend(h, true));
 }
 
 static void run(void *arg) {
     struct housekeeping *h = arg;
     int64_t expire_mono_ms = clock_mono_ms();
     int64_t retain_mono_ms = expire_mono_ms + RETAIN_FIRST_MS;
+    h->is_set_back = true;
     while (!h->is_stopping) {
         int64_t now_mono_ms = clock_mono_ms();
-        if (now_mono_ms >= expire_mono_ms)
-            expire_mono_ms = expire(h) ? now_mono_ms : clock_mono_ms() + h->o.expire_every_ms;
-        if (now_mono_ms >= retain_mono_ms)
+        look_at_the_clock(h);
+        if (now_mono_ms >= expire_mono_ms) {
+            bool more = expire(h);
+            h->is_set_back = h->is_set_back && mend(h, false);
+            expire_mono_ms = more || h->is_set_back ? now_mono_ms + RETAIN_PAUSE_MS
+                                                    : clock_mono_ms() + h->o.expire_every_ms;
+        }
+        bool is_new = h->is_new;
+        h->is_new = false;
+        if (is_new || now_mono_ms >= retain_mono_ms)
             retain_mono_ms = clock_mono_ms() + (retain(h) ? RETAIN_PAUSE_MS : h->o.retain_every_ms);
         int64_t next_mono_ms = expire_mono_ms < retain_mono_ms ? expire_mono_ms : retain_mono_ms;
         int64_t wait_ms = next_mono_ms - clock_mono_ms();
@@ -86,6 +142,7 @@ struct housekeeping *housekeeping_start(const struct housekeeping_options *o) {
     h->o = *o;
     fill_defaults(&h->o);
     h->box = mailbox_new();
+    doubt_look(&h->doubt, clock_wall_ms(), clock_boot_ms(), &h->now);
     h->thread = thread_start("housekeeping", run, h);
     return h;
 }
@@ -99,6 +156,7 @@ struct set_note {
 static void set_run(struct note *n) {
     struct set_note *s = CONTAINER_OF(n, struct set_note, note);
     s->h->o = s->o;
+    s->h->is_new = true;
     free(s);
 }
 

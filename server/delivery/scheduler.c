@@ -80,6 +80,12 @@ bool scheduler_may_claim(const struct scheduler *s) {
     return !s->is_paused && !s->is_blocked && !s->is_draining && s->signers != NULL;
 }
 
+int64_t scheduler_expiry_wall_ms(struct scheduler *s) {
+    struct doubt_view v;
+    doubt_look(&s->doubt, clock_wall_ms(), clock_boot_ms(), &v);
+    return v.wall_ms;
+}
+
 void scheduler_block(struct scheduler *s) {
     s->is_blocked = true;
     wakeup_set(s->wakeups, &s->blocked_wake, clock_mono_ms() + BLOCKED_MS);
@@ -351,6 +357,7 @@ static void run(void *arg) {
     int64_t turn_mono_us = 0;
     store_watch(s->store, NOTICE_DUE | NOTICE_GONE | NOTICE_DOMAINS | NOTICE_HEALTH, s->box,
                 gather_notice, s);
+    (void)scheduler_expiry_wall_ms(s);
     post_barrier(s);
     scheduler_read_health(s);
     scheduler_read_domains(s);
@@ -359,6 +366,7 @@ static void run(void *arg) {
         space_turns(turn_mono_us);
         mailbox_wait(s->box, patience_ms(s));
         turn_mono_us = clock_mono_us();
+        (void)scheduler_expiry_wall_ms(s); /* a look at the clock in each turn */
         wakeups_run(s->wakeups, clock_mono_ms());
         dispatch_runnable(s);
         dispatch_flush_claims(s);

@@ -18,6 +18,7 @@
  */
 #pragma once
 
+#include "server/base/doubt.h"
 #include "server/base/metrics.h"
 #include "server/base/thread.h"
 #include "server/delivery/hop.h"
@@ -79,6 +80,8 @@ struct scheduler {
     bool is_blocked; /* it refused a claim: paused until blocked_wake */
     bool is_reading_domains, reads_domains_again;
 
+    struct doubt doubt;
+
     size_t jobs;        /* with workers */
     size_t calls;       /* with the store, of every kind */
     size_t claims_open; /* of them: claims */
@@ -102,6 +105,8 @@ struct scheduler {
 /* scheduler.c */
 /* The store refused: nothing new is claimed for a moment. */
 void scheduler_block(struct scheduler *s);
+/* The time that messages expire by: the wall clock, doubted. */
+int64_t scheduler_expiry_wall_ms(struct scheduler *s);
 /* May something new be claimed now? */
 bool scheduler_may_claim(const struct scheduler *s);
 void scheduler_read_domains(struct scheduler *s);

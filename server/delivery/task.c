@@ -358,7 +358,7 @@ static void on_failed(void *ctx, const struct session_result *r) {
     end_race(t, r->failure);
     if (can_go_in_clear(t, r)) {
         if (r->stage == STAGE_TLS)
-            tlspolicy_broken(t->w->o.tlspolicy, t->at->addr, clock_wall_ms());
+            tlspolicy_broken(t->w->o.tlspolicy, t->at->addr, clock_boot_ms());
         log_info("delivery", "TLS failed, going on in clear",
                  LOG_ID("message", &t->job->message_id), LOG_STRZ("host", t->at->host->name),
                  LOG_STR("why", words_of(r)));

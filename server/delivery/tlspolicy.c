@@ -9,7 +9,7 @@ static const int64_t REMEMBERED_MS = (int64_t)3 * 24 * 3600 * 1000;
 
 struct broken {
     char address[SOCKADDR_TEXT_SIZE];
-    int64_t until_wall_ms;
+    int64_t until_boot_ms;
     UT_hash_handle hh;
 };
 
@@ -54,7 +54,7 @@ _Static_assert(SESSION_TLS_NONE < SESSION_TLS_OPPORTUNISTIC &&
                "levels are compared");
 
 enum session_tls tlspolicy_now(struct tlspolicy *t, enum session_tls level,
-                               const struct sockaddr_any *to, int64_t now_wall_ms) {
+                               const struct sockaddr_any *to, int64_t now_boot_ms) {
     if (level != SESSION_TLS_OPPORTUNISTIC)
         return level;
     char address[SOCKADDR_TEXT_SIZE];
@@ -62,7 +62,7 @@ enum session_tls tlspolicy_now(struct tlspolicy *t, enum session_tls level,
     struct broken *b;
     pthread_mutex_lock(&t->shared.mu);
     HASH_FIND_STR(t->shared.by_address, address, b);
-    if (b != NULL && b->until_wall_ms <= now_wall_ms) {
+    if (b != NULL && b->until_boot_ms <= now_boot_ms) {
         HASH_DEL(t->shared.by_address, b);
         free(b);
         b = NULL;
@@ -71,10 +71,10 @@ enum session_tls tlspolicy_now(struct tlspolicy *t, enum session_tls level,
     return b != NULL ? SESSION_TLS_NONE : level;
 }
 
-void tlspolicy_broken(struct tlspolicy *t, const struct sockaddr_any *to, int64_t now_wall_ms) {
+void tlspolicy_broken(struct tlspolicy *t, const struct sockaddr_any *to, int64_t now_boot_ms) {
     struct broken *fresh = mem_zalloc(sizeof(*fresh));
     sockaddr_print(to, fresh->address);
-    fresh->until_wall_ms = now_wall_ms + REMEMBERED_MS;
+    fresh->until_boot_ms = now_boot_ms + REMEMBERED_MS;
     struct broken *old;
     pthread_mutex_lock(&t->shared.mu);
     HASH_FIND_STR(t->shared.by_address, fresh->address, old);

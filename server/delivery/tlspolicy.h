@@ -17,5 +17,5 @@ void tlspolicy_free(struct tlspolicy **tp);
 enum session_tls tlspolicy_level(enum session_tls route, enum tls_level message);
 /* The level for a session now: opportunistic becomes none where TLS is known to be broken. */
 enum session_tls tlspolicy_now(struct tlspolicy *t, enum session_tls level,
-                               const struct sockaddr_any *to, int64_t now_wall_ms);
-void tlspolicy_broken(struct tlspolicy *t, const struct sockaddr_any *to, int64_t now_wall_ms);
+                               const struct sockaddr_any *to, int64_t now_boot_ms);
+void tlspolicy_broken(struct tlspolicy *t, const struct sockaddr_any *to, int64_t now_boot_ms);

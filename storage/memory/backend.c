@@ -130,6 +130,7 @@ const struct store_ops store_memory_ops = {
             [STORE_RETRY] = memory_retry,
             [STORE_EXPIRE] = memory_expire,
             [STORE_RETAIN] = memory_retain,
+            [STORE_MEND] = memory_mend,
             [STORE_KEY_PUT] = memory_key_put,
             [STORE_KEY_REVOKE] = memory_key_revoke,
             [STORE_KEYS_USED] = memory_keys_used,

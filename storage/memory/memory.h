@@ -119,6 +119,7 @@ MEM_WRITE(cancel);
 MEM_WRITE(retry);
 MEM_WRITE(expire);
 MEM_WRITE(retain);
+MEM_WRITE(mend);
 MEM_WRITE(key_put);
 MEM_WRITE(key_revoke);
 MEM_WRITE(keys_used);

@@ -132,6 +132,8 @@ MEM_WRITE(notify_replay) {
     struct store_notify_replay *q = CONTAINER_OF(call, struct store_notify_replay, call);
     const struct mem_thing *w = mem_webhook_find(b, &q->webhook_id, q->project);
     q->replayed = 0;
+    q->last_seq = q->after_seq;
+    q->more = false;
     if (w == NULL)
         return err_set(&call->info, ERR_NOT_FOUND, "id", "no such endpoint");
     if (w->as.webhook.state == WEBHOOK_DISABLED)
@@ -141,9 +143,18 @@ MEM_WRITE(notify_replay) {
         return err_set(&call->info, ERR_NOT_FOUND, "seq", "no such notification");
     if (q->seq != 0 && one->row.state == NOTIFICATION_SENDING)
         return err_set(&call->info, ERR_CONFLICT, "seq", "the notification is being sent");
-    for (size_t i = 0; i < b->shared.notifications.count; i++) {
+    size_t looked = 0;
+    for (size_t i = 0; i < b->shared.notifications.count && !q->more; i++) {
         struct mem_notification *n = b->shared.notifications.item[i];
-        if (n == NULL || n->webhook != w->n || (q->seq != 0 ? n != one : !is_replayed(q, n)))
+        if (n == NULL || n->webhook != w->n ||
+            (q->seq != 0 ? n != one : n->row.seq <= q->after_seq))
+            continue;
+        if (q->seq == 0 && looked++ == q->most) {
+            q->more = true;
+            continue;
+        }
+        q->last_seq = n->row.seq;
+        if (q->seq == 0 && !is_replayed(q, n))
             continue;
         again(n, q->now_wall_ms);
         q->replayed++;

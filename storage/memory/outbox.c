@@ -174,10 +174,11 @@ MEM_WRITE(accept) {
     q->is_replay = false;
     bool has_key = !str_is_absent(q->idempotency_key);
     const struct mem_idempotency *used = has_key ? key_find(b, q) : NULL;
-    const struct mem_message *first = used != NULL && used->until_wall_ms > q->now_wall_ms
-                                          ? mem_message_at(b, used->message)
-                                          : NULL;
-    if (first != NULL) {
+    if (used != NULL && used->until_wall_ms > q->now_wall_ms) {
+        const struct mem_message *first = mem_message_at(b, used->message);
+        if (first == NULL)
+            return err_set(&call->info, ERR_CONFLICT, "Idempotency-Key",
+                           "the key was used for a message that is no longer kept");
         if (memcmp(used->fingerprint, q->fingerprint, sizeof(q->fingerprint)) != 0)
             return err_set(&call->info, ERR_CONFLICT, "Idempotency-Key",
                            "the key was used for another submission");

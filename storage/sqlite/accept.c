@@ -26,7 +26,11 @@ static enum err look_up_key(struct backend *b, struct store_accept *q) {
         return err_set(&q->call.info, ERR_CONFLICT, "Idempotency-Key",
                        "the key was used for another submission");
     q->is_replay = message_load(&b->h, seq, store_call_arena(&q->call), &q->message);
-    return sq_status(&b->h, &q->call.info);
+    enum err e = sq_status(&b->h, &q->call.info);
+    if (e == OK && !q->is_replay) /* sent once, whatever is known of it: not again */
+        e = err_set(&q->call.info, ERR_CONFLICT, "Idempotency-Key",
+                    "the key was used for a message that is no longer kept");
+    return e;
 }
 
 static void remember_key(struct backend *b, const struct store_accept *q) {

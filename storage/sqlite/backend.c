@@ -347,6 +347,7 @@ const struct store_ops store_sqlite_ops = {
             [STORE_RETRY] = sqlite_retry,
             [STORE_EXPIRE] = sqlite_expire,
             [STORE_RETAIN] = sqlite_retain,
+            [STORE_MEND] = sqlite_mend,
             [STORE_KEY_PUT] = sqlite_key_put,
             [STORE_KEY_REVOKE] = sqlite_key_revoke,
             [STORE_KEYS_USED] = sqlite_keys_used,

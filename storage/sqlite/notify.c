@@ -225,31 +225,34 @@ static enum err replay_one(struct backend *b, struct store_notify_replay *q, int
     return OK;
 }
 
+/* One step: a period can hold millions. */
 static void replay_period(struct backend *b, struct store_notify_replay *q, int64_t webhook) {
-    for (int64_t seq = 0;;) {
-        sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_NEXT_IN);
+    q->last_seq = q->after_seq;
+    for (size_t looked = 0; looked < q->most; looked++) {
+        sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_NEXT_OF);
         sq_bind_int(st, 1, webhook);
-        sq_bind_int(st, 2, seq);
-        sq_bind_int(st, 3, q->since_wall_ms);
-        sq_bind_int(st, 4, q->until_wall_ms != 0 ? q->until_wall_ms : INT64_MAX);
-        sq_bind_int(st, 5, q->only_failed);
-        bool found = sq_row(&b->h, st);
-        enum notification_state state = NOTIFICATION_FAILED;
-        if (found) {
-            seq = sq_int(st, 0);
-            state = (enum notification_state)sq_enum(&b->h, st, 1, NOTIFICATION_FAILED + 1);
-        }
-        sq_end(st);
-        if (!found)
+        sq_bind_int(st, 2, q->last_seq);
+        if (!sq_row(&b->h, st))
             return;
-        again(b, seq, state, q->now_wall_ms);
+        enum notification_state state =
+            (enum notification_state)sq_enum(&b->h, st, 1, NOTIFICATION_FAILED + 1);
+        int64_t created_wall_ms = sq_int(st, 2);
+        q->last_seq = sq_int(st, 0);
+        sq_end(st);
+        if (created_wall_ms < q->since_wall_ms ||
+            (q->until_wall_ms != 0 && created_wall_ms > q->until_wall_ms) ||
+            !(state == NOTIFICATION_FAILED || (state == NOTIFICATION_DELIVERED && !q->only_failed)))
+            continue;
+        again(b, q->last_seq, state, q->now_wall_ms);
         q->replayed++;
     }
+    q->more = true;
 }
 
 enum err sqlite_notify_replay(struct backend *b, struct effects *fx, struct store_call *call) {
     struct store_notify_replay *q = CONTAINER_OF(call, struct store_notify_replay, call);
     q->replayed = 0;
+    q->more = false;
     sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOK_FIND);
     sq_bind_id(st, 1, &q->webhook_id);
     bool found = sq_row(&b->h, st) && (q->project == -1 || sq_int(st, 1) == q->project);

@@ -1,18 +1,41 @@
 /* STORE_RETAIN: a sweep in small steps over what has become old. Sequences are in order of time, so
  * each kind is looked at from its oldest row until one is too young; what is old but still needed
- * is passed over, LOOK_MOST at most in a step. */
+ * is passed over, LOOK_MOST at most in a step. A step ends after `most` rows, those counted that
+ * hang on what is removed: accepts wait for it. */
 #include "storage/sqlite/writer.h"
 
-enum { LOOK_MOST = 10000 };
+enum {
+    LOOK_MOST = 1000,
+    FUTURE_MS = 60 * 1000,    /* so far ahead nobody's clock is who writes at this moment */
+    BYTES_OF_ROW = 64 * 1024, /* so much of a content costs as much as a row */
+};
 
 struct sweep {
     struct backend *b;
-    const struct store_retain *q;
+    struct store_retain *q;
     size_t left; /* rows of this step */
 };
 
-static void took(struct sweep *s) {
+/* One thing is gone, and `rows` with it. */
+static void took(struct sweep *s, int64_t rows) {
+    s->q->removed++;
+    s->left -= rows < (int64_t)s->left ? (size_t)rows : s->left;
+}
+
+static int64_t rows_of_content(int64_t size_bytes) {
+    return 1 + size_bytes / BYTES_OF_ROW;
+}
+
+/* Written by a clock that was wrong: it would keep everything behind it for as long. */
+static bool is_mended(struct sweep *s, enum sql set_time, int64_t seq, int64_t wall_ms) {
+    if (!s->q->mends_times || wall_ms <= s->q->now_wall_ms + FUTURE_MS)
+        return false;
+    sqlite3_stmt *st = sq_use(&s->b->h, set_time);
+    sq_bind_int(st, 1, seq);
+    sq_bind_int(st, 2, s->q->now_wall_ms);
+    sq_run(&s->b->h, st);
     s->left--;
+    return true;
 }
 
 static bool is_open(struct backend *b, int64_t seq) {
@@ -23,10 +46,11 @@ static bool is_open(struct backend *b, int64_t seq) {
     return is;
 }
 
-static int64_t one_int(struct backend *b, enum sql id, int64_t v1, int64_t v2) {
+/* 0: no row. */
+static int64_t one_int(struct backend *b, enum sql id, int64_t v1) {
     sqlite3_stmt *st = sq_use(&b->h, id);
-    sq_bind_int(st, 1, v1);
-    sq_bind_int(st, 2, v2);
+    if (v1 != 0)
+        sq_bind_int(st, 1, v1);
     int64_t v = sq_row(&b->h, st) ? sq_int(st, 0) : 0;
     sq_end(st);
     return v;
@@ -54,19 +78,22 @@ static void sweep_contents(struct sweep *s) {
     for (int looked = 0; s->left > 0; looked++) {
         if (looked == LOOK_MOST) {
             b->retain_body = body;
+            s->q->more = true;
             return;
         }
         sqlite3_stmt *st = sq_use(&b->h, SQL_RETAIN_BODIES);
         sq_bind_int(st, 1, body);
         if (!sq_row(&b->h, st))
             return;
-        int64_t seq = sq_int(st, 0), created_wall_ms = sq_int(st, 2);
+        int64_t seq = sq_int(st, 0), created_wall_ms = sq_int(st, 2), size_bytes = sq_int(st, 4);
         bool is_retry = sq_bool(st, 3);
         body = sq_int(st, 1);
         sq_end(st);
+        if (is_mended(s, SQL_MESSAGE_SET_TIME, seq, created_wall_ms))
+            continue;
         if (created_wall_ms < s->q->content_before_wall_ms && !is_open(b, seq)) {
             body_erase(b, seq, body);
-            took(s);
+            took(s, rows_of_content(size_bytes));
             body--; /* others may share it */
         } else if (created_wall_ms >= s->q->content_before_wall_ms && !is_retry) {
             return; /* bodies are in order of time, but a retry shares an old one */
@@ -76,38 +103,65 @@ static void sweep_contents(struct sweep *s) {
 
 /* ---- messages ---- */
 
-static void delete_message(struct backend *b, int64_t seq, int64_t body) {
-    if (body != 0)
-        body_erase(b, seq, body);
-    delete_range(b, SQL_RECIPIENTS_DELETE, first_key_of(seq), last_key_of(seq));
-    delete_range(b, SQL_ATTEMPTS_DELETE, seq << ATTEMPT_BITS, ((seq + 1) << ATTEMPT_BITS) - 1);
-    delete_one(b, SQL_MESSAGE_DELETE, seq);
+struct old_message {
+    int64_t seq, body, created_wall_ms, recipients, size_bytes;
+};
+
+/* Its attempts can be very many: what of them does not fit into this step goes in the next. */
+static void delete_message(struct sweep *s, const struct old_message *m) {
+    struct backend *b = s->b;
+    int64_t before = sqlite3_total_changes64(b->h.db);
+    sqlite3_stmt *st = sq_use(&b->h, SQL_ATTEMPTS_DELETE);
+    sq_bind_int(st, 1, m->seq << ATTEMPT_BITS);
+    sq_bind_int(st, 2, ((m->seq + 1) << ATTEMPT_BITS) - 1);
+    sq_bind_int(st, 3, (int64_t)s->left);
+    sq_run(&b->h, st);
+    int64_t gone = sqlite3_total_changes64(b->h.db) - before;
+    if (gone >= (int64_t)s->left) {
+        took(s, gone);
+        return;
+    }
+    if (m->body != 0)
+        body_erase(b, m->seq, m->body);
+    delete_range(b, SQL_RECIPIENTS_DELETE, first_key_of(m->seq), last_key_of(m->seq));
+    delete_one(b, SQL_MESSAGE_DELETE, m->seq);
+    took(s, gone + m->recipients + (m->body != 0 ? rows_of_content(m->size_bytes) : 1));
+}
+
+static bool next_message(struct backend *b, struct old_message *m) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_RETAIN_MESSAGES);
+    sq_bind_int(st, 1, m->seq);
+    bool found = sq_row(&b->h, st);
+    if (found)
+        *m = (struct old_message){sq_int(st, 0), sq_int(st, 1), sq_int(st, 2), sq_int(st, 3),
+                                  sq_int(st, 4)};
+    sq_end(st);
+    return found;
+}
+
+/* An event needs its message as long as it lives. */
+static bool has_event(struct backend *b, int64_t seq) {
+    return one_int(b, SQL_EVENT_OF_MESSAGE, seq) != 0;
 }
 
 static void sweep_messages(struct sweep *s) {
     struct backend *b = s->b;
-    int64_t seq = b->retain_message;
+    struct old_message m = {.seq = b->retain_message};
     b->retain_message = 0;
     for (int looked = 0; s->left > 0; looked++) {
         if (looked == LOOK_MOST) {
-            b->retain_message = seq;
+            b->retain_message = m.seq;
+            s->q->more = true;
             return;
         }
-        sqlite3_stmt *st = sq_use(&b->h, SQL_RETAIN_MESSAGES);
-        sq_bind_int(st, 1, seq);
-        if (!sq_row(&b->h, st))
+        if (!next_message(b, &m))
             return;
-        int64_t body = sq_int(st, 1), created_wall_ms = sq_int(st, 2);
-        seq = sq_int(st, 0);
-        sq_end(st);
-        if (created_wall_ms >= s->q->events_before_wall_ms)
-            return;
-        /* An event needs its message as long as it lives. */
-        if (is_open(b, seq) || one_int(b, SQL_RECIPIENT_NEWEST, first_key_of(seq),
-                                       last_key_of(seq)) >= s->q->events_before_wall_ms)
+        if (is_mended(s, SQL_MESSAGE_SET_TIME, m.seq, m.created_wall_ms))
             continue;
-        delete_message(b, seq, body);
-        took(s);
+        if (m.created_wall_ms >= s->q->events_before_wall_ms)
+            return;
+        if (!is_open(b, m.seq) && !has_event(b, m.seq))
+            delete_message(s, &m);
     }
 }
 
@@ -117,23 +171,47 @@ static void sweep_terms(struct sweep *s) {
     if (sq_row(&s->b->h, st))
         oldest = sqlite3_column_type(st, 0) == SQLITE_NULL ? s->b->now.next_message : sq_int(st, 0);
     sq_end(st);
-    delete_range(s->b, SQL_TERM_DELETE, oldest / TERM_BUCKET, (int64_t)s->q->most * 8);
+    /* They are small and lie side by side; a message has some. */
+    int64_t before = sqlite3_total_changes64(s->b->h.db), most = (int64_t)s->q->most * 8;
+    delete_range(s->b, SQL_TERM_DELETE, oldest / TERM_BUCKET, most);
+    s->q->more |= sqlite3_total_changes64(s->b->h.db) - before == most;
+}
+
+/* Rows of queues in which nothing waits, a part of the table in each step. */
+static void sweep_queues(struct sweep *s) {
+    struct backend *b = s->b;
+    sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_AFTER);
+    sq_bind_int(st, 1, b->retain_queue);
+    sq_bind_int(st, 2, LOOK_MOST);
+    int64_t last = 0;
+    if (sq_row(&b->h, st) && sqlite3_column_type(st, 0) != SQLITE_NULL)
+        last = sq_int(st, 0);
+    sq_end(st);
+    if (last != 0)
+        delete_range(b, SQL_QUEUE_DELETE_EMPTY, b->retain_queue, last);
+    b->retain_queue = last;
+    s->q->more |= last != 0;
 }
 
 /* ---- events and notifications ---- */
 
 static void sweep_events(struct sweep *s) {
     struct backend *b = s->b;
+    int64_t seq = 0, needed = one_int(b, SQL_NOTIFICATION_FIRST_EVENT, 0);
     while (s->left > 0) {
         sqlite3_stmt *st = sq_use(&b->h, SQL_EVENT_OLD);
+        sq_bind_int(st, 1, seq);
         if (!sq_row(&b->h, st))
             return;
-        int64_t seq = sq_int(st, 0), wall_ms = sq_int(st, 1);
+        int64_t wall_ms = sq_int(st, 1);
+        seq = sq_int(st, 0);
         sq_end(st);
-        if (wall_ms >= s->q->events_before_wall_ms)
+        if (is_mended(s, SQL_EVENT_SET_TIME, seq, wall_ms))
+            continue;
+        if (wall_ms >= s->q->events_before_wall_ms || (needed != 0 && seq >= needed))
             return;
         delete_one(b, SQL_EVENT_DELETE, seq);
-        took(s);
+        took(s, 1);
     }
 }
 
@@ -142,21 +220,33 @@ static void delete_notification(struct backend *b, int64_t seq, enum notificatio
     b->now.notifications_pending -= state == NOTIFICATION_PENDING || state == NOTIFICATION_SENDING;
 }
 
-/* Those of events that go, before the events. */
+/* Those of events that go, before the events. What waits for an endpoint that may yet take it is
+ * kept, and with it everything younger; it changes at each attempt, so not for ever. */
 static void sweep_notifications(struct sweep *s) {
     struct backend *b = s->b;
+    int64_t seq = 0;
     while (s->left > 0) {
         sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_OLD);
+        sq_bind_int(st, 1, seq);
         if (!sq_row(&b->h, st))
             return;
-        int64_t seq = sq_int(st, 0), created_wall_ms = sq_int(st, 2);
+        seq = sq_int(st, 0);
+        int64_t created_wall_ms = sq_int(st, 2), updated_wall_ms = sq_int(st, 3);
         enum notification_state state =
             (enum notification_state)sq_enum(&b->h, st, 1, NOTIFICATION_FAILED + 1);
+        bool is_served =
+            sqlite3_column_type(st, 4) != SQLITE_NULL && sq_int(st, 4) < WEBHOOK_DISABLED;
         sq_end(st);
-        if (created_wall_ms >= s->q->events_before_wall_ms)
+        int64_t latest_wall_ms =
+            updated_wall_ms > created_wall_ms ? updated_wall_ms : created_wall_ms;
+        if (is_mended(s, SQL_NOTIFICATION_SET_TIME, seq, latest_wall_ms))
+            continue;
+        bool waits = state == NOTIFICATION_PENDING || state == NOTIFICATION_SENDING;
+        if (created_wall_ms >= s->q->events_before_wall_ms ||
+            (waits && is_served && updated_wall_ms >= s->q->waiting_before_wall_ms))
             return;
         delete_notification(b, seq, state);
-        took(s);
+        took(s, 1);
     }
 }
 
@@ -164,7 +254,7 @@ static void sweep_notifications(struct sweep *s) {
 static void sweep_deleted_webhooks(struct sweep *s) {
     struct backend *b = s->b;
     while (s->left > 0) {
-        int64_t webhook = one_int(b, SQL_WEBHOOK_DELETED, 0, 0);
+        int64_t webhook = one_int(b, SQL_WEBHOOK_DELETED, 0);
         if (webhook == 0)
             return;
         sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_ANY_OF);
@@ -179,51 +269,54 @@ static void sweep_deleted_webhooks(struct sweep *s) {
             delete_notification(b, seq, state);
         else
             delete_one(b, SQL_WEBHOOK_DELETE, webhook);
-        took(s);
+        took(s, 1);
     }
 }
 
 /* ---- the rest ---- */
 
-static void sweep_by_count(struct sweep *s, enum sql id, int64_t v1) {
-    if (s->left == 0)
-        return;
-    int64_t before = sqlite3_total_changes64(s->b->h.db);
-    delete_range(s->b, id, v1, (int64_t)s->left);
-    int64_t gone = sqlite3_total_changes64(s->b->h.db) - before;
+static void took_since(struct sweep *s, int64_t changes_before) {
+    int64_t gone = sqlite3_total_changes64(s->b->h.db) - changes_before;
+    s->q->removed += (size_t)gone;
     s->left -= gone < (int64_t)s->left ? (size_t)gone : s->left;
+}
+
+static void sweep_keys(struct sweep *s) {
+    int64_t before = sqlite3_total_changes64(s->b->h.db);
+    if (s->left > 0)
+        delete_range(s->b, SQL_IDEMPOTENCY_DELETE_OLD, s->q->now_wall_ms, (int64_t)s->left);
+    took_since(s, before);
 }
 
 static void sweep_captures(struct sweep *s, enum capture_kind kind) {
     if (s->left == 0)
         return;
+    int64_t before = sqlite3_total_changes64(s->b->h.db);
     sqlite3_stmt *st = sq_use(&s->b->h, SQL_CAPTURE_DELETE_OLD);
     sq_bind_int(st, 1, kind);
     sq_bind_int(st, 2, (int64_t)s->q->captures_most);
     sq_bind_int(st, 3, (int64_t)s->left);
-    int64_t before = sqlite3_total_changes64(s->b->h.db);
     sq_run(&s->b->h, st);
-    int64_t gone = sqlite3_total_changes64(s->b->h.db) - before;
-    s->left -= gone < (int64_t)s->left ? (size_t)gone : s->left;
+    took_since(s, before);
 }
 
 enum err sqlite_retain(struct backend *b, struct effects *fx, struct store_call *call) {
     (void)fx;
     struct store_retain *q = CONTAINER_OF(call, struct store_retain, call);
     struct sweep s = {b, q, q->most};
+    q->removed = 0;
+    q->more = false;
     sweep_contents(&s);
     sweep_notifications(&s);
     sweep_deleted_webhooks(&s);
     sweep_events(&s);
     sweep_messages(&s);
     sweep_terms(&s);
-    sweep_by_count(&s, SQL_IDEMPOTENCY_DELETE_OLD, q->now_wall_ms);
+    sweep_keys(&s);
     sweep_captures(&s, CAPTURE_MESSAGE);
     sweep_captures(&s, CAPTURE_WEBHOOK);
-    q->removed = q->most - s.left;
-    sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_DELETE_EMPTY);
-    sq_bind_int(st, 1, (int64_t)q->most);
-    sq_run(&b->h, st);
+    sweep_queues(&s);
+    q->more |= s.left == 0;
     sq_run(&b->h, sq_use(&b->h, SQL_VACUUM));
     return sq_status(&b->h, &call->info);
 }

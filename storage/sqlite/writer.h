@@ -66,7 +66,8 @@ struct backend {
     bool webhooks_known, webhooks_touched;
 
     /* where the sweep of retention goes on when it passed over many that are still needed */
-    int64_t retain_body, retain_message;
+    int64_t retain_body, retain_message, retain_queue;
+    int64_t mend_queue;
     size_t notify_turn; /* which endpoint is served first */
 
     /* a body that went in before its message */
@@ -219,6 +220,7 @@ enum err sqlite_cancel(struct backend *b, struct effects *fx, struct store_call 
 enum err sqlite_retry(struct backend *b, struct effects *fx, struct store_call *call);
 enum err sqlite_expire(struct backend *b, struct effects *fx, struct store_call *call);
 enum err sqlite_retain(struct backend *b, struct effects *fx, struct store_call *call);
+enum err sqlite_mend(struct backend *b, struct effects *fx, struct store_call *call);
 enum err sqlite_key_put(struct backend *b, struct effects *fx, struct store_call *call);
 enum err sqlite_key_revoke(struct backend *b, struct effects *fx, struct store_call *call);
 enum err sqlite_keys_used(struct backend *b, struct effects *fx, struct store_call *call);

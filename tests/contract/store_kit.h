@@ -326,14 +326,26 @@ KIT size_t kit_found(struct kit *k, struct store_messages q) {
     return q.count;
 }
 
-KIT size_t kit_retain(struct kit *k, int64_t content_before, int64_t events_before, size_t most) {
-    struct store_retain q = {.now_wall_ms = k->now_wall_ms,
-                             .content_before_wall_ms = content_before,
-                             .events_before_wall_ms = events_before,
-                             .captures_most = 2,
-                             .most = most};
+KIT struct store_retain kit_retain_step(struct kit *k, struct store_retain q) {
+    q.now_wall_ms = k->now_wall_ms;
     RUN_OK(k, STORE_RETAIN, &q);
-    return q.removed;
+    return q;
+}
+
+/* One step; how much is gone. */
+KIT size_t kit_retain(struct kit *k, int64_t content_before, int64_t events_before, size_t most) {
+    return kit_retain_step(k, (struct store_retain){.content_before_wall_ms = content_before,
+                                                    .events_before_wall_ms = events_before,
+                                                    .waiting_before_wall_ms = events_before,
+                                                    .captures_most = 2,
+                                                    .most = most})
+        .removed;
+}
+
+/* Until nothing is left to do. */
+KIT void kit_retain_all(struct kit *k, struct store_retain q) {
+    for (int steps = 0; kit_retain_step(k, q).more; steps++)
+        assert_true(steps < 1000);
 }
 
 /* ---- every backend: a program's tests, run on each ---- */

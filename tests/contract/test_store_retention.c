@@ -83,9 +83,195 @@ static void old_messages_go_with_all_that_is_theirs_and_totals_stay(void **state
     assert_false(again->is_replay);
 }
 
+static void a_step_counts_what_hangs_on_a_message(void **state) {
+    struct kit *k = *state;
+    const char *to[101] = {NULL};
+    for (size_t i = 0; i < 100; i++)
+        to[i] = arena_printf(k->arena, "a%zu@example.net", i).p;
+    for (int i = 0; i < 3; i++) {
+        struct message_row *m = kit_accept(k, to);
+        for (size_t r = 0; r < 100; r++)
+            kit_attempt(k, m->recipient[r].key, RECIPIENT_DELIVERED);
+    }
+    k->now_wall_ms += 1000;
+    struct store_retain q = {.events_before_wall_ms = k->now_wall_ms, .most = 150};
+    size_t steps = 0;
+    while (kit_retain_step(k, q).more)
+        steps++;
+    assert_true(steps >= 3); /* 306 events, 300 recipients */
+    assert_int_equal(kit_found(k, (struct store_messages){.project = 1}), 0);
+    /* a large content is as much work as many rows */
+    for (int i = 0; i < 3; i++) {
+        struct store_accept *a = kit_accept_for(k, TO("ann@example.net"));
+        message_unref(&a->content);
+        a->content = kit_content(a->message.id, 5000000);
+        RUN_OK(k, STORE_ACCEPT, a);
+        kit_attempt(k, a->message.recipient[0].key, RECIPIENT_DELIVERED);
+    }
+    q = (struct store_retain){.content_before_wall_ms = k->now_wall_ms + 1, .most = 100};
+    assert_int_equal(kit_retain_step(k, q).removed, 2);
+    assert_int_equal(kit_retain_step(k, q).removed, 1);
+}
+
+/* It passes over what is still needed in one sweep, however much that is. */
+static void what_is_still_needed_holds_up_nothing_behind_it(void **state) {
+    struct kit *k = *state;
+    enum { OPEN = 1200 };
+    struct arena *a = k->arena;
+    for (int i = 0; i < OPEN; i++) {
+        k->arena = arena_new();
+        kit_accept(k, TO("ann@example.net"));
+        arena_free(&k->arena);
+    }
+    k->arena = a;
+    struct message_row *done = kit_accept(k, TO("ann@example.net"));
+    kit_attempt(k, done->recipient[0].key, RECIPIENT_DELIVERED);
+    k->now_wall_ms += 1000;
+    kit_retain_all(k, (struct store_retain){.content_before_wall_ms = k->now_wall_ms, .most = 100});
+    assert_false(kit_message(k, done->id).has_content);
+    assert_true(kit_message(k, done->id).seq > OPEN);
+}
+
+static void what_waits_for_its_endpoint_is_kept_with_all_that_it_tells_of(void **state) {
+    struct kit *k = *state;
+    struct id hook = kit_webhook(k, 1, "message.accepted");
+    struct message_row *m = kit_accept(k, TO("ann@example.net"));
+    kit_attempt(k, m->recipient[0].key, RECIPIENT_DELIVERED);
+    k->now_wall_ms += 1000;
+    struct store_retain q = {.events_before_wall_ms = k->now_wall_ms,
+                             .waiting_before_wall_ms = k->now_wall_ms - 1000,
+                             .most = 100};
+    kit_retain_all(k, q);
+    struct store_notify_claim *c = kit_notify_claim(k);
+    assert_int_equal(c->count, 1);
+    assert_true(id_equal(&c->event[0].message_id, &m->id));
+    struct notify_result r = {.seq = c->notification[0].seq,
+                              .state = NOTIFICATION_PENDING,
+                              .counts = true,
+                              .due_wall_ms = k->now_wall_ms + 1};
+    assert_int_equal(kit_notify_settle(k, r), OK);
+    k->now_wall_ms += 1000;
+    q.events_before_wall_ms = q.waiting_before_wall_ms = k->now_wall_ms;
+    q.waiting_before_wall_ms -= 1000; /* it was tried since */
+    kit_retain_all(k, q);
+    assert_int_equal(kit_notify_claim(k)->count, 1);
+    r.state = NOTIFICATION_DELIVERED;
+    assert_int_equal(kit_notify_settle(k, r), OK);
+    kit_retain_all(k, q);
+    struct store_message gone = {.id = m->id, .project = 1};
+    assert_int_equal(RUN(k, STORE_MESSAGE, &gone), ERR_NOT_FOUND);
+    /* for a disabled one nothing waits longer than events are kept */
+    m = kit_accept(k, TO("ann@example.net"));
+    kit_attempt(k, m->recipient[0].key, RECIPIENT_DELIVERED);
+    struct store_webhook_put put = {.webhook = {.id = hook,
+                                                .project = 1,
+                                                .url = STR("https://hooks.example.org/a"),
+                                                .secret = STR("whsec_c2VjcmV0"),
+                                                .state = WEBHOOK_DISABLED},
+                                    .replace = true};
+    RUN_OK(k, STORE_WEBHOOK_PUT, &put);
+    k->now_wall_ms += 1000;
+    q.events_before_wall_ms = k->now_wall_ms;
+    kit_retain_all(k, q);
+    assert_int_equal(kit_totals(k).notifications_pending, 0);
+    gone.id = m->id;
+    assert_int_equal(RUN(k, STORE_MESSAGE, &gone), ERR_NOT_FOUND);
+}
+
+static void a_key_outlives_its_message(void **state) {
+    struct kit *k = *state;
+    struct store_accept *first = kit_keyed(k, "key", 1);
+    RUN_OK(k, STORE_ACCEPT, first);
+    kit_attempt(k, first->message.recipient[0].key, RECIPIENT_DELIVERED);
+    k->now_wall_ms += 3600000;
+    kit_retain_all(k, (struct store_retain){.events_before_wall_ms = k->now_wall_ms, .most = 100});
+    struct store_message gone = {.id = first->message.id, .project = 1};
+    assert_int_equal(RUN(k, STORE_MESSAGE, &gone), ERR_NOT_FOUND);
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_keyed(k, "key", 1)), ERR_CONFLICT); /* not twice */
+    assert_int_equal(kit_totals(k).accepted, 1);
+}
+
+/* ---- the clock was wrong ---- */
+
+enum { YEAR_S = 365 * 86400 };
+static const int64_t TEN_YEARS_MS = (int64_t)10 * YEAR_S * 1000;
+
+/* Written while the clock was ten years ahead. */
+static void what_was_written_in_the_future_becomes_old_like_the_rest(void **state) {
+    struct kit *k = *state;
+    kit_webhook(k, 1, "*");
+    k->now_wall_ms += TEN_YEARS_MS;
+    struct message_row *ahead = kit_accept(k, TO("ann@example.net"));
+    kit_attempt(k, ahead->recipient[0].key, RECIPIENT_DELIVERED);
+    k->now_wall_ms -= TEN_YEARS_MS;
+    struct message_row *behind = kit_accept(k, TO("ann@example.net"));
+    kit_attempt(k, behind->recipient[0].key, RECIPIENT_DELIVERED);
+    struct store_retain q = {.mends_times = true, .most = 100};
+    for (int day = 0; day < 4; day++) {
+        q.content_before_wall_ms = q.events_before_wall_ms = k->now_wall_ms - 86400000;
+        q.waiting_before_wall_ms = k->now_wall_ms;
+        kit_retain_all(k, q);
+        if (day == 0)
+            kit_message(k, ahead->id); /* it counts as of now, not as old */
+        k->now_wall_ms += 86400000 + 1;
+    }
+    struct store_message gone = {.id = ahead->id, .project = 1};
+    assert_int_equal(RUN(k, STORE_MESSAGE, &gone), ERR_NOT_FOUND);
+    gone.id = behind->id;
+    assert_int_equal(RUN(k, STORE_MESSAGE, &gone), ERR_NOT_FOUND);
+    assert_int_equal(kit_events(k, 1, 0)->count, 0);
+}
+
+static void what_lies_beyond_reach_after_a_step_back_is_due_now(void **state) {
+    struct kit *k = *state;
+    kit_webhook(k, 1, "message.accepted");
+    k->now_wall_ms += TEN_YEARS_MS;
+    struct message_row *far = kit_accept(k, TO("ann@example.net", "bob@example.com"));
+    kit_attempt(k, far->recipient[0].key, RECIPIENT_QUEUED);
+    struct store_accept *dated = kit_accept_for(k, TO("ann@example.net"));
+    ((struct recipient_row *)dated->message.recipient)[0].state = RECIPIENT_SCHEDULED;
+    ((struct recipient_row *)dated->message.recipient)[0].due_wall_ms += 1000;
+    RUN_OK(k, STORE_ACCEPT, dated);
+    k->now_wall_ms -= TEN_YEARS_MS;
+    struct message_row *near = kit_accept(k, TO("cat@example.net"));
+    kit_attempt(k, near->recipient[0].key, RECIPIENT_QUEUED);
+    assert_int_equal(kit_due_count(k, k->now_wall_ms), 0);
+    assert_int_equal(kit_notify_claim(k)->count, 1);
+    struct store_mend q = {.now_wall_ms = k->now_wall_ms,
+                           .due_latest_wall_ms = k->now_wall_ms + 14400000,
+                           .notify_latest_wall_ms = k->now_wall_ms + 86400000,
+                           .most = 1};
+    int steps = 0;
+    do {
+        RUN_OK(k, STORE_MEND, &q);
+    } while (q.more && ++steps < 100);
+    assert_int_equal(kit_due_count(k, k->now_wall_ms),
+                     2); /* not what is near, not what has a date */
+    assert_int_equal(kit_notify_claim(k)->count, 2);
+    /* its life begins anew, and ends */
+    assert_int_equal(kit_message(k, far->id).expires_wall_ms,
+                     k->now_wall_ms + TEN_YEARS_MS + 3600000);
+    q = (struct store_mend){.now_wall_ms = k->now_wall_ms,
+                            .expires_latest_wall_ms = k->now_wall_ms + 5 * (int64_t)86400000,
+                            .most = 100};
+    RUN_OK(k, STORE_MEND, &q);
+    assert_int_equal(q.mended, 2);
+    assert_int_equal(kit_message(k, far->id).expires_wall_ms, k->now_wall_ms + 3600000);
+    k->now_wall_ms += 3600000;
+    struct store_expire e = {.now_wall_ms = k->now_wall_ms, .most = 100};
+    RUN_OK(k, STORE_EXPIRE, &e);
+    assert_int_equal(e.expired, 4);
+}
+
 #define TESTS(T)                                                                                   \
     T(contents_go_first_and_only_of_what_is_final),                                                \
         T(a_content_that_a_retry_shares_stays_until_both_are_old),                                 \
-        T(old_messages_go_with_all_that_is_theirs_and_totals_stay)
+        T(old_messages_go_with_all_that_is_theirs_and_totals_stay),                                \
+        T(a_step_counts_what_hangs_on_a_message),                                                  \
+        T(what_is_still_needed_holds_up_nothing_behind_it),                                        \
+        T(what_waits_for_its_endpoint_is_kept_with_all_that_it_tells_of),                          \
+        T(a_key_outlives_its_message),                                                             \
+        T(what_was_written_in_the_future_becomes_old_like_the_rest),                               \
+        T(what_lies_beyond_reach_after_a_step_back_is_due_now)
 
 MAIN_ON_EVERY_BACKEND(TESTS)

@@ -169,8 +169,11 @@ static void notifications_are_replayed_one_or_a_period(void **state) {
                                   .counts = true};
         assert_int_equal(kit_notify_settle(k, r), OK);
     }
-    struct store_notify_replay q = {
-        .webhook_id = hook, .project = 1, .seq = seq[2], .now_wall_ms = k->now_wall_ms};
+    struct store_notify_replay q = {.webhook_id = hook,
+                                    .project = 1,
+                                    .seq = seq[2],
+                                    .most = 100,
+                                    .now_wall_ms = k->now_wall_ms};
     RUN_OK(k, STORE_NOTIFY_REPLAY, &q);
     assert_int_equal(q.replayed, 1);
     struct store_notify_claim *c = kit_notify_claim(k);
@@ -182,6 +185,7 @@ static void notifications_are_replayed_one_or_a_period(void **state) {
                                      .since_wall_ms = start,
                                      .until_wall_ms = start + 1000,
                                      .only_failed = true,
+                                     .most = 100,
                                      .now_wall_ms = k->now_wall_ms};
     RUN_OK(k, STORE_NOTIFY_REPLAY, &q);
     assert_int_equal(q.replayed, 1);
@@ -192,6 +196,34 @@ static void notifications_are_replayed_one_or_a_period(void **state) {
     assert_int_equal(kit_totals(k).notifications_pending, 3);
     q.project = 2;
     assert_int_equal(RUN(k, STORE_NOTIFY_REPLAY, &q), ERR_NOT_FOUND);
+}
+
+static void a_period_is_replayed_in_steps(void **state) {
+    struct kit *k = *state;
+    struct id hook = kit_webhook(k, 1, "message.accepted");
+    for (int i = 0; i < 25; i++)
+        kit_accept(k, TO("ann@example.net"));
+    struct store_notify_claim *c = kit_notify_claim(k);
+    assert_int_equal(c->count, 25);
+    for (size_t i = 0; i < 25; i++)
+        assert_int_equal(
+            kit_notify_settle(k, (struct notify_result){.seq = c->notification[i].seq,
+                                                        .state = NOTIFICATION_DELIVERED,
+                                                        .counts = true}),
+            OK);
+    struct store_notify_replay q = {.webhook_id = hook,
+                                    .project = 1,
+                                    .since_wall_ms = k->now_wall_ms,
+                                    .most = 10,
+                                    .now_wall_ms = k->now_wall_ms};
+    static const size_t each[] = {10, 10, 5};
+    for (size_t i = 0; i < 3; i++) {
+        RUN_OK(k, STORE_NOTIFY_REPLAY, &q);
+        assert_int_equal(q.replayed, each[i]);
+        assert_int_equal(q.more, i < 2);
+        q.after_seq = q.last_seq;
+    }
+    assert_int_equal(kit_notify_claim(k)->count, 25);
 }
 
 static void a_test_goes_to_its_endpoint_alone(void **state) {
@@ -287,7 +319,7 @@ static void a_change_does_not_undo_one_that_was_quicker(void **state) {
         T(a_notification_is_claimed_with_its_event_and_settled),                                   \
         T(a_slow_endpoint_gets_only_so_many_at_once), T(an_endpoint_that_is_gone_is_disabled),     \
         T(an_endpoint_fails_and_works_again), T(notifications_are_replayed_one_or_a_period),       \
-        T(a_test_goes_to_its_endpoint_alone),                                                      \
+        T(a_period_is_replayed_in_steps), T(a_test_goes_to_its_endpoint_alone),                    \
         T(a_deleted_endpoint_is_gone_at_once_and_swept_later),                                     \
         T(endpoints_come_back_as_they_were_put), T(a_change_does_not_undo_one_that_was_quicker)
 

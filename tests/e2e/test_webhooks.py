@@ -215,6 +215,22 @@ def test_a_secret_of_ones_own_is_used(hooked, receiver):
     webhooks_verify([(call.headers, call.body.decode(), [own]) for call in hook.wait(1)])
 
 
+def test_a_long_period_is_replayed_whole(hooked, receiver):
+    """More than the store does in one step."""
+    server, hook = hooked(max_recipients=50), receiver()
+    made = subscribe(server, hook.url())
+    for number in range(25):
+        to = [f"a{number}.{one}@far.test" for one in range(50)]
+        server.send(**{"from": "a@acme.test", "to": to, "subject": "s", "text": "t"})
+    hook.wait(25 * 52, timeout=60)
+    # the last answers are being stored
+    wait_until(lambda: server.metric("postchute_webhook_posts_under_way") == 0, "all answers came")
+    wait_delivery(server, made, lambda one: one["type"] == "message.completed" and one["state"] == "delivered", "settled")
+    replayed = server.api().post(f"/v1/webhooks/{made['id']}/replay", json={"since": "2020-01-01T00:00:00Z"})
+    assert replayed.status_code == 202 and replayed.json() == {"replayed": 25 * 52}
+    hook.wait(2 * 25 * 52, timeout=60)
+
+
 def test_an_endpoint_can_be_tested_and_replayed(hooked, receiver):
     server, hook = hooked(), receiver()
     made = subscribe(server, hook.url(), events=["message.completed"])

@@ -5,7 +5,6 @@
 #include <sqlite3.h>
 
 #include "server/base/metrics.h"
-#include "server/delivery/housekeeping.h"
 #include "server/mail/dkim_key.h"
 #include "server/mail/outcome.h"
 #include "tests/unit/net/responder.h"
@@ -355,13 +354,13 @@ static void what_is_canceled_while_queued_is_not_sent(void **state) {
 
 static void housekeeping_expires_what_is_too_old(void **state) {
     struct world *w = *state;
-    struct housekeeping *h = housekeeping_start(
+    w->housekeeping = housekeeping_start(
         &(struct housekeeping_options){.store = w->store, .expire_every_ms = 10});
     struct id id = submit_with(w, "ok@example.net",
                                &(struct message_row){.expires_wall_ms = clock_wall_ms() + 50});
     await_state(w, id, RECIPIENT_EXPIRED, 0);
-    housekeeping_stop(&h);
-    assert_null(h);
+    housekeeping_stop(&w->housekeeping);
+    assert_null(w->housekeeping);
 }
 
 /* ---- MX hosts ---- */

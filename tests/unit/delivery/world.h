@@ -14,6 +14,7 @@
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/delivery/delivery.h"
+#include "server/delivery/housekeeping.h"
 #include "tests/unit/delivery/sink.h"
 
 #define WORLD static __attribute__((unused))
@@ -25,6 +26,7 @@ struct world {
     struct store *store;
     struct sink *sink;
     struct delivery *delivery;
+    struct housekeeping *housekeeping; /* NULL: the test has none */
     struct mailbox *box;
     int completed; /* messages, since the last wait */
     int changed;
@@ -113,6 +115,7 @@ WORLD struct store_totals totals(struct world *w) {
 
 WORLD int teardown(void **state) {
     struct world *w = *state;
+    housekeeping_stop(&w->housekeeping);
     delivery_stop(&w->delivery);
     struct store_totals t = totals(w);
     int64_t sum = 0;
