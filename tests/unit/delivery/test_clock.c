@@ -45,7 +45,7 @@ static void await_sweeps(struct world *w) {
 /* One that waits for its second attempt, and one that comes after the step. */
 static void over_a_step(struct world *w, long long step_s) {
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
-    w->o.retry_ms[0] = 300;
+    w->o.retry_ms[0] = 20000;
     w->sink->later_times = 1;
     start(w);
     keep_house(w);
