@@ -13,66 +13,12 @@
 #include <stdlib.h>
 
 #include "server/base/clock.h"
-#include "server/base/limits.h"
 #include "server/base/log.h"
-#include "server/delivery/candidate.h"
-#include "server/delivery/worker_state.h"
-#include "server/mail/outcome.h"
-
-enum {
-    SESSIONS_MOST = 2,               /* greeted ones that a job may use up */
-    CONNECT_WHILE_OTHERS_MS = 10000, /* no longer than this while addresses remain */
-};
-
-enum todo { TODO_NOW, TODO_NEXT, TODO_DECIDED };
-
-struct task {
-    LIST_ENTRY(task) link;
-    struct worker *w;
-    struct job *job;
-    enum todo *todo; /* one per recipient */
-    size_t left;     /* not DECIDED */
-
-    struct candidate candidate[LIMIT_MX_ADDRESSES];
-    size_t candidates, next;    /* how many, and which is tried next */
-    const struct candidate *at; /* the one being tried */
-    bool is_racing;             /* against candidate[next] */
-    enum session_tls tls;
-    bool in_clear;     /* TLS failed here: once more without */
-    bool fresh_only;   /* a pooled session was dead: once more with a new one */
-    unsigned sessions; /* greeted so far */
-
-    struct conn *conn;
-    bool is_ready;
-    bool is_reused;  /* from the pool, and nothing was sent on it yet */
-    bool is_reached; /* some session was greeted */
-
-    /* the transaction */
-    struct report *report;
-    size_t *index; /* of its recipients in the job */
-    struct session_recipient *rcpt;
-    bool *is_reported;
-    size_t count;
-    unsigned accepted_most; /* RCPTs taken before a 452 */
-    int64_t began_wall_ms, began_mono_ms;
-    struct buf prologue; /* what came before, for the transcript */
-};
+#include "server/delivery/task_state.h"
 
 static const struct session_events TASK_EVENTS;
 static void attempt(struct task *t);
 static void transact(struct task *t);
-
-static const struct route *route_of(const struct task *t) {
-    return t->job->hosts->route->route;
-}
-
-static bool is_smarthost(const struct task *t) {
-    return route_of(t)->kind != ROUTE_MX;
-}
-
-static bool has_next(const struct task *t) {
-    return t->next < t->candidates && t->sessions < SESSIONS_MOST;
-}
 
 /* Another address of the same smarthost would refuse the same login, and count it. */
 static void skip_this_host(struct task *t) {
@@ -105,126 +51,6 @@ static void sign(struct task *t) {
     }
     j->signed_note.run = t->w->o.run_signed;
     mailbox_send(t->w->o.reply_to, &j->signed_note);
-}
-
-/* ---- reports ----------------------------------------------------------------------------------
- */
-
-static void begin_report(struct task *t, size_t room) {
-    if (t->report == NULL)
-        t->report = report_new(room);
-    t->began_wall_ms = clock_wall_ms();
-    t->began_mono_ms = clock_mono_ms();
-}
-
-/* What protects the connection, also while the session is not open yet (AUTH); NULL: nothing. */
-static const struct tls_info *tls_of(const struct task *t) {
-    if (t->conn == NULL)
-        return NULL;
-    const struct tls_info *tls = &session_info_of(t->conn->session)->tls;
-    return tls->version[0] != '\0' ? tls : NULL;
-}
-
-static void fill_last(struct task *t, struct report_entry *e, const struct session_result *r) {
-    const struct verdict *v = &e->verdict;
-    struct report *rep = t->report;
-    e->last = (struct last_result){.class_ = v->class_,
-                                   .stage = r->stage,
-                                   .failure = r->failure,
-                                   .is_hard = v->is_hard,
-                                   .is_about_recipient = v->is_about_recipient,
-                                   .mx = arena_dup(rep->arena, str_of(t->at->host->name))};
-    if (r->reply != NULL) {
-        e->last.code = r->reply->code;
-        enhanced_code_print(r->reply->enhanced, e->last.enhanced);
-        e->last.text = report_text(rep, r->reply->text);
-    } else {
-        e->last.text =
-            report_text(rep, str_is_empty(r->text) ? str_of(failure_text(r->failure)) : r->text);
-    }
-    const struct tls_info *tls = tls_of(t);
-    if (tls != NULL)
-        e->last.tls = arena_dup(rep->arena, str_of(tls->version));
-}
-
-static void judge(struct task *t, struct report_entry *e, size_t i,
-                  const struct session_result *r) {
-    const struct outcome_input in = {.stage = r->stage,
-                                     .failure = r->failure,
-                                     .reply = r->reply,
-                                     .is_smarthost = is_smarthost(t),
-                                     .is_last_host = !has_next(t),
-                                     .rcpt_accepted_before = r->rcpt_accepted_before};
-    *e = (struct report_entry){.item = t->job->recipient[i].item, .key = t->job->recipient[i].key};
-    e->verdict = outcome_judge(&in);
-    /* the final dot was on its way: whether they have it, nobody knows (C18) */
-    e->unknown_outcome = r->failure != FAILURE_NONE && r->stage == STAGE_END;
-    e->is_shutdown = r->failure == FAILURE_SHUTDOWN;
-    fill_last(t, e, r);
-    if (e->verdict.retry_at_once && r->rcpt_accepted_before > t->accepted_most)
-        t->accepted_most = (unsigned)r->rcpt_accepted_before;
-}
-
-static struct str transcript_of(const struct task *t) {
-    return t->conn != NULL ? session_transcript(t->conn->session) : STR_NONE;
-}
-
-/* The address was tried in vain: what was said there stands before the next one's dialogue. */
-static void remember_dialogue(struct task *t, struct str why) {
-    char to[SOCKADDR_TEXT_SIZE];
-    sockaddr_print(t->at->addr, to);
-    buf_printf(&t->prologue, "*: %s %s: %.*s\n", t->at->host->name, to, STR_ARG(why));
-    struct str said = transcript_of(t);
-    if (!str_is_empty(said)) {
-        buf_put(&t->prologue, said);
-        if (!str_ends_with(said, STR("\n")))
-            buf_putc(&t->prologue, '\n');
-    }
-}
-
-static void fill_attempt(struct task *t) {
-    struct report *r = t->report;
-    struct attempt_row *a = &r->attempt;
-    char to[SOCKADDR_TEXT_SIZE];
-    sockaddr_print(t->at->addr, to);
-    r->has_attempt = true;
-    a->message_id = t->job->message_id;
-    a->started_wall_ms = t->began_wall_ms;
-    a->took_ms = clock_mono_ms() - t->began_mono_ms;
-    a->host = arena_dup(r->arena, str_of(t->at->host->name));
-    a->address = arena_dup(r->arena, str_of(to));
-    const struct tls_info *tls = tls_of(t);
-    if (tls != NULL) {
-        a->tls_version = arena_dup(r->arena, str_of(tls->version));
-        a->tls_cipher = arena_dup(r->arena, str_of(tls->cipher));
-        a->tls_verified = tls->is_verified;
-    }
-    struct buf all = BUF_INIT(LIMIT_TRANSCRIPT);
-    buf_put(&all, buf_str(&t->prologue));
-    struct str said = transcript_of(t);
-    size_t room = LIMIT_TRANSCRIPT - all.n;
-    buf_put(&all, said.n <= room ? said : str_slice(said, 0, room));
-    a->transcript = arena_dup(r->arena, buf_str(&all));
-    buf_release(&all);
-    buf_clear(&t->prologue);
-}
-
-/* Sends what is decided; `fill_attempt` was called when there is an attempt to tell of. */
-static void send_report(struct task *t) {
-    struct report *r = t->report;
-    t->report = NULL;
-    r->job = t->job;
-    r->is_last = t->left == 0;
-    if (r->entry[0].verdict.is_our_login)
-        r->feedback = SITE_LOCKED;
-    else if (t->is_reached)
-        r->feedback = SITE_REACHED;
-    else if (r->entry[0].last.failure != FAILURE_SHUTDOWN &&
-             r->entry[0].last.failure != FAILURE_LOCAL)
-        r->feedback = SITE_UNREACHABLE;
-    r->recipients_learned = t->accepted_most;
-    r->note.run = t->w->o.run_report;
-    mailbox_send(t->w->o.reply_to, &r->note);
 }
 
 static void task_free(struct task *t) {
@@ -293,7 +119,7 @@ static void attempt(struct task *t) {
         conn_key_make(&k, &o, t->at->host->smarthost ? t->at->host->smarthost->auth_tag : 0);
     }
     t->tls = o.tls;
-    begin_report(t, t->job->count);
+    task_begin_report(t, t->job->count);
     t->conn = t->fresh_only ? NULL : pool_take(t->w->pool, &k);
     if (t->conn != NULL) {
         t->is_reused = t->is_ready = t->is_reached = true;
@@ -303,14 +129,14 @@ static void attempt(struct task *t) {
         return;
     }
     const struct settings *s = t->job->hosts->settings;
-    const struct conn_limits limits = {.idle_ms = is_smarthost(t) ? s->o.idle_smarthost_ms
-                                                                  : s->o.idle_mx_ms,
+    const struct conn_limits limits = {.idle_ms = task_is_smarthost(t) ? s->o.idle_smarthost_ms
+                                                                       : s->o.idle_mx_ms,
                                        .age_ms = s->o.session_age_max_ms,
-                                       .messages = route_of(t)->messages_per_connection};
-    if (has_next(t) && o.timeouts.connect > CONNECT_WHILE_OTHERS_MS)
+                                       .messages = task_route(t)->messages_per_connection};
+    if (task_has_next(t) && o.timeouts.connect > CONNECT_WHILE_OTHERS_MS)
         o.timeouts.connect = CONNECT_WHILE_OTHERS_MS;
     t->is_reused = false;
-    t->is_racing = !t->in_clear && has_next(t) &&
+    t->is_racing = !t->in_clear && task_has_next(t) &&
                    candidate_race(t->w, t->job, t->at, &t->candidate[t->next], &o);
     t->conn = conn_open(t->w->pool, &k, &o, &limits, &TASK_EVENTS, t);
 }
@@ -345,7 +171,7 @@ static void decide_all(struct task *t, const struct session_result *r) {
     for (size_t i = 0; i < t->job->count; i++) {
         if (t->todo[i] == TODO_DECIDED)
             continue;
-        judge(t, &rep->entry[rep->count++], i, r);
+        task_judge(t, &rep->entry[rep->count++], i, r);
         t->todo[i] = TODO_DECIDED;
         t->left--;
     }
@@ -362,7 +188,7 @@ static void on_failed(void *ctx, const struct session_result *r) {
         log_info("delivery", "TLS failed, going on in clear",
                  LOG_ID("message", &t->job->message_id), LOG_STRZ("host", t->at->host->name),
                  LOG_STR("why", words_of(r)));
-        remember_dialogue(t, STR("TLS failed, once more in clear"));
+        task_remember_dialogue(t, STR("TLS failed, once more in clear"));
         release_session(t, false);
         t->in_clear = true;
         attempt(t);
@@ -375,24 +201,24 @@ static void on_failed(void *ctx, const struct session_result *r) {
     size_t first = 0;
     while (t->todo[first] == TODO_DECIDED)
         first++;
-    judge(t, &probe, first, r);
-    if (probe.verdict.try_next_host && has_next(t)) {
+    task_judge(t, &probe, first, r);
+    if (probe.verdict.try_next_host && task_has_next(t)) {
         if (probe.verdict.is_our_login && !worker_address_is_dead(t->w, t->at->addr)) {
             /* the route goes on with another smarthost; this one waits until it is asked again */
             log_error("delivery", "the smarthost refuses our credentials, another one is used",
                       LOG_STRZ("host", t->at->host->name), LOG_STR("text", words_of(r)));
             worker_address_died(t->w, t->at->addr);
         }
-        remember_dialogue(t, words_of(r));
+        task_remember_dialogue(t, words_of(r));
         release_session(t, false);
         try_next(t);
         return;
     }
     decide_all(t, r);
     if (r->failure != FAILURE_SHUTDOWN)
-        fill_attempt(t);
+        task_fill_attempt(t);
     release_session(t, false);
-    send_report(t);
+    task_send_report(t);
     task_free(t);
 }
 
@@ -401,7 +227,7 @@ static void on_failed(void *ctx, const struct session_result *r) {
 
 static void transact(struct task *t) {
     struct job *j = t->job;
-    begin_report(t, j->count);
+    task_begin_report(t, j->count);
     t->count = 0;
     for (size_t i = 0; i < j->count && t->count < j->recipients_most; i++) {
         if (t->todo[i] != TODO_NOW)
@@ -423,7 +249,7 @@ static void transact(struct task *t) {
 static void on_recipient(void *ctx, size_t k, const struct session_result *r) {
     struct task *t = ctx;
     t->is_reported[k] = true;
-    judge(t, &t->report->entry[k], t->index[k], r);
+    task_judge(t, &t->report->entry[k], t->index[k], r);
 }
 
 /* A session from the pool that the server had closed meanwhile: nothing was said, nothing is
@@ -451,7 +277,7 @@ static void sort_results(struct task *t) {
         ASSERT(t->is_reported[k]);
         if (e->verdict.retry_at_once) {
             t->todo[t->index[k]] = TODO_NOW;
-        } else if (e->verdict.try_next_host && has_next(t)) {
+        } else if (e->verdict.try_next_host && task_has_next(t)) {
             t->todo[t->index[k]] = TODO_NEXT;
         } else {
             t->todo[t->index[k]] = TODO_DECIDED;
@@ -502,12 +328,12 @@ static void on_done(void *ctx, bool is_reusable) {
         now = false;
     }
     if (t->report->count > 0) {
-        fill_attempt(t);
+        task_fill_attempt(t);
         if (!now)
             release_session(t, is_reusable);
-        send_report(t);
+        task_send_report(t);
     } else if (!now) {
-        remember_dialogue(t, STR("trying the next host"));
+        task_remember_dialogue(t, STR("trying the next host"));
         release_session(t, is_reusable);
     }
     if (now)
@@ -529,7 +355,7 @@ static void abort_task(struct task *t) {
     bool in_transaction = t->is_ready;
     if (in_transaction)
         r.stage = session_stage(t->conn->session);
-    begin_report(t, t->job->count);
+    task_begin_report(t, t->job->count);
     struct report *rep = t->report;
     rep->count = 0;
     for (size_t k = 0; in_transaction && k < t->count; k++) {
@@ -550,14 +376,14 @@ static void abort_task(struct task *t) {
             is_sent = is_sent || t->index[k] == i;
         if (!is_sent && mine.stage == STAGE_END)
             mine.stage = STAGE_MAIL;
-        judge(t, &rep->entry[rep->count++], i, &mine);
+        task_judge(t, &rep->entry[rep->count++], i, &mine);
         t->todo[i] = TODO_DECIDED;
         t->left--;
     }
     if (in_transaction)
-        fill_attempt(t);
+        task_fill_attempt(t);
     release_session(t, false);
-    send_report(t);
+    task_send_report(t);
     task_free(t);
 }
 

@@ -1,0 +1,122 @@
+/* What a reply or a failure means for a recipient, and the report of it. */
+#include <stdio.h>
+
+#include "server/base/clock.h"
+#include "server/delivery/task_state.h"
+#include "server/mail/outcome.h"
+
+void task_begin_report(struct task *t, size_t room) {
+    if (t->report == NULL)
+        t->report = report_new(room);
+    t->began_wall_ms = clock_wall_ms();
+    t->began_mono_ms = clock_mono_ms();
+}
+
+/* What protects the connection, also while the session is not open yet (AUTH); NULL: nothing. */
+const struct tls_info *task_tls(const struct task *t) {
+    if (t->conn == NULL)
+        return NULL;
+    const struct tls_info *tls = &session_info_of(t->conn->session)->tls;
+    return tls->version[0] != '\0' ? tls : NULL;
+}
+
+static void fill_last(struct task *t, struct report_entry *e, const struct session_result *r) {
+    const struct verdict *v = &e->verdict;
+    struct report *rep = t->report;
+    e->last = (struct last_result){.class_ = v->class_,
+                                   .stage = r->stage,
+                                   .failure = r->failure,
+                                   .is_hard = v->is_hard,
+                                   .is_about_recipient = v->is_about_recipient,
+                                   .mx = arena_dup(rep->arena, str_of(t->at->host->name))};
+    if (r->reply != NULL) {
+        e->last.code = r->reply->code;
+        enhanced_code_print(r->reply->enhanced, e->last.enhanced);
+        e->last.text = report_text(rep, r->reply->text);
+    } else {
+        e->last.text =
+            report_text(rep, str_is_empty(r->text) ? str_of(failure_text(r->failure)) : r->text);
+    }
+    const struct tls_info *tls = task_tls(t);
+    if (tls != NULL)
+        e->last.tls = arena_dup(rep->arena, str_of(tls->version));
+}
+
+void task_judge(struct task *t, struct report_entry *e, size_t i, const struct session_result *r) {
+    const struct outcome_input in = {.stage = r->stage,
+                                     .failure = r->failure,
+                                     .reply = r->reply,
+                                     .is_smarthost = task_is_smarthost(t),
+                                     .is_last_host = !task_has_next(t),
+                                     .rcpt_accepted_before = r->rcpt_accepted_before};
+    *e = (struct report_entry){.item = t->job->recipient[i].item, .key = t->job->recipient[i].key};
+    e->verdict = outcome_judge(&in);
+    /* the final dot was on its way: whether they have it, nobody knows (C18) */
+    e->unknown_outcome = r->failure != FAILURE_NONE && r->stage == STAGE_END;
+    e->is_shutdown = r->failure == FAILURE_SHUTDOWN;
+    fill_last(t, e, r);
+    if (e->verdict.retry_at_once && r->rcpt_accepted_before > t->accepted_most)
+        t->accepted_most = (unsigned)r->rcpt_accepted_before;
+}
+
+static struct str transcript_of(const struct task *t) {
+    return t->conn != NULL ? session_transcript(t->conn->session) : STR_NONE;
+}
+
+/* The address was tried in vain: what was said there stands before the next one's dialogue. */
+void task_remember_dialogue(struct task *t, struct str why) {
+    char to[SOCKADDR_TEXT_SIZE];
+    sockaddr_print(t->at->addr, to);
+    buf_printf(&t->prologue, "*: %s %s: %.*s\n", t->at->host->name, to, STR_ARG(why));
+    struct str said = transcript_of(t);
+    if (!str_is_empty(said)) {
+        buf_put(&t->prologue, said);
+        if (!str_ends_with(said, STR("\n")))
+            buf_putc(&t->prologue, '\n');
+    }
+}
+
+void task_fill_attempt(struct task *t) {
+    struct report *r = t->report;
+    struct attempt_row *a = &r->attempt;
+    char to[SOCKADDR_TEXT_SIZE];
+    sockaddr_print(t->at->addr, to);
+    r->has_attempt = true;
+    a->message_id = t->job->message_id;
+    a->started_wall_ms = t->began_wall_ms;
+    a->took_ms = clock_mono_ms() - t->began_mono_ms;
+    a->host = arena_dup(r->arena, str_of(t->at->host->name));
+    a->address = arena_dup(r->arena, str_of(to));
+    const struct tls_info *tls = task_tls(t);
+    if (tls != NULL) {
+        a->tls_version = arena_dup(r->arena, str_of(tls->version));
+        a->tls_cipher = arena_dup(r->arena, str_of(tls->cipher));
+        a->tls_verified = tls->is_verified;
+    }
+    struct buf all = BUF_INIT(LIMIT_TRANSCRIPT);
+    buf_put(&all, buf_str(&t->prologue));
+    struct str said = transcript_of(t);
+    size_t room = LIMIT_TRANSCRIPT - all.n;
+    buf_put(&all, said.n <= room ? said : str_slice(said, 0, room));
+    a->transcript = arena_dup(r->arena, buf_str(&all));
+    buf_release(&all);
+    buf_clear(&t->prologue);
+}
+
+/* Sends what is decided; `fill_attempt` was called when there is an attempt to tell of. */
+void task_send_report(struct task *t) {
+    struct report *r = t->report;
+    t->report = NULL;
+    r->job = t->job;
+    r->is_last = t->left == 0;
+    if (r->entry[0].verdict.is_our_login)
+        r->feedback = SITE_LOCKED;
+    else if (t->is_reached)
+        r->feedback = SITE_REACHED;
+    else if (r->entry[0].last.failure != FAILURE_SHUTDOWN &&
+             r->entry[0].last.failure != FAILURE_LOCAL)
+        r->feedback = SITE_UNREACHABLE;
+    r->recipients_learned = t->accepted_most;
+    r->note.run = t->w->o.run_report;
+    mailbox_send(t->w->o.reply_to, &r->note);
+}

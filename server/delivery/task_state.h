@@ -1,0 +1,78 @@
+/* task_state: what the files of a task share; nobody else includes it.
+ *
+ *   task.c         sessions, transactions, which recipient goes on where
+ *   task_report.c  what a reply or a failure means for a recipient, and the report of it
+ *
+ * Thread: the worker's loop.
+ */
+#pragma once
+
+#include "server/base/limits.h"
+#include "server/delivery/candidate.h"
+#include "server/delivery/worker_state.h"
+
+enum {
+    SESSIONS_MOST = 2,               /* greeted ones that a job may use up */
+    CONNECT_WHILE_OTHERS_MS = 10000, /* no longer than this while addresses remain */
+};
+
+enum todo { TODO_NOW, TODO_NEXT, TODO_DECIDED };
+
+struct task {
+    LIST_ENTRY(task) link;
+    struct worker *w;
+    struct job *job;
+    enum todo *todo; /* one per recipient */
+    size_t left;     /* not DECIDED */
+
+    struct candidate candidate[LIMIT_MX_ADDRESSES];
+    size_t candidates, next;    /* how many, and which is tried next */
+    const struct candidate *at; /* the one being tried */
+    bool is_racing;             /* against candidate[next] */
+    enum session_tls tls;
+    bool in_clear;     /* TLS failed here: once more without */
+    bool fresh_only;   /* a pooled session was dead: once more with a new one */
+    unsigned sessions; /* greeted so far */
+
+    struct conn *conn;
+    bool is_ready;
+    bool is_reused;  /* from the pool, and nothing was sent on it yet */
+    bool is_reached; /* some session was greeted */
+
+    /* the transaction */
+    struct report *report;
+    size_t *index; /* of its recipients in the job */
+    struct session_recipient *rcpt;
+    bool *is_reported;
+    size_t count;
+    unsigned accepted_most; /* RCPTs taken before a 452 */
+    int64_t began_wall_ms, began_mono_ms;
+    struct buf prologue; /* what came before, for the transcript */
+};
+
+static inline const struct route *task_route(const struct task *t) {
+    return t->job->hosts->route->route;
+}
+
+static inline bool task_is_smarthost(const struct task *t) {
+    return task_route(t)->kind != ROUTE_MX;
+}
+
+static inline bool task_has_next(const struct task *t) {
+    return t->next < t->candidates && t->sessions < SESSIONS_MOST;
+}
+
+/* ---- task_report.c ---- */
+
+/* Of a transaction, or of the attempt to have one. */
+void task_begin_report(struct task *t, size_t room);
+/* Of the session, when there is one and it is encrypted; else NULL. */
+const struct tls_info *task_tls(const struct task *t);
+/* What `r` means for recipient `i` of the job. */
+void task_judge(struct task *t, struct report_entry *e, size_t i, const struct session_result *r);
+/* The address was tried in vain: what was said there stands before the next one's dialogue. */
+void task_remember_dialogue(struct task *t, struct str why);
+/* There is an attempt to tell of. */
+void task_fill_attempt(struct task *t);
+/* Sends what is decided; the task goes on without it. */
+void task_send_report(struct task *t);
