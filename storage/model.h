@@ -3,6 +3,9 @@
  * Pure data; no backend, no thread. Strings in rows read from a store live in the arena of the call
  * that read them; strings in rows given to a store belong to the caller until the call is done.
  *
+ * Members of these enums are stored as numbers: append only, never renumber
+ * (tests/contract/test_stored_numbers.c).
+ *
  * Thread: owner.
  */
 #pragma once

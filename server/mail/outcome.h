@@ -2,6 +2,9 @@
  *
  * (reply | failure) x stage -> verdict. Nothing else in the project looks at a reply code to decide
  * a recipient's fate. Text rules first (mail/rules.h), enhanced codes second, the reply code last.
+ * Stages, failures, classes and actions are stored as numbers: append only, never renumber
+ * (tests/contract/test_stored_numbers.c).
+ *
  * Pure. Thread: any.
  */
 #pragma once

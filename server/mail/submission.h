@@ -30,6 +30,7 @@ void faults_init(struct faults *f, struct arena *a);
 void faults_add(struct faults *f, struct str pointer, const char *code, const char *fmt, ...)
     PRINTF(4, 5);
 
+/* Stored as a number: append only, never renumber. */
 enum recipient_kind { RECIPIENT_TO, RECIPIENT_CC, RECIPIENT_BCC };
 
 struct address_list {
@@ -54,6 +55,7 @@ struct pair {
     struct str key, value;
 };
 
+/* Stored as a number: append only, never renumber. */
 enum tls_level { TLS_ROUTE_DEFAULT, TLS_ENCRYPT, TLS_VERIFY };
 
 struct submission {
