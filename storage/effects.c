@@ -1,4 +1,6 @@
-/* What a batch will tell its watchers, collected while it runs and told after its commit. */
+/* What a batch will tell its watchers, collected while it runs and told after its commit:
+ * everything, whether somebody watches or not, since somebody may begin to while it runs. Who is
+ * there when it is told is told; who comes later finds it in the store. */
 #include <stdlib.h>
 
 #include "storage/effects.h"
@@ -24,15 +26,6 @@ void effects_free(struct effects **fp) {
     *fp = NULL;
 }
 
-void effects_begin(struct effects *fx, unsigned wanted) {
-    effects_truncate(fx, 0);
-    fx->wanted = wanted;
-}
-
-bool effects_wants(const struct effects *fx, enum store_notice_kind kind) {
-    return (fx->wanted & (unsigned)kind) != 0;
-}
-
 struct content_budget *effects_budget(const struct effects *fx) {
     return fx->budget;
 }
@@ -50,8 +43,6 @@ static struct effect *add(struct effects *fx, enum store_notice_kind kind) {
 }
 
 void effects_due(struct effects *fx, const struct id *message, const struct due_row *row) {
-    if (!effects_wants(fx, NOTICE_DUE))
-        return;
     struct effect *e = add(fx, NOTICE_DUE);
     e->message_id = *message;
     e->row = *row;
@@ -61,24 +52,19 @@ void effects_due(struct effects *fx, const struct id *message, const struct due_
 }
 
 void effects_gone(struct effects *fx, const struct id *message, recipient_key_t key) {
-    if (!effects_wants(fx, NOTICE_GONE))
-        return;
     struct effect *e = add(fx, NOTICE_GONE);
     e->message_id = *message;
     e->row.key = key;
 }
 
 void effects_message(struct effects *fx, const struct id *message, bool is_complete) {
-    if (!effects_wants(fx, NOTICE_MESSAGE))
-        return;
     struct effect *e = add(fx, NOTICE_MESSAGE);
     e->message_id = *message;
     e->is_complete = is_complete;
 }
 
 void effects_kind(struct effects *fx, enum store_notice_kind kind) {
-    if (effects_wants(fx, kind))
-        add(fx, kind);
+    add(fx, kind);
 }
 
 size_t effects_mark(const struct effects *fx) {

@@ -14,6 +14,5 @@ struct effect {
 struct effects {
     struct effect *list;
     size_t count, room;
-    unsigned wanted;
     struct content_budget *budget;
 };

@@ -207,7 +207,8 @@ void store_notice_free(
     struct store_notice **np); /* rows that were taken out have outgoing == NULL */
 
 /* From now on `fn` gets every notice of the kinds in `mask`, on the thread of `box`; it owns the
- * notice. Kinds without rows are merged while one is on its way. */
+ * notice. Kinds without rows are merged while one is on its way. Watch first, then read: what is
+ * committed meanwhile is in one of the two. */
 void store_watch(struct store *s, unsigned mask, struct mailbox *box,
                  void (*fn)(struct store_notice *n), void *ctx);
 void store_unwatch(struct store *s,

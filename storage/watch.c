@@ -26,7 +26,6 @@ struct watch_list {
         pthread_mutex_t mu;
         LIST_HEAD(, watch) first;
     } shared;
-    atomic_uint mask; /* of all; lets the committer skip what nobody wants */
 };
 
 /* What travels. */
@@ -60,18 +59,6 @@ void watch_list_free(struct watch_list **wp) {
     *wp = NULL;
 }
 
-unsigned watch_list_mask(struct watch_list *l) {
-    return atomic_load_explicit(&l->mask, memory_order_acquire);
-}
-
-static void update_mask(struct watch_list *l) {
-    unsigned mask = 0;
-    struct watch *w;
-    LIST_FOREACH (w, &l->shared.first, link)
-        mask |= w->mask;
-    atomic_store_explicit(&l->mask, mask, memory_order_release);
-}
-
 void watch_list_add(struct watch_list *l, unsigned mask, struct mailbox *box,
                     void (*fn)(struct store_notice *n), void *ctx) {
     struct watch *w = mem_zalloc(sizeof(*w));
@@ -82,7 +69,6 @@ void watch_list_add(struct watch_list *l, unsigned mask, struct mailbox *box,
     w->ctx = ctx;
     pthread_mutex_lock(&l->shared.mu);
     LIST_INSERT_HEAD(&l->shared.first, w, link);
-    update_mask(l);
     pthread_mutex_unlock(&l->shared.mu);
 }
 
@@ -97,7 +83,6 @@ void watch_list_remove(struct watch_list *l, struct mailbox *box) {
         atomic_store(&w->is_removed, true);
         watch_unref(w);
     }
-    update_mask(l);
     pthread_mutex_unlock(&l->shared.mu);
 }
 

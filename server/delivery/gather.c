@@ -370,7 +370,7 @@ static void load(struct scheduler *s, int64_t now_mono_ms, int64_t now_wall_ms) 
 }
 
 void gather_load_if_needed(struct scheduler *s) {
-    if (!s->is_begun || s->is_loading || !scheduler_may_claim(s))
+    if (s->is_loading || !scheduler_may_claim(s))
         return;
     int64_t now_mono_ms = clock_mono_ms(), now_wall_ms = clock_wall_ms();
     if (due_take_thirst(s->due)) {

@@ -160,35 +160,6 @@ static void domains_woken(void *arg) {
     scheduler_read_domains(arg);
 }
 
-/* ---- beginning ---- */
-
-struct barrier_call {
-    struct store_claim q;
-    struct scheduler *s;
-};
-
-static void barrier_passed(struct store_call *call) {
-    struct barrier_call *c =
-        CONTAINER_OF(CONTAINER_OF(call, struct store_claim, call), struct barrier_call, q);
-    c->s->calls--;
-    c->s->is_begun = true;
-    store_call_release(call);
-    free(c);
-}
-
-/* A transaction that was under way when we began to watch may tell us nothing, and may not be seen
- * by a load yet. An empty claim comes back when all that were before it are over; what is loaded
- * after that, together with the notices, is everything. */
-static void post_barrier(struct scheduler *s) {
-    struct barrier_call *c = mem_zalloc(sizeof(*c));
-    c->s = s;
-    c->q = (struct store_claim){
-        .call = {.verb = STORE_CLAIM, .reply_to = s->box, .done = barrier_passed},
-        .now_wall_ms = clock_wall_ms()};
-    s->calls++;
-    store_post(s->store, &c->q.call);
-}
-
 /* ---- housekeeping of memory ---------------------------------------------------------------------
  */
 
@@ -358,7 +329,6 @@ static void run(void *arg) {
     store_watch(s->store, NOTICE_DUE | NOTICE_GONE | NOTICE_DOMAINS | NOTICE_HEALTH, s->box,
                 gather_notice, s);
     (void)scheduler_expiry_wall_ms(s);
-    post_barrier(s);
     scheduler_read_health(s);
     scheduler_read_domains(s);
     sweep(s);

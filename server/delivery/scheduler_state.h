@@ -69,7 +69,6 @@ struct scheduler {
     size_t claim_count;    /* recipients in them */
 
     /* loading */
-    bool is_begun; /* a load now misses nothing */
     bool is_loading, has_more;
     int64_t load_after_mono_ms; /* not before */
     int64_t next_due_wall_ms;   /* 0: none known */

@@ -85,8 +85,6 @@ static struct mem_message *keep(struct backend *b, const struct message_row *row
 }
 
 static void tell_due(struct effects *fx, const struct mem_message *m, struct message *content) {
-    if (!effects_wants(fx, NOTICE_DUE))
-        return;
     struct outgoing *o = outgoing_new(&m->row, content, effects_budget(fx));
     for (size_t i = 0; i < m->row.recipient_count; i++) {
         const struct mem_recipient *r = &m->recipient[i];

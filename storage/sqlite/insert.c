@@ -93,8 +93,6 @@ static void put_events(struct backend *b, struct effects *fx, const struct messa
 
 static void tell_due(struct effects *fx, const struct message_row *m, const struct str *queue_key,
                      struct message *content) {
-    if (!effects_wants(fx, NOTICE_DUE))
-        return;
     struct outgoing *o = outgoing_new(m, content, effects_budget(fx));
     for (size_t i = 0; i < m->recipient_count; i++) {
         const struct recipient_row *r = &m->recipient[i];

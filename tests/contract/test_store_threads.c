@@ -3,6 +3,8 @@
 #include "tests/contract/store_kit.h"
 
 #include "server/base/limits.h"
+#include <sched.h>
+
 #include "server/base/thread.h"
 
 /* ---- notices ---- */
@@ -162,8 +164,56 @@ static void many_threads_share_the_store(void **state) {
                      WORKERS * EACH + WORKERS * EACH + WORKERS * EACH * 2 / 3);
 }
 
+/* Whoever begins to watch and then reads misses nothing, whatever is being committed meanwhile. */
+struct seen {
+    recipient_key_t key;
+    bool is_told, is_answered;
+};
+
+static void see(struct store_notice *n) {
+    struct seen *s = n->ctx;
+    for (size_t i = 0; i < n->due_count; i++)
+        s->is_told |= n->due[i].key == s->key || s->key == 0;
+    store_notice_free(&n);
+}
+
+static void saw(struct store_call *c) {
+    struct store_accept *q = CONTAINER_OF(c, struct store_accept, call);
+    struct seen *s = c->ctx;
+    assert_int_equal(c->err, OK);
+    s->key = q->message.recipient[0].key;
+    s->is_answered = true;
+}
+
+static void a_watch_that_begins_in_a_commit_misses_nothing(void **state) {
+    struct kit *k = *state;
+    struct mailbox *box = kit_box(k);
+    for (int i = 0; i < 300; i++) {
+        struct seen s = {0};
+        struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
+        q->call =
+            (struct store_call){.verb = STORE_ACCEPT, .reply_to = box, .done = saw, .ctx = &s};
+        store_post(k->store, &q->call);
+        if (i % 3 == 0)
+            sched_yield();
+        store_watch(k->store, NOTICE_DUE, box, see, &s);
+        struct store_due *d = kit_due(k, k->now_wall_ms);
+        while (!s.is_answered)
+            mailbox_wait(box, -1);
+        mailbox_wait(box, 0);
+        for (size_t r = 0; r < d->count; r++)
+            s.is_told |= d->due[r].key == s.key;
+        kit_due_release(d);
+        store_unwatch(k->store, box);
+        mailbox_wait(box, 0);
+        if (!s.is_told)
+            fail_msg("the recipient of turn %d was neither told nor read", i);
+        kit_attempt(k, s.key, RECIPIENT_DELIVERED);
+    }
+}
+
 #define TESTS(T)                                                                                   \
     T(watchers_hear_of_what_was_committed), T(large_and_too_many_contents_do_not_ride_along),      \
-        T(many_threads_share_the_store)
+        T(many_threads_share_the_store), T(a_watch_that_begins_in_a_commit_misses_nothing)
 
 MAIN_ON_EVERY_BACKEND(TESTS)
