@@ -2,7 +2,9 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
+#include "server/base/clock.h"
 #include "server/base/thread.h"
 #include "storage/store_ops.h"
 
@@ -14,8 +16,76 @@ struct reader {
     struct thread *thread;
 };
 
+struct gate {
+    struct {
+        pthread_mutex_t mu;
+        pthread_cond_t changed;
+        size_t inside;
+        bool is_closed;
+    } shared;
+};
+
+struct gate *gate_new(void) {
+    struct gate *g = mem_zalloc(sizeof(*g));
+    pthread_condattr_t a;
+    ASSERT(pthread_mutex_init(&g->shared.mu, NULL) == 0);
+    ASSERT(pthread_condattr_init(&a) == 0);
+    ASSERT(pthread_condattr_setclock(&a, CLOCK_MONOTONIC) == 0);
+    ASSERT(pthread_cond_init(&g->shared.changed, &a) == 0);
+    pthread_condattr_destroy(&a);
+    return g;
+}
+
+void gate_free(struct gate **gp) {
+    struct gate *g = *gp;
+    *gp = NULL;
+    if (g == NULL)
+        return;
+    pthread_cond_destroy(&g->shared.changed);
+    pthread_mutex_destroy(&g->shared.mu);
+    free(g);
+}
+
+static void gate_enter(struct gate *g) {
+    pthread_mutex_lock(&g->shared.mu);
+    while (g->shared.is_closed)
+        pthread_cond_wait(&g->shared.changed, &g->shared.mu);
+    g->shared.inside++;
+    pthread_mutex_unlock(&g->shared.mu);
+}
+
+static void gate_leave(struct gate *g) {
+    pthread_mutex_lock(&g->shared.mu);
+    g->shared.inside--;
+    if (g->shared.is_closed)
+        pthread_cond_broadcast(&g->shared.changed);
+    pthread_mutex_unlock(&g->shared.mu);
+}
+
+bool gate_close(struct gate *g, int64_t timeout_ms) {
+    int64_t end_mono_ms = clock_mono_ms() + timeout_ms;
+    const struct timespec end = {.tv_sec = end_mono_ms / 1000,
+                                 .tv_nsec = end_mono_ms % 1000 * 1000000};
+    int rc = 0;
+    pthread_mutex_lock(&g->shared.mu);
+    g->shared.is_closed = true;
+    while (g->shared.inside > 0 && rc == 0)
+        rc = pthread_cond_timedwait(&g->shared.changed, &g->shared.mu, &end);
+    bool is_empty = g->shared.inside == 0;
+    pthread_mutex_unlock(&g->shared.mu);
+    return is_empty;
+}
+
+void gate_open(struct gate *g) {
+    pthread_mutex_lock(&g->shared.mu);
+    g->shared.is_closed = false;
+    pthread_cond_broadcast(&g->shared.changed);
+    pthread_mutex_unlock(&g->shared.mu);
+}
+
 struct reader_pool {
     const struct store_ops *ops;
+    struct gate *gate;
     struct {
         pthread_mutex_t mu;
         pthread_cond_t changed;
@@ -44,16 +114,21 @@ static struct store_call *next_call(struct reader_pool *p) {
 static void reader_main(void *arg) {
     struct reader *r = arg;
     struct store_call *call;
-    while ((call = next_call(r->pool)) != NULL)
-        store_call_finish(call, r->pool->ops->read[call->verb](r->handle, call));
+    while ((call = next_call(r->pool)) != NULL) {
+        gate_enter(r->pool->gate);
+        enum err e = r->pool->ops->read[call->verb](r->handle, call);
+        gate_leave(r->pool->gate);
+        store_call_finish(call, e);
+    }
 }
 
 enum err reader_pool_start(const struct store_ops *ops, const struct store_options *o,
-                           struct backend *b, size_t count, struct reader_pool **out,
-                           struct errinfo *info) {
+                           struct backend *b, struct gate *g, size_t count,
+                           struct reader_pool **out, struct errinfo *info) {
     ASSERT(count > 0 && count <= READERS_MOST);
     struct reader_pool *p = mem_zalloc(sizeof(*p));
     p->ops = ops;
+    p->gate = g;
     p->shared.end = &p->shared.first;
     ASSERT(pthread_mutex_init(&p->shared.mu, NULL) == 0);
     ASSERT(pthread_cond_init(&p->shared.changed, NULL) == 0);

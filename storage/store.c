@@ -26,6 +26,7 @@ struct store {
     struct watch_list *watches;
     struct content_budget *budget;
     struct checkpoint *checkpoint;
+    struct gate *gate; /* of the readers */
     struct reader_pool *readers;
     struct committer *committer;
 };
@@ -254,14 +255,15 @@ static enum err take_lock(const char *folder, int *out, struct errinfo *info) {
 
 static enum err start_threads(struct store *s, struct errinfo *info) {
     enum err e = OK;
+    s->gate = gate_new();
     if (s->ops->wal_pages != NULL)
         e = checkpoint_start(s->ops, &s->options, s->backend, &s->checkpoint, info);
     if (e == OK)
-        e = reader_pool_start(s->ops, &s->options, s->backend, s->options.readers, &s->readers,
-                              info);
+        e = reader_pool_start(s->ops, &s->options, s->backend, s->gate, s->options.readers,
+                              &s->readers, info);
     if (e == OK)
-        s->committer =
-            committer_start(s->ops, &s->options, s->backend, s->checkpoint, s->watches, s->budget);
+        s->committer = committer_start(s->ops, &s->options, s->backend, s->checkpoint, s->gate,
+                                       s->watches, s->budget);
     return e;
 }
 
@@ -308,6 +310,7 @@ void store_close(struct store **sp) {
         s->backend = NULL; /* it is the committer's, who closes it */
     committer_stop(&s->committer);
     checkpoint_stop(&s->checkpoint);
+    gate_free(&s->gate);
     if (s->backend != NULL)
         s->ops->close(&s->backend);
     content_budget_unref(&s->budget);

@@ -99,8 +99,6 @@ struct outgoing *outgoing_new(const struct message_row *m, struct message *conte
 /* Thread: committer. */
 struct effects *effects_new(struct content_budget *budget);
 void effects_free(struct effects **fp);
-void effects_begin(struct effects *fx, unsigned wanted); /* empty; kinds that somebody watches */
-bool effects_wants(const struct effects *fx, enum store_notice_kind kind);
 struct content_budget *effects_budget(const struct effects *fx);
 /* Copies the strings of `row`, takes one reference to its outgoing. Rows of one message that follow
  * one another make one notice. */
@@ -115,7 +113,6 @@ void effects_truncate(struct effects *fx, size_t mark); /* drops what came after
 struct watch_list;
 struct watch_list *watch_list_new(void);
 void watch_list_free(struct watch_list **wp);
-unsigned watch_list_mask(struct watch_list *w);
 void watch_list_add(struct watch_list *w, unsigned mask, struct mailbox *box,
                     void (*fn)(struct store_notice *n), void *ctx);
 void watch_list_remove(struct watch_list *w, struct mailbox *box);
@@ -124,10 +121,20 @@ void watch_list_publish(struct watch_list *w, struct effects *fx);
 void watch_list_tell(struct watch_list *w, enum store_notice_kind kind); /* a kind without rows */
 
 /* ---- reading threads ---- */
+/* Between two reads: closed for the moment in which the log begins anew, which it cannot while
+ * anybody reads in it. Outlives readers and committer. Thread: any (locks inside). */
+struct gate;
+struct gate *gate_new(void);
+void gate_free(struct gate **gp);
+/* Nobody enters any more; waits until all have left, but not longer than that. False: somebody is
+ * still in. gate_open() in any case. */
+bool gate_close(struct gate *g, int64_t timeout_ms);
+void gate_open(struct gate *g);
+
 struct reader_pool;
 NODISCARD enum err reader_pool_start(const struct store_ops *ops, const struct store_options *o,
-                                     struct backend *b, size_t count, struct reader_pool **out,
-                                     struct errinfo *info);
+                                     struct backend *b, struct gate *g, size_t count,
+                                     struct reader_pool **out, struct errinfo *info);
 void reader_pool_post(struct reader_pool *p, struct store_call *call);
 void reader_pool_stop(struct reader_pool **pp); /* answers what waits first */
 
@@ -144,8 +151,8 @@ void checkpoint_stop(struct checkpoint **cp);
 /* ---- committer ---- */
 struct committer;
 struct committer *committer_start(const struct store_ops *ops, const struct store_options *o,
-                                  struct backend *b, struct checkpoint *ck, struct watch_list *w,
-                                  struct content_budget *budget);
+                                  struct backend *b, struct checkpoint *ck, struct gate *readers,
+                                  struct watch_list *w, struct content_budget *budget);
 void committer_post(struct committer *c, struct store_call *call);
 void committer_stop(struct committer **cp); /* executes what was posted; closes the backend */
 struct store_health committer_health(struct committer *c);    /* Thread: any */
