@@ -128,9 +128,12 @@ fuzz-run: fuzz-bins
 	@for bin in $(FUZZ_BIN); do \
 	    room=$${bin##*/fuzz_}; found=$(B)/corpus/$$room; seeds=tests/fuzz/corpus/$$room; mkdir -p $$found; \
 	    echo "  FUZZ $$room ($(FUZZ_SECONDS) s)"; \
-	    $$bin -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=0 -verbosity=0 \
-	        -artifact_prefix=$(B)/ $$found $$( [ ! -d $$seeds ] || echo $$seeds ) \
-	        || { echo "fuzz: $$room failed; the input is in $(B)/"; exit 1; }; \
+	    $$bin -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
+	        -max_len=$$(sed -n "s/^$$room //p" tests/fuzz/max_len | grep . || echo 1000) \
+	        $$( [ ! -f tests/fuzz/dict/$$room.dict ] || echo -dict=tests/fuzz/dict/$$room.dict ) \
+	        -artifact_prefix=$(B)/ $$found $$( [ ! -d $$seeds ] || echo $$seeds ) >$(B)/$$room.log 2>&1 \
+	        || { cat $(B)/$$room.log; echo "fuzz: $$room failed; the input is in $(B)/"; exit 1; }; \
+	    sed -n 's/^stat::number_of_executed_units: */    executions: /p; s/^stat::average_exec_per_sec: */    a second: /p' $(B)/$$room.log; \
 	done
 
 ## install    the program, its service for systemd and its user (PREFIX=/usr/local, DESTDIR; UNITDIR, SYSUSERSDIR, SYSCONFDIR)

@@ -8,7 +8,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const enum page_kind kinds[] = {PAGE_MESSAGES, PAGE_EVENTS, PAGE_DELIVERIES,
                                            PAGE_CAPTURES};
     struct str text = str_make(data, size), decoded;
-    struct arena *a = arena_new();
+    static struct arena *a;
+    if (!a)
+        a = arena_new();
+    arena_clear(a);
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         struct page_mark mark;
         if (page_parse(text, kinds[i], &mark) == OK)
@@ -20,6 +23,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     (void)request_media_type(text);
     int wait_s = request_prefer_wait(text);
     ASSERT(wait_s >= -1 && wait_s <= LIMIT_WAIT_S);
-    arena_free(&a);
     return 0;
 }

@@ -7,7 +7,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const struct submission_limits limits = {50, 1024 * 1024};
-    struct arena *a = arena_new();
+    static struct arena *a;
+    if (!a)
+        a = arena_new();
+    arena_clear(a);
     struct errinfo info = {0};
     struct faults faults;
     struct submission s = {0};
@@ -25,6 +28,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (size_t i = 0; i < faults.count && i < LIMIT_FAULTS; i++)
         ASSERT(faults.list[i].pointer.n > 0 && str_is_utf8(faults.list[i].pointer));
     json_decref(root);
-    arena_free(&a);
     return 0;
 }

@@ -54,7 +54,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static struct dkim_key *key;
     if (!key)
         must(dkim_key_generate(DKIM_ED25519_SHA256, &key, NULL) == OK);
-    struct arena *a = arena_new();
+    static struct arena *a;
+    if (!a)
+        a = arena_new();
+    arena_clear(a);
     struct str rest = str_make(data, size);
     uint8_t flags = size > 0 ? data[0] : 0;
     struct address from, to, cc, bcc;
@@ -100,6 +103,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         check_octets(bytes, c.needs_smtputf8);
         check_fields(&s, bytes);
         must(mentions || str_find(bytes, STR("zq7secret")) < 0);
+        if (bytes.n % 8 != 0) /* signing takes longer than all the rest: not each time */
+            goto out;
         struct dkim_signer signer = {.domain = STR("example.org"), .key_count = 1};
         signer.keys[0].selector = STR("s");
         signer.keys[0].key = key;
@@ -108,8 +113,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         check_octets(message_bytes(is_signed).piece[0], false);
         message_unref(&is_signed);
     }
+out:
     if (e == OK)
         message_unref(&c.message);
-    arena_free(&a);
     return 0;
 }

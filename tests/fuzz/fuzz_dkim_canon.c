@@ -27,7 +27,10 @@ static void canon(struct str body, size_t step, struct buf *out) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct str text = str_make(data, size), rest = text, field, name;
-    struct buf whole = BUF_INIT(1 << 24), cut = BUF_INIT(1 << 24), again = BUF_INIT(1 << 24);
+    static struct buf whole = BUF_INIT(1 << 24), cut = BUF_INIT(1 << 24), again = BUF_INIT(1 << 24);
+    buf_clear(&whole);
+    buf_clear(&cut);
+    buf_clear(&again);
     canon(text, SIZE_MAX, &whole);
     canon(text, 1 + size % 7, &cut);
     canon(buf_str(&whole), SIZE_MAX, &again);
@@ -44,8 +47,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         must(!memchr(cut.p, '\n', cut.n) && !memchr(cut.p, '\t', cut.n));
     }
     must(seen + rest.n == size);
-    buf_release(&whole);
-    buf_release(&cut);
-    buf_release(&again);
     return 0;
 }

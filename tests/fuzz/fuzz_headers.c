@@ -105,13 +105,15 @@ static void check_retry_after(struct str text) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct str text = str_make(data, size);
-    struct arena *a = arena_new();
+    static struct arena *a;
+    if (!a)
+        a = arena_new();
+    arena_clear(a);
     check_key(text, a);
     check_changed_key(text, a);
     check_bearer(text, a);
     check_prefer(text, a);
     check_idempotency_key(text, a);
     check_retry_after(text);
-    arena_free(&a);
     return 0;
 }

@@ -1,0 +1,39 @@
+/* T22: whatever a value holds, the line is one JSON object with one line end, and the value reads
+ * back (what is not UTF-8 or too long is marked, not passed on). */
+#include <jansson.h>
+
+#include "server/base/buf.h"
+#include "server/base/log.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { CUT = 512 };
+
+static struct buf line = BUF_INIT(1 << 16);
+
+static void check_line(enum log_format format, const struct log_field *fields) {
+    buf_clear(&line);
+    log_format_line(&line, format, LOG_WARN, 0, "room", "message", fields);
+    ASSERT(buf_status(&line) == OK && line.n > 1 && line.p[line.n - 1] == '\n');
+    struct str text = str_make(line.p, line.n - 1);
+    ASSERT(str_is_utf8(text) && !str_has_control(text, false));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    struct str first = str_make(data ? (const void *)data : "", size / 2),
+               second = str_make(first.p + first.n, size - size / 2);
+    const struct log_field fields[] = {
+        LOG_STR("a", first), LOG_INT("n", -1), LOG_STR("b", second), {0}};
+    check_line(LOG_FORMAT_TEXT, fields);
+    check_line(LOG_FORMAT_JSON, fields);
+    json_t *o = json_loadb(line.p, line.n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    ASSERT(json_is_object(o) && json_object_size(o) == 7);
+    json_t *b = json_object_get(o, "b");
+    ASSERT(json_is_string(b));
+    struct str got = str_make(json_string_value(b), json_string_length(b));
+    if (second.n <= CUT && str_is_utf8(second))
+        ASSERT(str_equal(got, second));
+    ASSERT(json_integer_value(json_object_get(o, "n")) == -1);
+    json_decref(o);
+    return 0;
+}
