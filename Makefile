@@ -29,11 +29,13 @@ CFLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-
 CFLAGS_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread -fPIE
 CFLAGS_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined
 CFLAGS_coverage := -O0 -g --coverage -fprofile-update=atomic
+CFLAGS_fuzzcov := $(CFLAGS_coverage)
 LDFLAGS_release := -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
 LDFLAGS_asan := -fsanitize=address,undefined -pie
 LDFLAGS_tsan := -fsanitize=thread -pie
 LDFLAGS_fuzz := -fsanitize=address,undefined
 LDFLAGS_coverage := --coverage
+LDFLAGS_fuzzcov := --coverage
 # libFuzzer is clang's
 ifeq ($(VARIANT),fuzz)
 override CC := clang
@@ -70,10 +72,13 @@ $(B)/%.o: %.c $(B)/.flags
 	@echo "  CC   $<"
 	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 
-$(B)/tests/fuzz/%: tests/fuzz/%.c $(B)/libpostchute.a $(B)/.flags
+# fuzzcov: the corpora alone, with counters
+FUZZ_DRIVER := $(if $(filter fuzzcov,$(VARIANT)),$(B)/tests/fuzz/replay.o)
+$(B)/tests/fuzz/replay.o: tests/fuzz/replay.c # named, or the rule below loses against the general one
+$(B)/tests/fuzz/%: tests/fuzz/%.c $(B)/libpostchute.a $(FUZZ_DRIVER) $(B)/.flags
 	@mkdir -p $(@D)
 	@echo "  TEST $@"
-	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS_$(VARIANT)) -fsanitize=fuzzer -o $@ $< $(B)/libpostchute.a $(ALL_LIBS)
+	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS_$(VARIANT)) $(if $(FUZZ_DRIVER),,-fsanitize=fuzzer) -o $@ $< $(FUZZ_DRIVER) $(B)/libpostchute.a $(ALL_LIBS)
 
 # what is preloaded to record, kill and starve: nothing of the program is in it
 $(B)/tests/power/shim.so: tests/power/shim.c tests/power/shim.h $(B)/.flags
@@ -155,6 +160,11 @@ install: build
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/postchute $(DESTDIR)$(UNITDIR)/postchute.service $(DESTDIR)$(SYSUSERSDIR)/postchute.conf
 	rm -rf $(DESTDIR)$(DOCDIR)
+
+## fuzz-coverage  what the corpora of the fuzz targets reach of the parsers
+.PHONY: fuzz-coverage
+fuzz-coverage:
+	@tests/fuzz-coverage
 
 include tests/suites.mk
 

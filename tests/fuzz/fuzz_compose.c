@@ -34,7 +34,7 @@ static void check_octets(struct str bytes, bool utf8_ok) {
 /* Date, From, To or Cc, Message-ID, MIME-Version, Content-Type, perhaps Content-Transfer-Encoding,
  * and each optional one that was given. */
 static void check_fields(const struct submission *s, struct str bytes) {
-    size_t count = 0, want = 6 + (s->subject.n > 0) + s->header_count + s->reference_count +
+    size_t count = 0, want = 6U + (s->subject.n > 0) + s->header_count + s->reference_count +
                              (s->in_reply_to.p != NULL);
     bool is_multipart = false;
     struct str field, name;
