@@ -80,8 +80,12 @@ static bool is_plain(struct str value) {
  * (RFC 2047 5 (3)), nor in the id: the phrase is written like a display name then. */
 static void put_list_id(struct header_writer *w, struct str value) {
     size_t open = value.n;
-    while (value.p[open - 1] != '<')
+    while (open > 0 && value.p[open - 1] != '<')
         open--;
+    if (open == 0 || open == value.n || value.p[value.n - 1] != '>') {
+        header_put_text(w, value); /* only when nobody has checked the submission */
+        return;
+    }
     struct str phrase = str_trim(str_slice(value, 0, open - 1));
     struct buf name = BUF_INIT(LIMIT_HEADER_VALUE);
     bool is_quoted = phrase.n > 1 && phrase.p[0] == '"' && phrase.p[phrase.n - 1] == '"';

@@ -153,14 +153,17 @@ static bool is_trimmed(const struct config *c, const struct setting *st) {
 
 static void check_as_environment(const struct config *c, struct arena *a) {
     char *env[VARIABLES_MAX + 1] = {NULL};
+    size_t n = 0;
     ASSERT(config_settings_count <= VARIABLES_MAX);
     for (size_t i = 0; i < config_settings_count; i++) {
         const struct setting *st = &config_settings[i];
         if (!is_trimmed(c, st))
             return;
         struct str value = print_value(c, st, a);
-        env[i] = arena_dupz(a, arena_printf(a, "POSTCHUTE_%s=%.*s", st->name, STR_ARG(value)));
-        for (char *p = env[i]; *p != '='; p++)
+        if (st->type == SETTING_SECRET && value.n == 0)
+            continue; /* an empty variable is no way to have no secret */
+        env[n++] = arena_dupz(a, arena_printf(a, "POSTCHUTE_%s=%.*s", st->name, STR_ARG(value)));
+        for (char *p = env[n - 1]; *p != '='; p++)
             *p = *p >= 'a' && *p <= 'z' ? (char)(*p - 32) : *p;
     }
     struct config *again = NULL;

@@ -37,22 +37,33 @@ static void run(struct str in, size_t step, struct buf *seen) {
     reply_parser_free(&p);
 }
 
-static void judge(struct str in) {
+static void judge_one(const struct reply *r, uint8_t flags) {
+    for (int s = STAGE_GREETING; s < STAGE_COUNT; s++) {
+        struct outcome_input o = {.stage = (enum stage)s,
+                                  .reply = r,
+                                  .is_smarthost = flags & 1,
+                                  .is_last_host = flags & 2,
+                                  .has_other_source = flags & 4,
+                                  .rcpt_accepted_before = (size_t)s % 2};
+        struct verdict v = outcome_judge(&o);
+        ASSERT((v.action == VERDICT_DELIVERED) == (r->code / 100 == 2 && s == STAGE_END));
+        ASSERT(!v.is_hard || v.action == VERDICT_BOUNCED);
+        ASSERT(!v.try_next_host || !o.is_last_host);
+    }
+}
+
+static void judge(struct str in, uint8_t flags) {
     struct reply_parser *p = reply_parser_new();
     struct transcript t;
     struct reply r;
     transcript_init(&t, true);
-    if (reply_parse(p, &in, &r, NULL) == OK) {
+    while (reply_parse(p, &in, &r, NULL) == OK) {
         (void)capability_parse(&r);
+        transcript_client(&t, STR("RCPT TO:<a@b.example>"));
         transcript_server(&t, &r);
-        for (int s = STAGE_GREETING; s < STAGE_COUNT; s++) {
-            struct outcome_input o = {
-                .stage = (enum stage)s, .reply = &r, .rcpt_accepted_before = (size_t)s % 2};
-            struct verdict v = outcome_judge(&o);
-            ASSERT((v.action == VERDICT_DELIVERED) == (r.code / 100 == 2 && s == STAGE_END));
-            ASSERT(!v.is_hard || v.action == VERDICT_BOUNCED);
-        }
+        judge_one(&r, flags);
     }
+    ASSERT(str_is_utf8(transcript_text(&t)));
     transcript_release(&t);
     reply_parser_free(&p);
 }
@@ -67,6 +78,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     run(in, 1 + data[0], &cut);
     run(in, SIZE_MAX, &whole);
     ASSERT(str_equal(buf_str(&whole), buf_str(&cut)));
-    judge(in);
+    judge(in, data[0]);
     return 0;
 }

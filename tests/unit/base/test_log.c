@@ -199,6 +199,38 @@ static void lines_of_threads_never_mix(void **state) {
     fclose(file);
 }
 
+/* What a signal handler may say: the same lines, without a value that needs escapes. */
+static void a_signal_handler_writes_the_same_lines(void **state) {
+    (void)state;
+    int ends[2], saved = dup(STDERR_FILENO);
+    char text[600];
+    assert_int_equal(pipe(ends), 0);
+    for (int format = 0; format < 2; format++) {
+        assert_true(dup2(ends[1], STDERR_FILENO) >= 0);
+        log_setup(LOG_WARN, format ? LOG_FORMAT_JSON : LOG_FORMAT_TEXT);
+        log_signal_safe(LOG_INFO, "test", "not shown", "n", 1);
+        log_signal_safe(LOG_ERROR, "test", "happened", "n", -7);
+        log_setup(LOG_INFO, LOG_FORMAT_TEXT);
+        dup2(saved, STDERR_FILENO);
+        ssize_t n = read(ends[0], text, sizeof text - 1);
+        assert_in_range(n, 1, 599);
+        text[n] = 0;
+        assert_ptr_equal(strchr(text, '\n'), text + n - 1);
+        if (format) {
+            json_t *o = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+            assert_string_equal(json_string_value(json_object_get(o, "msg")), "happened");
+            assert_string_equal(json_string_value(json_object_get(o, "level")), "error");
+            assert_int_equal(json_integer_value(json_object_get(o, "n")), -7);
+            json_decref(o);
+        } else {
+            assert_non_null(strstr(text, " ERROR test: happened n=-7\n"));
+        }
+    }
+    close(saved);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_line_says_when_what_who_and_the_fields),
@@ -207,6 +239,7 @@ int main(void) {
         cmocka_unit_test(long_values_are_cut_between_characters),
         cmocka_unit_test(levels_are_read_and_obeyed),
         cmocka_unit_test(lines_of_threads_never_mix),
+        cmocka_unit_test(a_signal_handler_writes_the_same_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -499,6 +499,27 @@ static void test_T14_a_text_that_holds_the_boundary_gets_another(void **state) {
 
 /* The random numbers repeat, and the author has seen the messages made with them: pieces of all the
  * boundaries so far stand in every content. The message still has the parts that were asked for. */
+/* RFC 2369 3.4: "NO" is no list of URIs; lists are folded at their commas. */
+static void test_M26_list_fields_are_written_by_their_syntax(void **state) {
+    (void)state;
+    struct address to;
+    struct submission s = simple(&to);
+    struct header_field headers[] = {
+        {STR("List-Post"), STR("NO")},
+        {STR("List-Unsubscribe"),
+         STR("<https://u.example/one>,<mailto:u@u.example?subject=unsubscribe"
+             "-from-the-list-of-all-lists>")},
+        {STR("List-Id"), STR("News <news.u.example>")}};
+    s.headers = headers;
+    s.header_count = 3;
+    struct composed c = must_compose(&s);
+    assert_true(has(&c, "\r\nList-Post: NO\r\n"));
+    assert_true(has(&c, "\r\nList-Unsubscribe: <https://u.example/one>,\r\n <mailto:u@u.example?"
+                        "subject=unsubscribe-from-the-list-of-all-lists>\r\n"));
+    assert_true(has(&c, "\r\nList-Id: News <news.u.example>\r\n"));
+    message_unref(&c.message);
+}
+
 static void test_T14_boundaries_of_a_generator_that_repeats(void **state) {
     (void)state;
     enum { SEEN_MAX = 64 };
@@ -639,6 +660,25 @@ static void test_T3_an_unchecked_submission_is_not_composed(void **state) {
     }
 }
 
+static void an_unchecked_list_id_is_text(void **state) {
+    (void)state;
+    static const char *const rows[] = {"\xc3\xbc",      "=?",         "\xc3\xbc <", "\xc3\xbc >",
+                                       "> \xc3\xbc <x", "\xc3\xbc <>"};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct address to;
+        struct submission s = simple(&to);
+        struct header_field h = {STR("List-Id"), str_of(rows[i])};
+        s.headers = &h;
+        s.header_count = 1;
+        struct compose_input in = input_of(&s);
+        struct composed c;
+        assert_int_equal(compose(&in, &c, NULL), OK);
+        check_octets(&c);
+        assert_int_equal(header_count(&c, "List-Id"), 1);
+        message_unref(&c.message);
+    }
+}
+
 static void the_same_input_gives_the_same_bytes(void **state) {
     (void)state;
     struct address to;
@@ -674,11 +714,14 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_M19_attached_text_says_its_charset, setup, teardown),
         cmocka_unit_test_setup_teardown(test_T14_a_text_that_holds_the_boundary_gets_another, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_M26_list_fields_are_written_by_their_syntax, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_T14_boundaries_of_a_generator_that_repeats, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_message_has_a_ceiling, setup, teardown),
         cmocka_unit_test_setup_teardown(test_T3_an_unchecked_submission_is_not_composed, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(an_unchecked_list_id_is_text, setup, teardown),
         cmocka_unit_test_setup_teardown(the_same_input_gives_the_same_bytes, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -355,6 +355,36 @@ static void a_header_without_end_is_refused(void **state) {
     message_unref(&m);
 }
 
+/* A header of few fields too many for h=, or for the room of all signatures: refused, not cut. */
+static void names_that_do_not_fit_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        size_t references, keys;
+        bool ok;
+    } rows[] = {{600, 2, true}, {730, 4, false}, {900, 2, false}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct dkim_signer signer = both();
+        signer.key_count = rows[i].keys;
+        for (size_t k = 2; k < rows[i].keys; k++)
+            signer.keys[k] = signer.keys[0];
+        struct buf b = BUF_INIT(1 << 20);
+        buf_putz(&b, "From: a@example.net\r\n");
+        for (size_t k = 0; k < rows[i].references; k++)
+            buf_putz(&b, "References: <a@b>\r\n");
+        size_t n = 0;
+        char *bytes = buf_take(&b, &n);
+        struct id id = {{1}};
+        struct message *m = message_new(&id, bytes, n), *out = NULL;
+        struct errinfo info = {0};
+        enum err e = dkim_sign(m, &signer, 1700000000000, &out, &info);
+        if ((e == OK) != rows[i].ok || (e == OK) != (out != NULL))
+            fail_msg("row %zu: %s", i, info.text);
+        assert_true(rows[i].ok || info.text[0] != '\0');
+        message_unref(&out);
+        message_unref(&m);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_K5_both_keys_sign_with_all_tags),
@@ -365,6 +395,7 @@ int main(void) {
         cmocka_unit_test(test_K11_new_signatures_stand_in_front_and_lines_are_short),
         cmocka_unit_test(test_K8_a_message_without_from_is_not_signed),
         cmocka_unit_test(a_header_without_end_is_refused),
+        cmocka_unit_test(names_that_do_not_fit_are_refused),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

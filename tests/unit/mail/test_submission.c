@@ -278,6 +278,8 @@ static void each_wrong_value_has_its_fault(void **state) {
         many[i] = address("a@example.net");
     EXPECT(f.s.to.list = many; f.s.to.count = 11;
            f.s.cc.count = f.s.bcc.count = 0, "#/to", "too_many");
+    EXPECT(f.s.reply_to.list = many; f.s.reply_to.count = 11, "#/reply_to", "too_many");
+    GOOD(f.s.reply_to.list = many; f.s.reply_to.count = 10);
     GOOD(f.s.to.list = many; f.s.to.count = 10; f.s.cc.count = f.s.bcc.count = 0);
 }
 
