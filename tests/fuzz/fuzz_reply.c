@@ -52,6 +52,21 @@ static void judge_one(const struct reply *r, uint8_t flags) {
     }
 }
 
+/* What ends a stage without a reply. */
+static void judge_failure(size_t chosen, uint8_t flags) {
+    struct outcome_input o = {.stage = (enum stage)(flags % STAGE_COUNT),
+                              .failure = (enum failure)(1 + chosen % (FAILURE_COUNT - 1)),
+                              .is_smarthost = flags & 1,
+                              .is_last_host = flags & 2,
+                              .earlier_nxdomain = flags & 8 ? 1 : 0};
+    struct verdict v = outcome_judge(&o);
+    char code[16];
+    ASSERT(v.action != VERDICT_DELIVERED && (!v.try_next_host || !o.is_last_host));
+    ASSERT(failure_name(o.failure)[0] != '\0' && failure_text(o.failure)[0] != '\0');
+    failure_print_enhanced(o.failure, v.action != VERDICT_DEFERRED, code);
+    ASSERT(code[0] == '\0' || code[0] == (v.action == VERDICT_DEFERRED ? '4' : '5'));
+}
+
 static void judge(struct str in, uint8_t flags) {
     struct reply_parser *p = reply_parser_new();
     struct transcript t;
@@ -79,5 +94,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     run(in, SIZE_MAX, &whole);
     ASSERT(str_equal(buf_str(&whole), buf_str(&cut)));
     judge(in, data[0]);
+    judge_failure(size, data[0]);
     return 0;
 }
