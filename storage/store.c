@@ -14,7 +14,7 @@
 
 enum { READERS = 2, CHECKPOINT_PAGES = 2000, PATH_SIZE = 4096 };
 /* Content that rides on notices: enough for 256 of the largest. */
-static const int64_t content_budget_bytes = (int64_t)6 * 1024 * 1024;
+static const int64_t content_budget_bytes = (int64_t)4 * 1024 * 1024;
 
 struct store {
     const struct store_ops *ops;
@@ -277,7 +277,7 @@ enum err store_open(const struct store_options *o, struct store **out, struct er
     if (s->options.readers == 0)
         s->options.readers = READERS;
     if (s->options.cache_bytes == 0)
-        s->options.cache_bytes = (size_t)8 * 1024 * 1024;
+        s->options.cache_bytes = (size_t)4 * 1024 * 1024;
     if (s->options.checkpoint_pages == 0)
         s->options.checkpoint_pages = CHECKPOINT_PAGES;
     s->watches = watch_list_new();

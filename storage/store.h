@@ -103,7 +103,7 @@ enum store_backend { STORE_SQLITE, STORE_MEMORY };
 struct store_options {
     enum store_backend backend;
     const char *folder; /* sqlite: made if absent (0700); locked with flock: one server per store */
-    size_t cache_bytes; /* of the writer, a reader has an eighth; 0: 8 MiB; the largest of 4, 8, 16,
+    size_t cache_bytes; /* of the writer, a reader has an eighth; 0: 4 MiB; the largest of 4, 8, 16,
                            64, 256, 1024 MiB that fits, else 1 */
     size_t readers;     /* 0: 2 */
     /* Seals DKIM keys and webhook secrets in the files; outlives the store. NULL: none does. sqlite
