@@ -29,7 +29,7 @@ enum {
     WAL_PAGE_BYTES = 16384,
     LOG_MOST_TIMES = 3,     /* what it may have, in `checkpoint_pages`: 98 MB */
     READERS_LEAVE_MS = 250, /* no read transaction lasts so long */
-    LINGER_MS = 4,          /* after a commit, what nobody waits for is collected so long */
+    LINGER_MS = 8,          /* after a commit, what nobody waits for is collected so long */
     LINGER_CALLS = 64,      /* ... or until so much has come together */
     CROWD = 4,              /* callers in one transaction that make the next one wait for more */
     CROWD_NAP_US = 400,

@@ -3,8 +3,9 @@
 #include <stdlib.h>
 
 enum {
-    PREFETCH_MOST = 64, /* claimed ahead: repeated with `possible_duplicate` after a crash */
-    HOME_ENOUGH = 3,    /* transactions that one loop takes before the others are asked */
+    PREFETCH_WINDOWS = 3, /* so many are claimed ahead: a claim takes a transaction's time */
+    PREFETCH_MOST = 64,   /* ... and no more: repeated with `possible_duplicate` after a crash */
+    HOME_ENOUGH = 3,      /* transactions that one loop takes before the others are asked */
 };
 
 struct site *sites_get(struct sites *t, const char *key, const struct route *r, size_t loops) {
@@ -62,8 +63,8 @@ void sites_free(struct sites *t) {
 }
 
 unsigned site_picks_most(const struct site *s) {
-    unsigned ahead = s->window.size < PREFETCH_MOST ? s->window.size : PREFETCH_MOST;
-    return s->window.size + ahead;
+    unsigned ahead = s->window.size * PREFETCH_WINDOWS;
+    return s->window.size + (ahead < PREFETCH_MOST ? ahead : PREFETCH_MOST);
 }
 
 void site_pick_slot(struct site *s, struct bundle *b) {
