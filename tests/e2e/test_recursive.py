@@ -71,11 +71,11 @@ def test_doctor_says_how_names_are_found(world):
 
 
 @pytest.mark.parametrize("text, says", [(None, "No such file"), ("; nothing\n", "no address of a root server")])
-def test_wrong_hints_stop_the_start(postchute, tmp_path, text, says):
-    hints = tmp_path / "hints"
+def test_wrong_hints_stop_the_start(postchute, text, says):
+    server = postchute(start=False, route="sandbox", dns="recursive")
+    server.settings["dns_root_hints"] = hints = server.dir / "hints"
     if text is not None:
         hints.write_text(text)
-    server = postchute(start=False, route="sandbox", dns="recursive", dns_root_hints=hints)
     server.write_declared()
     for command in ("serve", "check-config"):
         done = server.command(command)
