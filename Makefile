@@ -86,10 +86,13 @@ $(B)/tests/power/shim.so: tests/power/shim.c tests/power/shim.h $(B)/.flags
 	@echo "  SHIM $@"
 	@$(CC) -I. -D_GNU_SOURCE -std=gnu17 $(WARN) -Wno-missing-prototypes -O2 -g -fPIC -shared -pthread -o $@ $< -ldl
 
+# tests/unit/log_watch.h: an unexpected WARN or ERROR fails the test that caused it
+$(UNIT_BIN): WATCH = $(B)/tests/unit/log_watch.o -Wl,--wrap=log_is_on,--wrap=log_write,--wrap=_cmocka_run_group_tests
+$(UNIT_BIN): $(B)/tests/unit/log_watch.o
 $(B)/tests/%: tests/%.c $(B)/libpostchute.a $(B)/.flags
 	@mkdir -p $(@D)
 	@echo "  TEST $@"
-	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $< $(B)/libpostchute.a $(ALL_LIBS) -lcmocka
+	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $< $(WATCH) $(B)/libpostchute.a $(ALL_LIBS) -lcmocka
 
 -include $(LIB_OBJ:.o=.d) $(MAIN_OBJ:.o=.d) $(UNIT_BIN:=.d) $(FUZZ_BIN:=.d) $(TOOL_BIN:=.d)
 # a .c that was added or removed rebuilds the archive

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 
 #include "server/base/limits.h"
+#include "tests/unit/log_watch.h"
 
 static int setup(void **state) {
     *state = kit_new(STORE_SQLITE);
@@ -118,6 +119,7 @@ static void a_store_survives_closing(void **state) {
 }
 
 static void what_was_under_way_at_a_stop_is_due_again_and_marked(void **state) {
+    expect_log("attempts were under way at the last stop; they are repeated");
     struct kit *k = *state;
     kit_webhook(k, 1, "message.accepted");
     struct message_row *m = kit_accept(k, TO("ann@example.net", "bob@example.net"));
@@ -154,6 +156,7 @@ static void child_works(struct kit *k, int out) {
 }
 
 static void what_was_confirmed_survives_a_kill(void **state) {
+    expect_log("attempts were under way at the last stop; they are repeated");
     struct kit *k = *state;
     for (int round = 0; round < 4; round++) {
         store_close(&k->store); /* no thread may live across the fork */
@@ -414,18 +417,22 @@ static void fail_and_recover(struct kit *k, atomic_int *what, int rc) {
 }
 
 static void a_failed_sync_closes_the_handle_and_it_comes_back(void **state) {
+    expect_log("the store is not writable");
     fail_and_recover(*state, &fault.sync_rc, SQLITE_IOERR_FSYNC);
 }
 
 static void a_failed_write_closes_the_handle_and_it_comes_back(void **state) {
+    expect_log("the store is not writable");
     fail_and_recover(*state, &fault.write_rc, SQLITE_IOERR_WRITE);
 }
 
 static void a_full_disk_refuses_until_there_is_room(void **state) {
+    expect_log("the store is not writable");
     fail_and_recover(*state, &fault.write_rc, SQLITE_FULL);
 }
 
 static void a_big_body_that_does_not_fit_leaves_nothing(void **state) {
+    expect_log("the store is not writable");
     struct kit *k = *state;
     atomic_store(&fault.write_rc, SQLITE_FULL);
     struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
@@ -459,6 +466,7 @@ static void below_the_floor_nothing_new_is_taken_but_results_are(void **state) {
 
 /* Part of it is on the disk and cannot even be removed: the next big body takes its place. */
 static void what_is_left_of_a_big_body_goes_before_the_next(void **state) {
+    expect_log("the store is not writable");
     struct kit *k = *state;
     atomic_store(&fault.room, LIMIT_BATCH_BYTES + LIMIT_BATCH_BYTES / 2);
     atomic_store(&fault.write_rc, SQLITE_FULL);

@@ -15,6 +15,7 @@
 #include "server/base/clock.h"
 #include "server/net/listener.h"
 #include "server/smtp/session.h"
+#include "tests/unit/log_watch.h"
 #include "tests/unit/net/certs.h"
 
 enum { STEPS_MAX = 400, TRANSACTIONS_MAX = 8, RCPT_MAX = 200, PATIENCE_MS = 20000 };
@@ -739,6 +740,8 @@ static void leave_everywhere(struct script *s) {
 
 static void test_dialogue(void **state) {
     struct script *s = read_script(*state);
+    if (strstr(*state, "/T1_") != NULL || strstr(*state, "/C12_") != NULL)
+        expect_log("message not sent"); /* it is refused before a byte of it leaves */
     assert_true(s->steps > 0 && s->expected.n > 0);
     play(s, MODE_AS_WRITTEN);
     if (!s->nodribble)

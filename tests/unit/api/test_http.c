@@ -14,6 +14,7 @@
 #include "server/base/log.h"
 #include "tests/unit/api/client.h"
 #include "tests/unit/api/fake_store.h"
+#include "tests/unit/log_watch.h"
 
 /* ---- one server for each test ---- */
 
@@ -1089,6 +1090,7 @@ static void test_pages_follow_each_other(void **state) {
 }
 
 static void test_answer_beyond_every_limit_is_500_and_not_the_end(void **state) {
+    expect_log("an answer is too large");
     struct world *w = *state;
     enum { ROWS = 80, SUBJECT = 1024 * 1024 };
     struct answer a;

@@ -107,6 +107,7 @@ static void too_many_recipients_go_on_at_once_without_an_attempt(void **state) {
 static void nothing_is_lost_when_sessions_break(void **state) {
     struct world *w = *state;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("site does not answer");
     w->sink->break_every = 20;
     start(w);
     for (int i = 0; i < 300; i++)
@@ -142,6 +143,7 @@ static void hostile_servers_only_defer(void **state) {
     };
     struct world *w = *state;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("site does not answer");
     sink_free(&w->sink);
     for (size_t i = 0; i < sizeof(SAID) / sizeof(SAID[0]); i++) {
         w->sink = sink_new(false, SAID[i]);
@@ -163,6 +165,7 @@ static void hostile_servers_only_defer(void **state) {
 static void a_dead_site_rests_and_then_delivers(void **state) {
     struct world *w = *state;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("site does not answer");
     sink_on_loop(w->sink->loop, sink_unlisten, w->sink);
     start(w);
     for (int i = 0; i < 50; i++)
@@ -193,6 +196,7 @@ static void starttls_is_used_when_offered(void **state) {
 static void a_message_that_requires_verified_tls_is_not_sent_without(void **state) {
     struct world *w = *state;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("site does not answer");
     sink_free(&w->sink);
     w->sink = sink_new(true, NULL);
     point_at(w, w->sink, "tls=opportunistic");
@@ -264,8 +268,10 @@ static void a_retry_sends_the_same_signature(void **state) {
 }
 
 static void drain_ends_what_hangs_and_keeps_what_may_have_been_taken(void **state) {
+    expect_log("sessions are aborted");
     struct world *w = *state;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("site does not answer");
     start(w);
     struct id held = submit(w, "hold@example.net");
     await_counter(w, &w->sink->held, 1);
@@ -303,6 +309,7 @@ static void a_stop_under_load_loses_and_repeats_nothing(void **state) {
 static void a_reload_sends_what_is_queued_by_the_new_route(void **state) {
     struct world *w = *state;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("site does not answer");
     struct sink *closed = sink_new(false, "");
     struct sink *open = w->sink;
     point_at(w, closed, "tls=none");
@@ -382,6 +389,7 @@ static const struct rr ZONE[] = {
 static void mail_goes_to_the_mx_hosts_of_its_domain(void **state) {
     struct world *w = *state;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("site does not answer");
     struct responder server;
     struct dns *dns = NULL;
     struct errinfo info = {0};
@@ -467,6 +475,7 @@ static void end_slow(struct world *w, struct slow *slow) {
 }
 
 static void a_slow_site_that_fills_memory_holds_up_no_retry_of_others(void **state) {
+    expect_log("sessions are aborted");
     struct world *w = *state;
     struct slow slow;
     add_slow_route(w, &slow);
@@ -482,6 +491,7 @@ static void a_slow_site_that_fills_memory_holds_up_no_retry_of_others(void **sta
 }
 
 static void a_slow_site_that_fills_memory_with_contents_holds_up_no_others(void **state) {
+    expect_log("sessions are aborted");
     struct world *w = *state;
     struct slow slow;
     add_slow_route(w, &slow);
@@ -506,9 +516,11 @@ static void run_sql(struct world *w, sqlite3 **db, const char *sql) {
 }
 
 static void one_content_that_cannot_be_read_holds_up_nobody_else(void **state) {
+    expect_log("content could not be read");
     struct world *w = *state;
     sqlite3 *db = NULL;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("site does not answer");
     submit(w, "ok@broken.test");
     run_sql(w, &db, "DELETE FROM body");
     sqlite3_close(db);
@@ -524,9 +536,13 @@ static void one_content_that_cannot_be_read_holds_up_nobody_else(void **state) {
 
 /* Somebody locks the store until claims fail, while delivery ends. */
 static void a_stop_while_claims_fail_ends_well(void **state) {
+    expect_log("could not be");
+    expect_log("paused: the store cannot be written");
+    expect_log("the store is not writable");
     struct world *w = *state;
     sqlite3 *db = NULL;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("site does not answer");
     w->sink->later_times = INT_MAX;
     w->o.retry_ms[0] = 2000;
     start(w);

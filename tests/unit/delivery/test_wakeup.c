@@ -74,6 +74,7 @@ static void the_wait_is_until_the_first(void **state) {
     assert_int_equal(wakeups_wait_ms(wakeups, 700), 0);
     wakeup_cancel(wakeups, &b);
     assert_int_equal(wakeups_wait_ms(wakeups, 700), 300);
+    wakeup_cancel(wakeups, &a); /* before it is gone */
 }
 
 static void again(void *arg) {
@@ -89,6 +90,7 @@ static void one_that_sets_itself_again_runs_once_a_call(void **state) {
     assert_int_equal(wakeups_run(wakeups, 100), 1);
     assert_int_equal(ran, 1);
     assert_true(wakeup_is_set(&a));
+    wakeup_cancel(wakeups, &a);
 }
 
 int main(void) {

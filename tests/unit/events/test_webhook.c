@@ -14,6 +14,7 @@
 #include "server/events/webhook.h"
 #include "server/render/event.h"
 #include "tests/unit/http_peer.h"
+#include "tests/unit/log_watch.h"
 
 enum { PROJECT = 1, TIMEOUT_MS = 2000, WAIT_MS = 10000, LOG_MOST = 100 };
 #define SECRET "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -291,6 +292,7 @@ static void an_event_is_posted_signed_and_recorded(void **state) {
 }
 
 static void answers_decide_what_becomes_of_a_notification(void **state) {
+    expect_log("the endpoint answered 410: disabled");
     struct world *w = *state;
     static const struct {
         const char *path;
@@ -450,6 +452,7 @@ static bool wait_writable(struct world *w, bool wanted) {
 }
 
 static void a_result_that_cannot_be_stored_is_kept_until_it_can(void **state) {
+    expect_log("the store is not writable");
     struct world *w = *state;
     signal(SIGXFSZ, SIG_IGN);
     start(w);
@@ -464,6 +467,7 @@ static void a_result_that_cannot_be_stored_is_kept_until_it_can(void **state) {
 }
 
 static void a_stop_does_not_wait_for_a_store_that_cannot(void **state) {
+    expect_log("the store is not writable");
     struct world *w = *state;
     signal(SIGXFSZ, SIG_IGN);
     start(w);
