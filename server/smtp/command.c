@@ -8,7 +8,8 @@ static bool is_sendable(struct str address, bool with_utf8) {
         if (c < 0x20 || c == 0x7f || (c > 0x7f && !with_utf8))
             return false;
         if (is_quoted && c == '\\') {
-            if (++i == address.n || address.p[i] < 0x20 || address.p[i] == 0x7f)
+            if (++i == address.n || (unsigned char)address.p[i] < 0x20 ||
+                (unsigned char)address.p[i] >= 0x7f) /* whether char is signed or not */
                 return false;
         } else if (c == '"') {
             is_quoted = !is_quoted;

@@ -246,6 +246,21 @@ static void test_T5_addresses_are_parsed_strictly(void **state) {
 }
 
 /* What is stored, compared and sent is one form: reading it again changes nothing. */
+static void nothing_and_too_much_are_refused(void **state) {
+    (void)state;
+    static char text[20000];
+    struct arena *a = arena_new();
+    struct address out;
+    struct errinfo info = {0};
+    memset(text, 'a', sizeof text);
+    assert_int_equal(address_parse(&out, STR(""), a, &info), ERR_INVALID);
+    assert_string_equal(info.text, "the address is empty");
+    assert_int_equal(address_parse_named(&out, str_make(text, sizeof text), a, &info), ERR_INVALID);
+    assert_string_equal(info.text, "the address is too long");
+    assert_true(str_is_absent(out.email));
+    arena_free(&a);
+}
+
 static void test_T4_printed_addresses_parse_to_themselves(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -374,6 +389,7 @@ static void memory_is_in_proportion_to_the_text(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nothing_and_too_much_are_refused),
         cmocka_unit_test_setup_teardown(test_T5_addresses_are_parsed_strictly, setup, teardown),
         cmocka_unit_test_setup_teardown(test_T4_printed_addresses_parse_to_themselves, setup,
                                         teardown),

@@ -45,13 +45,26 @@ static void test_quoted_local_parts(void **state) {
     static const struct {
         const char *to;
         bool is_fine;
-    } rows[] = {{"\"a b\"@c.d", true},     {"\"<>\"@c.d", true}, {"\"a\\\"b\"@c.d", true},
-                {"\"a\r\nb\"@c.d", false}, {"\"a@c.d", false},   {"\"a\\\r\"@c.d", false},
-                {"\"a\" b@c.d", false},    {"\"a\\", false},     {"", false}};
+    } rows[] = {{"\"a b\"@c.d", true},      {"\"<>\"@c.d", true},      {"\"a\\\"b\"@c.d", true},
+                {"\"a\r\nb\"@c.d", false},  {"\"a@c.d", false},        {"\"a\\\r\"@c.d", false},
+                {"\"a\" b@c.d", false},     {"\"a\\", false},          {"", false},
+                {"\"a\\\x7f\"@c.d", false}, {"\"a\\\xfc\"@c.d", false}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct buf b = BUF_INIT(1024);
         if ((command_rcpt(&b, str_of(rows[i].to), true) == OK) != rows[i].is_fine)
             fail_msg("%s", rows[i].to);
+        buf_release(&b);
+    }
+}
+
+static void test_mail_is_refused_for_its_address(void **state) {
+    (void)state;
+    static const struct str rows[] = {{"a\r\nDATA@b.c", 12}, {"a b@c.d", 7}, {"a\0@b.c", 6}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct buf b = BUF_INIT(1024);
+        struct command_mail m = {.from = rows[i]};
+        assert_int_equal(command_mail(&b, &m), ERR_INVALID);
+        assert_int_equal(b.n, 0);
         buf_release(&b);
     }
 }
@@ -69,6 +82,7 @@ int main(void) {
         cmocka_unit_test(test_mail_with_all_and_with_nothing),
         cmocka_unit_test(test_no_octet_that_could_end_the_argument),
         cmocka_unit_test(test_quoted_local_parts),
+        cmocka_unit_test(test_mail_is_refused_for_its_address),
         cmocka_unit_test(test_octets_above_127_only_with_SMTPUTF8),
     };
     return cmocka_run_group_tests_name("command", tests, NULL, NULL);
