@@ -45,6 +45,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (domain_parse(text, true, a, &domain, NULL) == OK) {
         must(domain_parse(domain, true, a, &again, NULL) == OK && str_equal(domain, again));
         must(domain_to_unicode(domain, a).n > 0);
+        must(domain_is_within(domain, domain) && !domain_is_within(domain, STR("other.example")));
+    }
+    if (domain_parse_selector(text, a, &domain, NULL) == OK) {
+        must(domain_parse_selector(domain, a, &again, NULL) == OK && str_equal(domain, again));
+        must(str_is_ascii(domain) && !str_has_control(domain, false));
+        must(str_find_char(domain, ';') < 0 && str_find_char(domain, ' ') < 0);
     }
     if (mime_type_parse(text, &type, NULL) == OK)
         must(str_is_ascii(text) && !str_has_control(text, false));

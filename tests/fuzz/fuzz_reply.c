@@ -37,19 +37,18 @@ static void run(struct str in, size_t step, struct buf *seen) {
     reply_parser_free(&p);
 }
 
-static void judge_one(const struct reply *r, uint8_t flags) {
-    for (int s = STAGE_GREETING; s < STAGE_COUNT; s++) {
-        struct outcome_input o = {.stage = (enum stage)s,
-                                  .reply = r,
-                                  .is_smarthost = flags & 1,
-                                  .is_last_host = flags & 2,
-                                  .has_other_source = flags & 4,
-                                  .rcpt_accepted_before = (size_t)s % 2};
-        struct verdict v = outcome_judge(&o);
-        ASSERT((v.action == VERDICT_DELIVERED) == (r->code / 100 == 2 && s == STAGE_END));
-        ASSERT(!v.is_hard || v.action == VERDICT_BOUNCED);
-        ASSERT(!v.try_next_host || !o.is_last_host);
-    }
+/* At one stage: the rules take longer than all the rest. */
+static void judge_one(const struct reply *r, enum stage stage, uint8_t flags) {
+    struct outcome_input o = {.stage = stage,
+                              .reply = r,
+                              .is_smarthost = flags & 1,
+                              .is_last_host = flags & 2,
+                              .has_other_source = flags & 4,
+                              .rcpt_accepted_before = flags >> 7};
+    struct verdict v = outcome_judge(&o);
+    ASSERT((v.action == VERDICT_DELIVERED) == (r->code / 100 == 2 && stage == STAGE_END));
+    ASSERT(!v.is_hard || v.action == VERDICT_BOUNCED);
+    ASSERT(!v.try_next_host || !o.is_last_host);
 }
 
 /* What ends a stage without a reply. */
@@ -71,12 +70,13 @@ static void judge(struct str in, uint8_t flags) {
     struct reply_parser *p = reply_parser_new();
     struct transcript t;
     struct reply r;
+    size_t count = 0;
     transcript_init(&t, true);
     while (reply_parse(p, &in, &r, NULL) == OK) {
         (void)capability_parse(&r);
         transcript_client(&t, STR("RCPT TO:<a@b.example>"));
         transcript_server(&t, &r);
-        judge_one(&r, flags);
+        judge_one(&r, (enum stage)((flags + count++) % STAGE_COUNT), flags);
     }
     ASSERT(str_is_utf8(transcript_text(&t)));
     transcript_release(&t);

@@ -4,6 +4,31 @@
 
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t n);
 
+/* What an operator allows: read as a network, or as a host. What is allowed is exactly that. */
+static void check_lists(struct str text) {
+    struct guard *g = NULL;
+    struct errinfo info = {0};
+    struct sockaddr_any loopback, ip;
+    if (sockaddr_parse(STR("127.0.0.1"), 25, &loopback) != OK)
+        abort();
+    if (guard_new(&(struct guard_options){.allow_networks = &text, .allow_network_count = 1}, &g,
+                  &info) == OK) {
+        struct str rest = text, address = str_split(&rest, '/');
+        if (sockaddr_parse(address, 25, &ip) == OK)
+            ASSERT(guard_allows(g, &ip));
+        if (str_equal(text, STR("10.0.0.0/8")))
+            ASSERT(!guard_allows(g, &loopback));
+        guard_free(&g);
+    } else {
+        ASSERT(!g && info.text[0] != 0);
+    }
+    if (guard_new(&(struct guard_options){.allow_http_hosts = &text, .allow_http_host_count = 1},
+                  &g, &info) == OK) {
+        ASSERT(!guard_allows(g, &loopback) || sockaddr_parse(text, 25, &ip) == OK);
+        guard_free(&g);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t n) {
     static struct guard *g;
     if (!g && guard_new(&(struct guard_options){0}, &g, NULL) != OK)
@@ -37,6 +62,8 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t n) {
     } else {
         ASSERT(info.text[0] != 0);
     }
+    if (n < 64)
+        check_lists(str_make(text, n));
     free(text);
     return 0;
 }
