@@ -341,10 +341,11 @@ def test_sessions_are_reused(world):
 @pytest.mark.parametrize(
     "sender, code", [("a@unpublished.org", "domain_not_verified"), ("a@stranger.org", "domain_unknown")]
 )
-def test_mx_routes_want_a_verified_domain(world, sender, code):
-    answer = world.api().post("/v1/messages", json=mail("x@far.org", **{"from": sender}))
+@pytest.mark.parametrize("field", ["from", "sender"])
+def test_mx_routes_want_a_verified_domain(world, field, sender, code):
+    answer = world.api().post("/v1/messages", json=mail("x@far.org", **{field: sender}))
     assert answer.status_code == 422, answer.text
-    assert [(error["pointer"], error["code"]) for error in answer.json()["errors"]] == [("#/from", code)]
+    assert [(error["pointer"], error["code"]) for error in answer.json()["errors"]] == [("#/" + field, code)]
 
 
 def test_the_published_key_is_the_one_that_is_used(world):
