@@ -46,7 +46,7 @@ power: tools $(B)/tests/power/shim.so
 bench: build tools
 	@tests/bench/run --binary $(B)/postchute
 
-## coverage   unit and end-to-end tests with counters; the report is build/coverage/report.txt
+## coverage   the tests with counters, lines and branches by folder; the report is build/coverage/report.txt
 .PHONY: coverage
 coverage:
 	@$(MAKE) deps-test
