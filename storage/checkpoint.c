@@ -7,12 +7,23 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 
+#include "server/base/clock.h"
 #include "server/base/thread.h"
 #include "storage/store_ops.h"
 
+enum {
+    LOG_MOST_TIMES = 3,     /* what the log may have, in `checkpoint_pages`: 98 MB */
+    READERS_LEAVE_MS = 250, /* no read transaction lasts so long */
+    AGAIN_NS = 10 * 1000 * 1000,
+};
+
 struct checkpoint {
     const struct store_ops *ops;
+    struct gate *readers;
+    int64_t copy_pages;       /* copied from so many on */
+    int64_t begin_anew_pages; /* the committer's: then it has to */
     struct backend_reader *handle;
     struct thread *thread;
     atomic_bool is_done;
@@ -41,9 +52,12 @@ static void checkpoint_main(void *arg) {
 }
 
 enum err checkpoint_start(const struct store_ops *ops, const struct store_options *o,
-                          struct backend *b, struct checkpoint **out, struct errinfo *info) {
+                          struct backend *b, struct gate *readers, struct checkpoint **out,
+                          struct errinfo *info) {
     struct checkpoint *c = mem_zalloc(sizeof(*c));
     c->ops = ops;
+    c->readers = readers;
+    c->copy_pages = (int64_t)o->checkpoint_pages;
     enum err e = ops->reader_open(o, b, &c->handle, info);
     if (e != OK) {
         free(c);
@@ -56,16 +70,41 @@ enum err checkpoint_start(const struct store_ops *ops, const struct store_option
     return OK;
 }
 
-void checkpoint_wake(struct checkpoint *c) {
+static void wake(struct checkpoint *c) {
     pthread_mutex_lock(&c->shared.mu);
     c->shared.is_wanted = true;
     pthread_cond_signal(&c->shared.changed);
     pthread_mutex_unlock(&c->shared.mu);
 }
 
-bool checkpoint_take_done(struct checkpoint *c) {
-    return atomic_load_explicit(&c->is_done, memory_order_relaxed) &&
-           atomic_exchange(&c->is_done, false);
+/* While somebody always reads, there is no moment at which nobody needs what is in the log: it
+ * would grow for as long. So one is made. */
+static void begin_log_anew(struct checkpoint *c, struct backend *b, int64_t pages) {
+    const struct timespec moment = {.tv_nsec = AGAIN_NS};
+    int64_t end_mono_ms = clock_mono_ms() + READERS_LEAVE_MS;
+    bool is_well = gate_close(c->readers, READERS_LEAVE_MS);
+    while (!c->ops->checkpoint(b)) { /* the thread is copying, too */
+        is_well = clock_mono_ms() < end_mono_ms;
+        if (!is_well)
+            break;
+        (void)nanosleep(&moment, NULL);
+    }
+    gate_open(c->readers);
+    /* Whether it begins anew the next transaction shows; what was in vain is tried a little later.
+     */
+    c->begin_anew_pages = pages + c->copy_pages / (is_well ? 1 : 4);
+}
+
+void checkpoint_after_commit(struct checkpoint *c, struct backend *b) {
+    int64_t pages = c->ops->wal_pages(b), most = c->copy_pages * LOG_MOST_TIMES;
+    if (pages < most)
+        c->begin_anew_pages = most;
+    if (pages >= c->begin_anew_pages)
+        begin_log_anew(c, b, pages);
+    else if (atomic_exchange(&c->is_done, false))
+        c->ops->checkpoint(b);
+    else if (pages >= c->copy_pages)
+        wake(c);
 }
 
 void checkpoint_stop(struct checkpoint **cp) {

@@ -27,11 +27,9 @@
 enum {
     TICK_MS = 1000,
     WAL_PAGE_BYTES = 16384,
-    LOG_MOST_TIMES = 3,     /* what it may have, in `checkpoint_pages`: 98 MB */
-    READERS_LEAVE_MS = 250, /* no read transaction lasts so long */
-    LINGER_MS = 8,          /* after a commit, what nobody waits for is collected so long */
-    LINGER_CALLS = 64,      /* ... or until so much has come together */
-    CROWD = 4,              /* callers in one transaction that make the next one wait for more */
+    LINGER_MS = 8,     /* after a commit, what nobody waits for is collected so long */
+    LINGER_CALLS = 64, /* ... or until so much has come together */
+    CROWD = 4,         /* callers in one transaction that make the next one wait for more */
     CROWD_NAP_US = 400,
     CROWD_NAPS = 8,
 };
@@ -70,8 +68,6 @@ struct committer {
     struct store_options options;
     struct backend *backend; /* NULL: closed after a failure */
     struct checkpoint *checkpoint;
-    struct gate *readers;
-    int64_t begin_anew_pages; /* of the log: then it has to */
     struct watch_list *watches;
     struct effects *effects;
     struct mailbox *box;
@@ -352,38 +348,11 @@ static void run_batch(struct committer *c, struct batch *b) {
     answer(b);
 }
 
-/* While somebody always reads, there is no moment at which nobody needs what is in the log: it
- * would grow for as long. So one is made. */
-static void begin_log_anew(struct committer *c, int64_t pages) {
-    int64_t end_mono_ms = clock_mono_ms() + READERS_LEAVE_MS;
-    const struct timespec moment = {.tv_nsec = 2000000};
-    bool is_well = gate_close(c->readers, READERS_LEAVE_MS);
-    while (!c->ops->checkpoint(c->backend)) { /* the other thread is copying, too */
-        is_well = clock_mono_ms() < end_mono_ms;
-        if (!is_well)
-            break;
-        (void)nanosleep(&moment, NULL);
-    }
-    gate_open(c->readers);
-    /* Whether it begins anew the next transaction shows; what was in vain is tried a little later.
-     */
-    c->begin_anew_pages = pages + (int64_t)c->options.checkpoint_pages / (is_well ? 1 : 4);
-}
-
 static void keep_log_short(struct committer *c) {
     if (c->ops->wal_pages == NULL || c->backend == NULL)
         return;
-    int64_t pages = c->ops->wal_pages(c->backend);
-    int64_t most = (int64_t)c->options.checkpoint_pages * LOG_MOST_TIMES;
-    metric_set(metrics.wal, pages * WAL_PAGE_BYTES);
-    if (pages < most)
-        c->begin_anew_pages = most;
-    if (pages >= c->begin_anew_pages)
-        begin_log_anew(c, pages);
-    else if (checkpoint_take_done(c->checkpoint))
-        c->ops->checkpoint(c->backend);
-    else if ((size_t)pages >= c->options.checkpoint_pages)
-        checkpoint_wake(c->checkpoint);
+    metric_set(metrics.wal, c->ops->wal_pages(c->backend) * WAL_PAGE_BYTES);
+    checkpoint_after_commit(c->checkpoint, c->backend);
 }
 
 /* ---- the thread ---- */
@@ -479,15 +448,13 @@ static void committer_main(void *arg) {
 
 struct committer *committer_start(const struct store_ops *ops, const struct store_options *o,
                                   struct backend *backend, struct checkpoint *ck,
-                                  struct gate *readers, struct watch_list *w,
-                                  struct content_budget *budget) {
+                                  struct watch_list *w, struct content_budget *budget) {
     register_metrics();
     struct committer *c = mem_zalloc(sizeof(*c));
     c->ops = ops;
     c->options = *o;
     c->backend = backend;
     c->checkpoint = ck;
-    c->readers = readers;
     c->watches = w;
     c->effects = effects_new(budget);
     c->box = mailbox_new();

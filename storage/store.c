@@ -257,13 +257,13 @@ static enum err start_threads(struct store *s, struct errinfo *info) {
     enum err e = OK;
     s->gate = gate_new();
     if (s->ops->wal_pages != NULL)
-        e = checkpoint_start(s->ops, &s->options, s->backend, &s->checkpoint, info);
+        e = checkpoint_start(s->ops, &s->options, s->backend, s->gate, &s->checkpoint, info);
     if (e == OK)
         e = reader_pool_start(s->ops, &s->options, s->backend, s->gate, s->options.readers,
                               &s->readers, info);
     if (e == OK)
-        s->committer = committer_start(s->ops, &s->options, s->backend, s->checkpoint, s->gate,
-                                       s->watches, s->budget);
+        s->committer =
+            committer_start(s->ops, &s->options, s->backend, s->checkpoint, s->watches, s->budget);
     return e;
 }
 

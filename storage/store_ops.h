@@ -140,19 +140,19 @@ void reader_pool_stop(struct reader_pool **pp); /* answers what waits first */
 
 /* ---- checkpoint thread ---- */
 struct checkpoint;
-/* `box` is the committer's; `done` goes there whenever everything was copied. */
 NODISCARD enum err checkpoint_start(const struct store_ops *ops, const struct store_options *o,
-                                    struct backend *b, struct checkpoint **out,
-                                    struct errinfo *info);
-void checkpoint_wake(struct checkpoint *c);      /* there is something to copy */
-bool checkpoint_take_done(struct checkpoint *c); /* true once after each complete copy */
+                                    struct backend *b, struct gate *readers,
+                                    struct checkpoint **out, struct errinfo *info);
+/* Keeps the log short: starts a copy, ends one, keeps readers out for a moment when there is no
+ * other way. Thread: committer, between two transactions; `b` is its backend now. */
+void checkpoint_after_commit(struct checkpoint *c, struct backend *b);
 void checkpoint_stop(struct checkpoint **cp);
 
 /* ---- committer ---- */
 struct committer;
 struct committer *committer_start(const struct store_ops *ops, const struct store_options *o,
-                                  struct backend *b, struct checkpoint *ck, struct gate *readers,
-                                  struct watch_list *w, struct content_budget *budget);
+                                  struct backend *b, struct checkpoint *ck, struct watch_list *w,
+                                  struct content_budget *budget);
 void committer_post(struct committer *c, struct store_call *call);
 void committer_stop(struct committer **cp); /* executes what was posted; closes the backend */
 struct store_health committer_health(struct committer *c);    /* Thread: any */
