@@ -315,6 +315,30 @@ static void retry_of_what_ended_makes_a_new_message(void **state) {
     assert_string_equal(kit_timeline(k, r.new_id), "message.accepted");
 }
 
+static void what_is_under_way_is_neither_canceled_nor_sent_again(void **state) {
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("ann@example.net"));
+    assert_true(kit_claim(k, m->recipient[0].key));
+    struct store_cancel c = {.id = m->id, .project = 1, .now_wall_ms = k->now_wall_ms};
+    RUN_OK(k, STORE_CANCEL, &c);
+    assert_int_equal(c.result[0], CANCEL_TOO_LATE);
+    struct store_retry r = {
+        .id = m->id, .project = 1, .new_id = id_new(k->now_wall_ms), .now_wall_ms = k->now_wall_ms};
+    assert_int_equal(RUN(k, STORE_RETRY, &r), ERR_CONFLICT);
+    struct store_mend mend = {.now_wall_ms = k->now_wall_ms, .due_latest_wall_ms = 1, .most = 10};
+    RUN_OK(k, STORE_MEND, &mend);
+    assert_int_equal(mend.mended, 0);
+    struct store_expire e = {.now_wall_ms = m->expires_wall_ms + 1, .most = 10};
+    RUN_OK(k, STORE_EXPIRE, &e);
+    assert_int_equal(e.expired, 0);
+    assert_int_equal(kit_due_count(k, INT64_MAX), 0);
+    struct settle_result deferred = kit_result(k, m->recipient[0].key, RECIPIENT_QUEUED);
+    assert_int_equal(kit_settle(k, deferred), OK);
+    RUN_OK(k, STORE_CANCEL, &c);
+    assert_int_equal(c.result[0], CANCEL_DONE);
+    assert_int_equal(kit_settle(k, deferred), ERR_CONFLICT); /* too late for a second result */
+}
+
 static void what_is_all_delivered_cannot_be_retried(void **state) {
     struct kit *k = *state;
     struct message_row *m = kit_accept(k, TO("ann@example.net"));
@@ -376,7 +400,9 @@ static void other_messages_do_not_expire_with_it(void **state) {
         T(a_delivered_recipient_may_bounce_late), T(a_released_claim_is_queued_again),             \
         T(a_scheduled_recipient_is_not_claimed_before_its_time),                                   \
         T(cancel_ends_what_waits_and_nothing_else), T(retry_makes_deferred_recipients_due_now),    \
-        T(retry_of_what_ended_makes_a_new_message), T(what_is_all_delivered_cannot_be_retried),    \
-        T(the_sweep_expires_what_waits_too_long), T(other_messages_do_not_expire_with_it)
+        T(retry_of_what_ended_makes_a_new_message),                                                \
+        T(what_is_under_way_is_neither_canceled_nor_sent_again),                                   \
+        T(what_is_all_delivered_cannot_be_retried), T(the_sweep_expires_what_waits_too_long),      \
+        T(other_messages_do_not_expire_with_it)
 
 MAIN_ON_EVERY_BACKEND(TESTS)

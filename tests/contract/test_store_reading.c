@@ -247,11 +247,54 @@ static void a_listing_is_paged_from_the_newest(void **state) {
     assert_int_equal(pages, 3);
 }
 
+/* New ones come in front, old ones go: a reader of pages sees each of the others once. */
+static void pages_hold_while_messages_come_and_go(void **state) {
+    struct kit *k = *state;
+    enum { FIRST = 12, GONE = 3 };
+    struct message_row *m[FIRST];
+    for (int i = 0; i < FIRST; i++) {
+        m[i] = kit_accept(k, TO("ann@example.net"));
+        if (i < GONE)
+            kit_attempt(k, m[i]->recipient[0].key, RECIPIENT_DELIVERED);
+    }
+    k->now_wall_ms += 1000;
+    int64_t before = 0, event = 0;
+    size_t seen = 0, events = 0;
+    for (bool more = true; more;) {
+        struct store_messages q = {.project = 1, .before_seq = before, .limit = 4};
+        RUN_OK(k, STORE_MESSAGES, &q);
+        for (size_t i = 0; i < q.count; i++) {
+            assert_true(before == 0 || q.message[i].seq < before);
+            assert_int_equal(q.message[i].seq, m[FIRST - 1 - seen++]->seq);
+            before = q.message[i].seq;
+        }
+        more = q.more;
+        kit_accept(k, TO("bob@example.net"));
+        kit_retain_all(k, (struct store_retain){.events_before_wall_ms = k->now_wall_ms,
+                                                .waiting_before_wall_ms = k->now_wall_ms,
+                                                .most = 100});
+    }
+    assert_int_equal(seen, FIRST - GONE);
+    /* the feed: what was removed is missing, nothing is twice */
+    for (bool more = true; more;) {
+        struct store_events q = {.project = 1, .after_seq = event, .limit = 2};
+        RUN_OK(k, STORE_EVENTS, &q);
+        for (size_t i = 0; i < q.count; i++, events++) {
+            assert_true(q.event[i].seq > event);
+            event = q.event[i].seq;
+        }
+        more = q.more;
+        if (events < 4)
+            kit_accept(k, TO("cat@example.net"));
+    }
+    assert_true(events >= 3);
+}
+
 #define TESTS(T)                                                                                   \
     T(loading_is_fair_to_keys_lanes_and_projects),                                                 \
         T(a_project_with_much_does_not_starve_one_with_little), T(the_next_due_time_is_told),      \
         T(due_rows_carry_what_delivery_needs), T(the_feed_is_in_order_and_can_be_paged),           \
         T(an_event_carries_its_message), T(messages_are_found_by_each_filter),                     \
-        T(a_listing_is_paged_from_the_newest)
+        T(a_listing_is_paged_from_the_newest), T(pages_hold_while_messages_come_and_go)
 
 MAIN_ON_EVERY_BACKEND(TESTS)
