@@ -1,0 +1,352 @@
+/* tool_slow: many clients that are as slow as they dare, and one that is not, beside each other.
+ *
+ *     tool_slow --to 127.0.0.1:8025 --key KEY --slow 10000 --seconds 30 [--requests 300]
+ * [--addresses 64] [--pid PID]
+ *
+ * A quarter of the slow ones each: H sends its header an octet a second, B its body, R asks for
+ * much and reads nothing, X says nothing at all. They come from 127.1.0.1 upwards, so many
+ * addresses; one that is closed comes again. The healthy one posts a message on a connection of its
+ * own each time, from 127.0.0.1, first alone, then during the attack.
+ *
+ * Prints one JSON line: latencies (ms) alone and during, their ratio, how many slow connections
+ * were open at most, refused, closed by the server and how old they were then; resident memory of
+ * PID before, and at its highest during the attack.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { EVENTS = 512, ROUND_MS = 1000, OPEN_PER_TURN = 200, PATIENCE_S = 10, KINDS = 4 };
+
+struct client {
+    int fd; /* -1: none */
+    char kind;
+    bool is_open;
+    size_t sent;
+    int64_t since_ms;
+};
+
+static struct sockaddr_in to = {.sin_family = AF_INET};
+static const char *api_key = "";
+static size_t slow_count = 10000, request_count = 300, address_count = 64;
+static int64_t seconds = 30;
+static long pid;
+static atomic_bool is_over;
+static atomic_size_t open_now, open_most, refused, closed, oldest_ms;
+static char header[512], body_header[512];
+
+static int64_t now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static double now_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
+}
+
+/* ---- the slow ones ---- */
+
+static void drop(struct client *c, bool by_server) {
+    if (c->is_open) {
+        atomic_fetch_sub(&open_now, 1);
+        if (by_server) {
+            size_t age_ms = (size_t)(now_ms() - c->since_ms);
+            atomic_fetch_add(&closed, 1);
+            if (age_ms > atomic_load(&oldest_ms))
+                atomic_store(&oldest_ms, age_ms);
+        }
+    } else if (by_server) {
+        atomic_fetch_add(&refused, 1);
+    }
+    close(c->fd);
+    c->fd = -1;
+    c->is_open = false;
+}
+
+static void come(struct client *c, size_t number, int epoll_fd) {
+    struct sockaddr_in from = {.sin_family = AF_INET};
+    from.sin_addr.s_addr = htonl(0x7F010001u + (uint32_t)(number % address_count));
+    int yes = 1, little = 4096;
+    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (c->fd < 0) {
+        perror("tool_slow: socket");
+        exit(1);
+    }
+    setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes, sizeof yes);
+    if (c->kind == 'R')
+        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &little, sizeof little);
+    if (bind(c->fd, (struct sockaddr *)&from, sizeof from) != 0 ||
+        (connect(c->fd, (struct sockaddr *)&to, sizeof to) != 0 && errno != EINPROGRESS)) {
+        drop(c, true);
+        return;
+    }
+    c->sent = 0;
+    c->is_open = false;
+    struct epoll_event ev = {.events = EPOLLOUT | EPOLLIN | EPOLLRDHUP, .data.u64 = number};
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, c->fd, &ev);
+}
+
+static void put(struct client *c, const char *p, size_t n) {
+    ssize_t done = send(c->fd, p, n, MSG_NOSIGNAL);
+    if (done > 0)
+        c->sent += (size_t)done;
+    else if (errno != EAGAIN)
+        drop(c, true);
+}
+
+static void begin(struct client *c) {
+    c->is_open = true;
+    c->since_ms = now_ms();
+    size_t is = atomic_fetch_add(&open_now, 1) + 1;
+    if (is > atomic_load(&open_most))
+        atomic_store(&open_most, is);
+    if (c->kind == 'B') {
+        put(c, body_header, strlen(body_header));
+    } else if (c->kind == 'R') {
+        static const char ask[] = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n";
+        for (int i = 0; i < 4 && c->fd >= 0; i++)
+            put(c, ask, sizeof ask - 1);
+    }
+}
+
+static void one_octet(struct client *c) {
+    if (c->kind == 'H')
+        put(c, c->sent < strlen(header) ? header + c->sent : "x", 1);
+    else if (c->kind == 'B')
+        put(c, " ", 1);
+}
+
+/* What the server says is not read by R; the others take it as what it is, an end. */
+static void hear(struct client *c, uint32_t events) {
+    char text[4096];
+    if (!c->is_open && (events & EPOLLOUT) && !(events & (EPOLLERR | EPOLLHUP))) {
+        begin(c);
+        return;
+    }
+    if (c->kind != 'R' && (events & EPOLLIN) && recv(c->fd, text, sizeof text, 0) > 0)
+        return;
+    if (events & (EPOLLERR | EPOLLHUP | EPOLLRDHUP))
+        drop(c, true);
+}
+
+static void *attack(void *arg) {
+    struct client *all = calloc(slow_count, sizeof *all);
+    struct epoll_event got[EVENTS];
+    int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    int64_t next_ms = now_ms();
+    size_t turn = 0;
+    (void)arg;
+    for (size_t i = 0; i < slow_count; i++)
+        all[i] = (struct client){.fd = -1, .kind = "HBRX"[i % KINDS]};
+    while (!atomic_load(&is_over)) {
+        for (size_t i = 0, opened = 0; i < slow_count && opened < OPEN_PER_TURN; i++) {
+            size_t number = (turn + i) % slow_count;
+            if (all[number].fd < 0) {
+                come(&all[number], number, epoll_fd);
+                opened++;
+                turn = number + 1;
+            }
+        }
+        int n = epoll_wait(epoll_fd, got, EVENTS, 10);
+        for (int i = 0; i < n; i++) {
+            struct client *c = &all[got[i].data.u64];
+            if (c->fd < 0)
+                continue;
+            bool was_open = c->is_open;
+            hear(c, got[i].events);
+            struct epoll_event ev = {.events = EPOLLRDHUP | (c->kind == 'R' ? 0 : EPOLLIN),
+                                     .data.u64 = got[i].data.u64};
+            if (c->fd >= 0 && c->is_open && !was_open)
+                epoll_ctl(epoll_fd, EPOLL_CTL_MOD, c->fd, &ev);
+        }
+        if (now_ms() < next_ms)
+            continue;
+        next_ms = now_ms() + ROUND_MS;
+        for (size_t i = 0; i < slow_count; i++)
+            if (all[i].fd >= 0 && all[i].is_open)
+                one_octet(&all[i]);
+    }
+    for (size_t i = 0; i < slow_count; i++)
+        if (all[i].fd >= 0)
+            drop(&all[i], false);
+    close(epoll_fd);
+    free(all);
+    return NULL;
+}
+
+/* ---- the healthy one ---- */
+
+/* Milliseconds for one message on a connection of its own; negative: not accepted. */
+static double post_one(void) {
+    char text[1024], answer[4096];
+    static const char message[] =
+        "{\"from\":\"a@acme.test\",\"to\":\"b@example.net\",\"subject\":\"s\","
+        "\"text\":\"t\"}";
+    struct timeval patience = {.tv_sec = PATIENCE_S};
+    int yes = 1;
+    double begun = now_us();
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    int n = snprintf(text, sizeof text,
+                     "POST /send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+                     "Content-Type: application/json\r\nConnection: close\r\n"
+                     "Content-Length: %zu\r\n\r\n%s",
+                     api_key, sizeof message - 1, message);
+    bool ok = connect(fd, (struct sockaddr *)&to, sizeof to) == 0 &&
+              send(fd, text, (size_t)n, MSG_NOSIGNAL) == n &&
+              recv(fd, answer, sizeof answer, 0) > 12 && memcmp(answer + 9, "202", 3) == 0;
+    close(fd);
+    return ok ? (now_us() - begun) / 1e3 : -1;
+}
+
+struct figures {
+    double p50, p99, most;
+    size_t count, failed;
+};
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static struct figures measure(int64_t until_ms) {
+    double *ms = calloc(request_count, sizeof *ms);
+    struct figures f = {0};
+    size_t n = 0;
+    int64_t begun = now_ms(), step_ms = (until_ms - begun) / (int64_t)request_count;
+    for (size_t i = 0; i < request_count && now_ms() < until_ms; i++) {
+        double one = post_one();
+        if (one < 0)
+            f.failed++;
+        else
+            ms[n++] = one;
+        int64_t left = begun + (int64_t)(i + 1) * step_ms - now_ms();
+        if (left > 0)
+            nanosleep(&(struct timespec){.tv_sec = left / 1000, .tv_nsec = left % 1000 * 1000000},
+                      NULL);
+    }
+    qsort(ms, n, sizeof *ms, compare);
+    f.count = n;
+    if (n) {
+        f.p50 = ms[n / 2];
+        f.p99 = ms[n * 99 / 100];
+        f.most = ms[n - 1];
+    }
+    free(ms);
+    return f;
+}
+
+/* ---- the server's memory ---- */
+
+static long resident_kib(void) {
+    char path[64], line[256];
+    long found = 0;
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    FILE *f = pid ? fopen(path, "r") : NULL;
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, "VmRSS:", 6) == 0)
+            found = strtol(line + 6, NULL, 10);
+    if (f)
+        fclose(f);
+    return found;
+}
+
+static atomic_long resident_most;
+
+static void *watch(void *arg) {
+    (void)arg;
+    while (!atomic_load(&is_over)) {
+        long is = resident_kib();
+        if (is > atomic_load(&resident_most))
+            atomic_store(&resident_most, is);
+        nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+    }
+    return NULL;
+}
+
+/* ---- */
+
+static void take(int argc, char **argv) {
+    for (int i = 1; i + 1 < argc; i += 2) {
+        const char *name = argv[i], *value = argv[i + 1];
+        if (strcmp(name, "--to") == 0) {
+            char host[64];
+            const char *colon = strrchr(value, ':');
+            snprintf(host, sizeof host, "%.*s", colon ? (int)(colon - value) : 0, value);
+            to.sin_port = htons((uint16_t)strtoul(colon ? colon + 1 : "0", NULL, 10));
+            if (inet_pton(AF_INET, host, &to.sin_addr) != 1)
+                exit(2);
+        } else if (strcmp(name, "--key") == 0) {
+            api_key = value;
+        } else if (strcmp(name, "--slow") == 0) {
+            slow_count = strtoul(value, NULL, 10);
+        } else if (strcmp(name, "--seconds") == 0) {
+            seconds = strtol(value, NULL, 10);
+        } else if (strcmp(name, "--requests") == 0) {
+            request_count = strtoul(value, NULL, 10);
+        } else if (strcmp(name, "--addresses") == 0) {
+            address_count = strtoul(value, NULL, 10);
+        } else if (strcmp(name, "--pid") == 0) {
+            pid = strtol(value, NULL, 10);
+        } else {
+            fprintf(stderr, "tool_slow: no option %s\n", name);
+            exit(2);
+        }
+    }
+    if (argc % 2 == 0 || to.sin_port == 0 || request_count == 0 || address_count == 0) {
+        fprintf(stderr, "tool_slow: see the beginning of its source\n");
+        exit(2);
+    }
+}
+
+int main(int argc, char **argv) {
+    take(argc, argv);
+    struct rlimit files = {slow_count + 256, slow_count + 256};
+    if (setrlimit(RLIMIT_NOFILE, &files) != 0) {
+        perror("tool_slow: RLIMIT_NOFILE");
+        return 1;
+    }
+    snprintf(header, sizeof header,
+             "GET /livez HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nX-Slow: ", api_key);
+    snprintf(body_header, sizeof body_header,
+             "POST /send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+             "Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n",
+             api_key);
+    struct figures alone = measure(now_ms() + 5000);
+    long before_kib = resident_kib();
+    pthread_t attacker, watcher;
+    pthread_create(&watcher, NULL, watch, NULL);
+    pthread_create(&attacker, NULL, attack, NULL);
+    struct figures during = measure(now_ms() + seconds * 1000);
+    atomic_store(&is_over, true);
+    pthread_join(attacker, NULL);
+    pthread_join(watcher, NULL);
+    printf(
+        "{\"slow\":%zu,\"open_most\":%zu,\"refused\":%zu,\"closed\":%zu,\"oldest_closed_ms\":%zu,"
+        "\"alone\":{\"count\":%zu,\"p50\":%.2f,\"p99\":%.2f,\"max\":%.2f,\"failed\":%zu},"
+        "\"during\":{\"count\":%zu,\"p50\":%.2f,\"p99\":%.2f,\"max\":%.2f,\"failed\":%zu},"
+        "\"p99_ratio\":%.2f,\"rss_before_kib\":%ld,\"rss_most_kib\":%ld}\n",
+        slow_count, atomic_load(&open_most), atomic_load(&refused), atomic_load(&closed),
+        atomic_load(&oldest_ms), alone.count, alone.p50, alone.p99, alone.most, alone.failed,
+        during.count, during.p50, during.p99, during.most, during.failed,
+        alone.p99 > 0 ? during.p99 / alone.p99 : 0, before_kib, atomic_load(&resident_most));
+    return 0;
+}
