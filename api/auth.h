@@ -59,9 +59,10 @@ struct identity {
     const struct str *from_domains;
     size_t from_domain_count;
 };
-/* NULL: malformed, unknown, wrong secret, revoked or expired: nobody learns which. Compares in
- * constant time, and does the same work for an unknown prefix as for a known one. Marks the key as
- * used. Thread: any. */
+/* NULL: malformed, unknown, wrong secret, revoked or expired: nobody learns which. The
+ * whole key is hashed and the hash compared in constant time, also when nothing has the prefix;
+ * that a prefix is there is no secret, and finding it may take some nanoseconds more. Marks the key
+ * as used. Thread: any. */
 const struct identity *keyring_find(const struct keyring *k, struct str key_text,
                                     int64_t now_wall_ms);
 /* Is this one a test key? false also for a key that is not there. */
