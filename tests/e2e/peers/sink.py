@@ -10,7 +10,7 @@ Answers are scripted with `on`, a dictionary from a stage ("connect", "EHLO", "M
 usual answer. A reply is text as sent, without its CRLF ("450 4.2.1 later"); DROP closes the connection.
 `delay` (seconds) comes before the final reply to a message. It is lenient in nothing: a bare CR or LF inside a command or
 a message, or octets between STARTTLS and TLS, are written down in `session.faults`, and fail the test at its end, unless it
-sets `sink.expects_faults`.
+sets `sink.expects_faults`. With `one_message` set it closes after each message, so that nobody's session is used twice.
 """
 
 import base64
@@ -63,6 +63,7 @@ class Sink:
                  tls_versions=None, implicit_tls=False):  # fmt: skip
         self.address, self.port, self.name = address, port, name
         self.users, self.on, self.delay = users, on or {}, delay
+        self.one_message = False
         self.extensions, self.implicit_tls = list(extensions), implicit_tls
         self.sessions, self.ledger = [], []
         self.expects_faults = False
@@ -375,6 +376,8 @@ class _Talk:
         message.reply = None if reply is DROP else reply
         self.sink._keep(message)
         self._send(reply)
+        if self.sink.one_message:
+            raise EOFError
 
     def on_rset(self, argument):
         self.message = None
