@@ -317,10 +317,23 @@ class Postchute:
 
     def metric(self, name):
         """The value of a metric, its labels included in the name."""
-        for line in requests.get(self.url + "/metrics", timeout=5).text.splitlines():
-            if line.rpartition(" ")[0] == name:
-                return float(line.rpartition(" ")[2])
-        raise AssertionError(f"there is no metric {name}")
+        return self.metrics()[name]
+
+    def metrics(self):
+        """{name with labels: value}, all of one moment."""
+        lines = requests.get(self.url + "/metrics", timeout=5).text.splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#")) if name}
+
+    def recipients(self):
+        """How many there are, in whichever state: looked at until two looks agree, because one may see a
+        recipient between two states, counted twice or not at all."""
+        seen = None
+        while True:
+            metrics = self.metrics()
+            now = sum(value for name, value in metrics.items() if name.startswith("postchute_outbox_recipients{"))
+            if now == seen:
+                return now
+            seen = now
 
     def wait_log(self, pattern, timeout=20.0):
         """Waits for a line of the log that this regular expression matches; returns its match."""
