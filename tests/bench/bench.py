@@ -122,7 +122,7 @@ class Bench:
                     load(s, 1, 20, prefix="warm")
                     count = self.args.messages if connections >= 64 else max(300, self.args.messages // 4)
                     if kind is not subjects.Postchute:
-                        count = min(count, 3000)
+                        count = min(count, self.args.peer_messages if connections >= 64 else 50 * connections)
                     io = s.io()
                     got = load(s, connections, count)
                     got["anonymous_mib"] = s.memory()[0]

@@ -283,7 +283,7 @@ class Haraka(Subject):
         (config / "plugins").write_text("bench\n" + ("dkim\n" if self.algorithm != "none" else ""))
         # nodes=2: one process for each core
         (config / "smtp.ini").write_text(f"listen=127.0.0.1:{self.port}\nnodes=2\n[headers]\nadd_received=true\n")
-        (config / "outbound.ini").write_text(f"concurrency_max=10\nenable_tls=false\ntemp_fail_intervals=[{RETRY_S}s,{RETRY_S}s,{RETRY_S}s]\n")
+        (config / "outbound.ini").write_text(f"concurrency_max=10\nenable_tls=false\ntemp_fail_intervals={RETRY_S}s,{RETRY_S}s,{RETRY_S}s\n")
         (config / "dkim.ini").write_text("[sign]\nenabled=true\nselector=s0\ndomain=acme.test\n[verify]\nenabled=false\n")
         if self.algorithm != "none":
             (config / "dkim" / "acme.test").mkdir(parents=True)
