@@ -30,7 +30,7 @@ enum {
     LINGER_MS = 8,     /* after a commit, what nobody waits for is collected so long */
     LINGER_CALLS = 64, /* ... or until so much has come together */
     CROWD = 4,         /* callers in one transaction that make the next one wait for more */
-    CROWD_NAP_US = 400,
+    CROWD_NAP_US = 200,
     CROWD_NAPS = 8,
 };
 
@@ -403,12 +403,13 @@ static void linger(struct committer *c) {
 }
 
 /* Many callers were answered just now: they ask again one after the other, and the first must not
- * have a transaction of its own. Ends when nobody came during one nap. */
+ * have a transaction of its own. Half of them are enough, so
+ * that the others are read meanwhile; it ends when nobody came during one nap. */
 static void wait_for_crowd(struct committer *c) {
     const struct timespec nap = {.tv_nsec = CROWD_NAP_US * 1000};
     if (c->last_pressed < CROWD || c->is_stopping)
         return;
-    for (int i = 0; i < CROWD_NAPS && c->pending_pressed < LINGER_CALLS; i++) {
+    for (int i = 0; i < CROWD_NAPS && c->pending_pressed < c->last_pressed / 2; i++) {
         size_t before = c->pending_pressed;
         (void)nanosleep(&nap, NULL);
         collect(c, 0);
