@@ -42,6 +42,12 @@ POWER_IMAGES ?= 100000
 power: tools $(B)/tests/power/shim.so
 	@tests/power/run --images $(POWER_IMAGES) --build $(B)
 
+## faults     lets the disk and the memory fail under the store at each call (FAULTS_STEP=20: at about one of 20)
+FAULTS_STEP ?= 1
+.PHONY: faults
+faults: tools $(B)/tests/power/shim.so
+	@tests/fault/run --build $(B) --step $(FAULTS_STEP)
+
 ## bench      measures accepting, delivering and memory beside a load generator and a sink
 bench: build tools
 	@tests/bench/run --binary $(B)/postchute

@@ -477,9 +477,9 @@ MODEL void model_check_rest(struct model_look *l, const struct model *m) {
         if (n != 0)
             model_violation(l->r, "%lld %s", (long long)n, zero[i].text);
     }
-    sqlite3_stmt *st = model_query(l, "SELECT count(*) FROM event e WHERE e.wall >= ?1 AND NOT"
-                                      " EXISTS (SELECT 1 FROM notification n WHERE n.event ="
-                                      " e.seq) AND EXISTS (SELECT 1 FROM webhook)");
+    sqlite3_stmt *st = model_query(l, "SELECT count(*) FROM event e WHERE e.wall >= ?1 AND e.wall >"
+                                      " (SELECT min(created) FROM webhook) AND NOT EXISTS"
+                                      " (SELECT 1 FROM notification n WHERE n.event = e.seq)");
     sqlite3_bind_int64(st, 1, m->newest_events_before_wall_ms);
     if (model_row(l, st) && sqlite3_column_int64(st, 0) != 0)
         model_violation(l->r, "%lld events have no notification",

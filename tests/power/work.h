@@ -465,19 +465,23 @@ MODEL enum err work_open(struct work *w) {
     return e;
 }
 
-/* Closed and opened; STORE_TOTALS stands for it in the notes. */
+/* STORE_TOTALS stands for it in the notes. */
+MODEL void work_note_opened(struct work *w) {
+    struct model_note n = {.what = NOTE_END, .verb = STORE_TOTALS, .wall_ms = w->now_wall_ms};
+    w->claimed_count = 0;
+    work_note(w, &n);
+}
+
+/* Closed and opened. */
 MODEL enum err work_reopen(struct work *w) {
     work_drain(w);
     struct model_note n = {.what = NOTE_BEGIN, .verb = STORE_TOTALS, .wall_ms = w->now_wall_ms};
     work_note(w, &n);
     if (w->store != NULL)
         store_close(&w->store);
-    w->claimed_count = 0;
     enum err e = work_open(w);
-    n.what = NOTE_END;
-    n.err = (int32_t)e;
     if (e == OK)
-        work_note(w, &n);
+        work_note_opened(w);
     return e;
 }
 
@@ -540,7 +544,9 @@ MODEL bool work_on_message(struct work *w) {
             back = count - 1;
         uint32_t i = count - 1 - back;
         const struct model_message *m = &w->model->message[i];
-        if (w->busy[i] || m->known != 2 || m->may_be_gone || w->seq[i] == 0)
+        /* What became of a call that failed is not known after closing: such a one is left alone.
+         */
+        if (w->busy[i] || m->known != 2 || m->may_be_gone || m->is_open_call || w->seq[i] == 0)
             continue;
         uint64_t dice = work_random(w, 20);
         if (dice < 8    ? work_settle(w, i) || work_claim(w, i)

@@ -1,0 +1,111 @@
+/* tool_faults: puts a load on a store whose disk, or memory, fails, and holds it to its promises.
+ *
+ *     tool_faults FOLDER SEED OPS heal|restart
+ *
+ * Runs under tests/power/shim.so, whose control page says what fails and how often; the harness has
+ * set it. All answers may be "unavailable", no other failure is allowed, and nobody may wait for
+ * ever. After the load the fault is taken away, and the store has to be well again: `heal`: by
+ * itself within 10 s; what was refused is then not there. `restart`: after closing and opening;
+ * what was refused may be there. Then it works on without a failure, and all is compared. Prints
+ * one JSON line; 1: a promise is broken. */
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "server/base/log.h"
+#include "tests/power/work.h"
+
+enum { OPENS = 4, HEAL_MS = 10000, MORE_OPS = 12, HANG_S = 60 };
+
+static struct shim_control *map_control(void) {
+    const char *path = getenv("SHIM_CONTROL");
+    int fd = path != NULL ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    void *p =
+        fd >= 0 ? mmap(NULL, sizeof(struct shim_control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+                : MAP_FAILED;
+    if (p == MAP_FAILED) {
+        perror("SHIM_CONTROL");
+        exit(64);
+    }
+    close(fd);
+    return p;
+}
+
+static void disarm(struct shim_control *c) {
+    c->fail_at = 0;
+    c->alloc_fail_at = 0;
+}
+
+/* A start that fails is tried again; it has to succeed when the fault is gone. */
+static void open_somehow(struct work *w, struct shim_control *c, uint64_t *refused_starts) {
+    for (int i = 0; i < OPENS && w->store == NULL; i++) {
+        if (i == OPENS - 1) {
+            disarm(c);
+            w->o.may_fail = false;
+        }
+        enum err e = work_open(w);
+        if (e != OK)
+            ++*refused_starts;
+        else if (w->ok > 0) /* the load went on in a store that was opened again */
+            work_note_opened(w);
+    }
+    w->o.may_fail = true;
+}
+
+static void heal(struct work *w, struct model_report *r) {
+    int64_t until = clock_mono_ms() + HEAL_MS;
+    while (!store_health(w->store).is_writable && clock_mono_ms() < until)
+        usleep(2000);
+    struct store_health h = store_health(w->store);
+    if (!h.is_writable)
+        model_violation(r, "not well again after %d ms: %s", HEAL_MS, h.text);
+    model_settle_unknown(w->model);
+}
+
+int main(int argc, char **argv) {
+    log_setup(LOG_ERROR + 1, LOG_FORMAT_TEXT);
+    if (argc != 5) {
+        fprintf(stderr, "tool_faults: see its source for what it takes\n");
+        return 64;
+    }
+    struct shim_control *c = map_control();
+    static struct work w;
+    struct model_report r = {0};
+    uint64_t refused_starts = 0;
+    alarm(HANG_S); /* whoever waits for ever is ended by a signal, which the harness reports */
+    work_init(&w, &(struct work_options){.folder = argv[1],
+                                         .seed = strtoull(argv[2], NULL, 10),
+                                         .ops = (int)strtol(argv[3], NULL, 10),
+                                         .checkpoint_pages = 20,
+                                         .may_fail = true});
+    open_somehow(&w, c, &refused_starts);
+    if (w.store != NULL && !work_run(&w))
+        open_somehow(&w, c, &refused_starts);
+    uint64_t failed = c->failed + c->alloc_failed;
+    disarm(c);
+    if (w.store != NULL && strcmp(argv[4], "heal") == 0)
+        heal(&w, &r);
+    else if (w.store != NULL) {
+        w.o.may_fail = false;
+        work_reopen(&w);
+    }
+    w.o.may_fail = false;
+    w.o.no_sweeps = true;
+    w.o.ops = MORE_OPS;
+    uint64_t before = w.ok;
+    if (w.store != NULL)
+        work_run(&w);
+    if (w.ok == before)
+        work_unexpected(&w, "nothing works after the fault", OK, "");
+    work_close(&w);
+    model_verify(w.model, &(struct store_options){.backend = STORE_SQLITE, .folder = argv[1]},
+                 (uint32_t)w.ok, true, &r);
+    printf("{\"failed_calls\": %llu, \"promises\": %llu, \"unavailable\": %llu, "
+           "\"refused_starts\": %llu, \"lost\": %llu, \"violations\": %llu, \"first\": \"%s%s\"}\n",
+           (unsigned long long)failed, (unsigned long long)w.model->promises,
+           (unsigned long long)w.unavailable, (unsigned long long)refused_starts,
+           (unsigned long long)r.lost, (unsigned long long)(r.violations + w.unexpected),
+           model_plain(w.first), model_plain(r.first));
+    bool is_good = r.violations + w.unexpected == 0;
+    work_release(&w);
+    return is_good ? 0 : 1;
+}
