@@ -26,8 +26,8 @@ CONNECTIONS = (1, 16, 64, 256)
 WARM = 100
 
 
-def tool(*args):
-    out = subprocess.run([str(TOOLS / args[0])] + [str(a) for a in args[1:]], check=True, capture_output=True, text=True, timeout=180).stdout
+def tool(*args, seconds=180):
+    out = subprocess.run([str(TOOLS / args[0])] + [str(a) for a in args[1:]], check=True, capture_output=True, text=True, timeout=seconds).stdout
     return json.loads(out)
 
 
@@ -42,7 +42,7 @@ def load(s, connections, count, **options):
         args += ["--key", s.api_key]
     for name, value in options.items():
         args += ["--" + name, value]
-    return tool(program, *args)
+    return tool(program, *args, seconds=180 + count // 500)
 
 
 class Sink:
