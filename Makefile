@@ -28,16 +28,19 @@ CFLAGS_release := -O2 -g -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector
 CFLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined -fPIE
 CFLAGS_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread -fPIE
 CFLAGS_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined
+# the same targets at several times the speed: no ASan, undefined behaviour ends in a trap; what they find is run under `fuzz` afterwards
+CFLAGS_fuzzfast := -O2 -g -fsanitize=undefined -fsanitize-trap=undefined -fsanitize-coverage=inline-8bit-counters,pc-table
 CFLAGS_coverage := -O0 -g --coverage -fprofile-update=atomic
 CFLAGS_fuzzcov := $(CFLAGS_coverage)
 LDFLAGS_release := -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
 LDFLAGS_asan := -fsanitize=address,undefined -pie
 LDFLAGS_tsan := -fsanitize=thread -pie
 LDFLAGS_fuzz := -fsanitize=address,undefined
+LDFLAGS_fuzzfast := -fsanitize=undefined -fsanitize-trap=undefined
 LDFLAGS_coverage := --coverage
 LDFLAGS_fuzzcov := --coverage
 # libFuzzer is clang's
-ifeq ($(VARIANT),fuzz)
+ifneq ($(filter fuzz fuzzfast,$(VARIANT)),)
 override CC := clang
 endif
 ALL_CFLAGS = -std=gnu17 $(WARN) $(CFLAGS_$(VARIANT)) -pthread -MMD -MP $(PKG_CFLAGS) $(CFLAGS)
@@ -75,10 +78,10 @@ $(B)/%.o: %.c $(B)/.flags
 # fuzzcov: the corpora alone, with counters
 FUZZ_DRIVER := $(if $(filter fuzzcov,$(VARIANT)),$(B)/tests/fuzz/replay.o)
 $(B)/tests/fuzz/replay.o: tests/fuzz/replay.c # named, or the rule below loses against the general one
-$(B)/tests/fuzz/%: tests/fuzz/%.c $(B)/libpostchute.a $(FUZZ_DRIVER) $(B)/.flags
-	@mkdir -p $(@D)
+# compiled by the rule for all: the linker alone is told of libFuzzer
+$(FUZZ_BIN): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/libpostchute.a $(FUZZ_DRIVER) $(B)/.flags
 	@echo "  TEST $@"
-	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS_$(VARIANT)) $(if $(FUZZ_DRIVER),,-fsanitize=fuzzer) -o $@ $< $(FUZZ_DRIVER) $(B)/libpostchute.a $(ALL_LIBS)
+	@$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) $(if $(FUZZ_DRIVER),,-fsanitize=fuzzer) -o $@ $< $(FUZZ_DRIVER) $(B)/libpostchute.a $(ALL_LIBS)
 
 # what is preloaded to record, kill and starve: nothing of the program is in it
 $(B)/tests/power/shim.so: tests/power/shim.c tests/power/shim.h $(B)/.flags

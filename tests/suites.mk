@@ -18,7 +18,17 @@ E2E ?= tests/e2e
 e2e: build
 	@POSTCHUTE_BIN=$(B)/postchute tests/e2e/run $(E2E)
 
-## conformance  each line of the mail RFCs, and whether its tests pass (tests/conformance.md)
+## e2e-tsan   the end-to-end tests against the program under the thread sanitizer
+.PHONY: e2e-tsan
+e2e-tsan:
+	@$(MAKE) VARIANT=tsan e2e
+
+## valgrind   the unit tests under memcheck
+.PHONY: valgrind
+valgrind: unit-bins
+	@tests/valgrind $(UNIT_BIN)
+
+## conformance  each line of the mail RFCs and each threat, and whether its tests pass (tests/conformance.md, tests/PROOF.md)
 .PHONY: conformance
 conformance: build unit-bins tools
 	@tests/conformance

@@ -92,6 +92,8 @@ static size_t add_name(char to[256], struct str name, const char *suffix) {
 size_t dns_names_collect(const struct dns_names *n, struct str name, bool use_search,
                          char out[DNS_NAMES_MAX][256]) {
     size_t count = 0, dots = 0;
+    if (!dns_name_is_valid(name)) /* printed, it would end at a NUL */
+        return 0;
     for (size_t i = 0; i < name.n; i++)
         dots += name.p[i] == '.';
     bool search = use_search && dots < n->ndots;

@@ -215,7 +215,7 @@ def test_percent_signs_and_line_ends_in_text_are_just_text(server, contract, sin
     assert b"\r\nSubject: 100%0d%0a sure\r\n" in message.data and message.data.endswith(b"\r\n\r\na\r\nb\r\nc\r\nd\r\n")
 
 
-def test_what_is_too_large_is_a_413_that_names_the_limit(server, contract):
+def test_T16_what_is_too_large_is_a_413_that_names_the_limit(server, contract):
     composed = contract.ask("POST", "/v1/messages", json={**GOOD, "text": "x" * 300_000})
     assert composed.status_code == 413 and "262144" in composed.text
     body = contract.ask("POST", "/v1/messages", json={**GOOD, "text": "x" * 600_000})
@@ -453,7 +453,7 @@ def test_a_test_key_never_leaves(server, contract, sink):
     server.expect_log("sent without a DKIM signature.*anything.test")
 
 
-def test_a_key_is_nowhere_in_clear(server, contract):
+def test_T21_a_key_is_nowhere_in_clear(server, contract):
     key = new_key(contract, name="leak")["key"]
     assert server.api(key).post("/send", json=GOOD).status_code == 202
     secret = key.removeprefix("pc_live_")

@@ -479,7 +479,7 @@ def test_a_deferred_message_expires(postchute, cleanly):
 # ---- blind copies ---------------------------------------------------------------------------------------------------
 
 
-def test_a_blind_copy_is_in_no_octet_of_any_message(postchute, cleanly):
+def test_T12_a_blind_copy_is_in_no_octet_of_any_message(postchute, cleanly):
     """T12. The address may stand in its own RCPT, and nowhere else."""
     sink = cleanly(Sink("11.22.2.205"))
     server = postchute(route=f"smtp://{sink.address}?tls=none")

@@ -84,7 +84,7 @@ def in_clear(server):
 ALL = {"first", "before", "second", "pem"}
 
 
-def test_without_a_master_key_secrets_are_in_clear_and_with_one_they_are_not(world):
+def test_T23_without_a_master_key_secrets_are_in_clear_and_with_one_they_are_not(world):
     world.start()
     make_secrets(world)
     works(world)

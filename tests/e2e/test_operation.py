@@ -110,7 +110,7 @@ def test_secrets_come_from_files(postchute, sink):
     assert not any(key.encode() in seen for key in keys.values())
 
 
-def test_secrets_of_the_environment_are_shown_nowhere(postchute, sink):
+def test_T23_secrets_of_the_environment_are_shown_nowhere(postchute, sink):
     """Not by the kernel to whoever may ask, not in the outbox, not in the log; and SIGHUP still knows them."""
     server = postchute(start=False, route=f"smtp://relay:hunter2hunter2@{sink.address}", send_key=new_key())
     server.start()
@@ -134,7 +134,7 @@ def test_secrets_of_the_environment_are_shown_nowhere(postchute, sink):
         assert secret not in seen and secret[-20:] not in seen
 
 
-def test_a_secret_that_everybody_can_read_is_refused(postchute):
+def test_T23_a_secret_that_everybody_can_read_is_refused(postchute):
     server = postchute(start=False, route="sandbox", admin_key=None)
     path = server.dir / "open.key"
     path.write_text(new_key())
@@ -401,7 +401,7 @@ def test_kill_9_loses_nothing(postchute, cleanly, rounds):
 # ---- users, files, listeners --------------------------------------------------------------------------------------------
 
 
-def test_it_runs_without_rights_on_a_read_only_system(postchute, sink):
+def test_T30_it_runs_without_rights_on_a_read_only_system(postchute, sink):
     """As all these tests do, when they may."""
     server = postchute(start=False, route=route(sink))
     server.user = "pc-tester"
@@ -430,7 +430,7 @@ def confinement(server):
     return {name: re.search(rf"^{name}:\s+(\S+)", status, re.M).group(1) for name in ("Seccomp", "Seccomp_filters", "NoNewPrivs")}
 
 
-def test_the_process_is_confined_unless_told_otherwise(postchute, sink):
+def test_T29_T30_the_process_is_confined_unless_told_otherwise(postchute, sink):
     """That nothing is refused while it works shows in every test: a refusal is an ERROR in the log."""
     off = postchute(route=route(sink), seccomp="off")
     without = confinement(off)
@@ -530,7 +530,7 @@ def test_a_supervisor_is_told(postchute, sink):
         assert b"STOPPING=1" in supervisor.recv(200)
 
 
-def test_the_log_is_one_json_object_a_line_and_tells_no_secrets(postchute, sink):
+def test_T22_T23_the_log_is_one_json_object_a_line_and_tells_no_secrets(postchute, sink):
     server = postchute(route=route(sink))
     server.deliver(**{**GOOD, "subject": "secret subject", "text": "secret text\x7f \u2028", "tags": ["t"]})
     server.api().get("/v1/messages/%0a%1b[31m")

@@ -50,7 +50,7 @@ def test_make_install_and_uninstall(postchute, prefix):
     assert not [path for path in to.rglob("*") if path.is_file()]
 
 
-def test_the_service_may_little(postchute):
+def test_T30_the_service_may_little(postchute):
     service = scratch("service") / "postchute.service"
     text = (TOP / "server/postchute.service").read_text()
     # verify wants to see the program; nothing else is different
@@ -79,7 +79,7 @@ def calls_of(group):
     return found
 
 
-def test_the_service_may_what_the_servers_own_filter_allows():
+def test_T30_the_service_may_what_the_servers_own_filter_allows():
     """Else a call that works elsewhere fails under systemd. Only root's SQLite calls fchown()."""
     allowed = set()
     for line in unit(TOP / "server/postchute.service")["Service"]["SystemCallFilter"]:

@@ -76,7 +76,7 @@ def of(calls, kind):
     return [call for call in calls if call.json()["type"] == kind]
 
 
-def test_every_event_is_posted_signed(hooked, receiver):
+def test_T20_every_event_is_posted_signed(hooked, receiver):
     server, hook = hooked(), receiver()
     made = subscribe(server, hook.url("/mail?shop=1"), description="shop")
     assert made["secret"].startswith("whsec_") and made["events"] == ["*"]
@@ -122,7 +122,7 @@ def test_only_the_events_asked_for_are_posted(hooked, receiver):
     assert refusal["code"] == 550 and refusal["enhanced"] == "5.1.1" and refusal["text"] == "unknown"
 
 
-def test_a_failed_post_is_repeated_with_the_same_id_and_a_new_timestamp(hooked, receiver):
+def test_T20_a_failed_post_is_repeated_with_the_same_id_and_a_new_timestamp(hooked, receiver):
     server, hook = hooked(), receiver(answers=[(500, {}, b"\x00out of \xff order" * 5000), 200])
     made = subscribe(server, hook.url(), events=["message.completed"])
     server.wait_final(send(server))
@@ -148,7 +148,7 @@ def test_what_a_failing_endpoint_said_is_in_the_log_in_part(hooked, receiver):
     assert 3590 <= wait_s <= 3610  # what it asked for
 
 
-def test_410_ends_it(hooked, receiver):
+def test_T20_410_ends_it(hooked, receiver):
     gone = {"/hook"}
     server, hook = hooked(), receiver(answers=lambda call: 410 if call.path in gone else 200)
     server.expect_log("the endpoint answered 410: disabled")
@@ -170,7 +170,7 @@ def test_410_ends_it(hooked, receiver):
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_a_failure_and_followed_nowhere(hooked, receiver, status):
+def test_T19_a_redirect_is_a_failure_and_followed_nowhere(hooked, receiver, status):
     server, hook = hooked(), receiver()
     hook.answers = lambda call: (status, {"Location": hook.url("/elsewhere")}, b"") if call.path == "/hook" else 200
     made = subscribe(server, hook.url(), events=["message.completed"])
@@ -194,7 +194,7 @@ def test_an_endpoint_that_hangs_holds_nobody_up(hooked, receiver):
     hang.set()
 
 
-def test_a_rotated_secret_signs_beside_the_old_one(hooked, receiver):
+def test_T20_a_rotated_secret_signs_beside_the_old_one(hooked, receiver):
     server, hook = hooked(), receiver()
     made = subscribe(server, hook.url(), events=["message.completed"])
     rotated = server.api().post(f"/v1/webhooks/{made['id']}/rotate").json()
@@ -345,7 +345,7 @@ LITERALS = ["127.0.0.1", "127.0.0.2", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", 
 ODD = ["127.1", "0x7f000001", "2130706433", "0177.0.0.1", "127.0.0.1.", "localhost", "metadata.google.internal", "user@11.22.4.1"]
 
 
-def test_private_addresses_are_never_connected_to(hooked, cleanly):
+def test_T19_private_addresses_are_never_connected_to(hooked, cleanly):
     server = hooked()
     recorders = [cleanly(Recorder(address, 443)) for address in ("127.0.0.1", "127.0.0.2", "::1")]
     made = subscribe(server, "https://11.22.4.9/hook", events=["message.completed"])
@@ -392,7 +392,7 @@ def test_listed_networks_and_hosts_are_connected_to(hooked, cleanly):
     assert neighbour.connections == 0
 
 
-def test_names_lead_nowhere_private_however_the_dns_answers(hooked, ca, cleanly):
+def test_T19_names_lead_nowhere_private_however_the_dns_answers(hooked, ca, cleanly):
     """A public answer, then a private one; both at once; IPv4 inside of IPv6."""
     public, private = "11.22.4.6", "127.0.0.9"
     names = cleanly(Names("11.22.4.7", {

@@ -22,18 +22,22 @@ static void check_line(enum log_format format, const struct log_field *fields) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct str first = str_make(data ? (const void *)data : "", size / 2),
                second = str_make(first.p + first.n, size - size / 2);
+    static const struct id id = {{1, 2, 3}};
     const struct log_field fields[] = {
-        LOG_STR("a", first), LOG_INT("n", -1), LOG_STR("b", second), {0}};
+        LOG_STR("a", first),   LOG_INT("n", -1),          LOG_STR("b", second),  LOG_ID("id", &id),
+        LOG_ID("no_id", NULL), LOG_STR("none", STR_NONE), LOG_STRZ("dash", "-"), {0}};
     check_line(LOG_FORMAT_TEXT, fields);
     check_line(LOG_FORMAT_JSON, fields);
     json_t *o = json_loadb(line.p, line.n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
-    ASSERT(json_is_object(o) && json_object_size(o) == 7);
+    ASSERT(json_is_object(o) && json_object_size(o) == 11);
     json_t *b = json_object_get(o, "b");
     ASSERT(json_is_string(b));
     struct str got = str_make(json_string_value(b), json_string_length(b));
     if (second.n <= CUT && str_is_utf8(second))
         ASSERT(str_equal(got, second));
     ASSERT(json_integer_value(json_object_get(o, "n")) == -1);
+    ASSERT(json_is_null(json_object_get(o, "none")) && json_is_null(json_object_get(o, "no_id")));
+    ASSERT(json_string_length(json_object_get(o, "id")) == ID_TEXT);
     json_decref(o);
     return 0;
 }

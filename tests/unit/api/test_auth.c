@@ -129,7 +129,7 @@ static void ring_free(struct ring *r) {
     arena_free(&r->arena);
 }
 
-static void test_ring_finds_only_what_is_in_force(void **state) {
+static void test_T21_ring_finds_only_what_is_in_force(void **state) {
     struct ring r;
     (void)state;
     ring_make(&r);
@@ -145,7 +145,7 @@ static void test_ring_finds_only_what_is_in_force(void **state) {
     ring_free(&r);
 }
 
-static void test_right_prefix_with_another_secret_is_nobody(void **state) {
+static void test_T21_right_prefix_with_another_secret_is_nobody(void **state) {
     struct ring r;
     (void)state;
     ring_make(&r);
@@ -232,8 +232,8 @@ int main(void) {
         cmocka_unit_test(test_what_is_no_key),
         cmocka_unit_test(test_bearer),
         cmocka_unit_test(test_scopes),
-        cmocka_unit_test(test_ring_finds_only_what_is_in_force),
-        cmocka_unit_test(test_right_prefix_with_another_secret_is_nobody),
+        cmocka_unit_test(test_T21_ring_finds_only_what_is_in_force),
+        cmocka_unit_test(test_T21_right_prefix_with_another_secret_is_nobody),
         cmocka_unit_test(test_the_ring_lives_as_long_as_its_last_holder),
         cmocka_unit_test(test_each_key_knows_whether_it_is_for_tests),
         cmocka_unit_test(test_uses_that_do_not_fit_are_told_later),

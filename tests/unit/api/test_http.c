@@ -484,7 +484,7 @@ static void test_all_faults_come_at_once(void **state) {
 
 /* ---- limits ---- */
 
-static void test_body_over_the_limit_is_413_and_names_it(void **state) {
+static void test_T16_body_over_the_limit_is_413_and_names_it(void **state) {
     struct world *w = *state;
     struct answer a;
     struct buf body = BUF_INIT(LIMIT_SMALL_BODY + 100);
@@ -524,7 +524,7 @@ static void test_refused_body_that_is_announced_is_not_asked_for(void **state) {
     buf_release(&b);
 }
 
-static void test_bodies_beyond_the_memory_set_aside_are_503(void **state) {
+static void test_T16_bodies_beyond_the_memory_set_aside_are_503(void **state) {
     struct world *w = mem_zalloc(sizeof(*w));
     struct answer a;
     (void)state;
@@ -603,7 +603,7 @@ static void test_client_that_left_in_its_body_holds_no_memory(void **state) {
 }
 
 /* Announcing is free; it must not cost others their place. */
-static void test_one_key_cannot_set_aside_all_memory(void **state) {
+static void test_T16_one_key_cannot_set_aside_all_memory(void **state) {
     enum { SLOW = 4, SIZE = 100000 };
     struct world *w = mem_zalloc(sizeof(*w));
     struct answer a;
@@ -646,7 +646,7 @@ static void test_one_key_cannot_set_aside_all_memory(void **state) {
     free(w);
 }
 
-static void test_slow_clients_are_cut_off(void **state) {
+static void test_T17_slow_clients_are_cut_off(void **state) {
     struct world *w = mem_zalloc(sizeof(*w));
     (void)state;
     world_prepare(w);
@@ -684,7 +684,7 @@ static void test_slow_clients_are_cut_off(void **state) {
     free(w);
 }
 
-static void test_drop_by_drop_header_does_not_extend_the_deadline(void **state) {
+static void test_T17_drop_by_drop_header_does_not_extend_the_deadline(void **state) {
     struct world *w = mem_zalloc(sizeof(*w));
     (void)state;
     world_prepare(w);
@@ -703,7 +703,7 @@ static void test_drop_by_drop_header_does_not_extend_the_deadline(void **state) 
     free(w);
 }
 
-static void test_connections_of_one_address_are_limited(void **state) {
+static void test_T17_connections_of_one_address_are_limited(void **state) {
     struct world *w = mem_zalloc(sizeof(*w));
     (void)state;
     world_prepare(w);
@@ -823,7 +823,7 @@ static void test_T18_requests_that_two_parsers_read_differently_are_refused(void
 
 /* ---- keys ---- */
 
-static void test_revoked_key_is_refused_at_once(void **state) {
+static void test_T21_revoked_key_is_refused_at_once(void **state) {
     struct world *w = *state;
     for (int i = 0; i < 5; i++) {
         struct answer a;
@@ -1050,7 +1050,7 @@ static void test_reload_replaces_the_guard_of_urls(void **state) {
     client_release(&a);
 }
 
-static void test_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it(void **state) {
+static void test_T21_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it(void **state) {
     struct world *w = *state;
     struct answer a;
     ask(w, "GET", "/v1/keys", &w->key, "", STR_NONE, &a);
@@ -1343,17 +1343,17 @@ int main(void) {
         SERVED(test_refusals),
         SERVED(test_405_says_what_is_allowed),
         SERVED(test_all_faults_come_at_once),
-        SERVED(test_body_over_the_limit_is_413_and_names_it),
+        SERVED(test_T16_body_over_the_limit_is_413_and_names_it),
         SERVED(test_refused_body_that_is_announced_is_not_asked_for),
-        cmocka_unit_test(test_bodies_beyond_the_memory_set_aside_are_503),
+        cmocka_unit_test(test_T16_bodies_beyond_the_memory_set_aside_are_503),
         cmocka_unit_test(test_client_that_left_in_its_body_holds_no_memory),
-        cmocka_unit_test(test_one_key_cannot_set_aside_all_memory),
-        cmocka_unit_test(test_slow_clients_are_cut_off),
-        cmocka_unit_test(test_drop_by_drop_header_does_not_extend_the_deadline),
-        cmocka_unit_test(test_connections_of_one_address_are_limited),
+        cmocka_unit_test(test_T16_one_key_cannot_set_aside_all_memory),
+        cmocka_unit_test(test_T17_slow_clients_are_cut_off),
+        cmocka_unit_test(test_T17_drop_by_drop_header_does_not_extend_the_deadline),
+        cmocka_unit_test(test_T17_connections_of_one_address_are_limited),
         cmocka_unit_test(test_T18_requests_that_two_parsers_read_differently_are_refused),
         SERVED(test_retry_asks_for_the_rights_of_sending),
-        SERVED(test_revoked_key_is_refused_at_once),
+        SERVED(test_T21_revoked_key_is_refused_at_once),
         SERVED(test_T32_key_with_a_rate_makes_no_more_requests),
         SERVED(test_key_revoked_while_its_body_comes_is_refused),
         SERVED(test_answer_beyond_every_limit_is_500_and_not_the_end),
@@ -1361,7 +1361,7 @@ int main(void) {
         SERVED(test_from_outside_of_the_key_is_403),
         SERVED(test_url_that_the_guard_refuses_is_not_stored),
         SERVED(test_reload_replaces_the_guard_of_urls),
-        SERVED(test_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it),
+        SERVED(test_T21_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it),
         SERVED(test_pages_follow_each_other),
         SERVED(test_raw_message_comes_back_byte_for_byte),
         SERVED(test_examples_of_the_contract_are_accepted),

@@ -152,7 +152,7 @@ static struct outcome in_a_child(enum confine_mode mode, int (*act)(void)) {
     return o;
 }
 
-static void starting_anything_ends_the_process(void **state) {
+static void T29_starting_anything_ends_the_process(void **state) {
     (void)state;
     static int (*const rows[])(void) = {run_a_program,      run_a_program_by_descriptor,
                                         run_a_shell,        fork_a_process,
@@ -168,7 +168,7 @@ static void starting_anything_ends_the_process(void **state) {
         }
 }
 
-static void what_serving_does_not_take_fails_and_is_logged(void **state) {
+static void T30_what_serving_does_not_take_fails_and_is_logged(void **state) {
     (void)state;
     static int (*const rows[])(void) = {
         open_a_raw_socket,   map_writable_code,      make_data_executable, become_somebody_else,
@@ -220,7 +220,7 @@ static int report_memory(void) {
     return ok ? 0 : UNEXPECTED;
 }
 
-static void memory_is_dumped_for_nobody(void **state) {
+static void T23_memory_is_dumped_for_nobody(void **state) {
     (void)state;
     assert_int_equal(in_a_child(CONFINE_OFF, report_memory).status, 0);
 }
@@ -234,12 +234,12 @@ static void the_filter_can_be_made_for_each_processor(void **state) {
 
 int main(void) {
     const struct CMUnitTest always[] = {
-        cmocka_unit_test(memory_is_dumped_for_nobody),
+        cmocka_unit_test(T23_memory_is_dumped_for_nobody),
         cmocka_unit_test(the_filter_can_be_made_for_each_processor),
     };
     const struct CMUnitTest with_filter[] = {
-        cmocka_unit_test(starting_anything_ends_the_process),
-        cmocka_unit_test(what_serving_does_not_take_fails_and_is_logged),
+        cmocka_unit_test(T29_starting_anything_ends_the_process),
+        cmocka_unit_test(T30_what_serving_does_not_take_fails_and_is_logged),
         cmocka_unit_test(a_refusal_is_logged_once),
         cmocka_unit_test(what_serving_takes_works_and_logs_nothing),
         cmocka_unit_test(log_and_off_refuse_nothing),

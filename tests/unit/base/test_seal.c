@@ -35,7 +35,7 @@ static struct seal *ring(const char *current, const char *previous) {
     return s;
 }
 
-static void what_was_sealed_opens_in_its_place_only(void **state) {
+static void T23_what_was_sealed_opens_in_its_place_only(void **state) {
     (void)state;
     struct seal *s = ring(HEX_1, NULL);
     static const char *const rows[] = {"x", "whsec_AAAA", "-----BEGIN PRIVATE KEY-----\nMC4\n"};
@@ -54,7 +54,7 @@ static void what_was_sealed_opens_in_its_place_only(void **state) {
     seal_free(&s);
 }
 
-static void a_changed_octet_does_not_open(void **state) {
+static void T23_a_changed_octet_does_not_open(void **state) {
     (void)state;
     struct seal *s = ring(HEX_1, NULL);
     struct str stored = seal_close(s, STR("p"), STR("a secret of some length"), a), plain;
@@ -155,8 +155,9 @@ static void clear_text_stays_as_it_is(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(what_was_sealed_opens_in_its_place_only, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_changed_octet_does_not_open, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(T23_what_was_sealed_opens_in_its_place_only, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(T23_a_changed_octet_does_not_open, set_up, tear_down),
         cmocka_unit_test_setup_teardown(keys_are_told_apart_and_changed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(keys_of_another_form_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_format_stays, set_up, tear_down),

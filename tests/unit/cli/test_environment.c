@@ -9,7 +9,7 @@
 
 #include "server/cli/environment.h"
 
-static void secrets_are_in_the_copy_only(void **state) {
+static void T23_secrets_are_in_the_copy_only(void **state) {
     (void)state;
     static const struct {
         const char *variable;
@@ -60,7 +60,7 @@ static void secrets_are_in_the_copy_only(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(secrets_are_in_the_copy_only),
+        cmocka_unit_test(T23_secrets_are_in_the_copy_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,7 +63,7 @@ static void what_is_put_back_comes_first(void **state) {
     assert_ptr_equal(fair_pick(f, 10, NONE), e);
 }
 
-static void projects_share_by_cost_not_by_number(void **state) {
+static void T32_projects_share_by_cost_not_by_number(void **state) {
     struct fair *f = *state;
     push(f, 400, LANE_TRANSACTIONAL, 1, 1);
     push(f, 100, LANE_TRANSACTIONAL, 2, 10);
@@ -75,7 +75,7 @@ static void projects_share_by_cost_not_by_number(void **state) {
     assert_in_range(cost[1], cost[2] - 20, cost[2] + 20);
 }
 
-static void a_project_with_little_waits_for_one_turn_only(void **state) {
+static void T32_a_project_with_little_waits_for_one_turn_only(void **state) {
     struct fair *f = *state;
     push(f, 500, LANE_TRANSACTIONAL, 1, 1);
     push(f, 1, LANE_TRANSACTIONAL, 2, 1);
@@ -123,7 +123,7 @@ static void high_goes_first_up_to_half_of_the_slots(void **state) {
     }
 }
 
-static void bulk_is_never_starved(void **state) {
+static void T32_bulk_is_never_starved(void **state) {
     struct fair *f = *state;
     push(f, 400, LANE_TRANSACTIONAL, 1, 1);
     push(f, 10, LANE_BULK, 1, 1);
@@ -163,12 +163,12 @@ int main(void) {
         T(an_empty_queue_gives_nothing),
         T(one_project_is_served_in_order),
         T(what_is_put_back_comes_first),
-        T(projects_share_by_cost_not_by_number),
-        T(a_project_with_little_waits_for_one_turn_only),
+        T(T32_projects_share_by_cost_not_by_number),
+        T(T32_a_project_with_little_waits_for_one_turn_only),
         T(an_entry_dearer_than_a_turn_goes_when_its_project_saved_enough),
         T(lanes_share_eight_to_four_to_one),
         T(high_goes_first_up_to_half_of_the_slots),
-        T(bulk_is_never_starved),
+        T(T32_bulk_is_never_starved),
         T(one_slot_of_two_or_more_is_never_for_bulk),
         T(a_removed_entry_is_not_served),
     };

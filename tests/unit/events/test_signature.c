@@ -15,7 +15,7 @@
 #define SPEC_SIGNATURE "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 enum { SPEC_TIMESTAMP = 1614265330 };
 
-static void the_published_vector_is_reproduced(void **state) {
+static void T20_the_published_vector_is_reproduced(void **state) {
     (void)state;
     struct buf out = BUF_INIT(1024);
     struct str secret = STR(SPEC_SECRET);
@@ -41,7 +41,7 @@ static void a_rotated_secret_adds_a_signature(void **state) {
     buf_release(&alone);
 }
 
-static void every_part_is_signed(void **state) {
+static void T20_every_part_is_signed(void **state) {
     (void)state;
     static const struct {
         struct str id;
@@ -62,7 +62,7 @@ static void every_part_is_signed(void **state) {
     }
 }
 
-static void secrets_have_24_to_64_bytes(void **state) {
+static void T20_secrets_have_24_to_64_bytes(void **state) {
     (void)state;
     uint8_t bytes[80] = {1, 2, 3};
     static const struct {
@@ -120,10 +120,10 @@ static void new_secrets_are_valid_and_differ(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_published_vector_is_reproduced),
+        cmocka_unit_test(T20_the_published_vector_is_reproduced),
         cmocka_unit_test(a_rotated_secret_adds_a_signature),
-        cmocka_unit_test(every_part_is_signed),
-        cmocka_unit_test(secrets_have_24_to_64_bytes),
+        cmocka_unit_test(T20_every_part_is_signed),
+        cmocka_unit_test(T20_secrets_have_24_to_64_bytes),
         cmocka_unit_test(malformed_secrets_are_refused),
         cmocka_unit_test(new_secrets_are_valid_and_differ),
     };

@@ -240,7 +240,7 @@ static struct guard *make(const struct guard_options *o) {
     return g;
 }
 
-static void what_leads_inside_is_refused(void **state) {
+static void T19_what_leads_inside_is_refused(void **state) {
     (void)state;
     struct guard *g = make(&(struct guard_options){0});
     struct arena *a = arena_new();
@@ -272,7 +272,7 @@ static void what_leads_inside_is_refused(void **state) {
     guard_free(&g);
 }
 
-static void what_leads_outside_is_taken_apart(void **state) {
+static void T19_what_leads_outside_is_taken_apart(void **state) {
     (void)state;
     struct guard *g = make(&(struct guard_options){0});
     struct arena *a = arena_new();
@@ -320,7 +320,7 @@ static bool allows(const struct guard *g, const char *ip) {
     return guard_allows(g, &a);
 }
 
-static void the_operator_opens_networks(void **state) {
+static void T19_the_operator_opens_networks(void **state) {
     (void)state;
     static const struct str networks[] = {STR("10.1.0.0/16"), STR("127.0.0.1"), STR("fd00::/8"),
                                           STR("192.168.1.128/25")};
@@ -364,7 +364,7 @@ static void the_operator_opens_networks(void **state) {
     guard_free(&g);
 }
 
-static void the_operator_opens_hosts_for_plain_http(void **state) {
+static void T19_the_operator_opens_hosts_for_plain_http(void **state) {
     (void)state;
     static const struct str hosts[] = {STR("App"), STR("10.0.0.5"), STR("fd00::5"),
                                        STR("[fd00::6]"), STR("localhost")};
@@ -448,11 +448,11 @@ static void wrong_options_are_named(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_leads_inside_is_refused),
-        cmocka_unit_test(what_leads_outside_is_taken_apart),
+        cmocka_unit_test(T19_what_leads_inside_is_refused),
+        cmocka_unit_test(T19_what_leads_outside_is_taken_apart),
         cmocka_unit_test(a_url_has_a_longest_length),
-        cmocka_unit_test(the_operator_opens_networks),
-        cmocka_unit_test(the_operator_opens_hosts_for_plain_http),
+        cmocka_unit_test(T19_the_operator_opens_networks),
+        cmocka_unit_test(T19_the_operator_opens_hosts_for_plain_http),
         cmocka_unit_test(a_list_of_ports_is_for_all),
         cmocka_unit_test(wrong_options_are_named),
     };

@@ -244,7 +244,7 @@ static void a_body_is_read_up_to_its_ceiling(void **state) {
     assert_false(got.is_truncated);
 }
 
-static void denied_addresses_see_no_connection(void **state) {
+static void T19_denied_addresses_see_no_connection(void **state) {
     (void)state;
     static const struct {
         const char *host;
@@ -419,7 +419,7 @@ int main(void) {
         T(a_post_carries_what_it_was_given),
         T(each_answer_is_told_as_it_came),
         T(a_body_is_read_up_to_its_ceiling),
-        T(denied_addresses_see_no_connection),
+        T(T19_denied_addresses_see_no_connection),
         T(a_second_address_is_tried_when_the_first_refuses),
         T(a_literal_needs_no_name),
         T(a_connection_serves_several_requests),
