@@ -2,6 +2,16 @@
 
 #include <stdlib.h>
 
+/* What a lane of a project has of a key. */
+struct due_group {
+    struct {
+        const struct due_key *key;
+        int64_t lane, project; /* without padding for the hash */
+    } of;
+    size_t count;
+    UT_hash_handle hh;
+};
+
 struct due_key {
     struct str name;
     size_t count;
@@ -20,6 +30,7 @@ struct due {
     size_t most, per_key;
     struct due_item *items;
     struct due_key *keys;
+    struct due_group *groups;
     struct due_left *left;
     bool is_loading, is_thirsty;
 };
@@ -70,18 +81,47 @@ static struct due_key *key_get(struct due *d, struct str name) {
     return k;
 }
 
-static bool has_room(const struct due *d, const struct due_key *k, enum lane lane) {
+/* `k` may be NULL. */
+static struct due_group *group_find(const struct due *d, const struct due_key *k,
+                                    const struct outgoing *o) {
+    const struct due_group like = {.of = {.key = k, .lane = o->lane, .project = o->project}};
+    struct due_group *g;
+    HASH_FIND(hh, d->groups, &like.of, sizeof(like.of), g);
+    return g;
+}
+
+static struct due_group *group_get(struct due *d, const struct due_key *k,
+                                   const struct outgoing *o) {
+    struct due_group *g = group_find(d, k, o);
+    if (g != NULL)
+        return g;
+    g = mem_zalloc(sizeof(*g));
+    g->of.key = k;
+    g->of.lane = o->lane;
+    g->of.project = o->project;
+    HASH_ADD(hh, d->groups, of, sizeof(g->of), g);
+    return g;
+}
+
+static void group_leave(struct due *d, struct due_group *g) {
+    if (--g->count > 0)
+        return;
+    HASH_DEL(d->groups, g);
+    free(g);
+}
+
+static bool has_room(const struct due *d, const struct due_group *g, enum lane lane) {
     size_t count = HASH_COUNT(d->items);
     if (lane == LANE_HIGH)
         return count < d->most;
     size_t most = d->most - d->most / 10;
     if (count >= most)
         return false;
-    if (k == NULL || count < d->most / 2)
+    if (g == NULL || count < d->most / 2)
         return true;
-    /* A part of what is left: however many keys are slow, the next one finds room. */
+    /* A part of what is left: however many are slow, the next one finds room. */
     size_t part = (most - count) / 4;
-    return k->count < d->per_key && k->count <= part;
+    return g->count < d->per_key && g->count <= part;
 }
 
 enum due_result due_put(struct due *d, struct due_row *row, int64_t now_mono_ms,
@@ -92,7 +132,7 @@ enum due_result due_put(struct due *d, struct due_row *row, int64_t now_mono_ms,
     struct due_key *k = key_find(d, row->queue_key);
     if (k != NULL && k->parked_until_mono_ms > now_mono_ms)
         return DUE_PARKED;
-    if (!has_room(d, k, row->outgoing->lane)) {
+    if (!has_room(d, group_find(d, k, row->outgoing), row->outgoing->lane)) {
         if (k != NULL)
             k->wants_more = true;
         return DUE_FULL;
@@ -101,6 +141,8 @@ enum due_result due_put(struct due *d, struct due_row *row, int64_t now_mono_ms,
     i->row = *row;
     i->key = k != NULL ? k : key_get(d, row->queue_key);
     i->key->count++;
+    i->group = group_get(d, i->key, row->outgoing);
+    i->group->count++;
     row->outgoing = NULL;
     row->email = row->queue_key = STR_NONE;
     HASH_ADD(hh, d->items, row.key, sizeof(i->row.key), i);
@@ -131,6 +173,7 @@ void due_drop(struct due *d, struct due_item **ip) {
     if (d->is_loading)
         remember_left(d, i->row.key);
     i->key->count--;
+    group_leave(d, i->group);
     if (i->key->wants_more && i->key->count <= d->per_key / 4) {
         i->key->wants_more = false;
         d->is_thirsty = true;
@@ -170,14 +213,20 @@ void due_unpark_all(struct due *d) {
     (void)due_unpark(d, INT64_MAX, &next_mono_ms);
 }
 
-size_t due_skip_keys(struct due *d, struct str *out, size_t most) {
+size_t due_skip_keys(struct due *d, bool with_busy, struct str *out, size_t most, bool *are_busy) {
     size_t n = 0;
     struct due_key *k, *next;
+    *are_busy = false;
     HASH_ITER (hh, d->keys, k, next) {
         if (n == most)
             break;
-        if (k->parked_until_mono_ms == 0 && k->count <= d->per_key / 4)
-            continue;
+        if (k->parked_until_mono_ms == 0) {
+            if (k->count <= d->per_key / 4)
+                continue;
+            *are_busy = true;
+            if (with_busy)
+                continue;
+        }
         k->wants_more = true;
         out[n++] = k->name;
     }

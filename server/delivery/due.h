@@ -1,10 +1,11 @@
 /* due: the recipients that the scheduler holds in memory: those that may go soon, and no more.
  *
  * The store is the truth; loading is no claim, and what is refused here is found there again
- * (STORE_DUE). At most `most` recipients are held. While memory is at most half full, a queue key
- * may hold as many; then LIMIT_DUE_PER_KEY, but no more than a quarter of the room that is left, so
- * that many slow keys leave some for the next. A tenth of the room is for lane high alone. A parked
- * key (its site is dead or must wait) holds nothing.
+ * (STORE_DUE). At most `most` recipients are held. While memory is at most half full, a lane of a
+ * project may hold as many of a queue key; then LIMIT_DUE_PER_KEY, but no more than a quarter of
+ * the room that is left, so that many slow keys leave some for the next, and a newsletter leaves
+ * some to the password that is sent the same way. A tenth of the room is for lane high alone. A
+ * parked key (its site is dead or must wait) holds nothing.
  *
  *     struct due_item *i;
  *     switch (due_put(d, &row, now, &i)) { case DUE_TAKEN: ...; case DUE_FULL: ask the store later
@@ -21,11 +22,13 @@
 
 struct bundle;
 struct due_key;
+struct due_group;
 
 /* One recipient in memory; owns its row. */
 struct due_item {
     struct due_row row;
     struct due_key *key;
+    struct due_group *group;
     struct bundle *bundle; /* NULL: with a settle on its way to the store */
     TAILQ_ENTRY(due_item) link;
     UT_hash_handle hh;
@@ -56,9 +59,12 @@ void due_park(struct due *d, struct str key, int64_t until_mono_ms);
 size_t due_unpark(struct due *d, int64_t now_mono_ms, int64_t *next_mono_ms);
 void due_unpark_all(struct due *d);
 
-/* Keys of which nothing should be loaded now: parked, or with more than a quarter of their quota
- * here. At most `most`; the strings live until the next call that changes `d`. */
-size_t due_skip_keys(struct due *d, struct str *out, size_t most);
+/* Keys of which nothing should be loaded now: parked, or, unless with_busy, with more than a
+ * quarter of their quota here (what others have in those is loaded now and then all the same:
+ * *are_busy says that there are such). At most `most`; the strings live until the next call that
+ * changes `d`.
+ */
+size_t due_skip_keys(struct due *d, bool with_busy, struct str *out, size_t most, bool *are_busy);
 
 /* The store has more of what is here: ask when a key's share has nearly run out. */
 void due_want_more(struct due *d);

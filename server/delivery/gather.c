@@ -349,7 +349,10 @@ static void load(struct scheduler *s, int64_t now_mono_ms, int64_t now_wall_ms) 
     l->arena = a;
     l->s = s;
     struct str *skip = ARENA_ARRAY(a, struct str, SKIP_KEYS_MOST);
-    size_t skips = due_skip_keys(s->due, skip, SKIP_KEYS_MOST);
+    bool with_busy = now_mono_ms >= s->load_busy_mono_ms;
+    size_t skips = due_skip_keys(s->due, with_busy, skip, SKIP_KEYS_MOST, &s->are_busy);
+    if (with_busy)
+        s->load_busy_mono_ms = now_mono_ms + LOAD_BUSY_MS;
     for (size_t i = 0; i < skips; i++)
         skip[i] = arena_dup(a, skip[i]);
     l->q = (struct store_due){
@@ -384,8 +387,11 @@ void gather_load_if_needed(struct scheduler *s) {
     if (!is_low && after_mono_ms < crowded_mono_ms)
         after_mono_ms = crowded_mono_ms;
     bool has_due = s->next_due_wall_ms != 0 && s->next_due_wall_ms <= now_wall_ms;
-    bool is_wanted = s->has_more || has_due || now_mono_ms >= s->load_safety_mono_ms;
+    bool busy_is_due = s->are_busy && now_mono_ms >= s->load_busy_mono_ms;
+    bool is_wanted = s->has_more || has_due || busy_is_due || now_mono_ms >= s->load_safety_mono_ms;
     int64_t at_mono_ms = s->load_safety_mono_ms;
+    if (s->are_busy && s->load_busy_mono_ms < at_mono_ms)
+        at_mono_ms = s->load_busy_mono_ms;
     if (due_room(s->due) == 0)
         return; /* the end of a job brings us here again */
     if (is_wanted && now_mono_ms >= after_mono_ms) {

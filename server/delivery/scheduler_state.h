@@ -34,6 +34,7 @@ enum {
     LOAD_SPACING_MS = 20,          /* between loads */
     LOAD_VAIN_MS = 1000,           /* after one that brought nothing although there is more */
     LOAD_CROWDED_MS = 500,         /* while memory is more than half full */
+    LOAD_BUSY_MS = 5000,           /* keys with enough here are looked at for what others have */
     LOAD_SAFETY_MS = 60 * 1000,    /* the store is asked so often whatever we believe */
     SWEEP_MS = 30 * 1000,          /* hops and sites that nobody needs */
     BLOCKED_MS = 1000,             /* after the store refused */
@@ -70,6 +71,8 @@ struct scheduler {
 
     /* loading */
     bool is_loading, has_more;
+    bool are_busy; /* the last load left out keys with enough here, or could have */
+    int64_t load_busy_mono_ms;
     int64_t load_after_mono_ms; /* not before */
     int64_t next_due_wall_ms;   /* 0: none known */
     int64_t load_safety_mono_ms;

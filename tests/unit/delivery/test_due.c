@@ -26,8 +26,9 @@ static int teardown(void **state) {
 }
 
 /* A row as the store gives it. */
+static int64_t project; /* of the next rows */
 static struct due_row row(recipient_key_t key, const char *queue_key, enum lane lane) {
-    const struct message_row m = {.lane = lane};
+    const struct message_row m = {.lane = lane, .project = project};
     struct outgoing *o = outgoing_new(&m, NULL, NULL);
     return (struct due_row){.key = key,
                             .outgoing = o,
@@ -96,6 +97,18 @@ static void a_key_has_a_quota(void **state) {
     due_free(&d);
 }
 
+static void a_flood_leaves_room_for_others_of_the_same_key(void **state) {
+    recipient_key_t key = 0;
+    project = 1;
+    assert_int_equal(fill(*state, &key, "relay"), MOST / 2);
+    project = 2;
+    assert_int_equal(fill(*state, &key, "relay"), 9);
+    project = 1;
+    assert_int_equal(put(*state, ++key, "relay", LANE_TRANSACTIONAL), DUE_FULL);
+    assert_int_equal(put(*state, ++key, "relay", LANE_BULK), DUE_TAKEN);
+    project = 0;
+}
+
 static void the_last_tenth_is_for_high(void **state) {
     char name[16];
     recipient_key_t key = 0;
@@ -137,18 +150,24 @@ static void parked_and_well_filled_keys_are_skipped_by_a_load(void **state) {
         put(d, i, "little", LANE_BULK);
     for (int i = 0; i <= PER_KEY / 4; i++)
         put(d, 100 + i, "much", LANE_BULK);
-    assert_int_equal(due_skip_keys(d, skip, 10), 2);
+    bool are_busy = false;
+    assert_int_equal(due_skip_keys(d, false, skip, 10, &are_busy), 2);
+    assert_true(are_busy);
     for (int i = 0; i < 2; i++)
         assert_true(str_equal(skip[i], STR("parked")) || str_equal(skip[i], STR("much")));
-    assert_int_equal(due_skip_keys(d, skip, 1), 1);
+    assert_int_equal(due_skip_keys(d, false, skip, 1, &are_busy), 1);
+    assert_int_equal(due_skip_keys(d, true, skip, 10, &are_busy), 1);
+    assert_true(str_equal(skip[0], STR("parked")));
+    assert_true(are_busy);
 }
 
 static void a_skipped_key_calls_for_more_when_it_runs_dry(void **state) {
     struct due *d = *state;
     struct str skip[10];
+    bool are_busy = false;
     for (int i = 0; i < PER_KEY; i++)
         put(d, i, "much", LANE_BULK);
-    assert_int_equal(due_skip_keys(d, skip, 10), 1);
+    assert_int_equal(due_skip_keys(d, false, skip, 10, &are_busy), 1);
     for (int i = 0; i < PER_KEY * 3 / 4 - 1; i++)
         drop(d, i);
     assert_false(due_take_thirst(d));
@@ -179,6 +198,7 @@ int main(void) {
         T(a_key_may_fill_half_and_the_next_ones_a_part_of_what_is_left),
         T(ten_keys_that_take_all_they_can_leave_room_for_another),
         T(a_key_has_a_quota),
+        T(a_flood_leaves_room_for_others_of_the_same_key),
         T(the_last_tenth_is_for_high),
         T(a_parked_key_takes_nothing_until_its_time),
         T(parked_and_well_filled_keys_are_skipped_by_a_load),

@@ -175,6 +175,8 @@ WORLD struct id submit_with(struct world *w, const char *to, const struct messag
         q.message.route = like->route;
         q.message.tls = like->tls;
         q.message.is_test = like->is_test;
+        if (like->lane == LANE_BULK)
+            q.message.lane = like->lane;
         if (like->expires_wall_ms != 0)
             q.message.expires_wall_ms = like->expires_wall_ms;
     }
