@@ -272,14 +272,11 @@ static void do_rcpt(struct dialogue *d, struct str arg, struct buf *out) {
         answer(out, 452, "4.5.3", "too many recipients"); /* R10 */
         return;
     }
-    mailbox = arena_dup(d->arena, mailbox);
     struct receive_answer a = {250, "2.1.5", "OK"};
     if (d->o.policy && d->o.policy->on_rcpt)
         a = d->o.policy->on_rcpt(d->o.ctx, mailbox);
-    if (a.code >= 400)
-        d->errors++;
-    else
-        add_recipient(d, mailbox);
+    if (a.code < 400) /* of who is refused nothing is kept: there is no end to them */
+        add_recipient(d, arena_dup(d->arena, mailbox));
     put_answer(out, a);
 }
 

@@ -31,7 +31,8 @@ struct receive_answer {
 };
 
 struct receive_policy {
-    /* May be NULL: everything is accepted. A code >= 400 refuses. */
+    /* May be NULL: everything is accepted. A code >= 400 refuses. The address lives during the
+     * call. */
     struct receive_answer (*on_mail)(void *ctx, struct str from);
     struct receive_answer (*on_rcpt)(void *ctx, struct str to);
     /* A complete message. Answered by receive_answer_data(), at once or later on the loop; `m`

@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 
+#include <malloc.h>
+
 #include "server/base/limits.h"
 #include "server/smtp/dialogue.h"
 
@@ -362,8 +364,28 @@ static void test_R10_many_recipients_may_be_refused(void **state) {
     assert_true(feed(d, STR(MAIL), 65536, &out));
     for (int i = 0; i < 100; i++)
         assert_true(feed(d, STR("RCPT TO:<nobody@d.example>\r\n"), 65536, &out));
+    assert_true(feed(d, STR("DATA\r\n"), 65536, &out));
+    assert_true(str_ends_with(buf_str(&out), STR("554 5.5.1 no valid recipients\r\n")));
     assert_true(feed(d, STR(RCPT), 65536, &out));
     assert_true(str_ends_with(buf_str(&out), STR(OK_RCPT)));
+    buf_release(&out);
+    dialogue_free(&d);
+}
+
+/* Somebody who tries out addresses for an hour. */
+static void test_R25_refused_recipients_take_no_memory(void **state) {
+    (void)state;
+    enum { TRIES = 100000 };
+    struct dialogue *d = make(1000, 0, false);
+    struct buf out = BUF_INIT(65536);
+    open_dialogue(d);
+    assert_true(feed(d, STR(MAIL), 65536, &out));
+    size_t before = mallinfo2().uordblks;
+    for (int i = 0; i < TRIES; i++) {
+        buf_clear(&out);
+        assert_true(feed(d, STR("RCPT TO:<nobody@d.example>\r\n"), 65536, &out));
+    }
+    assert_in_range(mallinfo2().uordblks, 0, before + TRIES);
     buf_release(&out);
     dialogue_free(&d);
 }
@@ -416,6 +438,7 @@ int main(void) {
         cmocka_unit_test(test_R12_source_routes_are_dropped),
         cmocka_unit_test(test_R25_too_many_errors_end_it),
         cmocka_unit_test(test_R10_many_recipients_may_be_refused),
+        cmocka_unit_test(test_R25_refused_recipients_take_no_memory),
         cmocka_unit_test(test_R26_a_message_that_runs_in_circles),
         cmocka_unit_test(test_R22_a_transaction_leaves_nothing_behind),
     };
