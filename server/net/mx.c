@@ -179,11 +179,12 @@ static void ask_batch(struct work *w) {
     }
 }
 
-/* Nothing listens for us there, whatever a zone says. */
+/* Nothing listens for us there, whatever a zone or an address literal says: "any address" is this
+ * machine to the kernel, and a mapped address is an IPv4 one that got past the looks at those. */
 static bool is_unusable(const struct sockaddr_any *a) {
     if (sockaddr_is_ipv6(a)) {
         const struct in6_addr *ip = &((const struct sockaddr_in6 *)(const void *)&a->ss)->sin6_addr;
-        return IN6_IS_ADDR_UNSPECIFIED(ip) || IN6_IS_ADDR_MULTICAST(ip);
+        return IN6_IS_ADDR_UNSPECIFIED(ip) || IN6_IS_ADDR_MULTICAST(ip) || IN6_IS_ADDR_V4MAPPED(ip);
     }
     uint32_t ip = ntohl(((const struct sockaddr_in *)(const void *)&a->ss)->sin_addr.s_addr);
     return ip >> 24 == 0 || ip >> 28 >= 14; /* this network; multicast, reserved, broadcast */
@@ -436,6 +437,11 @@ void mx_resolve(struct dns *d, struct mx_lookup *q) {
     q->ttl_s = UINT32_MAX;
     q->arena = arena_new();
     bool is_literal = parse_literal(q, &literal);
+    if (is_literal && !q->is_host && is_unusable(&literal)) {
+        q->failure = FAILURE_DNS_NO_ADDRESS;
+        mailbox_send(q->reply_to, &q->note);
+        return;
+    }
     if (is_literal && sockaddr_is_ipv6(&literal) && !q->is_host && !q->want_ipv6) {
         q->failure = FAILURE_NO_IPV6;
         mailbox_send(q->reply_to, &q->note);

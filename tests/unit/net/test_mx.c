@@ -55,6 +55,9 @@ static const struct rr rows[] = {
     {"zeros.example", DNS_A, "0.0.0.0", RR_ANSWER},
     {"zeros.example", DNS_A, "255.255.255.255", RR_ANSWER},
     {"zeros.example", DNS_A, "224.0.0.1", RR_ANSWER},
+    {"mapped.example", DNS_MX, "10 mapped4.example", RR_ANSWER},
+    {"mapped4.example", DNS_AAAA, "::ffff:127.0.0.1", RR_ANSWER},
+    {"mapped4.example", DNS_AAAA, "::ffff:0.0.0.0", RR_ANSWER},
     {"relay", DNS_A, "10.0.0.5", RR_ANSWER},
     /* 40 hosts, of which the first 33 by preference have no address */
     {"crowd.example", DNS_MX, "", RR_ANSWER}, /* replaced below */
@@ -201,6 +204,8 @@ static void test_C25_C26_C28_C31_each_domain_leads_where_it_says(void **state) {
         /* literals */
         {"[192.0.2.5]", NULL, "192.0.2.5=192.0.2.5:25", "[192.0.2.5]", FAILURE_NONE, false},
         {"[IPv6:2001:DB8::5]", NULL, "", NULL, FAILURE_NO_IPV6, false},
+        {"[0.0.0.0]", NULL, "", NULL, FAILURE_DNS_NO_ADDRESS, false},
+        {"[224.0.0.1]", NULL, "", NULL, FAILURE_DNS_NO_ADDRESS, false},
         {"[ipv6:192.0.2.5]", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, false},
         {"[2001:db8::5]", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, false},
         {"[]", NULL, "", NULL, FAILURE_DNS_NXDOMAIN, false},
@@ -318,6 +323,9 @@ static void addresses_that_may_not_be_used_are_not_taken_for_none(void **state) 
         {"[IPv6:2001:db8::5]", false, false, everywhere, FAILURE_NO_IPV6, 0},
         {"[IPv6:2001:DB8::5]", true, false, everywhere, FAILURE_NONE, 1},
         {"2001:db8::5", false, true, everywhere, FAILURE_NONE, 1}, /* the operator wrote it */
+        {"[IPv6:::]", true, false, everywhere, FAILURE_DNS_NO_ADDRESS, 0},
+        {"[IPv6:::ffff:127.0.0.1]", true, false, everywhere, FAILURE_DNS_NO_ADDRESS, 0},
+        {"mapped.example", true, false, everywhere, FAILURE_DNS_NO_ADDRESS, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct mx_lookup m;
