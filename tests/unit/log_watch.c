@@ -19,6 +19,7 @@ enum { EXPECTED_MOST = 16, LINES_BYTES = 16 * 1024 };
 static struct {
     pthread_mutex_t mu;
     const char *expected[EXPECTED_MOST];
+    unsigned seen[EXPECTED_MOST]; /* lines with them */
     size_t expected_count;
     struct buf unexpected; /* lines */
 } shared = {.mu = PTHREAD_MUTEX_INITIALIZER, .unexpected = BUF_INIT(LINES_BYTES)};
@@ -26,15 +27,29 @@ static struct {
 void expect_log(const char *words) {
     pthread_mutex_lock(&shared.mu);
     assert_true(shared.expected_count < EXPECTED_MOST);
+    shared.seen[shared.expected_count] = 0;
     shared.expected[shared.expected_count++] = words;
     pthread_mutex_unlock(&shared.mu);
 }
 
 static bool is_expected(const char *message) {
+    bool is = false;
     for (size_t i = 0; i < shared.expected_count; i++)
-        if (strstr(message, shared.expected[i]) != NULL)
-            return true;
-    return false;
+        if (strstr(message, shared.expected[i]) != NULL) {
+            shared.seen[i]++;
+            is = true;
+        }
+    return is;
+}
+
+unsigned logged(const char *words) {
+    unsigned count = 0;
+    pthread_mutex_lock(&shared.mu);
+    for (size_t i = 0; i < shared.expected_count; i++)
+        if (strcmp(words, shared.expected[i]) == 0)
+            count = shared.seen[i];
+    pthread_mutex_unlock(&shared.mu);
+    return count;
 }
 
 /* ---- the log ---- */

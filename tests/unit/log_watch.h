@@ -11,3 +11,5 @@
 
 /* A WARN or ERROR whose message has these words in it belongs to the test. */
 void expect_log(const char *words);
+/* How many lines with these words, which were expected, this test has logged so far. */
+unsigned logged(const char *words);
