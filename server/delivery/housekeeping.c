@@ -11,9 +11,10 @@ enum {
     EXPIRE_EVERY_MS = 5000,
     RETAIN_EVERY_MS = 3600 * 1000,
     CAPTURES_MOST = 1000,
-    STEP = 500,            /* rows of one call: a few milliseconds of the committer's time */
-    RETAIN_PAUSE_MS = 100, /* between steps: retention is in no hurry */
+    STEP = 500,     /* rows of one call: a few milliseconds of the committer's time */
+    PAUSE_MS = 100, /* between steps: sweeps are in no hurry */
     RETAIN_FIRST_MS = 60 * 1000,
+    RETAIN_AGAIN_MS = 60 * 1000, /* after one that failed */
 };
 
 #define HOURS(n) ((int64_t)(n)*3600 * 1000)
@@ -57,21 +58,28 @@ static void look_at_the_clock(struct housekeeping *h) {
     h->is_set_back |= h->now.jumped_ms < 0;
 }
 
-/* One step; true: there may be more. */
-static bool expire(struct housekeeping *h) {
+/* What one step of a sweep comes to. After a failure the next one is not before its time: a store
+ * that is in trouble gets no storm of questions, and the log none of complaints. */
+enum step { STEP_DONE, STEP_MORE, STEP_FAILED };
+
+static enum step step_of(enum err e, bool more) {
+    return e != OK ? STEP_FAILED : more ? STEP_MORE : STEP_DONE;
+}
+
+static enum step expire(struct housekeeping *h) {
     struct store_expire q = {
         .call = {.verb = STORE_EXPIRE}, .now_wall_ms = h->now.wall_ms, .most = STEP};
     if (store_sync(h->o.store, &q.call) != OK)
         log_warn("housekeeping", "expiry sweep failed", LOG_STRZ("why", q.call.info.text));
     else if (q.expired > 0)
         log_info("housekeeping", "recipients expired", LOG_INT("count", q.expired));
-    bool more = q.call.err == OK && q.expired == STEP;
+    enum step step = step_of(q.call.err, q.expired == STEP);
     store_call_release(&q.call);
-    return more;
+    return step;
 }
 
-/* The same; by the wall clock itself, as what is due is. */
-static bool mend(struct housekeeping *h, bool with_expiry) {
+/* By the wall clock itself, as what is due is. */
+static enum step mend(struct housekeeping *h, bool with_expiry) {
     int64_t now_wall_ms = clock_wall_ms();
     struct store_mend q = {
         .call = {.verb = STORE_MEND},
@@ -85,16 +93,16 @@ static bool mend(struct housekeeping *h, bool with_expiry) {
         log_warn("housekeeping", "times beyond reach stay", LOG_STRZ("why", q.call.info.text));
     else if (q.mended > 0)
         log_info("housekeeping", "times beyond reach were mended", LOG_INT("count", q.mended));
-    bool more = q.call.err != OK || q.more;
+    enum step step = step_of(q.call.err, q.more);
     store_call_release(&q.call);
-    return more;
+    return step;
 }
 
 static int64_t before(int64_t now_wall_ms, int64_t keep_ms) {
     return keep_ms == 0 || keep_ms > now_wall_ms ? 0 : now_wall_ms - keep_ms;
 }
 
-static bool retain(struct housekeeping *h) {
+static enum step retain(struct housekeeping *h) {
     int64_t now_wall_ms = h->now.wall_ms;
     struct store_retain q = {
         .call = {.verb = STORE_RETAIN},
@@ -108,9 +116,28 @@ static bool retain(struct housekeeping *h) {
     };
     if (store_sync(h->o.store, &q.call) != OK)
         log_warn("housekeeping", "retention failed", LOG_STRZ("why", q.call.info.text));
-    bool more = q.call.err == OK && q.more;
+    enum step step = step_of(q.call.err, q.more);
     store_call_release(&q.call);
-    return more || (h->now.is_settled && mend(h, true));
+    return step == STEP_DONE && h->now.is_settled ? mend(h, true) : step;
+}
+
+/* When the next step is due. */
+static int64_t sweep_expired(struct housekeeping *h) {
+    enum step step = expire(h);
+    if (h->is_set_back && step != STEP_FAILED) {
+        enum step mended = mend(h, false);
+        h->is_set_back = mended != STEP_DONE;
+        if (h->is_set_back)
+            step = mended;
+    }
+    return clock_mono_ms() + (step == STEP_MORE ? PAUSE_MS : h->o.expire_every_ms);
+}
+
+static int64_t sweep_old(struct housekeeping *h) {
+    static const int64_t pause_ms[] = {
+        [STEP_MORE] = PAUSE_MS, [STEP_FAILED] = RETAIN_AGAIN_MS, [STEP_DONE] = INT64_MAX};
+    int64_t ms = pause_ms[retain(h)];
+    return clock_mono_ms() + (ms < h->o.retain_every_ms ? ms : h->o.retain_every_ms);
 }
 
 static void run(void *arg) {
@@ -121,16 +148,12 @@ static void run(void *arg) {
     while (!h->is_stopping) {
         int64_t now_mono_ms = clock_mono_ms();
         look_at_the_clock(h);
-        if (now_mono_ms >= expire_mono_ms) {
-            bool more = expire(h);
-            h->is_set_back = h->is_set_back && mend(h, false);
-            expire_mono_ms = more || h->is_set_back ? now_mono_ms + RETAIN_PAUSE_MS
-                                                    : clock_mono_ms() + h->o.expire_every_ms;
-        }
+        if (now_mono_ms >= expire_mono_ms)
+            expire_mono_ms = sweep_expired(h);
         bool is_new = h->is_new;
         h->is_new = false;
         if (is_new || now_mono_ms >= retain_mono_ms)
-            retain_mono_ms = clock_mono_ms() + (retain(h) ? RETAIN_PAUSE_MS : h->o.retain_every_ms);
+            retain_mono_ms = sweep_old(h);
         int64_t next_mono_ms = expire_mono_ms < retain_mono_ms ? expire_mono_ms : retain_mono_ms;
         int64_t wait_ms = next_mono_ms - clock_mono_ms();
         mailbox_wait(h->box, wait_ms < 0 ? 0 : (int)wait_ms);

@@ -25,7 +25,7 @@ struct settle_call {
     struct settle_result *result;
     recipient_key_t *key;
     size_t count;
-    int64_t took_us;
+    bool is_repeated; /* which was said */
     TAILQ_ENTRY(settle_call) link;
 };
 
@@ -70,8 +70,10 @@ static void answered(struct settle_call *c) {
         log_error("delivery", "a result was not taken by the store",
                   LOG_INT("recipients", c->count), LOG_STRZ("why", c->call->info.text));
     } else {
-        log_warn("delivery", "a result could not be stored, will be repeated",
-                 LOG_INT("recipients", c->count), LOG_STRZ("why", c->call->info.text));
+        if (!c->is_repeated) /* every second, for as long as the disk is full */
+            log_warn("delivery", "a result could not be stored, will be repeated",
+                     LOG_INT("recipients", c->count), LOG_STRZ("why", c->call->info.text));
+        c->is_repeated = true;
         store_call_release(c->call);
         metric_add(s->metrics.settle_retries, 1);
         TAILQ_INSERT_TAIL(&s->retries, c, link);

@@ -1,0 +1,82 @@
+/* What goes wrong on this machine is said, as often as somebody reads it and no oftener. */
+#include "tests/unit/delivery/world.h"
+
+#include <sqlite3.h>
+
+#include "server/base/metrics.h"
+
+static void run_sql(struct world *w, sqlite3 **db, const char *sql) {
+    char path[128];
+    snprintf(path, sizeof(path), "%s/outbox.db", w->folder);
+    if (*db == NULL)
+        assert_int_equal(sqlite3_open(path, db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(*db, sql, NULL, NULL, NULL), SQLITE_OK);
+}
+
+struct log_want {
+    const char *words;
+    unsigned times;
+};
+
+static bool has_logged(struct world *w, void *arg) {
+    (void)w;
+    const struct log_want *want = arg;
+    return logged(want->words) >= want->times;
+}
+
+static void sweeps_that_fail_wait_for_their_next_turn(void **state) {
+    enum { EVERY_MS = 500 };
+    struct world *w = *state;
+    sqlite3 *db = NULL;
+    struct log_want want = {"expiry sweep failed", 3};
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log(want.words);
+    expect_log("times beyond reach stay");
+    run_sql(w, &db,
+            "ALTER TABLE open_message RENAME TO gone;"
+            "ALTER TABLE queue RENAME TO gone_too");
+    int64_t began_mono_ms = clock_mono_ms();
+    w->housekeeping = housekeeping_start(
+        &(struct housekeeping_options){.store = w->store, .expire_every_ms = EVERY_MS});
+    assert_true(wait_until(w, has_logged, &want));
+    assert_in_range(clock_mono_ms() - began_mono_ms, 2 * EVERY_MS, INT64_MAX);
+    housekeeping_stop(&w->housekeeping);
+    run_sql(w, &db,
+            "ALTER TABLE gone RENAME TO open_message;"
+            "ALTER TABLE gone_too RENAME TO queue");
+    sqlite3_close(db);
+}
+
+static struct metric *settle_retries(void) {
+    return metric_counter("postchute_delivery_settle_retries_total", "");
+}
+
+static bool was_repeated(struct world *w, void *arg) {
+    (void)w;
+    return metric_get(settle_retries(), 0) >= *(int64_t *)arg;
+}
+
+static void a_result_that_cannot_be_stored_is_repeated_and_said_once(void **state) {
+    struct world *w = *state;
+    sqlite3 *db = NULL;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("a result could not be stored");
+    int64_t times = metric_get(settle_retries(), 0) + 3;
+    run_sql(w, &db, "ALTER TABLE attempt RENAME TO gone");
+    start(w);
+    struct id id = submit(w, "ok@example.net");
+    assert_true(wait_until(w, was_repeated, &times));
+    run_sql(w, &db, "ALTER TABLE gone RENAME TO attempt");
+    sqlite3_close(db);
+    await_state(w, id, RECIPIENT_DELIVERED, 1);
+    assert_int_equal(logged("a result could not be stored"), 1);
+}
+
+int main(void) {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(sweeps_that_fail_wait_for_their_next_turn),
+        T(a_result_that_cannot_be_stored_is_repeated_and_said_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
