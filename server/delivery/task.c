@@ -36,8 +36,9 @@ static void sign(struct task *t) {
     int64_t began_mono_us = clock_mono_us();
     struct message *made = NULL;
     if (!signers_find(j->signers, j->from_domain, j->published_only, &signer)) {
-        /* the scheduler looked before it asked, in the same signers */
-        log_error("delivery", "no key to sign with", LOG_STR("domain", j->from_domain));
+        /* there was one when the scheduler looked: it was taken out since */
+        log_warn("delivery", "sent without a DKIM signature: the domain has no key any more",
+                 LOG_STR("domain", j->from_domain));
     } else if (dkim_sign(j->message, &signer, clock_wall_ms(), &made, &info) != OK) {
         log_error("delivery", "cannot be signed", LOG_ID("message", &j->message_id),
                   LOG_STR("domain", signer.domain), LOG_STRZ("why", info.text));
@@ -178,10 +179,24 @@ static void decide_all(struct task *t, const struct session_result *r) {
     ASSERT(t->left == 0);
 }
 
+/* No descriptor or port is left, or the source address is not one of this machine: nothing gets out
+ * until somebody looks at it. Said once a minute. */
+static void tell_local_trouble(struct task *t, const struct session_result *r) {
+    enum { EVERY_MS = 60 * 1000 };
+    int64_t now_mono_ms = clock_mono_ms();
+    if (t->w->local_told_mono_ms != 0 && now_mono_ms - t->w->local_told_mono_ms < EVERY_MS)
+        return;
+    t->w->local_told_mono_ms = now_mono_ms;
+    log_warn("delivery", "this machine could not open a connection, tried again soon",
+             LOG_STRZ("host", t->at->host->name), LOG_STR("why", words_of(r)));
+}
+
 static void on_failed(void *ctx, const struct session_result *r) {
     struct task *t = ctx;
     struct report_entry probe;
     end_race(t, r->failure);
+    if (r->failure == FAILURE_LOCAL)
+        tell_local_trouble(t, r);
     if (can_go_in_clear(t, r)) {
         if (r->stage == STAGE_TLS)
             tlspolicy_broken(t->w->o.tlspolicy, t->at->addr, clock_boot_ms());
@@ -397,7 +412,7 @@ void task_abort_all(struct worker *w) {
 
 void task_start(struct worker *w, struct job *j) {
     if (w->pool == NULL)
-        w->pool = pool_new(w->loop, 500);
+        w->pool = pool_new(w->loop, WORKER_IDLE_MOST);
     struct task *t = mem_zalloc(sizeof(*t));
     t->w = w;
     t->job = j;

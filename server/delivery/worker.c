@@ -7,10 +7,8 @@
 #include "server/delivery/worker_state.h"
 
 enum {
-    IDLE_MOST = 500,         /* sessions kept open for nothing, a loop */
     DEAD_MOST = 5000,        /* addresses remembered, a loop */
     DEAD_MS = 3 * 60 * 1000, /* long enough to spare others the wait, short against a retry */
-
 };
 
 struct worker *worker_start(size_t index, const struct worker_options *o) {

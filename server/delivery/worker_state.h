@@ -11,6 +11,8 @@
 
 LIST_HEAD(task_list, task);
 
+enum { WORKER_IDLE_MOST = 500 /* sessions kept open for nothing, a loop */ };
+
 /* An address that did not answer a while ago: tried after the others. */
 struct dead_address {
     char text[SOCKADDR_TEXT_SIZE];
@@ -25,6 +27,7 @@ struct worker {
     struct task_list tasks;
     struct dead_address *dead; /* oldest first */
     bool is_aborting;
+    int64_t local_told_mono_ms; /* trouble of this machine's own was logged; 0: never */
     struct note stop_note;
     struct mailbox *stop_reply;
 };

@@ -47,6 +47,20 @@ static void sweeps_that_fail_wait_for_their_next_turn(void **state) {
     sqlite3_close(db);
 }
 
+static void a_source_address_that_is_not_ours_is_said(void **state) {
+    struct world *w = *state;
+    struct log_want want = {"this machine could not open a connection", 1};
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log(want.words);
+    assert_int_equal(sockaddr_parse(STR("192.0.2.77"), 0, &w->o.source_ipv4), OK);
+    start(w);
+    struct id id = submit(w, "ok@example.net");
+    assert_true(wait_until(w, has_logged, &want));
+    delivery_stop(&w->delivery);
+    assert_int_equal(recipient(w, id, 0).state, RECIPIENT_QUEUED);
+    assert_int_equal(recipient(w, id, 0).attempts, 0);
+}
+
 static struct metric *settle_retries(void) {
     return metric_counter("postchute_delivery_settle_retries_total", "");
 }
@@ -76,6 +90,7 @@ int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(sweeps_that_fail_wait_for_their_next_turn),
+        T(a_source_address_that_is_not_ours_is_said),
         T(a_result_that_cannot_be_stored_is_repeated_and_said_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
