@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -19,10 +20,15 @@ enum { NOTES_PER_TURN = 256 };
  * Why no note is forgotten: who pushes onto an empty `incoming` signals after pushing, and the
  * owner empties the eventfd before it takes the chain. So a note that the owner did not see has a
  * signal that is still to come or still there. Whenever the owner leaves notes in `ready` it
- * signals itself. */
+ * signals itself.
+ *
+ * Why it may end as soon as its last note ran: that note can be seen before its sender has
+ * signalled. A sender counts itself before it pushes, and is gone when it no longer counts itself.
+ */
 struct mailbox {
     _Atomic(struct note *) incoming;
-    int fd; /* eventfd */
+    atomic_size_t senders; /* inside of mailbox_send() */
+    int fd;                /* eventfd */
     /* the owner's */
     struct note *ready, **ready_end;
     struct event *event; /* NULL: not attached */
@@ -44,6 +50,8 @@ void mailbox_free(struct mailbox **mp) {
     /* What runs may still send to this mailbox, from this thread. */
     while (mailbox_run(m, SIZE_MAX) > 0)
         ;
+    while (atomic_load_explicit(&m->senders, memory_order_acquire) > 0)
+        sched_yield(); /* it has a write(2) to go at most */
     close(m->fd);
     free(m);
     *mp = NULL;
@@ -69,6 +77,7 @@ static void empty_signals(struct mailbox *m) {
 }
 
 void mailbox_send(struct mailbox *m, struct note *note) {
+    atomic_fetch_add_explicit(&m->senders, 1, memory_order_relaxed); /* told by the push below */
     struct note *head = atomic_load_explicit(&m->incoming, memory_order_relaxed);
     do {
         note->next = head;
@@ -77,6 +86,8 @@ void mailbox_send(struct mailbox *m, struct note *note) {
     /* `note` may be gone already. */
     if (head == NULL)
         signal_owner(m);
+    atomic_fetch_sub_explicit(&m->senders, 1, memory_order_release);
+    /* and now the mailbox */
 }
 
 /* Moves what came in behind what is ready, oldest first. */

@@ -41,8 +41,9 @@ struct mailbox;
 struct event_base;
 
 struct mailbox *mailbox_new(void);
-/* Runs what is left in it on the calling thread, then frees. Nobody else may send any more, and
- * each mailbox_send() must have returned (join the senders first). Not from inside of a note. */
+/* Runs what is left in it on the calling thread, then frees. Nobody may begin to send any more; who
+ * sent the last note need not be joined: it may be asked in a mailbox that ends with the answer.
+ * Not from inside of a note. */
 void mailbox_free(struct mailbox **mp);
 /* Thread: any. */
 void mailbox_send(struct mailbox *m, struct note *note);

@@ -294,6 +294,43 @@ static void an_answer_is_the_same_note_sent_back(void **state) {
     mailbox_free(&ball.theirs);
 }
 
+/* Asks in a mailbox of its own, which ends with the answer: the one who answers may still be on its
+ * way out of mailbox_send(). */
+struct question {
+    struct note note;
+    struct mailbox *asker;
+    bool is_answered;
+};
+
+static void question_answered(struct note *note) {
+    CONTAINER_OF(note, struct question, note)->is_answered = true;
+}
+
+static void answer_question(struct note *note) {
+    struct question *q = CONTAINER_OF(note, struct question, note);
+    note->run = question_answered;
+    mailbox_send(q->asker, note);
+}
+
+static void a_mailbox_may_end_with_the_answer(void **state) {
+    enum { QUESTIONS = 50000 };
+    (void)state;
+    struct mailbox *theirs = mailbox_new();
+    struct ball stop = {.note.run = stop_run};
+    struct player player = {theirs, &stop};
+    struct thread *t = thread_start("player", play, &player);
+    for (int i = 0; i < QUESTIONS; i++) {
+        struct question q = {.note.run = answer_question, .asker = mailbox_new()};
+        mailbox_send(theirs, &q.note);
+        while (!q.is_answered)
+            mailbox_wait(q.asker, 0); /* sees the answer as early as can be */
+        mailbox_free(&q.asker);
+    }
+    mailbox_send(theirs, &stop.note);
+    thread_join(&t);
+    mailbox_free(&theirs);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(notes_run_in_the_order_of_sending),
@@ -305,6 +342,7 @@ int main(void) {
         cmocka_unit_test(a_waiting_owner_gets_all_notes_of_many_senders),
         cmocka_unit_test(a_loop_gets_all_notes_of_many_senders),
         cmocka_unit_test(an_answer_is_the_same_note_sent_back),
+        cmocka_unit_test(a_mailbox_may_end_with_the_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
