@@ -182,6 +182,11 @@ void json_read_object(const struct json_at *at, json_t *v, const struct json_fie
     }
 }
 
+bool json_has(const json_t *object, const char *name) {
+    const json_t *member = json_object_get(object, name);
+    return member != NULL && !json_is_null(member);
+}
+
 bool json_read_str(const struct json_at *at, json_t *v, struct str *out) {
     if (!json_is_string(v))
         return wrong_type(at, v, "a string");

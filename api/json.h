@@ -51,6 +51,9 @@ struct json_field {
 void json_read_object(const struct json_at *at, json_t *v, const struct json_field *fields,
                       size_t count, void *out);
 
+/* Is there such a member, with a value other than null? */
+bool json_has(const json_t *object, const char *name);
+
 /* false: a fault was added. */
 bool json_read_str(const struct json_at *at, json_t *v, struct str *out);
 bool json_read_bool(const struct json_at *at, json_t *v, bool *out);

@@ -158,8 +158,7 @@ void v1_keys_create(struct request *r) {
         return;
     struct json_at top = {.faults = &r->faults};
     struct json_at name = json_member(&top, "name"), scopes = json_member(&top, "scopes");
-    if (json_is_object(root) && str_is_absent(m->put.key.name) &&
-        json_object_get(root, "name") == NULL)
+    if (json_is_object(root) && !json_has(root, "name"))
         json_fault(&name, "required", "the name is missing");
     if (json_is_object(root) && m->put.key.scopes == 0 && r->faults.count == 0)
         json_fault(&scopes, "required", "which of send, read, manage, admin may it?");

@@ -34,7 +34,7 @@ static void read_address_object(const struct json_at *at, json_t *v, struct addr
                      &parts);
     struct json_at email = json_member(at, "email"), name = json_member(at, "name");
     if (str_is_absent(parts.email)) {
-        if (json_object_get(v, "email") == NULL && json_object_get(v, "address") == NULL)
+        if (!json_has(v, "email") && !json_has(v, "address"))
             json_fault(&email, "required", "the address is missing");
         return;
     }

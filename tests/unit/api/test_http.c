@@ -438,6 +438,11 @@ static void test_refusals(void **state) {
          "body_too_large"},
         {"encoding", "POST", "/send", "Content-Encoding: gzip\r\n", &w->key, "{}", 415,
          "unsupported_media_type"},
+        {"null for a name", "POST", "/v1/keys", "", &w->key,
+         "{\"name\":null,\"scopes\":[\"send\"]}", 422, "validation_failed"},
+        {"null for an address", "POST", "/send", "", &w->key,
+         "{\"from\":\"a@acme.test\",\"to\":{\"email\":null},\"text\":\"t\"}", 422,
+         "validation_failed"},
         {"long key", "POST", "/send", "Idempotency-Key: a b\r\n", &w->key, "{}", 422,
          "validation_failed"},
     };
