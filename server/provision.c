@@ -9,6 +9,7 @@
 #include "api/auth.h"
 #include "api/key_rate.h"
 #include "server/base/clock.h"
+#include "server/base/log.h"
 #include "server/events/signature.h"
 #include "server/intake/sender_domain.h"
 
@@ -52,6 +53,9 @@ static enum err put_key(struct store *s, struct str name, struct str text, unsig
     }
     if (e == OK)
         e = run(s, &q.call, info);
+    if (e == OK && q.key.revoked_wall_ms != 0)
+        log_warn("server", "a declared key was revoked and stays so: declare a new one",
+                 LOG_STRZ("setting", setting), LOG_STR("name", name), LOG_ID("key", &q.key.id));
     arena_free(&a);
     return e;
 }

@@ -420,7 +420,8 @@ struct store_totals {
 struct store_key_put {
     struct store_call call;
     struct key_row key;
-}; /* inserts; the same prefix again: ERR_CONFLICT unless the hash is equal (then updates) */
+}; /* inserts; the same prefix again: ERR_CONFLICT unless the hash is equal (then updates). A key
+      that was revoked stays so; key.id and key.revoked_wall_ms are out, too */
 struct store_key_revoke {
     struct store_call call;
     struct id id;

@@ -45,6 +45,8 @@ MEM_WRITE(key_put) {
         q->key.id = row.id = t->as.key.id;
         row.created_wall_ms = t->as.key.created_wall_ms;
         row.used_wall_ms = t->as.key.used_wall_ms;
+        if (t->as.key.revoked_wall_ms != 0)
+            q->key.revoked_wall_ms = row.revoked_wall_ms = t->as.key.revoked_wall_ms;
     } else {
         t = mem_thing_new(b, &b->shared.keys);
     }

@@ -50,6 +50,13 @@ static void keys_are_put_listed_used_and_revoked(void **state) {
     assert_int_equal(q.key[0].used_wall_ms, k->now_wall_ms);
     assert_int_equal(q.key[0].revoked_wall_ms, k->now_wall_ms);
     assert_int_equal(q.key[0].hash[31], 1);
+    /* what declares it again, at the next start, does not bring it back */
+    struct store_key_put again = {.key = key_row(k, "pc_live_a", 1)};
+    RUN_OK(k, STORE_KEY_PUT, &again);
+    assert_int_equal(again.key.revoked_wall_ms, k->now_wall_ms);
+    struct store_keys still = {.project = 1};
+    RUN_OK(k, STORE_KEYS, &still);
+    assert_int_equal(still.key[0].revoked_wall_ms, k->now_wall_ms);
     q.project = 2;
     RUN_OK(k, STORE_KEYS, &q);
     assert_int_equal(q.count, 0);

@@ -178,6 +178,24 @@ def test_declarations_are_applied_and_applied_again(postchute, sink):
     assert server.api(key).post("/send", json=GOOD).status_code == 202
 
 
+def test_a_revoked_key_is_not_brought_back_by_its_declaration(postchute, sink):
+    server = postchute(start=False, route=route(sink))
+    key = new_key()
+    server.declared["keys"] = [{"name": "leaked", "secret": key, "scopes": ["send"]}]
+    server.start()
+    assert server.api(key).post("/send", json=GOOD).status_code == 202
+    (row,) = (one for one in server.api().get("/v1/keys").json()["data"] if one["name"] == "leaked")
+    assert server.api().delete(f"/v1/keys/{row['id']}").status_code == 204
+    server.expect_log('declared key was revoked.*"name":"leaked"')
+    server.reload()
+    server.wait_log('"msg":"settings read again"')
+    assert server.api(key).post("/send", json=GOOD).status_code == 401
+    server.stop()
+    server.start()
+    server.wait_log("declared key was revoked")
+    assert server.api(key).post("/send", json=GOOD).status_code == 401
+
+
 def test_the_store_survives_with_its_keys_and_domains(postchute, sink):
     server = postchute(route=route(sink))
     made = server.api().post("/v1/keys", json={"name": "k", "scopes": ["send"]}).json()["key"]
