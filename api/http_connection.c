@@ -5,6 +5,7 @@
 
 #include "api/http_state.h"
 #include "server/base/clock.h"
+#include "server/base/limits.h"
 
 struct http_metrics http_metric;
 
@@ -83,16 +84,21 @@ static void peer_leave(struct http *h, const uint8_t key[16]) {
 
 /* ---- coming and going ---- */
 
-/* The administrator and the supervisor get in when clients have filled the house. */
-enum MHD_Result http_on_accept(void *cls, const struct sockaddr *sa, socklen_t size) {
-    struct daemon_of_http *d = cls;
+/* The administrator and the supervisor get in when clients have filled the house, but take no more
+ * descriptors than were set aside for them. */
+static bool is_room(const struct daemon_of_http *d, const struct sockaddr *sa) {
+    const struct http_limits *limits = &d->loop->limits;
     struct http *h = d->loop->http;
     uint8_t key[16];
-    (void)size;
     if (d->kind != HTTP_API)
-        return MHD_YES;
-    if (atomic_load(&h->connections) < d->loop->limits.connections_max &&
-        !(peer_key(sa, key) && peer_count(h, key) >= d->loop->limits.connections_per_ip_max))
+        return d->connections < LIMIT_OTHER_CONNECTIONS;
+    return atomic_load(&h->connections) < limits->connections_max &&
+           !(peer_key(sa, key) && peer_count(h, key) >= limits->connections_per_ip_max);
+}
+
+enum MHD_Result http_on_accept(void *cls, const struct sockaddr *sa, socklen_t size) {
+    (void)size;
+    if (is_room(cls, sa))
         return MHD_YES;
     metric_add(http_metric.refused, 1);
     return MHD_NO;

@@ -120,12 +120,14 @@ static struct MHD_Daemon *start_mhd(struct daemon_of_http *d, int fd, const stru
     options[n++] = (struct MHD_OptionItem){MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL};
 #endif
     options[n++] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
+    /* http_on_accept() refuses: at a limit of its own the library looks at the listener no more,
+     * until something else wakes it */
     return MHD_start_daemon(
         flags, 0, http_on_accept, d, http_on_request, d, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_URI_LOG_CALLBACK, http_on_request_line, d,
         MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, d, MHD_OPTION_NOTIFY_CONNECTION,
         http_on_connection, d, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)d->loop->limits.connections_max, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (unsigned)LIMIT_CONNECTIONS + LIMIT_OTHER_CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         (size_t)LIMIT_HTTP_HEADER_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, 0U, MHD_OPTION_ARRAY,
         options, MHD_OPTION_END);
 }

@@ -85,6 +85,29 @@ static void notify_supervisor(const char *state) {
     }
 }
 
+/* ---- descriptors ---- */
+
+/* The usual soft limit of 1,024 is there for select(), which nothing here uses. Later, when a
+ * reload allows more connections, the filter of system calls forbids it. */
+static void raise_descriptors(void) {
+    struct rlimit limit;
+    const rlim_t most = LIMIT_CONNECTIONS + LIMIT_OTHER_DESCRIPTORS;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= most)
+        return;
+    limit.rlim_cur = limit.rlim_max < most ? limit.rlim_max : most;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* Clients that fill every connection they may have must leave descriptors for delivery and the
+ * store. */
+static void check_descriptors(const struct config *c) {
+    struct rlimit limit;
+    rlim_t wanted = (rlim_t)c->max_connections + LIMIT_OTHER_DESCRIPTORS;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < wanted)
+        log_warn("server", "fewer file descriptors than max_connections and delivery may need",
+                 LOG_INT("limit", limit.rlim_cur), LOG_INT("wanted", wanted));
+}
+
 /* ---- start ---- */
 
 static enum err start_store(struct server *s, struct errinfo *info) {
@@ -319,6 +342,7 @@ static enum err take(struct server *s, struct change *c, struct errinfo *info) {
     set_housekeeping(s);
     set_disk_floor(s);
     log_setup((enum log_level)s->config->log_level, lifecycle_log_format(s->config));
+    check_descriptors(s->config);
     return OK;
 }
 
@@ -426,21 +450,6 @@ static void let_signals_kill(void) {
     ASSERT(pthread_sigmask(SIG_UNBLOCK, &set, NULL) == 0);
 }
 
-/* Clients that fill every connection they may have must leave descriptors for delivery and the
- * store. The usual soft limit of 1,024 is there for select(), which nothing here uses. */
-static void raise_descriptors(const struct config *c) {
-    enum { OTHERS = 512 };
-    struct rlimit limit;
-    rlim_t wanted = (rlim_t)c->max_connections + OTHERS;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
-        return;
-    limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
-    (void)setrlimit(RLIMIT_NOFILE, &limit);
-    if (limit.rlim_cur < wanted)
-        log_warn("server", "fewer file descriptors than max_connections and delivery may need",
-                 LOG_INT("limit", limit.rlim_cur), LOG_INT("wanted", wanted));
-}
-
 /* What one thread allocates another one frees, here more than in most programs: with an arena for
  * each of twenty threads, what is free in one is of no use to the others. A fixed threshold lets
  * large bodies go back to the system at once, instead of being learned as the usual size. */
@@ -461,7 +470,8 @@ int lifecycle_run(struct config *config, char *const *env) {
     signal(SIGPIPE, SIG_IGN);
     umask(077);
     log_setup((enum log_level)config->log_level, lifecycle_log_format(config));
-    raise_descriptors(config);
+    raise_descriptors();
+    check_descriptors(config);
     rules_prepare();
     if (!confine_is_built_in())
         log_info("server", "a sanitizer's build: system calls are not filtered");

@@ -19,9 +19,13 @@ enum {
     LIMIT_JSON_VALUES =
         50000, /* in one body: "[]," is three bytes of it and 120 of memory, "{}," more */
     LIMIT_HTTP_HEADER_BYTES = 32 * 1024,
-    LIMIT_FAULTS = 64, /* faults listed in one problem */
-    LIMIT_PAGE = 100,  /* rows of one page */
-    LIMIT_WAIT_S = 60, /* Prefer: wait */
+    LIMIT_CONNECTIONS = 100000,   /* the setting's own ceiling */
+    LIMIT_OTHER_CONNECTIONS = 64, /* of a health listener, of the control socket: nobody counts them
+                                     by address, and they must not take all descriptors */
+    LIMIT_OTHER_DESCRIPTORS = 512, /* kept for delivery, the store and those: beyond connections */
+    LIMIT_FAULTS = 64,             /* faults listed in one problem */
+    LIMIT_PAGE = 100,              /* rows of one page */
+    LIMIT_WAIT_S = 60,             /* Prefer: wait */
     /* message */
     LIMIT_MESSAGE =
         25 * 1024 * 1024,        /* default setting; composed size that most receivers still take */

@@ -774,6 +774,74 @@ static void test_full_health_listener_shuts_no_client_out(void **state) {
     free(w);
 }
 
+static const struct str livez = {"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", 32};
+
+static bool is_silent(int fd) {
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return poll(&p, 1, 300) == 0;
+}
+
+/* Whoever reaches it could otherwise take the descriptors that delivery and the store need. */
+static void test_health_listener_takes_so_many_and_no_more(void **state) {
+    static const struct str health[] = {{"127.0.0.1:0", 11}};
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.listen_health = health;
+    o.listen_health_count = 1;
+    world_start(w, &o);
+    int fd[LIMIT_OTHER_CONNECTIONS], port = api_port(w->api, 1);
+    struct answer a;
+    for (size_t i = 0; i < LIMIT_OTHER_CONNECTIONS; i++) {
+        fd[i] = client_connect(port);
+        client_send(fd[i], livez);
+        client_read(fd[i], false, &a);
+        assert_int_equal(a.status, 200);
+        client_release(&a);
+    }
+    int late = client_connect(port);
+    client_send(late, livez);
+    assert_true(is_silent(late));
+    close(fd[0]);
+    client_read(late, false, &a);
+    assert_int_equal(a.status, 200);
+    client_release(&a);
+    close(late);
+    for (size_t i = 1; i < LIMIT_OTHER_CONNECTIONS; i++)
+        close(fd[i]);
+    world_stop(w);
+    free(w);
+}
+
+static void test_reload_allows_more_connections(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.connections_max = 2;
+    o.loops = 1;
+    world_start(w, &o);
+    o.connections_max = 4;
+    assert_int_equal(api_reload(w->api, &o, NULL), OK);
+    int fd[4];
+    struct answer a;
+    for (size_t i = 0; i < 4; i++) {
+        fd[i] = client_connect(w->port);
+        client_send(fd[i], livez);
+        client_read(fd[i], false, &a);
+        assert_int_equal(a.status, 200);
+        client_release(&a);
+    }
+    int more = client_connect(w->port);
+    assert_true(client_is_closed(more));
+    close(more);
+    for (size_t i = 0; i < 4; i++)
+        close(fd[i]);
+    world_stop(w);
+    free(w);
+}
+
 /* ---- two parsers, two readings (T18) ---- */
 
 /* Reads until the server closes. false: it accepted something after its first answer. */
@@ -1363,6 +1431,8 @@ int main(void) {
         SERVED(test_key_revoked_while_its_body_comes_is_refused),
         SERVED(test_answer_beyond_every_limit_is_500_and_not_the_end),
         cmocka_unit_test(test_full_health_listener_shuts_no_client_out),
+        cmocka_unit_test(test_health_listener_takes_so_many_and_no_more),
+        cmocka_unit_test(test_reload_allows_more_connections),
         SERVED(test_from_outside_of_the_key_is_403),
         SERVED(test_url_that_the_guard_refuses_is_not_stored),
         SERVED(test_reload_replaces_the_guard_of_urls),
