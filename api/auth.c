@@ -107,7 +107,6 @@ bool auth_scopes_allow(unsigned have, unsigned needed) {
 struct entry {
     struct str prefix;
     uint8_t hash[SHA256_BYTES];
-    int64_t expires_wall_ms;
     bool is_revoked;
     struct identity identity;
     _Atomic int64_t used_wall_ms; /* since it was last taken; 0: not */
@@ -130,13 +129,13 @@ static void fill_entry(struct arena *a, const struct key_row *row, struct entry 
         domains[i] = arena_dup(a, row->from_domains[i]);
     e->prefix = arena_dup(a, row->prefix);
     memcpy(e->hash, row->hash, sizeof(e->hash));
-    e->expires_wall_ms = row->expires_wall_ms;
     e->is_revoked = row->revoked_wall_ms != 0;
     e->identity = (struct identity){.key_id = row->id,
                                     .project = row->project,
                                     .scopes = row->scopes,
                                     .is_test = row->is_test,
                                     .rate = row->rate,
+                                    .expires_wall_ms = row->expires_wall_ms,
                                     .from_domains = domains,
                                     .from_domain_count = row->from_domain_count};
 }
@@ -179,7 +178,7 @@ const struct identity *keyring_find(const struct keyring *k, struct str key_text
     digest_sha256(key_text, hash);
     bool is_equal = digest_equal(hash, e != NULL ? e->hash : nobody.hash, sizeof(hash));
     if (e == NULL || !is_equal || e->is_revoked ||
-        (e->expires_wall_ms != 0 && e->expires_wall_ms <= now_wall_ms))
+        (e->identity.expires_wall_ms != 0 && e->identity.expires_wall_ms <= now_wall_ms))
         return NULL;
     atomic_store_explicit(&e->used_wall_ms, now_wall_ms, memory_order_relaxed);
     return &e->identity;

@@ -55,7 +55,8 @@ struct identity {
     int64_t project;
     unsigned scopes;
     bool is_test;
-    int64_t rate; /* requests a minute; 0: not limited */
+    int64_t rate;            /* requests a minute; 0: not limited */
+    int64_t expires_wall_ms; /* 0: never */
     const struct str *from_domains;
     size_t from_domain_count;
 };

@@ -109,6 +109,43 @@ static const struct json_field fields[] = {
     {"expires_at", {"expiresAt"}, read_expires_at},
 };
 
+/* ---- no more than the maker has (T21) ---- */
+
+static void exceeds(struct request *r, const char *field, const char *why) {
+    const struct json_at top = {.faults = &r->faults};
+    const struct json_at at = json_member(&top, field);
+    json_fault(&at, "exceeds_key", "%s", why);
+}
+
+static bool is_within_any(const struct identity *who, struct str rule) {
+    for (size_t i = 0; i < who->from_domain_count; i++)
+        if (rights_rule_is_within(rule, who->from_domains[i]))
+            return true;
+    return false;
+}
+
+/* A limited key that made unlimited ones would have no limits. */
+static bool is_within_own(struct request *r, const struct key_row *k) {
+    const struct identity *who = &r->identity;
+    bool is_within = who->from_domain_count == 0 || k->from_domain_count > 0;
+    for (size_t i = 0; i < k->from_domain_count && who->from_domain_count > 0; i++)
+        is_within &= is_within_any(who, k->from_domains[i]);
+    if (!is_within)
+        exceeds(r, "from_domains", "this key may send from fewer domains itself");
+    if (who->is_test && !k->is_test)
+        exceeds(r, "test", "a test key makes test keys");
+    if (who->rate != 0 && (k->rate == 0 || k->rate > who->rate))
+        exceeds(r, "rate", "this key may make fewer requests itself");
+    if (who->expires_wall_ms != 0 &&
+        (k->expires_wall_ms == 0 || k->expires_wall_ms > who->expires_wall_ms))
+        exceeds(r, "expires_at", "this key ends sooner itself");
+    if (r->faults.count == 0)
+        return true;
+    request_problem_faults(r, PROBLEM_FORBIDDEN);
+    request_finish(r);
+    return false;
+}
+
 static void made(struct request *r, struct store_call *call);
 
 static void try_to_make(struct request *r) {
@@ -164,9 +201,8 @@ void v1_keys_create(struct request *r) {
         json_fault(&scopes, "required", "which of send, read, manage, admin may it?");
     m->put.key.name = arena_dup(r->arena, m->put.key.name);
     json_decref(root); /* the rules are in the arena as well */
-    if (!v1_is_good(r))
-        return;
-    try_to_make(r);
+    if (v1_is_good(r) && is_within_own(r, &m->put.key))
+        try_to_make(r);
 }
 
 /* ---- the others ---- */

@@ -67,6 +67,14 @@ bool rights_rule_covers(struct str rule, struct str domain) {
     return domain.n > tail.n && str_ends_with(domain, tail);
 }
 
+bool rights_rule_is_within(struct str rule, struct str outer) {
+    const struct str wildcard = STR("*.");
+    if (!str_starts_with(rule, wildcard))
+        return rights_rule_covers(outer, rule);
+    return str_equal(rule, outer) || (str_starts_with(outer, wildcard) &&
+                                      rights_rule_covers(outer, str_from(rule, wildcard.n)));
+}
+
 enum err rights_rule_parse(struct str text, struct arena *a, struct str *out,
                            struct errinfo *info) {
     bool is_below = str_starts_with(text, STR("*."));

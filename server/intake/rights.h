@@ -36,6 +36,8 @@ struct rights {
 
 /* Does the rule cover the domain? Both in A-label form. */
 bool rights_rule_covers(struct str rule, struct str domain);
+/* Does `outer` cover every domain that the rule covers? Both as stored. */
+bool rights_rule_is_within(struct str rule, struct str outer);
 /* The rule in the form that is stored: A-label, lower case. */
 NODISCARD enum err rights_rule_parse(struct str text, struct arena *a, struct str *out,
                                      struct errinfo *info);

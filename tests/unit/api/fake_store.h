@@ -29,7 +29,7 @@ struct store {
     size_t message_count;
     size_t accepts; /* carried out, replays too */
     struct arena *arena;
-    struct key_row key[32];
+    struct key_row key[64];
     size_t key_count;
     struct domain_row domain[8];
     size_t domain_count;

@@ -1028,6 +1028,52 @@ static void test_key_revoked_while_its_body_comes_is_refused(void **state) {
     buf_release(&b);
 }
 
+static void test_a_limited_key_makes_no_key_with_fewer_limits(void **state) {
+#define SEND "{\"name\":\"k\",\"scopes\":\"send\""
+    static const struct {
+        const char *maker, *form, *pointer; /* NULL: it is made */
+    } rows[] = {
+        {"\"from_domains\":\"acme.test\"", SEND "}", "#/from_domains"},
+        {"\"from_domains\":\"acme.test\"", SEND ",\"from_domains\":[]}", "#/from_domains"},
+        {"\"from_domains\":\"acme.test\"", SEND ",\"from_domains\":[\"acme.test\",\"b.test\"]}",
+         "#/from_domains"},
+        {"\"from_domains\":\"acme.test\"", SEND ",\"from_domains\":\"*.acme.test\"}",
+         "#/from_domains"},
+        {"\"from_domains\":[\"acme.test\",\"*.b.test\"]", SEND ",\"from_domains\":\"a.b.test\"}",
+         NULL},
+        {"\"test\":true", SEND "}", "#/test"},
+        {"\"test\":true", SEND ",\"test\":false}", "#/test"},
+        {"\"test\":true", SEND ",\"test\":true}", NULL},
+        {"\"rate\":60", SEND "}", "#/rate"},
+        {"\"rate\":60", SEND ",\"rate\":61}", "#/rate"},
+        {"\"rate\":60", SEND ",\"rate\":60}", NULL},
+        {"\"expires_at\":\"2100-01-01T00:00:00Z\"", SEND "}", "#/expires_at"},
+        {"\"expires_at\":\"2100-01-01T00:00:00Z\"",
+         SEND ",\"expires_at\":\"2100-01-01T00:00:01Z\"}", "#/expires_at"},
+        {"\"expires_at\":\"2100-01-01T00:00:00Z\"",
+         SEND ",\"expires_at\":\"2099-12-31T00:00:00Z\"}", NULL},
+    };
+    struct world *w = *state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char form[256];
+        struct auth_key_text maker;
+        struct answer a;
+        snprintf(form, sizeof(form), "{\"name\":\"m\",\"scopes\":\"admin\",%s}", rows[i].maker);
+        make_key(w, form, &maker);
+        size_t before = w->store->key_count;
+        ask(w, "POST", "/v1/keys", &maker, "", str_of(rows[i].form), &a);
+        if (a.status != (rows[i].pointer != NULL ? 403 : 201))
+            fail_msg("%s makes %s: %d", rows[i].maker, rows[i].form, a.status);
+        if (rows[i].pointer != NULL) {
+            assert_problem(&a, 403, "forbidden");
+            assert_true(str_find(a.body, str_of(rows[i].pointer)) > 0);
+            assert_int_equal(w->store->key_count, before);
+        }
+        client_release(&a);
+    }
+#undef SEND
+}
+
 static void test_from_outside_of_the_key_is_403(void **state) {
     struct world *w = *state;
     struct answer a;
@@ -1433,6 +1479,7 @@ int main(void) {
         cmocka_unit_test(test_full_health_listener_shuts_no_client_out),
         cmocka_unit_test(test_health_listener_takes_so_many_and_no_more),
         cmocka_unit_test(test_reload_allows_more_connections),
+        SERVED(test_a_limited_key_makes_no_key_with_fewer_limits),
         SERVED(test_from_outside_of_the_key_is_403),
         SERVED(test_url_that_the_guard_refuses_is_not_stored),
         SERVED(test_reload_replaces_the_guard_of_urls),

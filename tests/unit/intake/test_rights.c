@@ -184,11 +184,30 @@ static void test_domains_live_as_long_as_their_last_holder(void **state) {
     domains_unref(&held); /* nobody: nothing */
 }
 
+static void test_a_rule_is_within_another_when_it_covers_nothing_else(void **state) {
+    static const struct {
+        const char *rule, *outer;
+        bool is_within;
+    } rows[] = {
+        {"acme.test", "acme.test", true},       {"*.acme.test", "*.acme.test", true},
+        {"a.acme.test", "*.acme.test", true},   {"*.a.acme.test", "*.acme.test", true},
+        {"acme.test", "*.acme.test", false},    {"*.acme.test", "acme.test", false},
+        {"a.acme.test", "acme.test", false},    {"*.a.acme.test", "acme.test", false},
+        {"*.acme.test", "*.a.acme.test", false}, {"*.xacme.test", "*.acme.test", false},
+        {"*.test", "*.acme.test", false},       {"other.test", "acme.test", false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (rights_rule_is_within(str_of(rows[i].rule), str_of(rows[i].outer)) != rows[i].is_within)
+            fail_msg("%s in %s", rows[i].rule, rows[i].outer);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_T11_from_table),
         cmocka_unit_test(test_fault_points_at_the_address),
         cmocka_unit_test(test_rules_that_are_none),
+        cmocka_unit_test(test_a_rule_is_within_another_when_it_covers_nothing_else),
         cmocka_unit_test(test_domains_are_found_by_name),
         cmocka_unit_test(test_domains_live_as_long_as_their_last_holder),
     };
