@@ -5,6 +5,8 @@
 #include "server/base/clock.h"
 #include "server/base/log.h"
 
+enum { FREE_REPLY = 64 * 1024 }; /* of which all connections together may hold one each */
+
 struct request *request_new(struct env *env, struct mailbox *box, struct str target) {
     struct arena *a = arena_new();
     struct request *r = ARENA_NEW(a, struct request);
@@ -108,6 +110,14 @@ void request_problem_store(struct request *r, enum err e, const struct errinfo *
     }
 }
 
+/* A client that reads slowly holds the answer: large ones are taken out of the same budget as large
+ * bodies (T16). What was charged for a body stays until it is sent, too. */
+static void charge_reply(struct request *r) {
+    size_t n = r->reply.body.n;
+    if (n > FREE_REPLY && n > r->charged_bytes && !request_charge(r, n - r->charged_bytes))
+        r->reply.must_close = false; /* its request was whole */
+}
+
 void request_finish(struct request *r) {
     ASSERT(!r->is_finished && r->reply.status != 0);
     if (buf_status(&r->reply.body) != OK) {
@@ -116,6 +126,7 @@ void request_finish(struct request *r) {
         request_problem(r, PROBLEM_INTERNAL, "the answer would be larger than %d MiB",
                         HTTP_REPLY_MAX / (1024 * 1024));
     }
+    charge_reply(r);
     r->is_finished = true;
     r->hurry = NULL;
     if (r->wake != NULL)

@@ -1230,6 +1230,57 @@ static void test_answer_beyond_every_limit_is_500_and_not_the_end(void **state) 
     free(subject);
 }
 
+/* Who asks for a lot and reads nothing would hold as much as he likes. */
+static void test_T16_large_answers_are_taken_out_of_the_memory_set_aside(void **state) {
+    enum { ROWS = 4, SUBJECT = 4 * 1024 * 1024, SLOW = 3 }; /* far more than sockets hold */
+    struct world *w = mem_zalloc(sizeof(*w));
+    struct answer a;
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.memory_max_bytes = (size_t)2 * ROWS * SUBJECT;
+    world_start(w, &o);
+    char *subject = mem_zalloc(SUBJECT);
+    memset(subject, 's', SUBJECT);
+    for (int i = 0; i < ROWS; i++) {
+        ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+        assert_int_equal(a.status, 202);
+        client_release(&a);
+        w->store->message[i].row.subject = str_make(subject, SUBJECT);
+    }
+    struct buf b = BUF_INIT(4096);
+    int fd[SLOW];
+    put_request(&b, "GET", "/v1/messages", &w->key, "", STR_NONE);
+    for (int i = 0; i < SLOW; i++) { /* three quarters hold one, not two */
+        struct pollfd p = {.events = POLLIN};
+        fd[i] = client_connect(w->port);
+        client_send(fd[i], buf_str(&b));
+        p.fd = fd[i];
+        assert_int_equal(poll(&p, 1, CLIENT_TIMEOUT_MS), 1);
+    }
+    for (int i = 1; i < SLOW; i++) {
+        client_read(fd[i], false, &a);
+        assert_problem(&a, 503, "overloaded");
+        assert_false(a.is_closed);
+        client_release(&a);
+    }
+    client_read(fd[0], false, &a);
+    assert_int_equal(a.status, 200);
+    assert_true(a.body.n > (size_t)ROWS * SUBJECT);
+    client_release(&a);
+    /* and given back when it was read */
+    client_send(fd[0], buf_str(&b));
+    client_read(fd[0], false, &a);
+    assert_int_equal(a.status, 200);
+    client_release(&a);
+    for (int i = 0; i < SLOW; i++)
+        close(fd[i]);
+    buf_release(&b);
+    world_stop(w);
+    free(subject);
+    free(w);
+}
+
 static void test_raw_message_comes_back_byte_for_byte(void **state) {
     struct world *w = *state;
     struct answer a;
@@ -1485,6 +1536,7 @@ int main(void) {
         SERVED(test_reload_replaces_the_guard_of_urls),
         SERVED(test_T21_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it),
         SERVED(test_pages_follow_each_other),
+        cmocka_unit_test(test_T16_large_answers_are_taken_out_of_the_memory_set_aside),
         SERVED(test_raw_message_comes_back_byte_for_byte),
         SERVED(test_examples_of_the_contract_are_accepted),
         cmocka_unit_test(test_health_has_a_listener_of_its_own),
