@@ -421,6 +421,53 @@ void config_unref(struct config **cp) {
     free(c);
 }
 
+/* ---- what a reload leaves out ---- */
+
+enum { VARIABLE_SIZE = 96 };
+
+static void print_variable(const struct setting *s, char out[VARIABLE_SIZE]) {
+    size_t n = (size_t)snprintf(out, VARIABLE_SIZE, "POSTCHUTE_");
+    for (const char *p = s->name; *p && n < VARIABLE_SIZE - 1; p++, n++)
+        out[n] = *p >= 'a' && *p <= 'z' ? (char)(*p - 32) : *p;
+    out[n] = '\0';
+}
+
+static bool same_list(const struct config_list *a, const struct config_list *b) {
+    bool same = a->count == b->count;
+    for (size_t i = 0; same && i < a->count; i++)
+        same = str_equal(a->list[i], b->list[i]);
+    return same;
+}
+
+static bool is_same(const struct setting *s, const struct config *a, const struct config *b) {
+    const void *x = (const char *)a + s->offset, *y = (const char *)b + s->offset;
+    switch (s->type) {
+    case SETTING_TEXT:
+    case SETTING_SECRET:
+        return str_equal(*(const struct str *)x, *(const struct str *)y);
+    case SETTING_LIST:
+        return same_list(x, y);
+    case SETTING_BOOL:
+        return *(const bool *)x == *(const bool *)y;
+    case SETTING_INTEGER:
+    case SETTING_DURATION:
+    case SETTING_SIZE:
+    case SETTING_CHOICE:
+        break;
+    }
+    return *(const int64_t *)x == *(const int64_t *)y;
+}
+
+void config_print_left_out(const struct config *before, const struct config *now, struct buf *out) {
+    for (size_t i = 0; i < config_settings_count; i++) {
+        char name[VARIABLE_SIZE];
+        if (!config_settings[i].at_start || is_same(&config_settings[i], before, now))
+            continue;
+        print_variable(&config_settings[i], name);
+        buf_printf(out, "%s%s", out->n > 0 ? ", " : "", name);
+    }
+}
+
 /* ---- help ---- */
 
 void config_print_settings(enum config_help form, struct buf *out) {
@@ -428,22 +475,20 @@ void config_print_settings(enum config_help form, struct buf *out) {
         buf_putz(out, "| setting | default | value | what |\n|---|---|---|---|\n");
     for (size_t i = 0; i < config_settings_count; i++) {
         const struct setting *s = &config_settings[i];
-        char env[96] = "POSTCHUTE_";
-        size_t n = strlen(env);
-        for (const char *p = s->name; *p && n < sizeof env - 1; p++, n++)
-            env[n] = *p >= 'a' && *p <= 'z' ? (char)(*p - 32) : *p;
-        env[n] = '\0';
+        char env[VARIABLE_SIZE];
+        print_variable(s, env);
         if (form == CONFIG_HELP_MARKDOWN) {
             buf_printf(out, "| `%s` | %s%s%s | ", env, *s->fallback ? "`" : "", s->fallback,
                        *s->fallback ? "`" : "");
             for (const char *p = s->unit_or_choices; *p; p++)
                 buf_putz(out, *p == '|' ? " or " : (char[]){*p, '\0'});
-            buf_printf(out, " | %s |\n", s->help);
+            buf_printf(out, " | %s%s |\n", s->help, s->at_start ? " (restart)" : "");
         } else {
             buf_printf(out, "  %s\n      %s", env, s->help);
             if (*s->unit_or_choices)
                 buf_printf(out, " (%s)", s->unit_or_choices);
-            buf_printf(out, "\n      default: %s\n", *s->fallback ? s->fallback : "none");
+            buf_printf(out, "\n      default: %s%s\n", *s->fallback ? s->fallback : "none",
+                       s->at_start ? "; a change takes a restart" : "");
         }
     }
 }

@@ -123,6 +123,9 @@ void config_unref(struct config **cp); /* wipes secrets with the last one */
 enum config_help { CONFIG_HELP_TEXT, CONFIG_HELP_MARKDOWN };
 void config_print_settings(enum config_help form, struct buf *out);
 
+/* The names of settings that differ and are taken at a start only, with commas; nothing: none. */
+void config_print_left_out(const struct config *before, const struct config *now, struct buf *out);
+
 /* "1500ms", "30s", "5m", "48h", "7d" or a bare number of seconds. */
 NODISCARD enum err config_parse_duration(struct str s, int64_t *ms);
 /* "512", "64KiB", "25MiB", "1GiB". */

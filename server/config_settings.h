@@ -23,6 +23,7 @@ struct setting {
     const char *unit_or_choices; /* CHOICE: "a|b|c", the index is the value */
     int64_t least, most;         /* INTEGER, DURATION (ms), SIZE */
     const char *help;
+    bool at_start; /* a reload does not take it, or not in full */
 };
 
 extern const struct setting config_settings[];

@@ -290,6 +290,7 @@ struct change {
     struct lifecycle_delivery delivery_options;
     struct lifecycle_api api, api_before;
     struct guard *guard;
+    struct tls_client_ctx *tls;
     struct settings *delivery;
 };
 
@@ -297,10 +298,12 @@ static enum err prepare(struct server *s, struct change *c, struct errinfo *info
     struct errinfo none = {0};
     enum err e = lifecycle_delivery_options(c->config, s->sandbox ? sandbox_port(s->sandbox) : 0,
                                             &c->delivery_options, info);
+    lifecycle_net_options(c->config, &c->net);
+    if (e == OK) /* the file of authorities is read again, whether it has another name or not */
+        e = tls_client_ctx_new(&c->net.tls, &c->tls, info);
     c->delivery_options.options.store = s->store;
     c->delivery_options.options.dns = s->dns;
-    c->delivery_options.options.tls_ctx = s->tls;
-    lifecycle_net_options(c->config, &c->net);
+    c->delivery_options.options.tls_ctx = c->tls;
     if (e == OK)
         e = guard_new(&c->net.guard, &c->guard, info);
     if (e == OK)
@@ -315,6 +318,15 @@ static enum err prepare(struct server *s, struct change *c, struct errinfo *info
         c->api_before.options.tls_key = c->api.options.tls_key;
     }
     return e;
+}
+
+static void say_what_was_left_out(const struct config *before, const struct config *now) {
+    struct buf names = BUF_INIT(4096);
+    config_print_left_out(before, now, &names);
+    if (names.n > 0)
+        log_warn("server", "changed, but taken at the next start only",
+                 LOG_STR("settings", buf_str(&names)));
+    buf_release(&names);
 }
 
 /* The two steps that can still fail come first, and the first is taken back when the second does;
@@ -332,13 +344,20 @@ static enum err take(struct server *s, struct change *c, struct errinfo *info) {
         return e;
     }
     delivery_take(s->delivery, &c->delivery);
-    webhooks_set_guard(s->webhooks, c->guard);
+    const struct webhooks_options webhooks = {.guard = c->guard,
+                                              .ca_file = c->net.tls.ca_file,
+                                              .timeout_ms = c->config->webhook_timeout_ms};
+    webhooks_set(s->webhooks, &webhooks);
     struct guard *guard_before = s->guard;
     s->guard = c->guard;
     c->guard = guard_before;
+    struct tls_client_ctx *tls_before = s->tls;
+    s->tls = c->tls;
+    c->tls = tls_before;
     struct config *config_before = s->config;
     s->config = c->config;
     c->config = config_before;
+    say_what_was_left_out(c->config, s->config);
     set_housekeeping(s);
     set_disk_floor(s);
     log_setup((enum log_level)s->config->log_level, lifecycle_log_format(s->config));
@@ -354,6 +373,7 @@ static enum err reload_with(struct server *s, struct config *next, struct errinf
         e = take(s, &c, info);
     delivery_forget(&c.delivery);
     guard_free(&c.guard);
+    tls_client_ctx_unref(&c.tls);
     lifecycle_api_release(&c.api_before);
     lifecycle_api_release(&c.api);
     lifecycle_net_release(&c.net);

@@ -161,7 +161,7 @@ static void noticed(struct store_notice *n) {
 struct question {
     struct note note;
     struct webhooks *w;
-    const struct guard *guard;
+    const struct webhooks_options *options;
     struct mailbox *asker;
     bool is_answered;
 };
@@ -219,10 +219,12 @@ static void begin_on_loop(struct note *n) {
     answer(q);
 }
 
-static void set_guard_on_loop(struct note *n) {
+static void set_on_loop(struct note *n) {
     struct question *q = CONTAINER_OF(n, struct question, note);
-    q->w->guard = q->guard;
-    httpc_set_guard(q->w->http, q->guard);
+    struct webhooks *w = q->w;
+    w->guard = q->options->guard;
+    w->timeout_ms = q->options->timeout_ms;
+    httpc_set(w->http, q->options->guard, q->options->ca_file);
     answer(q);
 }
 
@@ -272,9 +274,9 @@ enum err webhooks_start(const struct webhooks_options *o, struct webhooks **out,
     return OK;
 }
 
-void webhooks_set_guard(struct webhooks *w, const struct guard *g) {
-    struct question q = {.w = w, .guard = g};
-    ask_and_wait(&q, set_guard_on_loop);
+void webhooks_set(struct webhooks *w, const struct webhooks_options *o) {
+    struct question q = {.w = w, .options = o};
+    ask_and_wait(&q, set_on_loop);
 }
 
 void webhooks_drain(struct webhooks *w, int64_t timeout_ms) {

@@ -22,7 +22,7 @@ struct webhooks;
 struct webhooks_options {
     struct store *store;
     struct dns *dns;
-    const struct guard *guard; /* borrowed until the next reload or stop */
+    const struct guard *guard; /* borrowed until webhooks_set() or stop */
     const char *ca_file;       /* NULL: the system's */
     int64_t timeout_ms;        /* of one POST */
     const char *user_agent;    /* "postchute/0.1.0" */
@@ -30,8 +30,9 @@ struct webhooks_options {
 
 NODISCARD enum err webhooks_start(const struct webhooks_options *o, struct webhooks **out,
                                   struct errinfo *info);
-void webhooks_set_guard(struct webhooks *w,
-                        const struct guard *g); /* the old one may be freed after it returns */
+/* Takes guard, ca_file and timeout_ms over, for what is posted from now on; the old guard may be
+ * freed after it returns. */
+void webhooks_set(struct webhooks *w, const struct webhooks_options *o);
 /* Ends within timeout_ms: posts under way may finish, the others go back to pending without a
  * counted attempt. */
 void webhooks_drain(struct webhooks *w, int64_t timeout_ms);

@@ -195,12 +195,17 @@ void httpc_send(struct httpc *h, const struct httpc_request *r,
     timer_set(h->starter, 0);
 }
 
+static void set_ca_file(struct httpc *h, const char *path) {
+    free(h->ca_file);
+    h->ca_file = path ? str_dupz(str_of(path)) : NULL;
+}
+
 struct httpc *httpc_new(const struct httpc_options *o) {
     struct httpc *h = mem_zalloc(sizeof *h);
     h->loop = o->loop;
     h->dns = dns_ref(o->dns);
     h->guard = o->guard;
-    h->ca_file = o->ca_file ? mem_dup(o->ca_file, strlen(o->ca_file) + 1) : NULL;
+    set_ca_file(h, o->ca_file);
     h->parallel_max = o->parallel_max > 0 ? o->parallel_max : PARALLEL_MAX;
     TAILQ_INIT(&h->transfers);
     TAILQ_INIT(&h->waiting);
@@ -227,6 +232,7 @@ void httpc_free(struct httpc **hp) {
     free(h);
 }
 
-void httpc_set_guard(struct httpc *h, const struct guard *g) {
+void httpc_set(struct httpc *h, const struct guard *g, const char *ca_file) {
     h->guard = g;
+    set_ca_file(h, ca_file);
 }

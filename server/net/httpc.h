@@ -25,9 +25,10 @@ struct httpc_options {
 struct httpc *httpc_new(const struct httpc_options *o);
 /* Transfers under way end with FAILURE_SHUTDOWN, during this call. Not from within `done`. */
 void httpc_free(struct httpc **hp);
-/* Replaces the guard for new transfers (reload); borrowed. A kept connection is
- * reused only for an address that the new guard allows too. */
-void httpc_set_guard(struct httpc *h, const struct guard *g);
+/* For new transfers (reload): the guard, borrowed, and the authorities (NULL: the system's). A kept
+ * connection is reused only for an address that the new guard allows too, and only when it was made
+ * with the same file of authorities. */
+void httpc_set(struct httpc *h, const struct guard *g, const char *ca_file);
 
 struct httpc_result {
     enum failure failure; /* NONE: `status` holds. CONNECT_FORBIDDEN: the guard refused. */

@@ -12,7 +12,7 @@
 #define POSTCHUTE_VERSION "0"
 #endif
 
-enum { HEADER_BYTES_MAX = 64 * 1024 };
+enum { HEADER_BYTES_MAX = 64 * 1024, CA_CACHE_S = 60 };
 #define YEAR_S (365 * 24 * 3600)
 
 _Static_assert(sizeof(((struct transfer *)0)->error) >= CURL_ERROR_SIZE, "as libcurl wants it");
@@ -228,6 +228,10 @@ static void set_tls(struct transfer *t) {
         curl_easy_setopt(t->easy, CURLOPT_CAINFO, t->h->ca_file);
         curl_easy_setopt(t->easy, CURLOPT_CAPATH, NULL);
     }
+#if LIBCURL_VERSION_NUM >=                                                                         \
+    0x075700 /* 7.87.0 keeps them for a day, whatever the file says by then */
+    curl_easy_setopt(t->easy, CURLOPT_CA_CACHE_TIMEOUT, (long)CA_CACHE_S);
+#endif
 }
 
 static void set_method(struct transfer *t) {

@@ -7,12 +7,14 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
 
 import pytest
 import requests
+from cryptography import x509
 
 from peers.postchute import Clean, new_key
 from peers.process import scratch, wait_until
@@ -231,6 +233,62 @@ def test_sighup_takes_new_settings_over(postchute, cleanly, sink):
     assert server.api(key).post("/send", json={**GOOD, "from": "a@new.test"}).status_code == 202
     (message,) = other.wait(1, where=lambda message: message.mail_from == "a@new.test")
     assert b"d=new.test;" in message.data
+
+
+def test_sighup_says_what_takes_a_restart(postchute, sink):
+    server = postchute(start=False, listen=None)
+    server.declared.update(route=route(sink), listen=server.address)
+    server.start()
+    server.expect_log("taken at the next start only")
+    server.declared.update(listen="127.0.0.1:19001", http_threads=3, max_recipients=2)
+    server.write_declared()
+    server.reload()
+    said = server.wait_log(".*taken at the next start only.*").group(0)
+    assert "POSTCHUTE_LISTEN, POSTCHUTE_HTTP_THREADS" in said, said
+    server.wait_log('"msg":"settings read again"')
+    three = {**GOOD, "to": ["a@far.test", "b@far.test", "c@far.test"]}
+    assert server.api().post("/send", json=three).status_code == 422  # what can be taken is, at the address as before
+
+
+def test_sighup_takes_a_new_certificate(postchute, sink, ca):
+    """What is renewed stands in the same files; one that is broken leaves the old one in use, and every descriptor in its place."""
+    certificate, other = ca.issue(["localhost", "127.0.0.1"]), ca.issue(["localhost", "127.0.0.1"])
+    server = postchute(start=False, route=route(sink), http_threads=3)
+    files = {name: server.dir / name for name in ("tls_cert", "tls_key")}
+    server.settings.update(files)
+
+    def put(one):
+        files["tls_cert"].write_bytes(one.cert.read_bytes())
+        files["tls_key"].touch(mode=0o600)
+        files["tls_key"].write_bytes(one.key.read_bytes())
+
+    def shown():
+        pem = ssl.get_server_certificate(("127.0.0.1", int(server.address.split(":")[1])), timeout=5)
+        return x509.load_pem_x509_certificate(pem.encode()).serial_number
+
+    def descriptors():
+        folder = f"/proc/{server.process.popen.pid}/fd"
+        return sorted(os.readlink(f"{folder}/{one}").split(":")[0] for one in os.listdir(folder))
+
+    put(certificate)
+    server.url = server.url.replace("http:", "https:")
+    server.ready = lambda: requests_get(server.url + "/readyz", str(ca.directory / "ca.pem"))
+    server.start()
+    assert {shown() for _ in range(6)} == {certificate.x509.serial_number}
+    put(other)
+    server.reload()
+    server.wait_log('"msg":"settings read again"')
+    assert {shown() for _ in range(6)} == {other.x509.serial_number}
+    before = descriptors()
+    server.expect_log("settings not taken over")
+    files["tls_cert"].write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    for count in range(1, 6):
+        server.reload()
+        wait_until(lambda: server.log().count("settings not taken over") == count, "the refusal")
+    assert {shown() for _ in range(6)} == {other.x509.serial_number}
+    wait_until(lambda: descriptors() == before, "all descriptors as before")
+    assert requests.post(server.url + "/send", json=GOOD, verify=str(ca.directory / "ca.pem"), timeout=10,
+                         headers={"Authorization": f"Bearer {server.admin_key}", "Prefer": "wait=10"}).status_code == 200  # fmt: skip
 
 
 def test_sighup_moves_what_waits_to_the_new_route(postchute, cleanly, sink):

@@ -13,6 +13,7 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
+from peers.certs import Authority
 from peers.process import wait_until
 from peers.sink import Sink
 from peers.verify import webhooks_verify
@@ -191,6 +192,29 @@ def test_an_endpoint_that_hangs_holds_nobody_up(hooked, receiver):
     entry = wait_delivery(server, slow, lambda one: one["attempts"] == 1, "timed out")
     assert entry["state"] == "pending" and entry["status"] is None and entry["error"]
     assert all(one["state"] == "delivered" for one in deliveries(server, quick))
+    hang.set()
+
+
+def test_a_reload_takes_timeout_and_authorities(postchute, receiver, ca, cleanly):
+    sink, hook, hang = cleanly(Sink("11.22.4.2")), receiver(), threading.Event()
+    server = postchute(start=False, route=f"smtp://{sink.address}?tls=none")
+    stranger = Authority.new(server.dir / "stranger", "somebody else's authority")
+    server.declared.update(ca_file=str(stranger.directory / "ca.pem"), webhook_timeout="1m")
+    server.start()
+    made = subscribe(server, hook.url(), events=["message.completed"])
+    send(server)
+    refused = wait_delivery(server, made, lambda one: one["attempts"] == 1, "a certificate that is refused")
+    assert "ertificate" in refused["error"] and not hook.calls, refused
+    hook.answers = lambda call: (hang.wait(30), 200)[1]
+    server.declared.update(ca_file=str(ca.directory / "ca.pem"), webhook_timeout="1s")
+    server.write_declared()
+    server.reload()
+    server.wait_log('"msg":"settings read again"')
+    again = {"delivery": refused["delivery"]}
+    assert server.api().post(f"/v1/webhooks/{made['id']}/replay", json=again).status_code == 202
+    hook.wait(1)
+    entry = wait_delivery(server, made, lambda one: one["attempts"] == 2, "the new timeout")
+    assert entry["state"] == "pending" and entry["status"] is None and entry["took_ms"] < 20000, entry
     hang.set()
 
 

@@ -275,6 +275,40 @@ static void durations_and_sizes_have_units(void **state) {
     assert_int_equal(config_parse_size(STR("1.5MiB"), &v), ERR_INVALID);
 }
 
+static struct config *load_with(const char *one, const char *two) {
+    static char mx[] = "POSTCHUTE_ROUTE=sandbox";
+    char *env[] = {mx, (char *)(uintptr_t)one, (char *)(uintptr_t)two, NULL};
+    struct config *c = NULL;
+    struct errinfo info = {0};
+    if (config_load(env, &c, &info) != OK)
+        fail_msg("%s: %s", info.field, info.text);
+    return c;
+}
+
+static void what_a_reload_leaves_out_is_named(void **state) {
+    static const struct {
+        const char *one, *two, *names;
+    } rows[] = {
+        {"POSTCHUTE_GIVE_UP=7h", "POSTCHUTE_CA_FILE=/x", ""},
+        {"POSTCHUTE_LISTEN=127.0.0.1:8025", NULL, ""}, /* as it was */
+        {"POSTCHUTE_LISTEN=127.0.0.1:8026", NULL, "POSTCHUTE_LISTEN"},
+        {"POSTCHUTE_LISTEN=127.0.0.1:8025,[::1]:8025", NULL, "POSTCHUTE_LISTEN"},
+        {"POSTCHUTE_DATA=/x", "POSTCHUTE_HTTP_THREADS=3", "POSTCHUTE_DATA, POSTCHUTE_HTTP_THREADS"},
+        {"POSTCHUTE_MASTER_KEY=x", "POSTCHUTE_SECCOMP=log", "POSTCHUTE_MASTER_KEY, POSTCHUTE_SECCOMP"},
+    };
+    (void)state;
+    struct config *before = load_with(NULL, NULL);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct buf names = BUF_INIT(4096);
+        struct config *now = load_with(rows[i].one, rows[i].two);
+        config_print_left_out(before, now, &names);
+        assert_string_equal(names.p ? names.p : "", rows[i].names);
+        buf_release(&names);
+        config_unref(&now);
+    }
+    config_unref(&before);
+}
+
 static void help_lists_every_setting_in_both_forms(void **state) {
     (void)state;
     struct buf text = BUF_INIT(1 << 20), markdown = BUF_INIT(1 << 20);
@@ -297,6 +331,7 @@ int main(void) {
         cmocka_unit_test(a_yaml_file_with_secrets_is_not_open_to_everybody),
         cmocka_unit_test(a_file_variable_with_a_password_is_a_secret),
         cmocka_unit_test(durations_and_sizes_have_units),
+        cmocka_unit_test(what_a_reload_leaves_out_is_named),
         cmocka_unit_test(help_lists_every_setting_in_both_forms),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -357,7 +357,7 @@ static void a_forbidden_address_is_a_failed_attempt_with_the_reason(void **state
     /* the operator allows it: the next attempt gets through */
     struct guard *before = w->guard;
     w->guard = make_guard(true);
-    webhooks_set_guard(w->webhooks, w->guard);
+    webhooks_set(w->webhooks, &(struct webhooks_options){.guard = w->guard, .timeout_ms = 5000});
     guard_free(&before);
     replay(w, &hook, e.row.seq);
     assert_int_equal(wait_for(w, &hook, 2).row.state, NOTIFICATION_DELIVERED);
@@ -412,6 +412,18 @@ static void a_dead_endpoint_holds_up_nobody(void **state) {
     while (count_delivered(w, &good) < EVENTS && clock_mono_ms() < until)
         pause_shortly();
     assert_int_equal(count_delivered(w, &good), EVENTS);
+}
+
+static void a_new_timeout_counts_for_the_next_post(void **state) {
+    struct world *w = *state;
+    w->timeout_ms = 60000;
+    start(w);
+    webhooks_set(w->webhooks, &(struct webhooks_options){.guard = w->guard, .timeout_ms = 200});
+    struct id hook = put_endpoint(w, "hold");
+    (void)cause_event(w, &hook);
+    struct entry e = wait_for(w, &hook, 1);
+    assert_int_equal(e.row.state, NOTIFICATION_PENDING);
+    assert_int_equal(e.row.status, 0);
 }
 
 static void a_stop_gives_back_what_was_not_answered(void **state) {
@@ -495,6 +507,7 @@ int main(void) {
         IN_WORLD(the_id_stays_the_same_over_attempts),
         IN_WORLD(during_rotation_both_secrets_sign),
         IN_WORLD(a_dead_endpoint_holds_up_nobody),
+        IN_WORLD(a_new_timeout_counts_for_the_next_post),
         IN_WORLD(a_stop_gives_back_what_was_not_answered),
         IN_WORLD(an_idle_room_stops_at_once),
         IN_WORLD(a_result_that_cannot_be_stored_is_kept_until_it_can),

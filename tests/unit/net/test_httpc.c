@@ -300,11 +300,11 @@ static void a_new_guard_counts_at_once(void **state) {
         guard_new(&(struct guard_options){.allow_http_hosts = hosts, .allow_http_host_count = 1},
                   &strict, NULL),
         OK);
-    httpc_set_guard(http, strict);
+    httpc_set(http, strict, NULL);
     get_from(&web, "app", "/ok"); /* also not over the connection that is still open */
     assert_int_equal(got.failure, FAILURE_CONNECT_FORBIDDEN);
     assert_int_equal(web.requests, 1);
-    httpc_set_guard(http, guard);
+    httpc_set(http, guard, NULL);
     guard_free(&strict);
 }
 
