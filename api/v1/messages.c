@@ -240,17 +240,16 @@ void v1_message_raw(struct request *r) {
 
 /* ---- cancel and retry ---- */
 
-/* Who may not send from a message's domain may not decide about it either: neither stop it, nor
- * send it again. */
-static bool may_use_domain(struct request *r, const struct message_row *m) {
+/* Who may not send a message may not decide about it either: neither stop it, nor send it again. */
+static bool may_use_sender(struct request *r, const struct message_row *m) {
     const struct rights rights = request_rights(r);
     struct domains *domains = env_domains(r->env);
-    bool is_allowed = rights_allow_domain(&rights, domains, m->from_domain);
+    bool is_allowed = rights_allow_stored(&rights, domains, m->from_domain, m->mail_from);
     domains_unref(&domains);
     if (is_allowed)
         return true;
-    request_problem(r, PROBLEM_FROM_NOT_ALLOWED, "this key may not send from %.*s",
-                    STR_ARG(m->from_domain));
+    request_problem(r, PROBLEM_FROM_NOT_ALLOWED, "this key may not send from %.*s by %.*s",
+                    STR_ARG(m->from_domain), STR_ARG(m->mail_from));
     request_finish(r);
     return false;
 }
@@ -283,7 +282,7 @@ static void canceled(struct request *r, struct store_call *call) {
 static void cancel_of_found(struct request *r, struct store_call *call) {
     struct store_cancel *q = r->state;
     if (v1_is_done(r, call, no_message) &&
-        may_use_domain(r, &CONTAINER_OF(call, struct store_message, call)->message))
+        may_use_sender(r, &CONTAINER_OF(call, struct store_message, call)->message))
         request_store(r, &q->call, STORE_CANCEL, canceled);
 }
 
@@ -314,7 +313,7 @@ static void retried(struct request *r, struct store_call *call) {
 
 /* What a live key sent is real mail. */
 static bool may_send_again(struct request *r, const struct message_row *m) {
-    if (!may_use_domain(r, m))
+    if (!may_use_sender(r, m))
         return false;
     if (!r->identity.is_test || keyring_is_test(r->keyring, &m->key_id))
         return true;

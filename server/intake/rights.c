@@ -108,6 +108,28 @@ bool rights_allow_domain(const struct rights *r, const struct domains *d, struct
     return r->from_domain_count == 0;
 }
 
+static bool is_bounce_address_of(const struct domains *d, struct str domain, struct str address) {
+    const struct domain_info *info = domains_find(d, domain);
+    return info != NULL && str_equal(info->bounce_address, address);
+}
+
+bool rights_allow_stored(const struct rights *r, const struct domains *d, struct str from_domain,
+                         struct str mail_from) {
+    if (!rights_allow_domain(r, d, from_domain))
+        return false;
+    size_t at = mail_from.n;
+    while (at > 0 && mail_from.p[at - 1] != '@')
+        at--;
+    struct str domain = str_from(mail_from, at);
+    if (r->from_domain_count == 0 || str_equal(domain, from_domain) ||
+        rights_allow_domain(r, d, domain) || is_bounce_address_of(d, from_domain, mail_from))
+        return true;
+    for (size_t i = 0; i < r->from_domain_count; i++)
+        if (is_bounce_address_of(d, r->from_domains[i], mail_from))
+            return true;
+    return false;
+}
+
 static void check_address(const struct rights *r, const struct domains *d,
                           const struct address *addr, struct str pointer, struct faults *faults) {
     if (str_is_absent(addr->email) || rights_allow_domain(r, d, addr->domain))

@@ -43,6 +43,11 @@ NODISCARD enum err rights_rule_parse(struct str text, struct arena *a, struct st
                                      struct errinfo *info);
 /* May a message be From this domain? */
 bool rights_allow_domain(const struct rights *r, const struct domains *d, struct str domain);
+/* May a message that was stored be decided about: From this domain, with this reverse-path? That is
+ * the Sender's, when there was one, or the bounce address of the domain of either. A bounce address
+ * that was changed since is nobody's: then only keys without rules may. */
+bool rights_allow_stored(const struct rights *r, const struct domains *d, struct str from_domain,
+                         struct str mail_from);
 /* Adds a fault for each address that the key may not use: true when there was none. */
 bool rights_check(const struct rights *r, const struct domains *d, const struct submission *s,
                   struct faults *faults);

@@ -266,6 +266,37 @@ static void test_a_key_of_one_domain_decides_about_its_messages_alone(void **sta
     }
 }
 
+static void test_T11_a_sender_takes_rights_at_retry_and_cancel_as_at_sending(void **state) {
+    static const struct {
+        const char *domains, *action;
+        bool may;
+    } rows[] = {{"[\"ours.test\"]", "cancel", false},
+                {"[\"ours.test\"]", "retry", false},
+                {"[\"ours.test\",\"list.test\"]", "retry", true},
+                {"[\"ours.test\",\"list.test\"]", "cancel", true}};
+    struct world *w = *state;
+    struct auth_key_text all = w->key[OURS];
+    char id[ID_TEXT_SIZE];
+    make(w, OURS, "/send",
+         "{\"from\":\"a@ours.test\",\"sender\":\"s@list.test\",\"to\":\"b@far.test\",\"text\":"
+         "\"t\"}",
+         id);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char json[256], path[128];
+        json_t *made = NULL;
+        snprintf(json, sizeof(json), "{\"name\":\"k\",\"scopes\":[\"send\"],\"from_domains\":%s}",
+                 rows[i].domains);
+        w->key[OURS] = all;
+        assert_int_equal(call(w, OURS, "POST", "/v1/keys", json, &made), 201);
+        memcpy(w->key[OURS].z, json_string_value(json_object_get(made, "key")), AUTH_KEY_TEXT);
+        json_decref(made);
+        snprintf(path, sizeof(path), "/v1/messages/%s/%s", id, rows[i].action);
+        int status = call(w, OURS, "POST", path, "{}", NULL);
+        if ((status == 403) == rows[i].may)
+            fail_msg("%s by a key of %s: %d", rows[i].action, rows[i].domains, status);
+    }
+}
+
 int main(void) {
 #define SERVED(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -273,6 +304,7 @@ int main(void) {
         SERVED(test_no_list_shows_what_another_project_has),
         SERVED(test_T11_another_project_sends_not_from_a_domain_that_is_taken),
         SERVED(test_a_key_of_one_domain_decides_about_its_messages_alone),
+        SERVED(test_T11_a_sender_takes_rights_at_retry_and_cancel_as_at_sending),
     };
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
     return cmocka_run_group_tests(tests, NULL, NULL);

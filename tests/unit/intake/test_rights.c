@@ -184,22 +184,67 @@ static void test_domains_live_as_long_as_their_last_holder(void **state) {
     domains_unref(&held); /* nobody: nothing */
 }
 
+static void test_T11_stored_message_takes_the_rights_of_its_sender(void **state) {
+    static const struct {
+        const char *name, *from_domain, *mail_from, *rules[2];
+        bool may;
+    } cases[] = {
+        {"From alone", "a.test", "x@a.test", {"a.test"}, true},
+        {"other From", "b.test", "x@b.test", {"a.test"}, false},
+        {"other Sender", "a.test", "x@b.test", {"a.test"}, false},
+        {"other Sender that it may use", "a.test", "x@b.test", {"a.test", "b.test"}, true},
+        {"other Sender, no rules", "a.test", "x@b.test", {NULL}, true},
+        {"From's bounce address", "a.test", "bounces@far.test", {"a.test"}, true},
+        {"From's bounce address, by a rule for what is below",
+         "c.a.test",
+         "b@c.a.test",
+         {"*.a.test"},
+         true},
+        {"bounce address of another Sender", "b.test", "bounces@far.test", {"b.test"}, false},
+        {"bounce address of a Sender that it may use",
+         "b.test",
+         "bounces@far.test",
+         {"b.test", "a.test"},
+         true},
+        {"bounce address that was changed since", "a.test", "old@far.test", {"a.test"}, false},
+        {"an at sign in the local part", "a.test", "\"x@a.test\"@b.test", {"a.test"}, false},
+    };
+    const struct domain_row domain[] = {
+        {.project = 1, .name = STR("a.test"), .bounce_address = STR("bounces@far.test")},
+        {.project = 1, .name = STR("b.test")}};
+    (void)state;
+    struct domains *d = domains_new(domain, 2);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct str rules[2];
+        struct rights r = {.project = 1, .from_domains = rules};
+        while (r.from_domain_count < 2 && cases[i].rules[r.from_domain_count] != NULL) {
+            rules[r.from_domain_count] = str_of(cases[i].rules[r.from_domain_count]);
+            r.from_domain_count++;
+        }
+        if (rights_allow_stored(&r, d, str_of(cases[i].from_domain), str_of(cases[i].mail_from)) !=
+            cases[i].may)
+            fail_msg("%s", cases[i].name);
+    }
+    domains_unref(&d);
+}
+
 static void test_a_rule_is_within_another_when_it_covers_nothing_else(void **state) {
     static const struct {
         const char *rule, *outer;
         bool is_within;
-    } rows[] = {
-        {"acme.test", "acme.test", true},       {"*.acme.test", "*.acme.test", true},
-        {"a.acme.test", "*.acme.test", true},   {"*.a.acme.test", "*.acme.test", true},
-        {"acme.test", "*.acme.test", false},    {"*.acme.test", "acme.test", false},
-        {"a.acme.test", "acme.test", false},    {"*.a.acme.test", "acme.test", false},
+    } cases[] = {
+        {"acme.test", "acme.test", true},        {"*.acme.test", "*.acme.test", true},
+        {"a.acme.test", "*.acme.test", true},    {"*.a.acme.test", "*.acme.test", true},
+        {"acme.test", "*.acme.test", false},     {"*.acme.test", "acme.test", false},
+        {"a.acme.test", "acme.test", false},     {"*.a.acme.test", "acme.test", false},
         {"*.acme.test", "*.a.acme.test", false}, {"*.xacme.test", "*.acme.test", false},
-        {"*.test", "*.acme.test", false},       {"other.test", "acme.test", false},
+        {"*.test", "*.acme.test", false},        {"other.test", "acme.test", false},
     };
     (void)state;
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-        if (rights_rule_is_within(str_of(rows[i].rule), str_of(rows[i].outer)) != rows[i].is_within)
-            fail_msg("%s in %s", rows[i].rule, rows[i].outer);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        if (rights_rule_is_within(str_of(cases[i].rule), str_of(cases[i].outer)) !=
+            cases[i].is_within)
+            fail_msg("%s in %s", cases[i].rule, cases[i].outer);
 }
 
 int main(void) {
@@ -207,6 +252,7 @@ int main(void) {
         cmocka_unit_test(test_T11_from_table),
         cmocka_unit_test(test_fault_points_at_the_address),
         cmocka_unit_test(test_rules_that_are_none),
+        cmocka_unit_test(test_T11_stored_message_takes_the_rights_of_its_sender),
         cmocka_unit_test(test_a_rule_is_within_another_when_it_covers_nothing_else),
         cmocka_unit_test(test_domains_are_found_by_name),
         cmocka_unit_test(test_domains_live_as_long_as_their_last_holder),
