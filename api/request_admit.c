@@ -79,7 +79,7 @@ bool request_is_still_allowed(struct request *r) {
 }
 
 static bool check_accept(struct request *r) {
-    struct str accept = request_header(r, STR("Accept"));
+    struct str accept = request_header_list(r, STR("Accept"));
     const char *type = r->route->produces != NULL ? r->route->produces : "application/json";
     if (request_accepts(accept, str_of(type)))
         return true;
@@ -89,7 +89,7 @@ static bool check_accept(struct request *r) {
 
 static bool check_content_type(struct request *r) {
     struct str type = request_header(r, STR("Content-Type"));
-    struct str coding = request_header(r, STR("Content-Encoding"));
+    struct str coding = request_header_list(r, STR("Content-Encoding"));
     if (!str_is_absent(coding) && !str_equal_nocase(coding, STR("identity"))) {
         request_problem(r, PROBLEM_MEDIA_TYPE, "a Content-Encoding is not taken");
         return false;

@@ -128,6 +128,19 @@ static bool is_host(struct str s) {
     return true;
 }
 
+/* Of these the first would count here, and perhaps the last for who stands before us. */
+static bool check_once(struct request *r) {
+    static const char *const names[] = {"Authorization", "Content-Type", "Idempotency-Key"};
+    struct str last;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (count_header(r, str_of(names[i]), &last) > 1) {
+            request_problem(r, PROBLEM_INVALID_REQUEST, "%s is there more than once", names[i]);
+            r->reply.must_close = true;
+            return false;
+        }
+    return true;
+}
+
 bool request_check_framing(struct request *r) {
     bool is_1_1 = str_equal(r->version, STR("HTTP/1.1"));
     struct str host = STR("");
@@ -144,7 +157,7 @@ bool request_check_framing(struct request *r) {
     size_t hosts = count_header(r, STR("Host"), &host);
     if (hosts > 1 || (hosts == 0 && is_1_1) || !is_host(host))
         return request_invalid(r, "one Host header field is needed");
-    return check_length(r, is_1_1);
+    return check_length(r, is_1_1) && check_once(r);
 }
 
 /* ---- header fields ---- */
