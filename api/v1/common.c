@@ -45,6 +45,7 @@ bool v1_read_body(struct request *r, const struct json_field *fields, size_t cou
 }
 
 bool v1_read_nothing(struct request *r) {
+    request_check_query(r, NULL, 0);
     struct str body = str_trim(buf_str(&r->body));
     if (body.n > 0 && !str_equal(body, STR("{}")))
         faults_add(&r->faults, STR("#"), "unknown_field", "this takes no fields");

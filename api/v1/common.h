@@ -19,7 +19,7 @@ bool v1_param_id(struct request *r, struct id *out);
  * is the caller's. Else 400: it is not JSON. */
 bool v1_read_body(struct request *r, const struct json_field *fields, size_t count, void *out,
                   json_t **root);
-/* No body, or an empty object. */
+/* No query, and no body or an empty object. */
 bool v1_read_nothing(struct request *r);
 /* 200 with {"data": list}; takes it. For what is shown as a whole. */
 void v1_answer_list(struct request *r, json_t *list);

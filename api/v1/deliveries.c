@@ -21,7 +21,7 @@ static void tested(struct request *r, struct store_call *call) {
 
 void v1_webhook_test(struct request *r) {
     struct store_webhook_test *q = ARENA_NEW(r->arena, struct store_webhook_test);
-    if (!v1_param_id(r, &q->id))
+    if (!v1_read_nothing(r) || !v1_param_id(r, &q->id))
         return;
     q->project = r->identity.project;
     q->now_wall_ms = r->started_wall_ms;

@@ -310,7 +310,6 @@ static void verify_found(struct request *r, struct store_call *call) {
 
 void v1_domain_verify(struct request *r) {
     struct verifying *v = ARENA_NEW(r->arena, struct verifying);
-    request_check_query(r, NULL, 0);
     r->state = v;
     if (v1_read_nothing(r) && param_domain(r, &v->name))
         list_domains(r, verify_found);
@@ -335,7 +334,7 @@ static void deleted(struct request *r, struct store_call *call) {
 
 void v1_domain_delete(struct request *r) {
     struct store_domain_delete *q = ARENA_NEW(r->arena, struct store_domain_delete);
-    if (!param_domain(r, &q->name))
+    if (!v1_read_nothing(r) || !param_domain(r, &q->name))
         return;
     q->project = r->identity.project;
     request_store(r, &q->call, STORE_DOMAIN_DELETE, deleted);

@@ -251,7 +251,7 @@ static void revoked(struct request *r, struct store_call *call) {
 
 void v1_key_revoke(struct request *r) {
     struct store_key_revoke *q = ARENA_NEW(r->arena, struct store_key_revoke);
-    if (!v1_param_id(r, &q->id))
+    if (!v1_read_nothing(r) || !v1_param_id(r, &q->id))
         return;
     q->project = r->identity.project;
     q->now_wall_ms = r->started_wall_ms;

@@ -85,7 +85,7 @@ static void got(struct request *r, struct store_call *call) {
 
 void v1_sandbox_message(struct request *r) {
     struct store_capture *q = ARENA_NEW(r->arena, struct store_capture);
-    if (!v1_param_id(r, &q->id))
+    if (!v1_read_nothing(r) || !v1_param_id(r, &q->id))
         return;
     if (!has_captures(r)) {
         request_problem(r, PROBLEM_NOT_FOUND, "%s", no_capture);

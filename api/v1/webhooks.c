@@ -362,7 +362,7 @@ static void change_found(struct request *r, struct store_call *call) {
 
 static void begin_change(struct request *r, bool is_rotation) {
     struct changing *c = ARENA_NEW(r->arena, struct changing);
-    struct id *id = read_id(r);
+    struct id *id = !is_rotation || v1_read_nothing(r) ? read_id(r) : NULL;
     if (id == NULL)
         return;
     c->id = *id;
@@ -392,7 +392,7 @@ static void deleted(struct request *r, struct store_call *call) {
 
 void v1_webhook_delete(struct request *r) {
     struct store_webhook_delete *q = ARENA_NEW(r->arena, struct store_webhook_delete);
-    struct id *id = read_id(r);
+    struct id *id = v1_read_nothing(r) ? read_id(r) : NULL;
     if (id == NULL)
         return;
     q->id = *id;

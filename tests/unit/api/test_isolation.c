@@ -230,6 +230,30 @@ static void test_no_list_shows_what_another_project_has(void **state) {
     }
 }
 
+/* A filter with a typing error must not answer as if it had been none. */
+static void test_no_route_passes_over_what_it_does_not_know(void **state) {
+    struct world *w = *state;
+    for (size_t i = 0; i < route_count; i++) {
+        const struct route *r = &routes[i];
+        char path[256], asked[300];
+        if (r->scope == 0)
+            continue;
+        if (strchr(r->path, '{') != NULL)
+            fill_path(w, r, OURS, path);
+        else
+            snprintf(path, sizeof(path), "%s", r->path);
+        snprintf(asked, sizeof(asked), "%s?limt=1", path);
+        int status = call(w, OURS, http_method_name(r->method), asked, body_of(r), NULL);
+        if (status != 422)
+            fail_msg("%s %s: %d", http_method_name(r->method), asked, status);
+        if (r->body_max == ROUTE_BODY_NONE)
+            continue;
+        status = call(w, OURS, http_method_name(r->method), path, "{\"nope\":1}", NULL);
+        if (status != 422)
+            fail_msg("%s %s with a field: %d", http_method_name(r->method), path, status);
+    }
+}
+
 static void test_T11_another_project_sends_not_from_a_domain_that_is_taken(void **state) {
     struct world *w = *state;
     json_t *v = NULL;
@@ -302,6 +326,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         SERVED(test_no_route_reaches_what_another_project_has),
         SERVED(test_no_list_shows_what_another_project_has),
+        SERVED(test_no_route_passes_over_what_it_does_not_know),
         SERVED(test_T11_another_project_sends_not_from_a_domain_that_is_taken),
         SERVED(test_a_key_of_one_domain_decides_about_its_messages_alone),
         SERVED(test_T11_a_sender_takes_rights_at_retry_and_cancel_as_at_sending),
