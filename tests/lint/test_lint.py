@@ -147,13 +147,20 @@ def test_tidy_and_cppcheck_find_bugs(tree):
 
 def test_routes_compares_table_and_document(tree):
     tree.add("api/routes.c", 'const struct route routes[] = {{HTTP_GET, "/a/{id}", f, S, 0, 0, NULL},\n'
+             '    {HTTP_POST, "/a", f, S, SMALL, 0, NULL},\n'
              '    {HTTP_GET, "/livez", g, 0, 0, ROUTE_PUBLIC | ROUTE_HEALTH, NULL}};\n')  # fmt: skip
-    good = ('{"security": [{"key": []}], "paths": {"/a/{id}": {"get": {}}, "/livez": {"get": {"security": []}}}}')
+    key = '"401": {}, "403": {}, "422": {}, "429": {}, "503": {}'
+    good = ('{"security": [{"key": []}], "paths": {"/a/{id}": {"get": {"responses": {"404": {}, %s}}}, '
+            '"/a": {"post": {"requestBody": {}, "responses": {"400": {}, "413": {}, "415": {}, %s}}}, '
+            '"/livez": {"get": {"security": []}}}}') % (key, key)  # fmt: skip
     tree.add("openapi/postchute.yaml", good)
     assert tree.check("routes")[0] == 0
     for bad, said in [
         (good.replace('"/a/{id}"', '"/b"'), "not served"),
-        (good.replace('{"get": {}}', '{"get": {}, "post": {}}'), "POST /a/{id} is described"),
+        (good.replace('{"get": {"resp', '{"post": {}, "get": {"resp'), "POST /a/{id} is described"),
+        (good.replace('"404": {}, ', ""), "GET /a/{id} can answer 404"),
+        (good.replace('"400": {}, "413": {}, ', ""), "POST /a can answer 400, 413"),
+        (good.replace('"403": {}, ', "", 1), "GET /a/{id} can answer 403"),
         (good.replace('{"security": []}', "{}"), "needs a key in openapi"),
         (good.replace("{id}", "{other}"), "is called /a/{other}"),
     ]:
