@@ -191,13 +191,15 @@ bool keyring_is_test(const struct keyring *k, const struct id *key_id) {
     return false;
 }
 
-size_t keyring_take_used(struct keyring *k, struct id *id, int64_t *wall_ms, size_t most) {
+size_t keyring_take_used(struct keyring *k, size_t *at, struct id *id, int64_t *wall_ms,
+                         size_t most) {
     size_t n = 0;
-    for (size_t i = 0; i < k->count && n < most; i++) {
-        int64_t used = atomic_exchange_explicit(&k->entry[i].used_wall_ms, 0, memory_order_relaxed);
+    for (; *at < k->count && n < most; ++*at) {
+        struct entry *e = &k->entry[*at];
+        int64_t used = atomic_exchange_explicit(&e->used_wall_ms, 0, memory_order_relaxed);
         if (used == 0)
             continue;
-        id[n] = k->entry[i].identity.key_id;
+        id[n] = e->identity.key_id;
         wall_ms[n++] = used;
     }
     return n;

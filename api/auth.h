@@ -68,7 +68,9 @@ const struct identity *keyring_find(const struct keyring *k, struct str key_text
                                     int64_t now_wall_ms);
 /* Is this one a test key? false also for a key that is not there. */
 bool keyring_is_test(const struct keyring *k, const struct id *key_id);
-/* Keys used since the last call, at most `most`; for STORE_KEYS_USED. Returns how many. */
-size_t keyring_take_used(struct keyring *k, struct id *id, int64_t *wall_ms, size_t most);
+/* Keys used since they were last taken, from place *at of the ring on (0: its beginning), at most
+ * `most`; for STORE_KEYS_USED. Returns how many, 0 at the end; *at is where to go on. */
+size_t keyring_take_used(struct keyring *k, size_t *at, struct id *id, int64_t *wall_ms,
+                         size_t most);
 /* "Bearer <key>"; absent when the header is something else. */
 struct str auth_bearer(struct str authorization);

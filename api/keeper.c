@@ -47,7 +47,7 @@ static enum err load_domains(struct env *env, struct errinfo *info) {
     return e;
 }
 
-static enum err load(struct keeper *k, struct errinfo *info) {
+static enum err load_first(struct keeper *k, struct errinfo *info) {
     enum err e = load_keys(k->env, info);
     if (e == OK)
         e = load_domains(k->env, info);
@@ -61,17 +61,22 @@ static void flush_used(struct keeper *k) {
     struct id id[USED_BATCH];
     int64_t wall_ms[USED_BATCH];
     struct keyring *ring = env_keyring(k->env);
-    size_t n = keyring_take_used(ring, id, wall_ms, USED_BATCH);
-    keyring_unref(&ring);
+    size_t at = 0, n;
     k->used_due_mono_ms = clock_mono_ms() + USED_EVERY_MS;
-    if (n == 0)
-        return;
-    struct store_keys_used q = {
-        .call.verb = STORE_KEYS_USED, .id = id, .wall_ms = wall_ms, .count = n};
-    /* Nothing depends on it: what cannot be stored now is told at the next use. */
-    if (store_sync(k->env->store, &q.call) != OK)
-        log_debug("api", "uses of keys were not stored");
-    store_call_release(&q.call);
+    while ((n = keyring_take_used(ring, &at, id, wall_ms, USED_BATCH)) > 0) {
+        struct store_keys_used q = {
+            .call.verb = STORE_KEYS_USED, .id = id, .wall_ms = wall_ms, .count = n};
+        /* Nothing depends on it: what cannot be stored now is told at the next use. */
+        if (store_sync(k->env->store, &q.call) != OK)
+            log_debug("api", "uses of keys were not stored");
+        store_call_release(&q.call);
+    }
+    keyring_unref(&ring);
+}
+
+static enum err load(struct keeper *k, struct errinfo *info) {
+    flush_used(k); /* the ring that knows of uses goes away */
+    return load_first(k, info);
 }
 
 /* ---- what others ask ---- */
@@ -83,7 +88,6 @@ static void load_answered(struct note *note) {
 
 static void load_asked(struct note *note) {
     struct keeper_load *l = CONTAINER_OF(note, struct keeper_load, note);
-    flush_used(l->keeper); /* the ring that knows of them goes away */
     l->err = load(l->keeper, NULL);
     l->note.run = load_answered;
     mailbox_send(l->reply_to, &l->note);
@@ -139,7 +143,7 @@ enum err keeper_start(struct env *env, struct errinfo *info) {
     k->box = mailbox_new();
     /* watch first, so that no change falls between */
     store_watch(env->store, WATCHED, k->box, changed, k);
-    enum err e = load(k, info);
+    enum err e = load_first(k, info);
     if (e != OK) {
         store_unwatch(env->store, k->box);
         mailbox_free(&k->box);

@@ -435,6 +435,24 @@ def test_webhooks_of_a_project_are_limited(contract):
     assert 90 <= len(made) <= 100
 
 
+def test_the_last_use_of_a_key_is_known_whatever_changes(server, contract):
+    """Keys are read anew at every change: what was used until then is not forgotten."""
+    made = contract.ask("POST", "/v1/keys", json={"name": "used-once", "scopes": ["read"]}).json()
+    assert server.api(made["key"]).get("/v1/messages").status_code == 200
+    contract.ask("POST", "/v1/keys", json={"name": "another", "scopes": ["read"]})
+
+    def used_at():
+        after = None
+        while True:
+            page = contract.ask("GET", "/v1/keys" + (f"?after={after}" if after else "")).json()
+            for key in page["data"]:
+                if key["id"] == made["id"]:
+                    return key.get("used_at")
+            after = page["after"]
+
+    wait_until(used_at, "used_at", 20)
+
+
 def test_an_expired_key_is_refused(server, contract):
     soon = time.time() + 1.5
     at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(soon)) + f".{int(soon % 1 * 1000):03}Z"
