@@ -27,11 +27,19 @@ void request_drop_body(struct request *r) {
     buf_release_secret(&r->body);
 }
 
+/* A key in clear is kept nowhere (T21); the rest of a header is no secret. */
+static void wipe_key(struct request *r) {
+    struct str key = request_header(r, STR("Authorization"));
+    if (key.n > 0)
+        explicit_bzero((char *)(uintptr_t)key.p, key.n); /* a copy in the arena */
+}
+
 void request_free(struct request **rp) {
     struct request *r = *rp;
     *rp = NULL;
     if (r == NULL)
         return;
+    wipe_key(r);
     env_uncharge(r->env, &r->charged_key_id, r->charged_bytes);
     request_drop_body(r);
     http_reply_release(&r->reply);

@@ -162,9 +162,12 @@ static void in_force(struct request *r, enum err err) {
     json_t *o = render_key(&m->put.key);
     if (err != OK)
         log_info("api", "a new key is stored but not in force yet", LOG_ID("key", &m->put.key.id));
-    json_object_set_new(o, "key", value_str(auth_key_str(&m->text)));
+    json_t *text = value_str(auth_key_str(&m->text));
+    json_object_set(o, "key", text);
     explicit_bzero(&m->text, sizeof(m->text));
     request_json(r, 201, o);
+    explicit_bzero((char *)(uintptr_t)json_string_value(text), AUTH_KEY_TEXT);
+    json_decref(text);
     request_finish(r);
 }
 

@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import pathlib
@@ -433,6 +434,31 @@ def test_webhooks_of_a_project_are_limited(contract):
         assert contract.ask("DELETE", f"/v1/webhooks/{hook}").status_code == 204
     assert answer.status_code == 422 and "at most 100" in answer.json()["detail"], answer.text
     assert 90 <= len(made) <= 100
+
+
+def memory_of(pid):
+    """What a process has in memory of its own, piece by piece."""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in maps:
+            span, rights, *_ = line.split()
+            if rights.startswith("rw"):
+                begin, end = (int(part, 16) for part in span.split("-"))
+                memory.seek(begin)
+                with contextlib.suppress(OSError):  # gone by now
+                    yield memory.read(end - begin)
+
+
+def test_T21_no_key_is_left_in_memory(server, contract):
+    key = contract.ask("POST", "/v1/keys", json={"name": "memory", "scopes": ["read", "send"]}).json()["key"]
+    api = server.api(key)
+    for _ in range(20):
+        assert api.get("/v1/messages").status_code == 200
+        assert api.post("/send", json={}).status_code == 422
+    api.close()
+    contract.api.close()
+    secret = key[16:48].encode()
+    # the library's memory of a connection goes with it
+    wait_until(lambda: not any(secret in piece for piece in memory_of(server.process.popen.pid)), "no key in memory", 10)
 
 
 def test_the_last_use_of_a_key_is_known_whatever_changes(server, contract):
