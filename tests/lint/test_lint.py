@@ -1,5 +1,6 @@
 """The checks themselves: each finds what it is there for, in a small tree made for that."""
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -26,13 +27,19 @@ def tree(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def check(name):
+    def check(name, *arguments):
         done = subprocess.run(
-            [tmp_path / "tests/lint" / name], cwd=tmp_path, capture_output=True, text=True, timeout=120
-        )
+            [tmp_path / "tests/lint" / name, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+            env={**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"},
+        )  # fmt: skip
         return done.returncode, done.stdout + done.stderr
 
-    return types.SimpleNamespace(add=add, check=check)
+    def tool(name, text):
+        """Another program of this name, which is found first."""
+        add(f"bin/{name}", "#!/bin/sh\n" + text)
+        (tmp_path / "bin" / name).chmod(0o755)
+
+    return types.SimpleNamespace(add=add, check=check, tool=tool)
 
 
 FLOORS = [
@@ -143,6 +150,23 @@ def test_tidy_and_cppcheck_find_bugs(tree):
     assert status == 1 and "server/mail/y.c" in output
     status, output = tree.check("cppcheck")
     assert status == 1 and "server/mail/y.c" in output
+
+
+def test_a_tool_that_fails_finds_not_nothing(tree):
+    tree.add("server/mail/x.c", "int x(int a);\nint x(int a) { return a; }\n")
+    tree.tool("clang-tidy", "echo Segmentation fault >&2; exit 139\n")
+    status, output = tree.check("tidy")
+    assert status == 1 and "server/mail/x.c: clang-tidy failed" in output, output
+    assert tree.check("tidy")[0] == 1  # nor is it remembered as clean
+    tree.tool("cppcheck", "exit 3\n")
+    assert tree.check("cppcheck")[0] != 0
+
+
+def test_what_is_not_checked_has_not_passed(tree):
+    for name in ("clang-format-14", "clang-format"):
+        tree.tool(name, "echo clang-format version 19.1.0\n")
+    status, output = tree.check("run", "format", "words")
+    assert status == 0 and "lint: 1 checks passed, 0 failed; not checked: format" in output, output
 
 
 def test_routes_compares_table_and_document(tree):
