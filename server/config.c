@@ -11,11 +11,13 @@
 #include "server/config_yaml.h"
 #include "server/mail/domain.h"
 
-enum { CONFIG_FILE_MAX = 1024 * 1024, SECRET_FILE_MAX = 64 * 1024 };
+enum { CONFIG_FILE_MAX = 1024 * 1024, SECRET_FILE_MAX = 64 * 1024, SETTINGS_MAX = 128 };
+enum form { FORM_VALUE = 1, FORM_FILE = 2 }; /* NAME and NAME_FILE */
 
 struct config_private {
     atomic_int refs;
     struct arena *arena;
+    uint8_t forms[SETTINGS_MAX]; /* that the source being read has of each setting */
 };
 
 /* ---- single values ---- */
@@ -197,11 +199,27 @@ static enum err unknown_setting(struct str lower, const char *shown, bool in_env
                    in_env ? "POSTCHUTE_" : "", upper);
 }
 
+/* Of NAME and NAME_FILE in one source neither is the later one. */
+static enum err take_form(struct config *c, const struct setting *st, enum form form,
+                          const char *shown, struct errinfo *info) {
+    size_t i = (size_t)(st - config_settings);
+    ASSERT(i < SETTINGS_MAX);
+    c->private_->forms[i] |= (uint8_t)form;
+    if (c->private_->forms[i] != (FORM_VALUE | FORM_FILE))
+        return OK;
+    return err_set(info, ERR_INVALID, shown,
+                   "is given as a value and as a file (%s and %s_file): leave one out", st->name,
+                   st->name);
+}
+
 static enum err apply_file_variable(struct config *c, const struct setting *st, struct str path,
                                     const char *shown, struct errinfo *info) {
     struct buf content;
     bool is_open = false;
-    enum err e = config_read_file(path, SECRET_FILE_MAX, &content, &is_open, shown, info);
+    enum err e = take_form(c, st, FORM_FILE, shown, info);
+    if (e != OK)
+        return e;
+    e = config_read_file(path, SECRET_FILE_MAX, &content, &is_open, shown, info);
     struct str value = str_trim(buf_str(&content));
     bool is_secret = st->type == SETTING_SECRET || config_has_password(value);
     if (e == OK && is_secret && is_open)
@@ -232,13 +250,16 @@ static enum err apply_environment(struct config *c, char *const *env, struct err
         struct str key = str_make(lower, n);
         const struct setting *st = find_setting(key);
         enum err e;
-        if (st)
-            e = set_value(c, st, str_trim(value), shown, info);
-        else if (str_ends_with(key, STR("_file")) &&
-                 (st = find_setting(str_slice(key, 0, key.n - 5))) != NULL)
+        if (st) {
+            e = take_form(c, st, FORM_VALUE, shown, info);
+            if (e == OK)
+                e = set_value(c, st, value, shown, info);
+        } else if (str_ends_with(key, STR("_file")) &&
+                   (st = find_setting(str_slice(key, 0, key.n - 5))) != NULL) {
             e = apply_file_variable(c, st, value, shown, info);
-        else
+        } else {
             e = unknown_setting(key, shown, true, info);
+        }
         if (e != OK)
             return e;
     }
@@ -273,8 +294,10 @@ static enum err apply_yaml_line(struct config *c, struct str key, const struct y
     char shown[128];
     snprintf(shown, sizeof shown, "%.*s", STR_ARG(key));
     const struct setting *st = find_setting(key);
-    if (st)
-        return apply_yaml_setting(c, st, n, shown, info);
+    if (st) {
+        enum err e = take_form(c, st, FORM_VALUE, shown, info);
+        return e == OK ? apply_yaml_setting(c, st, n, shown, info) : e;
+    }
     if (str_ends_with(key, STR("_file")) && n->kind == YAML_SCALAR &&
         (st = find_setting(str_slice(key, 0, key.n - 5))) != NULL)
         return apply_file_variable(c, st, n->scalar, shown, info);
@@ -394,6 +417,7 @@ enum err config_load(char *const *env, struct config **out, struct errinfo *info
     for (char *const *v = env; v && *v && e == OK; v++)
         if (str_starts_with(str_of(*v), STR("POSTCHUTE_CONFIG=")) && (*v)[17] != '\0')
             e = apply_yaml(c, str_of(*v + 17), info);
+    memset(c->private_->forms, 0, sizeof c->private_->forms); /* another source may say it anew */
     if (e == OK)
         e = apply_environment(c, env, info);
     if (e == OK)

@@ -1,7 +1,7 @@
 /* config: the settings and declarations of one start, as an immutable snapshot.
  *
  * Sources, the later over the earlier: defaults, the YAML file (POSTCHUTE_CONFIG), the environment
- * (POSTCHUTE_*; every text setting also as POSTCHUTE_*_FILE, which names a file with the value).
+ * (POSTCHUTE_*; each also as POSTCHUTE_*_FILE, which names a file with the value; not both).
  * There is ONE table of settings (config_settings.c): from it come parsing, `postchute help
  * settings` and the README's table. An unknown or bad setting fails the load with its name and the
  * reason.

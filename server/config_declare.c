@@ -118,6 +118,8 @@ static enum err read_thing(void *thing, const struct field *fields, size_t count
             return fail(info, what, n->child[i], shown, "there is no such field");
         void *at = f->type == FIELD_KEYS ? thing : (char *)thing + f->offset;
         enum err e;
+        if (f->type == FIELD_SECRET && !str_is_absent(*(struct str *)at))
+            return fail(info, what, n->child[i], shown, "is given as a value and as a file");
         if (is_file && n->child[i]->kind == YAML_SCALAR)
             e = read_secret_file(n->child[i]->scalar, a, shown, at, info);
         else

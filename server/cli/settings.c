@@ -52,9 +52,11 @@ enum err settings_load_lenient(const struct options *o, char *const *env, struct
         return OK;
     struct errinfo ignored = {0};
     size_t n = 0;
-    while (out->env[n])
-        n++;
-    out->env[n] = arena_dupz(out->arena, STR("POSTCHUTE_ROUTE=sandbox"));
+    char *route = arena_dupz(out->arena, STR("POSTCHUTE_ROUTE=sandbox"));
+    for (; out->env[n]; n++)
+        if (str_starts_with(str_of(out->env[n]), STR("POSTCHUTE_ROUTE_FILE=")))
+            out->env[n] = route;
+    out->env[n] = route;
     return config_load(out->env, &out->config, &ignored) == OK ? OK : e;
 }
 

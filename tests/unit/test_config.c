@@ -120,6 +120,8 @@ static void bad_files_are_refused_with_line_and_field(void **state) {
         {"keys: [{name: a, secret: ''}]\n", "keys.secret", "required"},
         {"keys: [{name: a, secret: x, from_domains: ['']}]\n", "keys.from_domains", "list"},
         {"routes: [{name: a, smarthosts: ''}]\n", "routes.smarthosts", "list"},
+        {"route: sandbox\nroute_file: /x\n", "route_file", "/c.yaml: line 2: is given as a value and as"},
+        {"keys: [{name: a, secret: x, secret_file: /x}]\n", "keys.secret_file", "as a value and as"},
         {"admin_key_file: c.yaml/x\n", "admin_key_file", "/c.yaml: line 1: c.yaml/x: "},
     };
     char env_config[160], path[160];
@@ -285,6 +287,27 @@ static struct config *load_with(const char *one, const char *two) {
     return c;
 }
 
+/* Which of them counted depended on the order in which the environment came. */
+static void a_setting_is_a_value_or_a_file(void **state) {
+    (void)state;
+    char file[160];
+    write_file("secret", "127.0.0.1:1\n", 0600);
+    snprintf(file, sizeof file, "POSTCHUTE_LISTEN_FILE=%s/secret", folder);
+    for (int i = 0; i < 2; i++) {
+        char *value = (char *)(uintptr_t) "POSTCHUTE_LISTEN=127.0.0.1:2";
+        char *env[] = {(char *)(uintptr_t) "POSTCHUTE_ROUTE=sandbox", i ? file : value,
+                       i ? value : file, NULL};
+        struct config *c = NULL;
+        struct errinfo info = {0};
+        assert_int_equal(config_load(env, &c, &info), ERR_INVALID);
+        assert_non_null(strstr(info.field, "POSTCHUTE_LISTEN"));
+        assert_non_null(strstr(info.text, "leave one out"));
+    }
+    struct config *c = load_with(file, NULL); /* alone it is fine */
+    assert_true(str_equal(c->listen.list[0], STR("127.0.0.1:1")));
+    config_unref(&c);
+}
+
 static void what_a_reload_leaves_out_is_named(void **state) {
     static const struct {
         const char *one, *two, *names;
@@ -331,6 +354,7 @@ int main(void) {
         cmocka_unit_test(a_yaml_file_with_secrets_is_not_open_to_everybody),
         cmocka_unit_test(a_file_variable_with_a_password_is_a_secret),
         cmocka_unit_test(durations_and_sizes_have_units),
+        cmocka_unit_test(a_setting_is_a_value_or_a_file),
         cmocka_unit_test(what_a_reload_leaves_out_is_named),
         cmocka_unit_test(help_lists_every_setting_in_both_forms),
     };
