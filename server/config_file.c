@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,13 +11,26 @@
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-static enum err read_descriptor(int fd, size_t most, struct buf *out, const char *name,
-                                const char *path, struct errinfo *info) {
+enum { PIPE_WAIT_MS = 5 * 1000 };
+
+/* Who waits for a pipe that nobody fills could not be stopped meanwhile. */
+static bool is_silent(int fd) {
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return poll(&p, 1, PIPE_WAIT_MS) == 0;
+}
+
+static enum err read_descriptor(int fd, bool is_pipe, size_t most, struct buf *out,
+                                const char *name, const char *path, struct errinfo *info) {
     for (;;) {
+        if (is_pipe && is_silent(fd))
+            return err_set(info, ERR_INVALID, name, "%s: is a pipe, and nothing comes from it",
+                           path);
         char *room = buf_reserve(out, 4096);
         if (!room)
             return err_set(info, ERR_INVALID, name, "%s: larger than %zu bytes", path, most);
         ssize_t n = read(fd, room, 4096);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            continue;
         if (n < 0)
             return err_set(info, ERR_INVALID, name, "%s: %s", path, strerror(errno));
         if (n == 0)
@@ -36,7 +50,7 @@ enum err config_read_file(struct str path, size_t most, struct buf *out, bool *i
     char *z = str_dupz(path);
     enum err e = OK;
     struct stat st = {0};
-    int fd = path.n ? open(z, O_RDONLY | O_CLOEXEC) : -1;
+    int fd = path.n ? open(z, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
     buf_init(out, most + 4096);
     if (path.n == 0)
         e = err_set(info, ERR_INVALID, name, "names no file");
@@ -45,7 +59,7 @@ enum err config_read_file(struct str path, size_t most, struct buf *out, bool *i
     else if (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode))
         e = err_set(info, ERR_INVALID, name, "%s is not a file", z);
     else
-        e = read_descriptor(fd, most, out, name, z, info);
+        e = read_descriptor(fd, S_ISFIFO(st.st_mode), most, out, name, z, info);
     if (is_open)
         *is_open = (st.st_mode & (S_IROTH | S_IWOTH)) && !is_container_secret(path);
     if (fd >= 0)

@@ -3,6 +3,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <fcntl.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -120,8 +122,10 @@ static void bad_files_are_refused_with_line_and_field(void **state) {
         {"keys: [{name: a, secret: ''}]\n", "keys.secret", "required"},
         {"keys: [{name: a, secret: x, from_domains: ['']}]\n", "keys.from_domains", "list"},
         {"routes: [{name: a, smarthosts: ''}]\n", "routes.smarthosts", "list"},
-        {"route: sandbox\nroute_file: /x\n", "route_file", "/c.yaml: line 2: is given as a value and as"},
-        {"keys: [{name: a, secret: x, secret_file: /x}]\n", "keys.secret_file", "as a value and as"},
+        {"route: sandbox\nroute_file: /x\n", "route_file",
+         "/c.yaml: line 2: is given as a value and as"},
+        {"keys: [{name: a, secret: x, secret_file: /x}]\n", "keys.secret_file",
+         "as a value and as"},
         {"admin_key_file: c.yaml/x\n", "admin_key_file", "/c.yaml: line 1: c.yaml/x: "},
     };
     char env_config[160], path[160];
@@ -308,6 +312,36 @@ static void a_setting_is_a_value_or_a_file(void **state) {
     config_unref(&c);
 }
 
+static void *fill_pipe(void *path) {
+    int fd = open(path, O_WRONLY);
+    assert_int_equal(write(fd, "127.0.0.1", 9), 9);
+    usleep(50000); /* the rest comes later, as from a program that computes it */
+    assert_int_equal(write(fd, ":7\n", 3), 3);
+    close(fd);
+    return NULL;
+}
+
+/* A reload that waited for it for ever would be the end of every signal. */
+static void a_pipe_is_read_to_its_end_and_not_waited_for_without_one(void **state) {
+    (void)state;
+    char path[128], variable[200];
+    snprintf(path, sizeof path, "%s/pipe", folder);
+    snprintf(variable, sizeof variable, "POSTCHUTE_LISTEN_FILE=%s", path);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    pthread_t writer;
+    assert_int_equal(pthread_create(&writer, NULL, fill_pipe, path), 0);
+    struct config *c = load_with(variable, NULL);
+    assert_true(str_equal(c->listen.list[0], STR("127.0.0.1:7")));
+    config_unref(&c);
+    pthread_join(writer, NULL);
+    char *env[] = {(char *)(uintptr_t) "POSTCHUTE_ROUTE=sandbox", variable, NULL};
+    struct errinfo info = {0};
+    assert_int_equal(config_load(env, &c, &info), ERR_INVALID);
+    assert_string_equal(info.field, "POSTCHUTE_LISTEN_FILE");
+    assert_non_null(strstr(info.text, "nothing comes from it"));
+    unlink(path);
+}
+
 static void what_a_reload_leaves_out_is_named(void **state) {
     static const struct {
         const char *one, *two, *names;
@@ -317,7 +351,8 @@ static void what_a_reload_leaves_out_is_named(void **state) {
         {"POSTCHUTE_LISTEN=127.0.0.1:8026", NULL, "POSTCHUTE_LISTEN"},
         {"POSTCHUTE_LISTEN=127.0.0.1:8025,[::1]:8025", NULL, "POSTCHUTE_LISTEN"},
         {"POSTCHUTE_DATA=/x", "POSTCHUTE_HTTP_THREADS=3", "POSTCHUTE_DATA, POSTCHUTE_HTTP_THREADS"},
-        {"POSTCHUTE_MASTER_KEY=x", "POSTCHUTE_SECCOMP=log", "POSTCHUTE_MASTER_KEY, POSTCHUTE_SECCOMP"},
+        {"POSTCHUTE_MASTER_KEY=x", "POSTCHUTE_SECCOMP=log",
+         "POSTCHUTE_MASTER_KEY, POSTCHUTE_SECCOMP"},
     };
     (void)state;
     struct config *before = load_with(NULL, NULL);
@@ -355,6 +390,7 @@ int main(void) {
         cmocka_unit_test(a_file_variable_with_a_password_is_a_secret),
         cmocka_unit_test(durations_and_sizes_have_units),
         cmocka_unit_test(a_setting_is_a_value_or_a_file),
+        cmocka_unit_test(a_pipe_is_read_to_its_end_and_not_waited_for_without_one),
         cmocka_unit_test(what_a_reload_leaves_out_is_named),
         cmocka_unit_test(help_lists_every_setting_in_both_forms),
     };
