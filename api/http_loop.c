@@ -1,5 +1,7 @@
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "api/http_state.h"
@@ -132,18 +134,36 @@ static struct MHD_Daemon *start_mhd(struct daemon_of_http *d, int fd, const stru
         options, MHD_OPTION_END);
 }
 
+static bool is_same_socket(int a, int b) {
+    struct stat x, y;
+    return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* When it does not start, the library has closed its socket in some cases (a certificate that it
+ * does not take) and not in others. Closing it again would take a descriptor from another thread;
+ * one at a time, so that none of them has a socket of the same listener under this number. */
+static struct MHD_Daemon *start_with(struct daemon_of_http *d, const struct tls_pem *tls) {
+    static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
+    int listening = d->loop->http->listener[d->listener].fd;
+    struct MHD_Daemon *mhd = NULL;
+    pthread_mutex_lock(&mu);
+    int fd = fcntl(listening, F_DUPFD_CLOEXEC, 0);
+    if (fd >= 0)
+        mhd = start_mhd(d, fd, tls);
+    if (mhd == NULL && fd >= 0 && is_same_socket(fd, listening))
+        close(fd);
+    pthread_mutex_unlock(&mu);
+    return mhd;
+}
+
 struct daemon_of_http *daemon_new(struct loop_of_http *l, size_t listener,
                                   const struct tls_pem *tls) {
-    int fd = fcntl(l->http->listener[listener].fd, F_DUPFD_CLOEXEC, 0);
-    if (fd < 0)
-        return NULL;
     struct daemon_of_http *d = mem_zalloc(sizeof(*d));
     d->loop = l;
     d->kind = l->http->listener[listener].kind;
     d->listener = listener;
-    d->mhd = start_mhd(d, fd, tls);
+    d->mhd = start_with(d, tls);
     if (d->mhd == NULL) {
-        close(fd);
         free(d);
         return NULL;
     }

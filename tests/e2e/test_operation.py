@@ -270,6 +270,11 @@ def test_sighup_takes_a_new_certificate(postchute, sink, ca):
         folder = f"/proc/{server.process.popen.pid}/fd"
         return sorted(os.readlink(f"{folder}/{one}").split(":")[0] for one in os.listdir(folder))
 
+    def settled():
+        one = descriptors()
+        time.sleep(0.5)  # two ticks of the loops
+        return one if one == descriptors() else None
+
     put(certificate)
     server.url = server.url.replace("http:", "https:")
     server.ready = lambda: requests_get(server.url + "/readyz", str(ca.directory / "ca.pem"))
@@ -279,13 +284,15 @@ def test_sighup_takes_a_new_certificate(postchute, sink, ca):
     server.reload()
     server.wait_log('"msg":"settings read again"')
     assert {shown() for _ in range(6)} == {other.x509.serial_number}
-    before = descriptors()
+    # what served the old certificate ends with its last connection
+    before = wait_until(settled, "a steady number of descriptors")
     server.expect_log("settings not taken over")
     files["tls_cert"].write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     for count in range(1, 6):
         server.reload()
         wait_until(lambda: server.log().count("settings not taken over") == count, "the refusal")
     assert {shown() for _ in range(6)} == {other.x509.serial_number}
+    assert "POSTCHUTE_TLS_CERT" in server.log()
     wait_until(lambda: descriptors() == before, "all descriptors as before")
     assert requests.post(server.url + "/send", json=GOOD, verify=str(ca.directory / "ca.pem"), timeout=10,
                          headers={"Authorization": f"Bearer {server.admin_key}", "Prefer": "wait=10"}).status_code == 200  # fmt: skip
