@@ -89,6 +89,11 @@ $(B)/tests/power/shim.so: tests/power/shim.c tests/power/shim.h $(B)/.flags
 	@echo "  SHIM $@"
 	@$(CC) -I. -D_GNU_SOURCE -std=gnu17 $(WARN) -Wno-missing-prototypes -O2 -g -fPIC -shared -pthread -o $@ $< -ldl
 
+$(B)/tests/soak/preload.so: tests/soak/preload.c $(B)/.flags
+	@mkdir -p $(@D)
+	@echo "  SHIM $@"
+	@$(CC) -I. -D_GNU_SOURCE -std=gnu17 $(WARN) -Wno-missing-prototypes -O2 -g -fPIC -shared -pthread -o $@ $< -ldl
+
 # tests/unit/log_watch.h: an unexpected WARN or ERROR fails the test that caused it
 $(UNIT_BIN): WATCH = $(B)/tests/unit/log_watch.o -Wl,--wrap=log_is_on,--wrap=log_write,--wrap=_cmocka_run_group_tests
 $(UNIT_BIN): $(B)/tests/unit/log_watch.o

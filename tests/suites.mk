@@ -58,6 +58,12 @@ FAULTS_STEP ?= 1
 faults: tools $(B)/tests/power/shim.so
 	@tests/fault/run --build $(B) --step $(FAULTS_STEP)
 
+## soak       mixed load with faults for SOAK_SECONDS=3600: nothing lost, nothing grows (tests/soak/run --hours 72 is the long form)
+SOAK_SECONDS ?= 3600
+.PHONY: soak
+soak: build tools $(B)/tests/power/shim.so $(B)/tests/soak/preload.so
+	@tests/soak/run --seconds $(SOAK_SECONDS) --build $(B)
+
 ## bench      measures accepting, delivering and memory beside a load generator and a sink
 bench: build tools
 	@tests/bench/run --binary $(B)/postchute

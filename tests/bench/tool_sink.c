@@ -1,7 +1,7 @@
 /* tool_sink: an SMTP receiver for load and crash tests: takes everything, remembers what it took.
  *
  *     tool_sink --listen 127.0.0.1:2525 [--ledger FILE] [--defer-permille N] [--drop-permille N]
- * [--delay-ms N] [--rtt-ms N] [--mute 1] [--tell N,M,...]
+ * [--delay-ms N] [--rtt-ms N] [--mute 1] [--tell N,M,...] [--by-name 1]
  *
  * For each message and recipient it appends "got <X-Ledger value or -> <Message-ID> <recipient>" to
  * the ledger before it answers 250; with
@@ -9,8 +9,11 @@
  * ..." in the ledger: taken, but the sender cannot know).
  * --defer-permille answers some final dots with 451 ("deferred ..."). --rtt-ms holds every flight
  * of replies back, as a network with that round trip would; --mute accepts connections and says
- * nothing, so that a sender keeps what it has. Prints "ready PORT" once, "reached N <monotonic
- * microseconds>" when so many recipients were taken (--tell), and counts at SIGTERM.
+ * nothing, so that a sender keeps what it has; --by-name refuses recipients whose names begin with
+ * "bad" (550) and defers those that begin with "later" (451). Prints "ready PORT" once, "reached N
+ * <monotonic microseconds>" when so many recipients were taken (--tell), and counts at SIGTERM:
+ * "in_doubt" are recipients that were taken last in their sessions, of which no later command shows
+ * that the sender heard so.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -38,6 +41,7 @@ struct peer {
     size_t rcpt_count;
     char header[HEADER_MAX]; /* the start of the message */
     size_t header_n, size;
+    size_t in_doubt;      /* recipients taken, and no command since */
     int tail;             /* how much of CRLF . CRLF has been seen */
     int64_t answer_at_ms; /* delayed answer to the final dot */
     struct peer *next_delayed;
@@ -45,7 +49,8 @@ struct peer {
 
 static int ledger = -1;
 static uint64_t messages, recipients, bytes, connections, deferred, dropped;
-static unsigned defer_permille, drop_permille, delay_ms, rtt_ms, mute;
+static unsigned defer_permille, drop_permille, delay_ms, rtt_ms, mute, by_name;
+static uint64_t in_doubt;
 static const char *tell = ""; /* what is left of --tell */
 static int epoll_fd;
 static uint64_t random_state = 88172645463325252ull;
@@ -202,6 +207,8 @@ static void answer_dot(struct peer *p) {
         messages++;
         recipients += p->rcpt_count;
         bytes += p->size;
+        in_doubt += p->rcpt_count;
+        p->in_doubt = p->rcpt_count;
         say(p, "250 2.0.0 taken\r\n");
         tell_count();
     }
@@ -240,7 +247,22 @@ static size_t take_data(struct peer *p, const char *at, size_t n, bool *done) {
     return i;
 }
 
+/* Answered by its name; false: as usual. */
+static bool is_refused(struct peer *p, const char *path) {
+    if (!by_name)
+        return false;
+    if (strncasecmp(path, "<bad", 4) == 0)
+        say(p, "550 5.1.1 nobody here\r\n");
+    else if (strncasecmp(path, "<later", 6) == 0)
+        say(p, "451 4.2.0 later\r\n");
+    else
+        return false;
+    return true;
+}
+
 static void command(struct peer *p, const char *line, size_t n) {
+    in_doubt -= p->in_doubt;
+    p->in_doubt = 0;
     if (n >= 4 && strncasecmp(line, "EHLO", 4) == 0) {
         say(p, "250-sink.test\r\n250-PIPELINING\r\n250-SIZE "
                "52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n");
@@ -255,6 +277,8 @@ static void command(struct peer *p, const char *line, size_t n) {
             say(p, "452 4.5.3 too many\r\n");
             return;
         }
+        if (is_refused(p, a))
+            return;
         p->rcpt[p->rcpt_count++] = strndup(a + 1, (size_t)(b - a - 1));
         say(p, "250 2.1.5 ok\r\n");
     } else if (n >= 4 && strncasecmp(line, "DATA", 4) == 0) {
@@ -436,6 +460,8 @@ int main(int argc, char **argv) {
             mute = (unsigned)strtoul(argv[i + 1], NULL, 10);
         else if (strcmp(argv[i], "--tell") == 0)
             tell = argv[i + 1];
+        else if (strcmp(argv[i], "--by-name") == 0)
+            by_name = (unsigned)strtoul(argv[i + 1], NULL, 10);
         else {
             fprintf(stderr, "tool_sink: unknown %s\n", argv[i]);
             return 64;
@@ -469,10 +495,11 @@ int main(int argc, char **argv) {
             } else if (got[i].data.ptr == &signal_tag) {
                 printf("{\"messages\": %llu, \"recipients\": %llu, \"bytes\": %llu, "
                        "\"connections\": %llu, \"deferred\": %llu, "
-                       "\"dropped\": %llu}\n",
+                       "\"dropped\": %llu, \"in_doubt\": %llu}\n",
                        (unsigned long long)messages, (unsigned long long)recipients,
                        (unsigned long long)bytes, (unsigned long long)connections,
-                       (unsigned long long)deferred, (unsigned long long)dropped);
+                       (unsigned long long)deferred, (unsigned long long)dropped,
+                       (unsigned long long)in_doubt);
                 return 0;
             } else {
                 readable(got[i].data.ptr);
