@@ -7,6 +7,8 @@
 #include "server/base/clock.h"
 #include "server/base/limits.h"
 
+enum { LOOKS_MOST = 512 }; /* sockets looked at in one turn */
+
 struct http_metrics http_metric;
 
 void http_register_metrics(void) {
@@ -177,37 +179,60 @@ void connection_cut(struct connection *c) {
     shutdown(c->fd, SHUT_RDWR);
 }
 
-static bool has_gone(const struct connection *c) {
-    struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
-    return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
-}
-
 /* An end that comes in one segment with what stands before it is one event of epoll, after which
  * the library reads what it wants and sleeps: the connection, and the memory set aside for its
  * body, would stay until the deadline, which for a large body is far away. */
-static bool will_never_be_complete(const struct connection *c) {
+static void end_seen(struct connection *c) {
     int unread = 0;
-    if (c->phase == PHASE_WORK || c->phase == PHASE_REPLY)
-        return false; /* it may have said all it had to say, and listens */
-    return has_gone(c) && ioctl(c->fd, FIONREAD, &unread) == 0 && unread == 0;
+    if (c->phase == PHASE_WORK)
+        c->request->hurry(c->request);
+    else if (ioctl(c->fd, FIONREAD, &unread) == 0 && unread == 0)
+        connection_cut(c); /* what it began will never be complete */
+}
+
+/* In PHASE_REPLY it may have said all it had to say, and listens. */
+static bool is_worth_a_look(const struct connection *c) {
+    if (c->phase == PHASE_WORK)
+        return c->request->hurry != NULL;
+    return c->deadline_mono_ms != 0 && c->phase != PHASE_REPLY;
+}
+
+/* In one call, and not all of them at once when there are thousands: they would hold up the others
+ * for milliseconds, four times a second. Who was looked at goes to the end of the line. */
+static void look_for_ends(struct loop_of_http *l) {
+    struct pollfd p[LOOKS_MOST];
+    struct connection *seen[LOOKS_MOST], *c;
+    nfds_t n = 0;
+    TAILQ_FOREACH (c, &l->connections, link) {
+        if (!is_worth_a_look(c))
+            continue;
+        seen[n] = c;
+        p[n++] = (struct pollfd){.fd = c->fd, .events = POLLRDHUP};
+        if (n == LOOKS_MOST)
+            break;
+    }
+    (void)poll(p, n, 0); /* failed: nothing is known of any */
+    for (nfds_t i = 0; i < n; i++) {
+        TAILQ_REMOVE(&l->connections, seen[i], link);
+        TAILQ_INSERT_TAIL(&l->connections, seen[i], link);
+        if ((p[i].revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0)
+            end_seen(seen[i]);
+    }
 }
 
 void http_loop_look_after(struct loop_of_http *l) {
     int64_t now_mono_ms = clock_mono_ms();
-    struct connection *c, *next;
-    for (c = TAILQ_FIRST(&l->connections); c != NULL; c = next) {
-        next = TAILQ_NEXT(c, link);
+    struct connection *c;
+    TAILQ_FOREACH (c, &l->connections, link) {
         if (c->deadline_mono_ms != 0 && c->deadline_mono_ms <= now_mono_ms) {
             if (c->phase != PHASE_IDLE)
                 metric_add(http_metric.timeouts, 1);
             connection_cut(c);
-        } else if (c->phase == PHASE_WORK && c->request->hurry != NULL &&
-                   (l->is_draining || has_gone(c))) {
+        } else if (c->phase == PHASE_WORK && c->request->hurry != NULL && l->is_draining) {
             c->request->hurry(c->request);
-        } else if (c->deadline_mono_ms != 0 && will_never_be_complete(c)) {
-            connection_cut(c);
         } else if (c->phase == PHASE_IDLE && l->is_draining && c->daemon->kind != HTTP_HEALTH) {
             connection_cut(c);
         }
     }
+    look_for_ends(l);
 }
