@@ -13,7 +13,7 @@
 enum { META_MAX = 1024 * 1024, CONNECTIONS_MAX = 256 };
 
 struct connection {
-    LIST_ENTRY(connection) link;
+    TAILQ_ENTRY(connection) link;
     struct sandbox *sandbox;
     struct receive *receive;
     struct capture_note *storing; /* under way; it forgets us when the connection ends first */
@@ -26,9 +26,9 @@ struct sandbox {
     struct tls_server_ctx *tls;
     size_t message_bytes_max;
     uint16_t port;
-    size_t count;   /* connections */
-    size_t storing; /* captures on their way to the store */
-    LIST_HEAD(, connection) connections;
+    size_t count;                         /* connections */
+    size_t storing;                       /* captures on their way to the store */
+    TAILQ_HEAD(, connection) connections; /* who named a recipient last, or came last, is last */
     /* stopping: set on the loop; main waits until both counts are 0 */
     struct mailbox *stop_box; /* main's, handed over with the note */
     struct mailbox *stopper;  /* the same, once the loop knows */
@@ -70,7 +70,9 @@ static struct receive_answer answer_for(struct str address, bool at_end) {
 }
 
 static struct receive_answer on_rcpt(void *ctx, struct str to) {
-    (void)ctx;
+    struct connection *c = ctx;
+    TAILQ_REMOVE(&c->sandbox->connections, c, link);
+    TAILQ_INSERT_TAIL(&c->sandbox->connections, c, link);
     return answer_for(to, false);
 }
 
@@ -129,7 +131,7 @@ static void end_connection(struct connection *c, bool shutting_down) {
     if (c->storing)
         c->storing->connection = NULL;
     receive_close(&c->receive, shutting_down);
-    LIST_REMOVE(c, link);
+    TAILQ_REMOVE(&s->connections, c, link);
     free(c);
     s->count--;
     finish_stop(s);
@@ -143,10 +145,23 @@ static void on_end(void *ctx, struct receive *r) {
 static const struct receive_policy policy = {
     .on_rcpt = on_rcpt, .on_message = on_message, .on_end = on_end};
 
+/* Whoever has been of no use for longest goes, so that many who only hold connections shut nobody
+ * out. False: all wait for the store. */
+static bool make_room(struct sandbox *s) {
+    struct connection *c;
+    TAILQ_FOREACH (c, &s->connections, link) {
+        if (c->storing)
+            continue;
+        end_connection(c, true);
+        return true;
+    }
+    return false;
+}
+
 static void on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
     struct sandbox *s = ctx;
     (void)peer;
-    if (s->count >= CONNECTIONS_MAX || s->stopper) {
+    if (s->stopper || (s->count >= CONNECTIONS_MAX && !make_room(s))) {
         static const char sorry[] = "421 4.3.2 too many connections\r\n"; /* RFC 5321 3.8 */
         /* into an empty socket buffer; whoever does not get it sees the end */
         (void)!send(fd, sorry, sizeof sorry - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -158,7 +173,7 @@ static void on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
                                 .tls = s->tls,
                                 .message_bytes_max = s->message_bytes_max};
     c->sandbox = s;
-    LIST_INSERT_HEAD(&s->connections, c, link);
+    TAILQ_INSERT_TAIL(&s->connections, c, link);
     s->count++;
     c->receive = receive_new(s->loop, fd, &o, &policy, c);
 }
@@ -167,7 +182,7 @@ enum err sandbox_start(const struct sandbox_options *o, struct sandbox **out,
                        struct errinfo *info) {
     struct sandbox *s = mem_zalloc(sizeof *s);
     struct sockaddr_any at;
-    LIST_INIT(&s->connections);
+    TAILQ_INIT(&s->connections);
     s->store = o->store;
     s->message_bytes_max = o->message_bytes_max;
     s->loop = loop_start("sandbox");
@@ -198,8 +213,8 @@ static void stop_on_loop(struct note *n) {
     listener_close(&s->listener);
     s->stopper = s->stop_box;
     s->count++; /* keeps finish_stop() quiet until the end of this function */
-    for (c = LIST_FIRST(&s->connections); c; c = next) {
-        next = LIST_NEXT(c, link);
+    for (c = TAILQ_FIRST(&s->connections); c; c = next) {
+        next = TAILQ_NEXT(c, link);
         end_connection(c, true);
     }
     s->count--;

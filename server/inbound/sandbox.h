@@ -21,8 +21,9 @@ struct sandbox_options {
     uint16_t port;            /* 0: any free one */
     size_t message_bytes_max; /* of one message; what is larger gets 552 */
 };
-/* At most 256 connections are served, the next ones get a 421; each can hold a message and its copy
- * on the way to the store, and no more. The store is borrowed until sandbox_stop(). ERR_CONFLICT:
+/* At most 256 connections are served: the next one takes the place of that which has named no
+ * recipient for longest, and which gets a 421. Each can hold a message and its copy on the way to
+ * the store, and no more. The store is borrowed until sandbox_stop(). ERR_CONFLICT:
  * the port is in use; ERR_UNAVAILABLE: no such address, or no right to it; ERR_INVALID: no
  * address. */
 NODISCARD enum err sandbox_start(const struct sandbox_options *o, struct sandbox **out,
