@@ -111,6 +111,13 @@ void store_call_release(struct store_call *call) {
     arena_free(&call->arena);
 }
 
+size_t store_notify_share(const struct store_notify_claim *q, const struct id *webhook_id) {
+    for (size_t i = 0; i < q->share_count; i++)
+        if (id_equal(&q->share[i].webhook_id, webhook_id))
+            return q->share[i].most;
+    return q->per_webhook;
+}
+
 static void run_done(struct note *note) {
     struct store_call *call = CONTAINER_OF(note, struct store_call, note);
     call->done(call);

@@ -500,12 +500,19 @@ struct store_webhook_test {
  */
 
 /* Takes due notifications (pending -> sending) with their events. At most `per_webhook` of one
- * endpoint are SENDING at once, those of earlier claims included, so that a dead endpoint holds up
- * nobody. What is found SENDING when the store is opened becomes PENDING, due now. */
+ * endpoint (of those in `share`: as many as stands there) are SENDING at once, those of earlier
+ * claims included, so that a dead endpoint holds up nobody. What is found SENDING when the store is
+ * opened becomes PENDING, due now. */
+struct notify_share {
+    struct id webhook_id;
+    size_t most;
+};
 struct store_notify_claim {
     struct store_call call;
     int64_t now_wall_ms;
     size_t most, per_webhook;
+    const struct notify_share *share; /* the caller's, until the call is done */
+    size_t share_count;
     struct notification_row *notification; /* out */
     struct event_row *event;               /* out, same order */
     size_t count;

@@ -32,6 +32,9 @@ enum backend_status {
 typedef enum err (*store_write_fn)(struct backend *b, struct effects *fx, struct store_call *call);
 typedef enum err (*store_read_fn)(struct backend_reader *r, struct store_call *call);
 
+/* How many notifications of this endpoint may be SENDING. */
+size_t store_notify_share(const struct store_notify_claim *q, const struct id *webhook_id);
+
 struct store_ops {
     const char *name;
     /* Opens the writer: makes, migrates. `recover`: this is the start of the process, what was

@@ -128,7 +128,9 @@ void webhook_claim_more(struct webhooks *w) {
         .call = {.verb = STORE_NOTIFY_CLAIM, .reply_to = w->box, .done = claimed, .ctx = w},
         .now_wall_ms = clock_wall_ms(),
         .most = POSTS_MAX - w->post_count,
-        .per_webhook = PER_ENDPOINT};
+        .per_webhook = STANDING_START};
+    w->claim.share_count = standing_copy(&w->standing, &w->share);
+    w->claim.share = w->share;
     store_post(w->store, &w->claim.call);
 }
 
@@ -296,6 +298,8 @@ void webhooks_stop(struct webhooks **wp, int64_t timeout_ms) {
     webhooks_drain(w, timeout_ms);
     loop_stop(&w->loop);
     endpoints_free(&w->endpoints);
+    standing_release(&w->standing);
+    free(w->share);
     free(w->user_agent);
     free(w->ca_file);
     free(w);

@@ -105,8 +105,10 @@ static void answered(void *arg, const struct httpc_result *res) {
     } else {
         retry_excerpt(res->body, &p->response);
     }
-    if (res->failure != FAILURE_SHUTDOWN)
+    if (res->failure != FAILURE_SHUTDOWN) {
         report_answered(res->took_ms);
+        standing_note(&p->w->standing, &p->webhook_id, res->took_ms, p->w->timeout_ms);
+    }
     conclude(p);
 }
 

@@ -10,6 +10,7 @@
 #include <sys/queue.h>
 
 #include "server/events/endpoint.h"
+#include "server/events/standing.h"
 #include "server/events/webhook.h"
 #include "server/net/loop.h"
 
@@ -23,8 +24,9 @@
 enum post_state { POST_WAITING, POST_UNDER_WAY, POST_SETTLING, POST_UNSTORED };
 
 enum {
-    POSTS_MAX = 64,      /* held at once, in every state */
-    PER_ENDPOINT = 8,    /* of one endpoint, so that a dead one holds up nobody */
+    /* held at once, in every state: room for all endpoints of a project when none of them answers
+     * (one each, standing.h), and for others beside them */
+    POSTS_MAX = 192,
     BODY_MAX = 1 << 20,  /* an event has no content: metadata and one reply at most */
     POLL_MS = 60 * 1000, /* looks at least so often, whatever the clock did */
     BUSY_POLL_MS = 1000, /* due, but at its endpoint's limit */
@@ -49,7 +51,9 @@ struct webhooks {
     struct timer *stopping; /* the time to stop is over, in two steps */
     TAILQ_HEAD(, post) posts;
     size_t post_count;
+    struct standing standing;
     struct store_notify_claim claim;
+    struct notify_share *share; /* of the claim */
     struct store_webhooks load;
     bool is_claiming, claim_again;
     bool is_loading, load_again;

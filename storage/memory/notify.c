@@ -48,8 +48,9 @@ MEM_WRITE(notify_claim) {
             continue;
         struct mem_notification *n;
         size_t sending = count_sending(b, w->n);
+        size_t share = store_notify_share(q, &w->as.webhook.id);
         while ((n = next_of(b, w->n)) != NULL && n->row.due_wall_ms <= q->now_wall_ms &&
-               q->count < q->most && sending < q->per_webhook) {
+               q->count < q->most && sending < share) {
             n->row.state = NOTIFICATION_SENDING;
             n->row.updated_wall_ms = q->now_wall_ms;
             copy(a, n, &q->notification[q->count]);

@@ -65,10 +65,10 @@ static size_t count_sending(struct backend *b, int64_t webhook) {
 }
 
 static void claim_of_webhook(struct backend *b, struct store_notify_claim *q, int64_t webhook,
-                             int64_t *seqs) {
+                             size_t share, int64_t *seqs) {
     size_t room = q->most - q->count, n = 0;
     size_t sending = count_sending(b, webhook);
-    size_t more = sending < q->per_webhook ? q->per_webhook - sending : 0;
+    size_t more = sending < share ? share - sending : 0;
     sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_DUE);
     sq_bind_int(st, 1, webhook);
     sq_bind_int(st, 2, q->now_wall_ms);
@@ -101,7 +101,7 @@ enum err sqlite_notify_claim(struct backend *b, struct effects *fx, struct store
     for (size_t i = 0; i < count; i++) {
         const struct webhook_copy *one = &w[(b->notify_turn + i) % count];
         if (one->row.state != WEBHOOK_DISABLED)
-            claim_of_webhook(b, q, one->n, seqs);
+            claim_of_webhook(b, q, one->n, store_notify_share(q, &one->row.id), seqs);
     }
     b->notify_turn++;
     return sq_status(&b->h, &call->info);

@@ -92,6 +92,31 @@ static void a_slow_endpoint_gets_only_so_many_at_once(void **state) {
     assert_true(id_equal(&q.notification[0].webhook_id, &fast));
 }
 
+static void endpoints_may_have_shares_of_their_own(void **state) {
+    struct kit *k = *state;
+    struct id ids[4];
+    static const size_t want[4] = {1, 3, 5, 0}; /* the second has none of its own */
+    for (int i = 0; i < 4; i++)
+        ids[i] = kit_webhook(k, 1, "message.accepted");
+    for (int i = 0; i < 5; i++)
+        kit_accept(k, TO("ann@example.net"));
+    const struct notify_share share[] = {{ids[3], 0}, {ids[0], 1}, {ids[2], 8}};
+    struct store_notify_claim q = {.now_wall_ms = k->now_wall_ms,
+                                   .most = 100,
+                                   .per_webhook = 3,
+                                   .share = share,
+                                   .share_count = 3};
+    for (int turn = 0; turn < 2; turn++) { /* what is under way already counts */
+        RUN_OK(k, STORE_NOTIFY_CLAIM, &q);
+        size_t count[4] = {0};
+        for (size_t i = 0; i < q.count; i++)
+            for (int n = 0; n < 4; n++)
+                count[n] += id_equal(&q.notification[i].webhook_id, &ids[n]);
+        for (int n = 0; n < 4; n++)
+            assert_int_equal(count[n], turn == 0 ? want[n] : 0);
+    }
+}
+
 static struct webhook_row webhook_of(struct kit *k, struct id id) {
     struct store_webhooks q = {.project = -1};
     RUN_OK(k, STORE_WEBHOOKS, &q);
@@ -318,6 +343,7 @@ static void a_change_does_not_undo_one_that_was_quicker(void **state) {
     T(an_endpoint_gets_the_events_that_it_wants),                                                  \
         T(a_notification_is_claimed_with_its_event_and_settled),                                   \
         T(a_slow_endpoint_gets_only_so_many_at_once), T(an_endpoint_that_is_gone_is_disabled),     \
+        T(endpoints_may_have_shares_of_their_own),                                                 \
         T(an_endpoint_fails_and_works_again), T(notifications_are_replayed_one_or_a_period),       \
         T(a_period_is_replayed_in_steps), T(a_test_goes_to_its_endpoint_alone),                    \
         T(a_deleted_endpoint_is_gone_at_once_and_swept_later),                                     \
