@@ -1,4 +1,5 @@
-"""An SMTP server that does exactly what its script says, octet by octet; for servers that lie, stall or break.
+"""A server that does exactly what its script says, octet by octet; for servers that lie, stall or break. It speaks SMTP, or whatever
+the script sends (`request` reads one of HTTP).
 
     def injects(c):
         c.send("220 mx.evil.test\r\n")
@@ -83,6 +84,18 @@ class Conversation:
             self._fill()
         data, self._buffer = (b"\r\n" + self._buffer).split(b"\r\n.\r\n", 1)
         return data[2:] + b"\r\n"
+
+    def request(self):
+        """One HTTP request, read whole; returns its first line and its body."""
+        head = [self.line()]
+        while head[-1]:
+            head.append(self.line())
+        fields = dict(line.lower().split(": ", 1) for line in head[1:-1])
+        size = int(fields.get("content-length", 0))
+        while len(self._buffer) < size:
+            self._fill()
+        body, self._buffer = self._buffer[:size], self._buffer[size:]
+        return head[0], body
 
     def hello(self, *extensions):
         """Greeting and EHLO, well behaved."""
