@@ -7,6 +7,7 @@
 
 #include "server/base/clock.h"
 #include "server/net/httpc_failure.h"
+#include "server/net/tls_bound.h"
 
 #ifndef POSTCHUTE_VERSION
 #define POSTCHUTE_VERSION "0"
@@ -69,10 +70,16 @@ static size_t take_body(char *p, size_t size, size_t n, void *arg) {
     return t->is_truncated ? 0 : all; /* 0 ends the transfer; what came is kept */
 }
 
+/* A line at a time; after an interim answer comes another header, after a body perhaps a trailer.
+ */
 static size_t take_header(char *p, size_t size, size_t n, void *arg) {
-    (void)p;
     struct transfer *t = arg;
-    t->header_bytes += size * n;
+    struct str line = str_make(p, size * n);
+    t->header_bytes += line.n;
+    if (str_starts_with(line, STR("HTTP/")))
+        t->is_header_whole = false;
+    else if (str_equal(line, STR("\r\n")) || str_equal(line, STR("\n")))
+        t->is_header_whole = true;
     return t->header_bytes > HEADER_BYTES_MAX ? 0 : size * n;
 }
 
@@ -112,6 +119,8 @@ static void curl_finished(struct transfer *t, CURLcode code) {
     enum failure failure = httpc_failure_of(t->easy, (int)code);
     if (t->is_denied && code == CURLE_COULDNT_CONNECT)
         failure = FAILURE_CONNECT_FORBIDDEN;
+    if (failure == FAILURE_NONE && !t->is_header_whole)
+        failure = FAILURE_CLOSED; /* curl takes what there is */
     if (failure == FAILURE_NONE && (status < 200 || status > 599))
         failure = FAILURE_PROTOCOL;
     t->res.status = (int)status;
@@ -123,7 +132,10 @@ static void curl_finished(struct transfer *t, CURLcode code) {
         httpc_curl_begin(t);
         return;
     }
-    snprintf(t->text, sizeof t->text, "%s", t->error[0] ? t->error : curl_easy_strerror(code));
+    snprintf(t->text, sizeof t->text, "%s",
+             code == CURLE_OK ? failure_text(failure)
+             : t->error[0]    ? t->error
+                              : curl_easy_strerror(code));
     httpc_finish(t, failure, t->text);
 }
 
@@ -220,7 +232,14 @@ static void set_target(struct transfer *t) {
     curl_easy_setopt(t->easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
 }
 
+static CURLcode bound_tls(CURL *easy, void *ssl_ctx, void *arg) {
+    (void)easy, (void)arg;
+    tls_bound(ssl_ctx);
+    return CURLE_OK;
+}
+
 static void set_tls(struct transfer *t) {
+    curl_easy_setopt(t->easy, CURLOPT_SSL_CTX_FUNCTION, bound_tls);
     curl_easy_setopt(t->easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     curl_easy_setopt(t->easy, CURLOPT_SSL_VERIFYPEER, 1L);
     curl_easy_setopt(t->easy, CURLOPT_SSL_VERIFYHOST, 2L);
@@ -256,6 +275,7 @@ static long connect_timeout_ms(const struct transfer *t) {
 
 void httpc_curl_begin(struct transfer *t) {
     buf_clear(&t->body);
+    t->is_header_whole = false;
     t->error[0] = 0;
     t->easy = curl_easy_init();
     if (!t->easy) {

@@ -63,6 +63,7 @@ struct transfer {
     char error[256]; /* CURL_ERROR_SIZE */
     struct buf body;
     size_t header_bytes;
+    bool is_header_whole; /* its empty line came */
     bool is_truncated, is_denied;
     struct httpc_result res;
     char text[320];

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "server/base/random.h"
+#include "server/net/tls_bound.h"
 
 /* Both kinds are the same thing inside. Thread: immutable, refcounted. */
 struct tls_client_ctx {
@@ -48,6 +49,7 @@ static SSL_CTX *make_ctx(const SSL_METHOD *method) {
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_num_tickets(ctx, 0); /* nothing is resumed */
     SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);
+    tls_bound(ctx);
     if (SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1) {
         SSL_CTX_free(ctx);
         return NULL;

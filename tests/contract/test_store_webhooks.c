@@ -343,9 +343,9 @@ static void a_change_does_not_undo_one_that_was_quicker(void **state) {
     T(an_endpoint_gets_the_events_that_it_wants),                                                  \
         T(a_notification_is_claimed_with_its_event_and_settled),                                   \
         T(a_slow_endpoint_gets_only_so_many_at_once), T(an_endpoint_that_is_gone_is_disabled),     \
-        T(endpoints_may_have_shares_of_their_own),                                                 \
-        T(an_endpoint_fails_and_works_again), T(notifications_are_replayed_one_or_a_period),       \
-        T(a_period_is_replayed_in_steps), T(a_test_goes_to_its_endpoint_alone),                    \
+        T(endpoints_may_have_shares_of_their_own), T(an_endpoint_fails_and_works_again),           \
+        T(notifications_are_replayed_one_or_a_period), T(a_period_is_replayed_in_steps),           \
+        T(a_test_goes_to_its_endpoint_alone),                                                      \
         T(a_deleted_endpoint_is_gone_at_once_and_swept_later),                                     \
         T(endpoints_come_back_as_they_were_put), T(a_change_does_not_undo_one_that_was_quicker)
 

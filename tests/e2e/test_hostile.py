@@ -285,6 +285,17 @@ def silent_after_the_dot(talk):
     talk.until_closed()
 
 
+@script("deferred")
+def a_handshake_that_never_ends(talk):
+    """Messages that a client has to ignore, as fast as it takes them."""
+    talk.hello("STARTTLS")
+    talk.expect("STARTTLS")
+    talk.send("220 go\r\n")
+    talk._fill()
+    while True:
+        talk.send(b"\x16\x03\x03\x40\x00" + bytes(16384))
+
+
 @script("deferred", "network", "greeting")
 def a_greeting_that_never_ends(talk):
     while True:
@@ -313,7 +324,8 @@ TIMEOUTS = {f"smtp_{name}_timeout": "700ms" for name in
 def server(peers):
     server = Postchute(route="sandbox", retry_after="60s", **TIMEOUTS)
     server.declared["routes"] = [
-        {"name": name, "smarthosts": [f"smtp://{peer.address}?tls=none"]} for name, peer in peers.items()
+        {"name": name, "smarthosts": [f"smtp://{peer.address}?tls={'encrypt' if 'handshake' in name else 'none'}"]}
+        for name, peer in peers.items()
     ]
     server.start()
     # all at once: each waits for its own receiver

@@ -37,11 +37,13 @@ def answer(status="200 OK", body=b"", **fields):
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def flood(talk, piece, most=200_000_000):
-    """Until the other side goes, as it must long before the end."""
-    for _ in range(most // len(piece) + 1):
+def flood(talk, piece, most=50_000_000):
+    """Until the other side goes: where there is a limit, long before the end."""
+    sent = 0
+    while most is None or sent < most:
         talk.send(piece)
-    raise AssertionError(f"took {most} octets")
+        sent += len(piece)
+    raise AssertionError(f"took {sent} octets")
 
 
 # ---- says nothing, or too little at a time
@@ -181,7 +183,7 @@ def trailers_without_end(talk):
 def a_chunk_extension_without_end(talk):
     talk.request()
     talk.send(answer(Transfer_Encoding="chunked") + b"1;x=")
-    flood(talk, b"x" * 65536)
+    flood(talk, b"x" * 65536, None)  # only time limits it
 
 
 @row("delivered", status=200)
@@ -435,25 +437,25 @@ for _status in ("429 slower", "503 busy"):
 @row("pending", error="ertificate", tls="wrong name")
 def shows_a_certificate_of_somebody_else(talk):
     talk.starttls()
-    raise AssertionError("it went on")
+    raise AssertionError("it was told " + talk.line())
 
 
 @row("pending", error="ertificate", tls="expired")
 def shows_an_old_certificate(talk):
     talk.starttls()
-    raise AssertionError("it went on")
+    raise AssertionError("it was told " + talk.line())
 
 
 @row("pending", error="ertificate", tls="not yet")
 def shows_a_certificate_of_tomorrow(talk):
     talk.starttls()
-    raise AssertionError("it went on")
+    raise AssertionError("it was told " + talk.line())
 
 
 @row("pending", error="ertificate", tls="self-signed")
 def shows_a_certificate_of_its_own(talk):
     talk.starttls()
-    raise AssertionError("it went on")
+    raise AssertionError("it was told " + talk.line())
 
 
 @row("pending", error="timeout while connecting", tls="good")
@@ -471,7 +473,7 @@ def half_a_server_hello(talk):
 @row("pending", error=".", tls="good")
 def an_endless_handshake(talk):
     talk._fill()
-    flood(talk, b"\x16\x03\x03\x40\x00" + b"\x00" * 16384)
+    flood(talk, b"\x16\x03\x03\x40\x00" + b"\x00" * 16384, None)
 
 
 @row("pending", error=".", tls="good")
@@ -565,8 +567,10 @@ def attacked(ca):
     server.healthy, server.peers, server.private = healthy, peers, private
     subscribe(server, healthy.url(), events=["message.completed"])
     server.deliver(**{"from": "a@acme.test", "to": "b@far.test", "subject": "s", "text": "t"})
+    server.entries = {}  # as they were after the first attempt: the second comes 5 s later
+    wait_until(lambda: all(entry_of(server, name) for name in ROWS), "an attempt at each", timeout=30)
     yield server
-    failures = [(name, peer.failures) for name, peer in peers.items() if peer.failures]
+    failures = [(name, list(peer.failures)) for name, peer in peers.items() if peer.failures]
     server.stop()
     for peer in peers.values():
         peer.failures.clear()
@@ -578,11 +582,12 @@ def attacked(ca):
 
 def entry_of(server, name):
     """What the delivery log says once an attempt was made."""
-    def attempted():
+    if name not in server.entries:
         (entry,) = server._list(f"/v1/webhooks/{server.hooks[name]['id']}/deliveries")
-        return entry["attempts"] >= 1 and entry
-
-    return wait_until(attempted, f"an attempt at {name}", timeout=30)
+        if entry["attempts"] == 0 or entry["state"] == "sending":
+            return None
+        server.entries[name] = entry
+    return server.entries[name]
 
 
 def delay_of(entry):
@@ -593,9 +598,10 @@ def delay_of(entry):
 def test_T19_a_hostile_endpoint_gets_the_verdict_that_it_deserves(attacked, name):
     _, state, status, error, _, delay_s = ROWS[name]
     entry = entry_of(attacked, name)
+    said = entry.get("error") or ""
     assert (entry["state"], entry["status"]) == (state, status), entry
-    assert (entry["error"] is None) if error is None else re.search(error, entry["error"] or ""), entry
-    assert len(entry["response"] or "") <= 4096, len(entry["response"])
+    assert not said if error is None else re.search(error, said), entry
+    assert len(entry.get("response") or "") <= 4096
     if delay_s:
         assert delay_s[0] <= delay_of(entry) <= delay_s[1], entry
     # an attempt is one connection, but where one that was kept is found closed
@@ -605,8 +611,6 @@ def test_T19_a_hostile_endpoint_gets_the_verdict_that_it_deserves(attacked, name
 def test_T19_none_of_them_led_anywhere_and_the_healthy_one_was_told(attacked):
     (call,) = attacked.healthy.wait(1)
     assert call.json()["type"] == "message.completed"
-    for name in ROWS:
-        entry_of(attacked, name)
     assert [recorder.connections for recorder in attacked.private] == [0, 0]
     assert attacked.process.popen.poll() is None and attacked.ready()
 
@@ -634,9 +638,9 @@ def test_T19_a_connection_that_was_kept_may_be_gone(postchute, cleanly, ca):
         talk.reset()
 
     def speaks_out_of_turn(talk):
-        talk.request()
-        talk.send(answer(Content_Length=0) + answer("500 the answer to what you did not ask", Content_Length=0))
-        talk.until_closed()
+        while True:
+            talk.request()
+            talk.send(answer(Content_Length=0) + answer("500 the answer to what you did not ask", Content_Length=0))
 
     peers = [cleanly(HostileSMTP(f"127.0.7.{240 + n}", script, port=80)) for n, script in enumerate((lies, speaks_out_of_turn))]
     sink = cleanly(Sink("11.22.7.249"))
@@ -650,3 +654,5 @@ def test_T19_a_connection_that_was_kept_may_be_gone(postchute, cleanly, ca):
                 return sum(entry["state"] == "delivered" for entry in server._list(f"/v1/webhooks/{hook['id']}/deliveries")) == number
 
             wait_until(settled, f"event {number} at {hook['url']}", timeout=20)
+    for hook in hooks:
+        assert {(entry["status"], entry["attempts"]) for entry in server._list(f"/v1/webhooks/{hook['id']}/deliveries")} == {(200, 1)}

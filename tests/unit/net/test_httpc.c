@@ -214,6 +214,10 @@ static void each_answer_is_told_as_it_came(void **state) {
         {"/noise", FAILURE_PROTOCOL, 0, -1},
         {"/nothing", FAILURE_CLOSED, 0, -1},
         {"/short", FAILURE_CLOSED, 0, -1},
+        {"/half", FAILURE_CLOSED, 0, -1},
+        {"/endless", FAILURE_CLOSED, 0, -1},
+        {"/interim", FAILURE_CLOSED, 0, -1},
+        {"/beyond", FAILURE_PROTOCOL, 0, -1},
         {"/headers", FAILURE_PROTOCOL, 0, -1},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
@@ -225,6 +229,7 @@ static void each_answer_is_told_as_it_came(void **state) {
         assert_int_equal(got.retry_after_ms, table[i].retry_after_ms);
         assert_int_equal(web.requests, before + 1); /* no redirect was followed */
         assert_int_equal(got.text[0] != 0, got.failure != FAILURE_NONE);
+        assert_null(strstr(got.text, "No error"));
     }
 }
 

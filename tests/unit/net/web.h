@@ -60,6 +60,10 @@ static const struct {
     {"/noise", "SSH-2.0-OpenSSH_9.2\r\n\r\n"},
     {"/short", "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nhello"},
     {"/nothing", ""},
+    {"/half", "HTTP/1.1 200 OK\r\nX-Half: ye"},
+    {"/endless", "HTTP/1.1 200 OK\r\nX-Whole: yes\r\n"},
+    {"/interim", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"},
+    {"/beyond", "HTTP/1.1 999 What\r\nContent-Length: 0\r\n\r\n"},
 };
 
 static inline bool web_serve(struct web *w, struct web_io *c) {
