@@ -14,6 +14,7 @@
 #include "storage/store_ops.h"
 
 enum {
+    PAGE_BYTES = 4096,      /* what `checkpoint_pages` counts */
     LOG_MOST_TIMES = 3,     /* what the log may have, in `checkpoint_pages`: 98 MB */
     READERS_LEAVE_MS = 250, /* no read transaction lasts so long */
     AGAIN_NS = 10 * 1000 * 1000,
@@ -22,8 +23,8 @@ enum {
 struct checkpoint {
     const struct store_ops *ops;
     struct gate *readers;
-    int64_t copy_pages;       /* copied from so many on */
-    int64_t begin_anew_pages; /* the committer's: then it has to */
+    int64_t copy_bytes;       /* copied from so many on */
+    int64_t begin_anew_bytes; /* the committer's: then it has to */
     struct backend_reader *handle;
     struct thread *thread;
     atomic_bool is_done;
@@ -57,7 +58,7 @@ enum err checkpoint_start(const struct store_ops *ops, const struct store_option
     struct checkpoint *c = mem_zalloc(sizeof(*c));
     c->ops = ops;
     c->readers = readers;
-    c->copy_pages = (int64_t)o->checkpoint_pages;
+    c->copy_bytes = (int64_t)o->checkpoint_pages * PAGE_BYTES;
     enum err e = ops->reader_open(o, b, &c->handle, info);
     if (e != OK) {
         free(c);
@@ -79,7 +80,7 @@ static void wake(struct checkpoint *c) {
 
 /* While somebody always reads, there is no moment at which nobody needs what is in the log: it
  * would grow for as long. So one is made. */
-static void begin_log_anew(struct checkpoint *c, struct backend *b, int64_t pages) {
+static void begin_log_anew(struct checkpoint *c, struct backend *b, int64_t bytes) {
     const struct timespec moment = {.tv_nsec = AGAIN_NS};
     int64_t end_mono_ms = clock_mono_ms() + READERS_LEAVE_MS;
     bool is_well = gate_close(c->readers, READERS_LEAVE_MS);
@@ -92,18 +93,18 @@ static void begin_log_anew(struct checkpoint *c, struct backend *b, int64_t page
     gate_open(c->readers);
     /* Whether it begins anew the next transaction shows; what was in vain is tried a little later.
      */
-    c->begin_anew_pages = pages + c->copy_pages / (is_well ? 1 : 4);
+    c->begin_anew_bytes = bytes + c->copy_bytes / (is_well ? 1 : 4);
 }
 
 void checkpoint_after_commit(struct checkpoint *c, struct backend *b) {
-    int64_t pages = c->ops->wal_pages(b), most = c->copy_pages * LOG_MOST_TIMES;
-    if (pages < most)
-        c->begin_anew_pages = most;
-    if (pages >= c->begin_anew_pages)
-        begin_log_anew(c, b, pages);
+    int64_t bytes = c->ops->wal_bytes(b), most = c->copy_bytes * LOG_MOST_TIMES;
+    if (bytes < most)
+        c->begin_anew_bytes = most;
+    if (bytes >= c->begin_anew_bytes)
+        begin_log_anew(c, b, bytes);
     else if (atomic_exchange(&c->is_done, false))
         c->ops->checkpoint(b);
-    else if (pages >= c->copy_pages)
+    else if (bytes >= c->copy_bytes)
         wake(c);
 }
 

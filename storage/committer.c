@@ -26,7 +26,6 @@
 
 enum {
     TICK_MS = 1000,
-    WAL_PAGE_BYTES = 16384,
     LINGER_MS = 8,     /* after a commit, what nobody waits for is collected so long */
     LINGER_CALLS = 64, /* ... or until so much has come together */
     CROWD = 4,         /* callers in one transaction that make the next one wait for more */
@@ -349,9 +348,9 @@ static void run_batch(struct committer *c, struct batch *b) {
 }
 
 static void keep_log_short(struct committer *c) {
-    if (c->ops->wal_pages == NULL || c->backend == NULL)
+    if (c->ops->wal_bytes == NULL || c->backend == NULL)
         return;
-    metric_set(metrics.wal, c->ops->wal_pages(c->backend) * WAL_PAGE_BYTES);
+    metric_set(metrics.wal, c->ops->wal_bytes(c->backend));
     checkpoint_after_commit(c->checkpoint, c->backend);
 }
 

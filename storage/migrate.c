@@ -10,6 +10,9 @@ const struct migration migrations[] = {
     {3, "rates of keys",
 #include "storage/schema/003_key_rate.inc"
      , "PRAGMA user_version = 3"},
+    {4, "smaller buckets of search terms",
+#include "storage/schema/004_term_bucket.inc"
+     , "PRAGMA user_version = 4"},
 };
 const size_t migration_count = sizeof(migrations) / sizeof(migrations[0]);
 

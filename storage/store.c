@@ -12,7 +12,7 @@
 #include "server/base/limits.h"
 #include "storage/store_ops.h"
 
-enum { READERS = 2, CHECKPOINT_PAGES = 2000, PATH_SIZE = 4096 };
+enum { READERS = 2, CHECKPOINT_PAGES = 8000, PATH_SIZE = 4096 };
 /* Content that rides on notices: enough for 256 of the largest. */
 static const int64_t content_budget_bytes = (int64_t)4 * 1024 * 1024;
 
@@ -263,7 +263,7 @@ static enum err take_lock(const char *folder, int *out, struct errinfo *info) {
 static enum err start_threads(struct store *s, struct errinfo *info) {
     enum err e = OK;
     s->gate = gate_new();
-    if (s->ops->wal_pages != NULL)
+    if (s->ops->wal_bytes != NULL)
         e = checkpoint_start(s->ops, &s->options, s->backend, s->gate, &s->checkpoint, info);
     if (e == OK)
         e = reader_pool_start(s->ops, &s->options, s->backend, s->gate, s->options.readers,

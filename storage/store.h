@@ -111,7 +111,8 @@ struct store_options {
      * (ERR_INVALID, info->field "master_key"). */
     const struct seal *seal;
     bool synchronous_normal; /* negative control of the power-cut tests only */
-    size_t checkpoint_pages; /* sqlite: the log is copied from so many pages on; 0: 2,000 */
+    size_t
+        checkpoint_pages; /* sqlite: the log is copied from so many pages of 4 KiB on; 0: 8,000 */
     const char *vfs; /* sqlite: name of a registered VFS, for fault injection; NULL: the default */
 };
 

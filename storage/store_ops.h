@@ -63,7 +63,7 @@ struct store_ops {
     /* As committed: accepted and by_state. */
     void (*totals)(const struct backend *b, int64_t *accepted, int64_t by_state[]);
     /* Keeps the log of the backend short; NULL: there is none. */
-    int64_t (*wal_pages)(const struct backend *b); /* after the last commit */
+    int64_t (*wal_bytes)(const struct backend *b); /* after the last commit */
     bool (*checkpoint)(struct backend *b);         /* between transactions */
 
     /* readers */

@@ -164,12 +164,13 @@ static void backend_totals(const struct backend *b, int64_t *accepted, int64_t b
 static int on_wal(void *arg, sqlite3 *db, const char *name, int pages) {
     (void)db;
     (void)name;
-    ((struct backend *)arg)->wal_pages = pages;
+    struct backend *b = arg;
+    b->wal_bytes = pages * b->page_bytes;
     return SQLITE_OK;
 }
 
-static int64_t backend_wal_pages(const struct backend *b) {
-    return b->wal_pages;
+static int64_t backend_wal_bytes(const struct backend *b) {
+    return b->wal_bytes;
 }
 
 /* True when all frames are in the main file, so that the next transaction begins at the start. */
@@ -271,6 +272,7 @@ static enum err backend_open(const struct store_options *o, bool is_start, struc
         migrate(b, info, &e);
         if (e == OK) {
             load_counters(b);
+            b->page_bytes = sq_exec_int(&b->h, "PRAGMA page_size"); /* of an older store: 16 KiB */
             sqlite3_wal_hook(b->h.db, on_wal, b);
             e = is_start ? sealed_renew(b, info) : OK;
             if (e == OK) {
@@ -339,7 +341,7 @@ const struct store_ops store_sqlite_ops = {
     .unstage = body_unstage,
     .probe = backend_probe,
     .totals = backend_totals,
-    .wal_pages = backend_wal_pages,
+    .wal_bytes = backend_wal_bytes,
     .checkpoint = backend_checkpoint,
     .reader_open = backend_reader_open,
     .reader_close = backend_reader_close,

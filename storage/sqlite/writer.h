@@ -52,7 +52,7 @@ struct backend {
     struct sq h;
     bool in_transaction;
     struct counters now, committed, at_savepoint;
-    int64_t wal_pages;
+    int64_t page_bytes, wal_bytes;
     struct arena *scratch; /* for one verb; cleared before the next */
     struct buf pack;
 
@@ -202,7 +202,7 @@ struct str *list_split(struct arena *a, struct str joined, size_t *count);
 void *rows_grow(struct arena *a, void *rows, size_t each, size_t count);
 
 /* ---- search (search.c) ---- */
-enum { TERM_BUCKET = 4096 };
+enum { TERM_BUCKET = 512 }; /* messages; stored: another number needs a migration */
 enum term_kind { TERM_TO = 't', TERM_FROM = 'f', TERM_TAG = 'g', TERM_EXTERNAL_ID = 'x' };
 int64_t term_hash(enum term_kind kind, struct str value);
 void terms_put(struct backend *b, const struct message_row *m);

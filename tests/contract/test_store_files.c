@@ -51,11 +51,11 @@ static void files_are_for_the_owner_alone(void **state) {
     assert_int_equal(st.st_mode & 07777, 0700);
 }
 
-static void the_file_has_large_pages_and_can_shrink(void **state) {
+static void the_file_has_small_pages_and_can_shrink(void **state) {
     struct kit *k = *state;
-    assert_int_equal(query(k, "PRAGMA page_size"), 16384);
+    assert_int_equal(query(k, "PRAGMA page_size"), 4096);
     assert_int_equal(query(k, "PRAGMA auto_vacuum"), 2);
-    assert_int_equal(query(k, "PRAGMA user_version"), 3);
+    assert_int_equal(query(k, "PRAGMA user_version"), 4);
 }
 
 static void a_second_opener_is_told_who_has_the_store(void **state) {
@@ -76,7 +76,7 @@ static void a_newer_store_is_refused(void **state) {
     struct errinfo info = {0};
     assert_int_equal(store_open(&k->options, &k->store, &info), ERR_INVALID);
     assert_non_null(strstr(info.text, "newer"));
-    query(k, "PRAGMA user_version = 3");
+    query(k, "PRAGMA user_version = 4");
     kit_open_with(k, k->options);
 }
 
@@ -101,6 +101,27 @@ static void an_older_store_learns_which_messages_are_tests(void **state) {
     kit_open_with(k, k->options);
     assert_true(kit_message(k, test->message.id).is_test);
     assert_false(kit_message(k, live->id).is_test);
+}
+
+static void an_older_store_finds_its_messages_in_smaller_buckets(void **state) {
+    struct kit *k = *state;
+    store_close(&k->store);
+    query(k, "UPDATE counter SET next_message = 5000"); /* far from the first bucket */
+    kit_open_with(k, k->options);
+    kit_accept(k, TO("ann@example.net"));
+    store_close(&k->store);
+    query(k, "UPDATE term SET bucket = seq / 4096");
+    query(k, "PRAGMA user_version = 3");
+    kit_open_with(k, k->options);
+    kit_accept(k, TO("ann@example.net"));
+    assert_int_equal(
+        kit_found(k,
+                  (struct store_messages){.project = 1, .to = STR("ann@example.net"), .limit = 9}),
+        2);
+    assert_int_equal(
+        kit_found(k,
+                  (struct store_messages){.project = 1, .to = STR("bob@example.net"), .limit = 9}),
+        0);
 }
 
 static void a_store_survives_closing(void **state) {
@@ -488,9 +509,11 @@ static void what_is_left_of_a_big_body_goes_before_the_next(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(files_are_for_the_owner_alone, setup, teardown),
-        cmocka_unit_test_setup_teardown(the_file_has_large_pages_and_can_shrink, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_file_has_small_pages_and_can_shrink, setup, teardown),
         cmocka_unit_test_setup_teardown(a_second_opener_is_told_who_has_the_store, setup, teardown),
         cmocka_unit_test_setup_teardown(a_newer_store_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_older_store_finds_its_messages_in_smaller_buckets, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(an_older_store_learns_which_messages_are_tests, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_store_survives_closing, setup, teardown),
