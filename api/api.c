@@ -327,7 +327,7 @@ enum err api_start(const struct api_options *o, struct api **out, struct errinfo
     if (e != OK)
         return e;
     struct api *api = mem_zalloc(sizeof(*api));
-    ASSERT(pthread_mutex_init(&api->env.shared.mu, NULL) == 0);
+    NEED(pthread_mutex_init(&api->env.shared.mu, NULL) == 0);
     fill_env(&api->env, o);
     env_set_intake(&api->env, intake);
     env_set_guard(&api->env, guard);

@@ -185,7 +185,7 @@ enum err http_start(const struct http_options *o, struct http **out, struct erri
     http_register_metrics();
     h->env = o->env;
     h->front = mailbox_new();
-    ASSERT(pthread_mutex_init(&h->shared.mu, NULL) == 0);
+    NEED(pthread_mutex_init(&h->shared.mu, NULL) == 0);
     h->listener = mem_dup(o->listener, o->listener_count * sizeof(*o->listener));
     h->listener_count = o->listener_count;
     h->loop = mem_zalloc(o->loops * sizeof(struct loop_of_http *));

@@ -18,7 +18,8 @@ static void pump(struct daemon_of_http *d) {
     if (MHD_get_timeout(d->mhd, &ms) == MHD_YES) {
         struct timeval in = {.tv_sec = (time_t)(ms / 1000),
                              .tv_usec = (suseconds_t)(ms % 1000 * 1000)};
-        event_add(d->timer, &in);
+        if (event_add(d->timer, &in) != 0)
+            d->is_dirty = true; /* no memory: the next tick does it */
     } else {
         event_del(d->timer);
     }
@@ -170,7 +171,7 @@ struct daemon_of_http *daemon_new(struct loop_of_http *l, size_t listener,
     int epoll_fd = MHD_get_daemon_info(d->mhd, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
     d->io = event_new(l->base, epoll_fd, EV_READ | EV_PERSIST, on_daemon_event, d);
     d->timer = event_new(l->base, -1, 0, on_daemon_event, d);
-    ASSERT(d->io != NULL && d->timer != NULL && event_add(d->io, NULL) == 0);
+    NEED(d->io != NULL && d->timer != NULL && event_add(d->io, NULL) == 0);
     TAILQ_INSERT_TAIL(&l->daemons, d, link);
     return d;
 }
@@ -199,6 +200,7 @@ void http_loop_free(struct loop_of_http **lp) {
     mailbox_free(&l->box);
     waits_free(&l->waits);
     event_base_free(l->base);
+    MHD_destroy_response(l->response_short);
     free(l);
     *lp = NULL;
 }
@@ -210,13 +212,14 @@ struct loop_of_http *http_loop_new(struct http *h, const struct http_limits *lim
     TAILQ_INIT(&l->daemons);
     TAILQ_INIT(&l->connections);
     l->base = event_base_new();
-    ASSERT(l->base != NULL);
+    NEED(l->base != NULL);
+    l->response_short = http_response_short_new();
     l->box = mailbox_new();
     l->waits = waits_new(h->env->store, l->box);
     l->box_event = event_new(l->base, mailbox_fd(l->box), EV_READ | EV_PERSIST, on_notes, l);
     l->tick = event_new(l->base, -1, EV_PERSIST, on_tick, l);
     const struct timeval every = {.tv_usec = TICK_MS * 1000};
-    ASSERT(l->box_event != NULL && l->tick != NULL);
-    ASSERT(event_add(l->box_event, NULL) == 0 && event_add(l->tick, &every) == 0);
+    NEED(l->box_event != NULL && l->tick != NULL);
+    NEED(event_add(l->box_event, NULL) == 0 && event_add(l->tick, &every) == 0);
     return l;
 }

@@ -13,7 +13,8 @@ enum {
 
 /* ---- the answer ---- */
 
-/* The library sends from memory that the request keeps until it is told that all is sent. */
+/* The library sends from memory that the request keeps until it is told that all is sent. NULL: no
+ * memory. */
 static struct MHD_Response *make_response(struct http_reply *reply) {
     struct str bytes = buf_str(&reply->body);
     if (reply->message != NULL) {
@@ -27,22 +28,43 @@ static struct MHD_Response *make_response(struct http_reply *reply) {
     } else if (!str_is_absent(reply->fixed)) {
         bytes = reply->fixed;
     }
-    ASSERT(buf_status(&reply->body) == OK);
+    if (buf_status(&reply->body) != OK) {
+        ASSERT(buf_status(&reply->body) == ERR_UNAVAILABLE);
+        return NULL;
+    }
     void *p = (void *)(uintptr_t)bytes.p; /* the library only reads it */
-    struct MHD_Response *response =
-        MHD_create_response_from_buffer(bytes.n, p, MHD_RESPMEM_PERSISTENT);
-    ASSERT(response != NULL);
-    return response;
+    return MHD_create_response_from_buffer(bytes.n, p, MHD_RESPMEM_PERSISTENT);
 }
 
-static void add_header(struct MHD_Response *response, const char *name, struct str value) {
+/* A response without one of its header fields is none: it becomes NULL. */
+static void add_header(struct MHD_Response **response, const char *name, struct str value) {
+    if (*response == NULL)
+        return;
     char *z = str_dupz(value);
-    ASSERT(MHD_add_response_header(response, name, z) == MHD_YES);
+    if (MHD_add_response_header(*response, name, z) != MHD_YES) {
+        MHD_destroy_response(*response);
+        *response = NULL;
+    }
     free(z);
 }
 
+struct MHD_Response *http_response_short_new(void) {
+    static const char text[] =
+        "{\"type\":\"urn:postchute:problem:overloaded\",\"title\":\"Too much is under way\","
+        "\"status\":503,\"detail\":\"there is no memory for an answer now; repeat the request\","
+        "\"code\":\"overloaded\",\"request_id\":\"00000000-0000-0000-0000-000000000000\"}";
+    struct MHD_Response *response = MHD_create_response_from_buffer(
+        sizeof(text) - 1, (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT);
+    add_header(&response, "Content-Type", STR("application/problem+json"));
+    add_header(&response, "Retry-After", STR("5"));
+    add_header(&response, "Cache-Control", STR("no-store"));
+    add_header(&response, "X-Content-Type-Options", STR("nosniff"));
+    NEED(response != NULL);
+    return response;
+}
+
 /* draft-ietf-httpapi-ratelimit-headers, as of 2025. */
-static void add_rate(struct MHD_Response *response, const struct request *r) {
+static void add_rate(struct MHD_Response **response, const struct request *r) {
     const struct key_rate_left *left = &r->rate;
     if (left->quota == 0)
         return;
@@ -54,28 +76,40 @@ static void add_rate(struct MHD_Response *response, const struct request *r) {
                             (long long)left->reset_s));
 }
 
-static enum MHD_Result send_reply(struct connection *c) {
+static struct MHD_Response *response_of(struct connection *c) {
     struct request *r = c->request;
     struct http_reply *reply = &r->reply;
     char id[ID_TEXT_SIZE];
     struct MHD_Response *response = make_response(reply);
     id_print(&r->id, id);
-    add_header(response, "X-Request-Id", str_of(id));
-    add_header(response, "Cache-Control", STR("no-store"));
-    add_header(response, "X-Content-Type-Options", STR("nosniff"));
+    add_header(&response, "X-Request-Id", str_of(id));
+    add_header(&response, "Cache-Control", STR("no-store"));
+    add_header(&response, "X-Content-Type-Options", STR("nosniff"));
     if (reply->content_type != NULL)
-        add_header(response, "Content-Type", str_of(reply->content_type));
+        add_header(&response, "Content-Type", str_of(reply->content_type));
     for (size_t i = 0; i < reply->header_count; i++)
-        add_header(response, reply->header[i].name, reply->header[i].value);
-    add_rate(response, r);
+        add_header(&response, reply->header[i].name, reply->header[i].value);
+    add_rate(&response, r);
     if (reply->must_close || c->daemon->loop->is_draining)
-        add_header(response, "Connection", STR("close"));
+        add_header(&response, "Connection", STR("close"));
+    return response;
+}
+
+static enum MHD_Result send_reply(struct connection *c) {
+    struct http_reply *reply = &c->request->reply;
     size_t rate = c->daemon->loop->limits.body_rate_min;
+    struct MHD_Response *response = response_of(c), *made = response;
+    int status = reply->status;
+    if (response == NULL) { /* what was done stays done: a 503 says that nobody knows */
+        response = c->daemon->loop->response_short;
+        status = 503;
+    }
     connection_enter(c, PHASE_REPLY,
                      REPLY_TIMEOUT_MS + (int64_t)(http_reply_size(reply) / (rate / 1000 + 1)));
-    metric_add_at(http_metric.requests, (size_t)(reply->status / 100 - 1), 1);
-    enum MHD_Result result = MHD_queue_response(c->mhd, (unsigned)reply->status, response);
-    MHD_destroy_response(response);
+    metric_add_at(http_metric.requests, (size_t)(status / 100 - 1), 1);
+    enum MHD_Result result = MHD_queue_response(c->mhd, (unsigned)status, response);
+    if (made != NULL)
+        MHD_destroy_response(made);
     return result;
 }
 

@@ -49,6 +49,7 @@ struct loop_of_http {
     struct mailbox *box;
     struct waits *waits;
     struct event *box_event, *tick;
+    struct MHD_Response *response_short; /* when there is no memory for another */
     struct http_limits limits;
     TAILQ_HEAD(, daemon_of_http) daemons;
     TAILQ_HEAD(, connection) connections;
@@ -135,6 +136,8 @@ bool http_loop_is_any_at_work(const struct loop_of_http *l);
 
 /* ---- http_request.c: what the library calls; `ctx` is the request ---- */
 
+/* 503, kept for when memory is short; MHD_destroy_response(). */
+struct MHD_Response *http_response_short_new(void);
 void *http_on_request_line(void *daemon, const char *target, struct MHD_Connection *mhd);
 enum MHD_Result http_on_request(void *daemon, struct MHD_Connection *mhd, const char *url,
                                 const char *method, const char *version, const char *upload,

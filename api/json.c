@@ -7,6 +7,8 @@
 
 void json_setup(void) {
     json_object_seed((size_t)random_u64() | 1); /* 0 would let the library choose */
+    /* What it has no memory for it leaves out without a word. */
+    json_set_alloc_funcs(mem_noting_malloc, free);
 }
 
 /* Brackets and commas outside of strings, before anything is built of them: what a value costs in
@@ -49,7 +51,10 @@ enum err json_body_parse(struct str body, json_t **out, struct errinfo *info) {
         return err_set(info, ERR_INVALID, "", "%s: at most %d levels and %d values", fault,
                        (int)LIMIT_JSON_DEPTH, (int)LIMIT_JSON_VALUES);
     json_error_t e;
+    mem_forget_short();
     json_t *v = json_loadb(body.p, body.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+    if (v == NULL && mem_is_short())
+        return err_set(info, ERR_UNAVAILABLE, "", "there is no memory for the body now");
     if (v == NULL)
         return err_set(info, ERR_INVALID, "", "line %d, column %d: %s", e.line, e.column,
                        json_error_code(&e) == json_error_null_character ? "\\u0000 is in a string"

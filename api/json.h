@@ -20,9 +20,10 @@
 #include "server/base/arena.h"
 #include "server/mail/submission.h"
 
-/* ERR_INVALID: `info` says what and where. *out: one reference, the caller's. */
+/* ERR_INVALID: `info` says what and where; ERR_UNAVAILABLE: no memory. *out: one reference, the
+ * caller's. Forgets mem_is_short(), which what is read of the value may set anew. */
 NODISCARD enum err json_body_parse(struct str body, json_t **out, struct errinfo *info);
-/* Once, before threads: seeds the hash of objects. */
+/* Once, before threads: seeds the hash of objects, and lets mem_is_short() know what JSON lacks. */
 void json_setup(void);
 
 /* A place in the document; links live on the stack and become text only for a fault. */

@@ -23,7 +23,7 @@ struct key_rates {
 
 struct key_rates *key_rates_new(void) {
     struct key_rates *r = mem_zalloc(sizeof(*r));
-    ASSERT(pthread_mutex_init(&r->shared.mu, NULL) == 0);
+    NEED(pthread_mutex_init(&r->shared.mu, NULL) == 0);
     return r;
 }
 

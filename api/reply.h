@@ -21,7 +21,7 @@ struct http_reply {
     } header[HTTP_REPLY_HEADERS];
     size_t header_count;
     struct buf body;         /* or: */
-    struct str fixed;        /* static storage; or: */
+    struct str fixed;        /* lives as long as the request; or: */
     struct message *message; /* one reference */
     bool must_close;
 };

@@ -50,8 +50,41 @@ void request_free(struct request **rp) {
 
 /* ---- answers ---- */
 
+/* Without memory there may be none for an answer either: this one is made without a library. */
+static void reply_short(struct request *r) {
+    static const enum problem_code code = PROBLEM_OVERLOADED;
+    struct http_reply *reply = &r->reply;
+    char id[ID_TEXT_SIZE];
+    id_print(&r->id, id);
+    mem_forget_short();
+    http_reply_clear(reply);
+    reply->status = problem_status(code);
+    reply->content_type = "application/problem+json";
+    reply->fixed = arena_printf(
+        r->arena,
+        "{\"type\":\"urn:postchute:problem:%s\",\"title\":\"%s\",\"status\":%d,"
+        "\"detail\":\"there is no memory for it now; repeat the request\","
+        "\"code\":\"%s\",\"request_id\":\"%s\"}",
+        problem_name(code), problem_title(code), reply->status, problem_name(code), id);
+    http_reply_header(reply, "Retry-After", STR("5"));
+    log_warn("api", "no memory for a request", LOG_ID("request", &r->id));
+}
+
 void request_json(struct request *r, int status, json_t *v) {
     http_reply_json(&r->reply, status, v);
+    if (mem_is_short())
+        reply_short(r);
+}
+
+void request_problem_short(struct request *r) {
+    reply_short(r);
+}
+
+void request_problem_json(struct request *r, enum err e, const struct errinfo *info) {
+    if (e == ERR_UNAVAILABLE)
+        reply_short(r);
+    else
+        request_problem(r, PROBLEM_INVALID_JSON, "%s", info->text);
 }
 
 static void set_problem(struct request *r, enum problem_code code, struct str detail,
@@ -60,6 +93,10 @@ static void set_problem(struct request *r, enum problem_code code, struct str de
         .code = code, .detail = detail, .request_id = &r->id, .faults = faults};
     http_reply_clear(&r->reply);
     http_reply_problem(&r->reply, &p);
+    if (mem_is_short()) {
+        reply_short(r);
+        return;
+    }
     if (r->reply.status == 503)
         http_reply_header(&r->reply, "Retry-After", STR("5"));
     if (r->reply.status == 401)
@@ -128,7 +165,9 @@ static void charge_reply(struct request *r) {
 
 void request_finish(struct request *r) {
     ASSERT(!r->is_finished && r->reply.status != 0);
-    if (buf_status(&r->reply.body) != OK) {
+    if (buf_status(&r->reply.body) == ERR_UNAVAILABLE) {
+        reply_short(r);
+    } else if (buf_status(&r->reply.body) != OK) {
         log_warn("api", "an answer is too large", LOG_ID("request", &r->id),
                  LOG_STR("path", r->path));
         request_problem(r, PROBLEM_INTERNAL, "the answer would be larger than %d MiB",

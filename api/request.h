@@ -133,6 +133,11 @@ void request_json(struct request *r, int status, json_t *v); /* takes v */
 void request_problem(struct request *r, enum problem_code code, const char *fmt, ...) PRINTF(3, 4);
 /* What the request's faults say; 422 unless told otherwise. */
 void request_problem_faults(struct request *r, enum problem_code code);
+/* What json_body_parse() said. */
+void request_problem_json(struct request *r, enum err e, const struct errinfo *info);
+/* 503, when mem_is_short(), which is forgotten. request_json() and the others see to it themselves:
+ * an answer that could not be built becomes this one. */
+void request_problem_short(struct request *r);
 /* What the key may do, for intake. */
 struct rights request_rights(const struct request *r);
 /* For the result of a store call other than OK. */

@@ -163,5 +163,8 @@ enum err request_add_body(struct request *r, struct str piece) {
     if (r->body.n == 0)
         (void)buf_reserve(&r->body, r->body_announced_bytes);
     buf_put(&r->body, piece);
-    return buf_status(&r->body);
+    enum err e = buf_status(&r->body);
+    if (e != OK) /* the ceiling was looked at above */
+        request_problem_short(r);
+    return e;
 }

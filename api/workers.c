@@ -47,8 +47,8 @@ static void worker_main(void *arg) {
 
 struct workers *workers_start(void) {
     struct workers *w = mem_zalloc(sizeof(*w));
-    ASSERT(pthread_mutex_init(&w->shared.mu, NULL) == 0);
-    ASSERT(pthread_cond_init(&w->shared.more, NULL) == 0);
+    NEED(pthread_mutex_init(&w->shared.mu, NULL) == 0);
+    NEED(pthread_cond_init(&w->shared.more, NULL) == 0);
     w->shared.end = &w->shared.first;
     for (size_t i = 0; i < WORKERS; i++)
         w->thread[i] = thread_start("api-worker", worker_main, w);

@@ -438,7 +438,7 @@ static int open_signals(void) {
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
     int fd = signalfd(-1, &set, SFD_CLOEXEC);
-    ASSERT(fd >= 0);
+    NEED(fd >= 0);
     return fd;
 }
 

@@ -64,8 +64,8 @@ enum err checkpoint_start(const struct store_ops *ops, const struct store_option
         free(c);
         return e;
     }
-    ASSERT(pthread_mutex_init(&c->shared.mu, NULL) == 0);
-    ASSERT(pthread_cond_init(&c->shared.changed, NULL) == 0);
+    NEED(pthread_mutex_init(&c->shared.mu, NULL) == 0);
+    NEED(pthread_cond_init(&c->shared.changed, NULL) == 0);
     c->thread = thread_start("store-ckpt", checkpoint_main, c);
     *out = c;
     return OK;

@@ -459,7 +459,7 @@ struct committer *committer_start(const struct store_ops *ops, const struct stor
     c->effects = effects_new(budget);
     c->box = mailbox_new();
     c->pending_end = &c->pending;
-    ASSERT(pthread_mutex_init(&c->shared.mu, NULL) == 0);
+    NEED(pthread_mutex_init(&c->shared.mu, NULL) == 0);
     c->shared.health.is_writable = true;
     snprintf(c->shared.health.text, sizeof(c->shared.health.text), "ready");
     metric_set(metrics.writable, 1);

@@ -33,9 +33,7 @@ struct content_budget *effects_budget(const struct effects *fx) {
 static struct effect *add(struct effects *fx, enum store_notice_kind kind) {
     if (fx->count == fx->room) {
         fx->room = fx->room == 0 ? 256 : fx->room * 2;
-        struct effect *list = realloc(fx->list, fx->room * sizeof(*list));
-        ASSERT(list != NULL);
-        fx->list = list;
+        fx->list = mem_regrow(fx->list, sizeof(*fx->list), fx->room);
     }
     struct effect *e = &fx->list[fx->count++];
     *e = (struct effect){.kind = kind};

@@ -28,10 +28,10 @@ struct gate {
 struct gate *gate_new(void) {
     struct gate *g = mem_zalloc(sizeof(*g));
     pthread_condattr_t a;
-    ASSERT(pthread_mutex_init(&g->shared.mu, NULL) == 0);
-    ASSERT(pthread_condattr_init(&a) == 0);
+    NEED(pthread_mutex_init(&g->shared.mu, NULL) == 0);
+    NEED(pthread_condattr_init(&a) == 0);
     ASSERT(pthread_condattr_setclock(&a, CLOCK_MONOTONIC) == 0);
-    ASSERT(pthread_cond_init(&g->shared.changed, &a) == 0);
+    NEED(pthread_cond_init(&g->shared.changed, &a) == 0);
     pthread_condattr_destroy(&a);
     return g;
 }
@@ -130,8 +130,8 @@ enum err reader_pool_start(const struct store_ops *ops, const struct store_optio
     p->ops = ops;
     p->gate = g;
     p->shared.end = &p->shared.first;
-    ASSERT(pthread_mutex_init(&p->shared.mu, NULL) == 0);
-    ASSERT(pthread_cond_init(&p->shared.changed, NULL) == 0);
+    NEED(pthread_mutex_init(&p->shared.mu, NULL) == 0);
+    NEED(pthread_cond_init(&p->shared.changed, NULL) == 0);
     enum err e = OK;
     for (; p->count < count && e == OK; p->count += e == OK)
         e = ops->reader_open(o, b, &p->reader[p->count].handle, info);

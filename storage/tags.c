@@ -29,7 +29,9 @@ size_t tags_parse(struct str json, struct arena *a, struct str **out) {
         *out = ARENA_ARRAY(a, struct str, LIMIT_TAGS + 1);
         return parse_plain(json, a, *out, LIMIT_TAGS);
     }
+    mem_forget_short();
     json_t *list = json_loadb(json.p, json.n, JSON_ALLOW_NUL, NULL);
+    NEED(list != NULL || !mem_is_short()); /* without its tags a message would not be found */
     size_t count = 0, most = json_array_size(list);
     if (most > LIMIT_TAGS)
         most = LIMIT_TAGS;

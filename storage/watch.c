@@ -41,7 +41,7 @@ static void watch_unref(struct watch *w) {
 
 struct watch_list *watch_list_new(void) {
     struct watch_list *l = mem_zalloc(sizeof(*l));
-    ASSERT(pthread_mutex_init(&l->shared.mu, NULL) == 0);
+    NEED(pthread_mutex_init(&l->shared.mu, NULL) == 0);
     return l;
 }
 

@@ -34,8 +34,9 @@ bool v1_read_body(struct request *r, const struct json_field *fields, size_t cou
                   json_t **root) {
     struct errinfo info = {0};
     const struct json_at top = {.faults = &r->faults};
-    if (json_body_parse(buf_str(&r->body), root, &info) != OK) {
-        request_problem(r, PROBLEM_INVALID_JSON, "%s", info.text);
+    enum err e = json_body_parse(buf_str(&r->body), root, &info);
+    if (e != OK) {
+        request_problem_json(r, e, &info);
         request_finish(r);
         return false;
     }

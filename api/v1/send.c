@@ -50,8 +50,9 @@ static struct str idempotency_key(struct request *r) {
 
 static bool parse(struct request *r, struct sending *s) {
     struct errinfo info = {0};
-    if (json_body_parse(buf_str(&r->body), &s->root, &info) != OK) {
-        request_problem(r, PROBLEM_INVALID_JSON, "%s", info.text);
+    enum err e = json_body_parse(buf_str(&r->body), &s->root, &info);
+    if (e != OK) {
+        request_problem_json(r, e, &info);
         return false;
     }
     request_drop_body(r);
@@ -91,6 +92,10 @@ static void prepare(struct request *r) {
     request_check_query(r, NULL, 0);
     v1_submission_read(s->root, &r->faults, &s->submission);
     submission_check(&s->submission, &intake_settings_of(s->intake)->limits, &r->faults);
+    if (mem_is_short()) { /* a fault may be none, and what is missing may have been there */
+        request_problem_short(r);
+        return;
+    }
     if (r->faults.count > 0) {
         request_problem_faults(r, is_only_too_large(&r->faults) ? PROBLEM_BODY_TOO_LARGE
                                                                 : PROBLEM_VALIDATION_FAILED);
@@ -108,6 +113,9 @@ static void prepare(struct request *r) {
         break;
     case SUBMIT_TOO_LARGE:
         request_problem_faults(r, PROBLEM_BODY_TOO_LARGE);
+        break;
+    case SUBMIT_UNAVAILABLE:
+        request_problem_short(r);
         break;
     }
 }

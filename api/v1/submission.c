@@ -160,7 +160,9 @@ static void read_content(const struct json_at *at, json_t *v, void *out) {
     if (!json_read_str(at, v, &encoded))
         return;
     size_t size = base64_decoded_size(encoded);
-    char *decoded = arena_alloc(json_arena(at), size + 1);
+    char *decoded = arena_try_alloc(json_arena(at), size + 1);
+    if (decoded == NULL)
+        return; /* mem_is_short() */
     if (base64_decode_to(encoded, decoded) == OK)
         FORM->attachment->content = str_make(decoded, size);
     else

@@ -65,20 +65,45 @@ void arena_clear(struct arena *a) {
     a->next_block = (size_t)FIRST_BLOCK_BYTES * 2;
 }
 
-void *arena_alloc(struct arena *a, size_t n) {
+/* What n bytes take: two things of no bytes still have two addresses. */
+static size_t step_of(size_t n) {
     const size_t align = _Alignof(max_align_t);
     ASSERT(n <= SIZE_MAX - align);
-    /* Two things of no bytes still have two addresses. */
-    size_t step = n > 0 ? (n + align - 1) / align * align : align;
-    if (step > a->top->room - a->top->used) {
-        a->top = block_new(a->top, step > a->next_block ? step : a->next_block);
-        if (a->next_block < LARGEST_BLOCK_BYTES)
-            a->next_block *= 2;
-    }
+    return n > 0 ? (n + align - 1) / align * align : align;
+}
+
+static bool has_room(const struct arena *a, size_t n) {
+    return step_of(n) <= a->top->room - a->top->used;
+}
+
+static void add_block(struct arena *a, struct block *b) {
+    a->top = b;
+    if (a->next_block < LARGEST_BLOCK_BYTES)
+        a->next_block *= 2;
+}
+
+void *arena_alloc(struct arena *a, size_t n) {
+    size_t step = step_of(n);
+    if (!has_room(a, n))
+        add_block(a, block_new(a->top, step > a->next_block ? step : a->next_block));
     void *p = a->top->bytes + a->top->used;
     a->top->used += step;
     a->size += n;
     return p;
+}
+
+void *arena_try_alloc(struct arena *a, size_t n) {
+    size_t step = step_of(n);
+    if (!has_room(a, n) && step > a->next_block) {
+        ASSERT(step <= SIZE_MAX - sizeof(struct block));
+        struct block *b = mem_try_zalloc(sizeof(*b) + step);
+        if (b == NULL)
+            return NULL;
+        b->below = a->top;
+        b->room = step;
+        add_block(a, b);
+    }
+    return arena_alloc(a, n);
 }
 
 void *arena_alloc_array(struct arena *a, size_t each, size_t count) {

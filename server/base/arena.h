@@ -16,6 +16,8 @@ void arena_free_secret(struct arena **ap); /* wipes all of it first */
 void arena_clear(struct arena *a);         /* empty, keeps its first block */
 void *arena_alloc(struct arena *a, size_t n)
     __attribute__((malloc, returns_nonnull)); /* zeroed, aligned for any type */
+/* The same for a size that an outsider chose: NULL: there is not so much, and mem_is_short(). */
+void *arena_try_alloc(struct arena *a, size_t n) __attribute__((malloc));
 void *arena_alloc_array(struct arena *a, size_t each, size_t count)
     __attribute__((malloc, returns_nonnull)); /* aborts when the product overflows */
 struct str arena_dup(struct arena *a,

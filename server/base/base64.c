@@ -109,7 +109,7 @@ enum err base64_decode(struct str in, struct buf *out) {
     size_t size = base64_decoded_size(in);
     char *q = buf_reserve(out, size);
     if (q == NULL)
-        return ERR_LIMIT;
+        return buf_status(out);
     enum err e = base64_decode_to(in, q);
     buf_advance(out, e == OK ? size : 0);
     return e;
@@ -141,7 +141,7 @@ enum err base32_decode(struct str in, struct buf *out) {
     size_t size = in.n / 8 * 5 + over * 5 / 8;
     char *q = buf_reserve(out, size);
     if (q == NULL)
-        return ERR_LIMIT;
+        return buf_status(out);
     uint32_t held = 0;
     unsigned bits = 0;
     for (size_t i = 0; i < in.n; i++) {
@@ -183,7 +183,7 @@ enum err hex_decode(struct str in, struct buf *out) {
         return ERR_INVALID;
     char *q = buf_reserve(out, in.n / 2);
     if (q == NULL)
-        return ERR_LIMIT;
+        return buf_status(out);
     for (size_t i = 0; i < in.n; i += 2) {
         int high = hex_value(in.p[i]), low = hex_value(in.p[i + 1]);
         if ((high | low) < 0) {

@@ -1,8 +1,9 @@
 /* base64: RFC 4648 base64, base32 (lower case, no padding) and hex.
  *
  * All append to `out`. Decoding is strict: no white space inside, right padding, no stray bits;
- * ERR_INVALID otherwise, ERR_LIMIT when `out` is full. What fails to decode appends nothing. Base32
- * and hex are read in either case (mail systems change the case of local parts). Thread: any. */
+ * ERR_INVALID otherwise, what buf_status() says when `out` is full. What fails to decode appends
+ * nothing. Base32 and hex are read in either case (mail systems change the case of local parts).
+ * Thread: any. */
 #pragma once
 
 #include "server/base/buf.h"

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { FIRST_ROOM = 64, WIPED_ROOM = 64 * 1024 };
+enum { FIRST_ROOM = 64, WIPED_ROOM = BUF_SMALL };
 
 void buf_init(struct buf *b, size_t max) {
     *b = BUF_INIT(max);
@@ -23,13 +23,13 @@ void buf_release_secret(struct buf *b) {
 
 void buf_clear(struct buf *b) {
     b->n = 0;
-    b->failed = false;
+    b->failed = b->is_short = false;
     if (b->p != NULL)
         b->p[0] = '\0';
 }
 
 enum err buf_status(const struct buf *b) {
-    return b->failed ? ERR_LIMIT : OK;
+    return b->is_short ? ERR_UNAVAILABLE : b->failed ? ERR_LIMIT : OK;
 }
 
 /* Moves the bytes to a larger place. A secret may be among them, so the old place is wiped; secrets
@@ -68,8 +68,11 @@ static bool make_room(struct buf *b, size_t n) {
         room = b->max + 1;
     char *p = move(b, room);
     if (p == NULL) {
+        if (room <= BUF_SMALL)
+            err_out_of_memory("a small buffer", room);
         /* An outsider chose this size: his request fails, not the process. */
-        b->failed = true;
+        mem_note_short();
+        b->failed = b->is_short = true;
         return false;
     }
     p[b->n] = '\0';

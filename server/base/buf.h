@@ -2,7 +2,9 @@
  *
  * Every buffer whose size an outsider influences is one of these. The first write that would pass
  * the ceiling puts the buffer into its failed state: it keeps what it has, ignores further writes,
- * and buf_status() says ERR_LIMIT. So a writer puts away and asks once, at the end.
+ * and buf_status() says ERR_LIMIT. So a writer puts away and asks once, at the end. The same when
+ * there is no memory for a large buffer: ERR_UNAVAILABLE, and mem_is_short(). (For a small one, of
+ * up to BUF_SMALL, the process ends: see mem_zalloc().)
  *
  *     struct buf b = BUF_INIT(64 * 1024);
  *     buf_put(&b, STR("Subject: "));
@@ -21,8 +23,10 @@ struct buf {
     size_t n;
     size_t room; /* bytes allocated */
     size_t max;  /* ceiling for n */
-    bool failed;
+    bool failed, is_short;
 };
+
+enum { BUF_SMALL = 64 * 1024 };
 
 #define BUF_INIT(ceiling) ((struct buf){.max = (ceiling)})
 

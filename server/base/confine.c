@@ -265,8 +265,9 @@ enum err confine_calls(enum confine_mode mode, struct errinfo *info) {
     if (mode == CONFINE_OFF || IS_SANITIZED)
         return OK;
     scmp_filter_ctx f = seccomp_init(mode == CONFINE_LOG ? SCMP_ACT_LOG : refuse());
-    ASSERT(f != NULL);
+    NEED(f != NULL);
     int failed = fill(f);
+    NEED(failed != -ENOMEM);
     ASSERT(failed == 0); /* constant tables */
     failed = seccomp_load(f);
     seccomp_release(f);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *const err_names[] = {
     [OK] = "ok",
@@ -43,23 +44,62 @@ _Noreturn void err_assert_failed(const char *cond, const char *file, int line) {
     abort();
 }
 
-static _Noreturn void out_of_memory(size_t n) {
-    fprintf(stderr, "postchute: out of memory (%zu bytes)\n", n);
-    abort();
+_Noreturn void err_out_of_memory(const char *what, size_t n) {
+    if (n > 0)
+        fprintf(stderr, "postchute: out of memory: %s, %zu bytes\n", what, n);
+    else
+        fprintf(stderr, "postchute: out of memory: %s\n", what);
+    _exit(ERR_EXIT_MEMORY); /* nothing is tidied up: that would need memory, and takes locks */
 }
 
 void *mem_zalloc(size_t n) {
     void *p = calloc(1, n ? n : 1);
     if (p == NULL)
-        out_of_memory(n);
+        err_out_of_memory("something small", n);
     return p;
 }
 
 void *mem_dup(const void *p, size_t n) {
     void *copy = malloc(n ? n : 1);
     if (copy == NULL)
-        out_of_memory(n);
+        err_out_of_memory("a small copy", n);
     if (n > 0)
         memcpy(copy, p, n);
     return copy;
+}
+
+void *mem_regrow(void *old, size_t each, size_t count) {
+    size_t n;
+    void *p = __builtin_mul_overflow(each, count, &n) ? NULL : realloc(old, n);
+    if (p == NULL)
+        err_out_of_memory("a list", count);
+    return p;
+}
+
+static _Thread_local bool is_short;
+
+void mem_note_short(void) {
+    is_short = true;
+}
+
+bool mem_is_short(void) {
+    return is_short;
+}
+
+void mem_forget_short(void) {
+    is_short = false;
+}
+
+void *mem_try_zalloc(size_t n) {
+    void *p = calloc(1, n ? n : 1);
+    if (p == NULL)
+        is_short = true;
+    return p;
+}
+
+void *mem_noting_malloc(size_t n) {
+    void *p = malloc(n);
+    if (p == NULL)
+        is_short = true;
+    return p;
 }

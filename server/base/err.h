@@ -49,7 +49,28 @@ enum err err_set(struct errinfo *info, enum err e, const char *field, const char
 #define ASSERT(cond) ((cond) ? (void)0 : err_assert_failed(#cond, __FILE__, __LINE__))
 _Noreturn void err_assert_failed(const char *cond, const char *file, int line);
 
-/* Memory for small bounded things: succeeds or aborts with a reason (the outbox makes that safe).
- * Sizes that an outsider chooses go through buf with a ceiling instead. */
+/* Memory for small bounded things: succeeds, or ends the process with a reason and ERR_EXIT_MEMORY
+ * (the outbox makes that safe, and whoever supervises us starts us again). Sizes that an outsider
+ * chooses go through buf with a ceiling, or mem_try_zalloc(), instead. */
 void *mem_zalloc(size_t n) __attribute__((malloc, returns_nonnull));
 void *mem_dup(const void *p, size_t n) __attribute__((malloc, returns_nonnull));
+/* realloc() of an array; `old` may be NULL. What is new is not zero. */
+void *mem_regrow(void *old, size_t each, size_t count) __attribute__((returns_nonnull));
+
+/* The same for what a library makes for us: small, of bounded size, and failing only for want of
+ * memory or of descriptors. `cond` says that it succeeded. */
+#define NEED(cond) ((cond) ? (void)0 : err_out_of_memory(#cond, 0))
+enum { ERR_EXIT_MEMORY = 71 }; /* EX_OSERR of sysexits.h */
+_Noreturn void err_out_of_memory(const char *what, size_t n);
+
+/* Zeroed; NULL: there is not so much, and mem_is_short() says so. */
+void *mem_try_zalloc(size_t n) __attribute__((malloc));
+
+/* That memory was refused to this thread since mem_forget_short(). For what is built of many pieces
+ * by a library that only leaves out the pieces it got no memory for: whoever uses the whole asks
+ * once, at its end, and says "not now" instead. */
+bool mem_is_short(void);
+void mem_note_short(void);
+void mem_forget_short(void);
+/* malloc() that notes it; for json_set_alloc_funcs(). */
+void *mem_noting_malloc(size_t n);

@@ -38,7 +38,7 @@ struct mailbox *mailbox_new(void) {
     struct mailbox *m = mem_zalloc(sizeof(*m));
     m->ready_end = &m->ready;
     m->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    ASSERT(m->fd >= 0);
+    NEED(m->fd >= 0);
     return m;
 }
 
@@ -132,8 +132,8 @@ static void on_readable(evutil_socket_t fd, short what, void *arg) {
 void mailbox_attach(struct mailbox *m, struct event_base *base) {
     ASSERT(m->event == NULL);
     m->event = event_new(base, m->fd, EV_READ | EV_PERSIST, on_readable, m);
-    ASSERT(m->event != NULL);
-    ASSERT(event_add(m->event, NULL) == 0);
+    NEED(m->event != NULL);
+    NEED(event_add(m->event, NULL) == 0);
 }
 
 void mailbox_detach(struct mailbox *m) {

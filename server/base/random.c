@@ -26,7 +26,7 @@ static void after_fork(void) {
 }
 
 static void watch_fork(void) {
-    ASSERT(pthread_atfork(NULL, NULL, after_fork) == 0);
+    NEED(pthread_atfork(NULL, NULL, after_fork) == 0);
 }
 
 static void from_kernel(void *p, size_t n) {

@@ -112,15 +112,16 @@ static bool run_cipher(const struct key *k, bool encrypt, const uint8_t *nonce, 
                        struct str in, uint8_t *out, uint8_t *tag) {
     EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
     int n = 0, last = 0;
-    ASSERT(c != NULL && in.n <= SECRET_MAX && place.n <= SECRET_MAX);
-    ASSERT(EVP_CipherInit_ex2(c, EVP_aes_256_gcm(), k->bytes, nonce, encrypt, NULL) == 1);
-    ASSERT(EVP_CipherUpdate(c, NULL, &n, (const uint8_t *)place.p, (int)place.n) == 1);
-    ASSERT(EVP_CipherUpdate(c, out, &n, (const uint8_t *)in.p, (int)in.n) == 1);
+    NEED(c != NULL);
+    ASSERT(in.n <= SECRET_MAX && place.n <= SECRET_MAX);
+    NEED(EVP_CipherInit_ex2(c, EVP_aes_256_gcm(), k->bytes, nonce, encrypt, NULL) == 1);
+    NEED(EVP_CipherUpdate(c, NULL, &n, (const uint8_t *)place.p, (int)place.n) == 1);
+    NEED(EVP_CipherUpdate(c, out, &n, (const uint8_t *)in.p, (int)in.n) == 1);
     if (!encrypt)
-        ASSERT(EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_SET_TAG, TAG_BYTES, tag) == 1);
+        NEED(EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_SET_TAG, TAG_BYTES, tag) == 1);
     bool ok = EVP_CipherFinal_ex(c, out + n, &last) == 1;
     if (encrypt)
-        ASSERT(ok && EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_GET_TAG, TAG_BYTES, tag) == 1);
+        NEED(ok && EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_GET_TAG, TAG_BYTES, tag) == 1);
     EVP_CIPHER_CTX_free(c); /* wipes the key */
     return ok;
 }

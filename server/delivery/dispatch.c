@@ -354,7 +354,10 @@ void dispatch_signed(struct note *n) {
     if (m != NULL)
         metric_add(s->metrics.signed_messages, 1);
     b->is_signer = false;
-    letter_set_ready(s->letters, l, m != NULL ? m : message_ref(l->message));
+    if (j->is_put_off)
+        l->state = LETTER_UNSIGNED; /* the next one tries */
+    else
+        letter_set_ready(s->letters, l, m != NULL ? m : message_ref(l->message));
     dispatch_letter_woken(s, l);
 }
 

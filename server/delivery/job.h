@@ -33,6 +33,7 @@ struct job {
     bool sign;               /* before sending, and give the signed message back */
     bool published_only;
     struct message *signed_message; /* out: a reference for the scheduler; NULL: could not be */
+    bool is_put_off;                /* out: it could not be signed now, nothing is sent */
     struct id message_id;
     struct str mail_from, from_domain; /* live as long as the job */
     enum tls_level tls;

@@ -35,11 +35,12 @@ static void sign(struct task *t) {
     struct errinfo info = {0};
     int64_t began_mono_us = clock_mono_us();
     struct message *made = NULL;
+    enum err e = ERR_NOT_FOUND;
     if (!signers_find(j->signers, j->from_domain, j->published_only, &signer)) {
         /* there was one when the scheduler looked: it was taken out since */
         log_warn("delivery", "sent without a DKIM signature: the domain has no key any more",
                  LOG_STR("domain", j->from_domain));
-    } else if (dkim_sign(j->message, &signer, clock_wall_ms(), &made, &info) != OK) {
+    } else if ((e = dkim_sign(j->message, &signer, clock_wall_ms(), &made, &info)) != OK) {
         log_error("delivery", "cannot be signed", LOG_ID("message", &j->message_id),
                   LOG_STR("domain", signer.domain), LOG_STRZ("why", info.text));
     } else {
@@ -50,6 +51,8 @@ static void sign(struct task *t) {
         j->message = message_ref(made);
         j->signed_message = made;
     }
+    /* the library's trouble, or want of memory: a domain that signs does not send without */
+    t->is_put_off = j->is_put_off = e == ERR_INTERNAL || e == ERR_UNAVAILABLE;
     j->signed_note.run = t->w->o.run_signed;
     mailbox_send(t->w->o.reply_to, &j->signed_note);
 }
@@ -362,6 +365,17 @@ static void on_done(void *ctx, bool is_reusable) {
 static const struct session_events TASK_EVENTS = {
     .on_ready = on_ready, .on_recipient = on_recipient, .on_done = on_done, .on_failed = on_failed};
 
+/* Nothing is sent, nothing is counted: later. */
+static void put_off(struct task *t) {
+    const struct session_result r = {.stage = STAGE_CONNECT,
+                                     .failure = FAILURE_LOCAL,
+                                     .text = STR("the message could not be signed")};
+    task_begin_report(t, t->job->count);
+    decide_all(t, &r);
+    task_send_report(t);
+    task_free(t);
+}
+
 /* ---- begin and abort ---------------------------------------------------------------------------
  */
 
@@ -430,6 +444,8 @@ void task_start(struct worker *w, struct job *j) {
         sign(t);
     if (w->is_aborting)
         abort_task(t);
+    else if (t->is_put_off)
+        put_off(t);
     else
         try_next(t);
 }

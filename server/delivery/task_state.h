@@ -28,6 +28,7 @@ struct task {
     struct candidate candidate[LIMIT_MX_ADDRESSES];
     size_t candidates, next;    /* how many, and which is tried next */
     const struct candidate *at; /* the one being tried */
+    bool is_put_off;            /* could not be signed now */
     bool is_racing;             /* against candidate[next] */
     enum session_tls tls;
     bool in_clear;     /* TLS failed here: once more without */

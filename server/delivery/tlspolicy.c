@@ -22,7 +22,7 @@ struct tlspolicy {
 
 struct tlspolicy *tlspolicy_new(void) {
     struct tlspolicy *t = mem_zalloc(sizeof(*t));
-    ASSERT(pthread_mutex_init(&t->shared.mu, NULL) == 0);
+    NEED(pthread_mutex_init(&t->shared.mu, NULL) == 0);
     return t;
 }
 

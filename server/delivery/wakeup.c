@@ -74,8 +74,7 @@ void wakeup_set(struct wakeups *w, struct wakeup *k, int64_t at_mono_ms) {
     }
     if (w->count == w->room) {
         w->room *= 2;
-        w->heap = reallocarray(w->heap, w->room + 1, sizeof(struct wakeup *));
-        ASSERT(w->heap != NULL);
+        w->heap = mem_regrow(w->heap, sizeof(struct wakeup *), w->room + 1);
     }
     k->at_mono_ms = at_mono_ms;
     w->count++;

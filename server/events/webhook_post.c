@@ -122,6 +122,10 @@ static void refuse(struct post *p, const char *why) {
 
 void post_send(struct post *p, const struct endpoint *to) {
     struct webhooks *w = p->w;
+    if (p->has_no_body) {
+        refuse(p, "there was no memory for the event");
+        return;
+    }
     int64_t now_wall_ms = clock_wall_ms();
     struct str secrets[ENDPOINT_SECRETS_MAX];
     char id[ID_TEXT_SIZE];

@@ -70,6 +70,7 @@ struct post {
     struct id webhook_id, event_id;
     enum event_type type;
     int attempts;
+    bool has_no_body; /* there was no memory for it */
     struct buf body, error, response;
     struct notify_result result;
     struct store_notify_settle settle;

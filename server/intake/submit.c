@@ -157,7 +157,7 @@ static void check_verified(const struct work *w) {
 }
 
 static struct str printed(struct arena *a, struct buf *b) {
-    ASSERT(buf_status(b) == OK);
+    ASSERT(buf_status(b) == OK || mem_is_short());
     struct str s = b->n > 0 ? arena_dup(a, buf_str(b)) : STR_NONE;
     buf_release(b);
     return s;
@@ -236,6 +236,7 @@ static enum submit_result compose_it(const struct work *w, struct store_accept *
     random_bytes(ci.seed, sizeof(ci.seed));
     struct composed c = {0};
     struct errinfo info = {0};
+    mem_forget_short();
     enum err e = compose(&ci, &c, &info);
     if (e == ERR_LIMIT) {
         faults_add(w->faults, STR("#"), "message_too_large",
@@ -243,11 +244,17 @@ static enum submit_result compose_it(const struct work *w, struct store_accept *
                    ci.message_bytes_max);
         return SUBMIT_TOO_LARGE;
     }
+    if (e == ERR_UNAVAILABLE)
+        return SUBMIT_UNAVAILABLE;
     if (e != OK) {
         faults_add(w->faults, STR("#"), "not_composable", "%s", info.text);
         return SUBMIT_INVALID;
     }
     fill_message(w, &c, ci.id, out);
+    if (mem_is_short()) { /* tags or metadata may be cut off */
+        message_unref(&c.message);
+        return SUBMIT_UNAVAILABLE;
+    }
     out->content = c.message;
     return SUBMIT_OK;
 }

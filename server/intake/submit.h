@@ -30,9 +30,10 @@ struct submit_input {
 
 enum submit_result {
     SUBMIT_OK,
-    SUBMIT_INVALID,   /* 422: faults say what */
-    SUBMIT_FORBIDDEN, /* 403: faults say what */
-    SUBMIT_TOO_LARGE, /* 413: one fault names the limit */
+    SUBMIT_INVALID,     /* 422: faults say what */
+    SUBMIT_FORBIDDEN,   /* 403: faults say what */
+    SUBMIT_TOO_LARGE,   /* 413: one fault names the limit */
+    SUBMIT_UNAVAILABLE, /* 503: no memory for a message of this size */
 };
 
 /* SUBMIT_OK: *out and what it points to live in `a` and in the submission; of the composed content

@@ -362,6 +362,8 @@ enum err compose(const struct compose_input *in, struct composed *out, struct er
     } else if (e == ERR_LIMIT) {
         err_set(info, e, "message", "the composed message is larger than %zu octets",
                 in->message_bytes_max);
+    } else if (e == ERR_UNAVAILABLE) {
+        err_set(info, e, "message", "there is no memory for the composed message");
     } else {
         err_set(info, e, "message", "a header value has a control character");
     }

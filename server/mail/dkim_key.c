@@ -138,7 +138,7 @@ void dkim_key_print_pem(const struct dkim_key *k, struct buf *out) {
     /* memory that OpenSSL wipes when it is freed */
     BIO *bio = BIO_new(BIO_s_secmem());
     char *text = NULL;
-    ASSERT(bio && PEM_write_bio_PKCS8PrivateKey(bio, k->pkey, NULL, NULL, 0, NULL, NULL) == 1);
+    NEED(bio && PEM_write_bio_PKCS8PrivateKey(bio, k->pkey, NULL, NULL, 0, NULL, NULL) == 1);
     long n = BIO_get_mem_data(bio, &text);
     ASSERT(n > 0);
     buf_put(out, str_make(text, (size_t)n));
@@ -151,13 +151,13 @@ void dkim_key_print_record(const struct dkim_key *k, struct buf *out) {
     unsigned char raw[ED25519_BYTES];
     if (k->algorithm == DKIM_RSA_SHA256) { /* RFC 6376 3.6.1: SubjectPublicKeyInfo, as is usual */
         int n = i2d_PUBKEY(k->pkey, &der);
-        ASSERT(n > 0);
+        NEED(n > 0);
         buf_putz(out, "v=DKIM1; k=rsa; p=");
         base64_encode(str_make(der, (size_t)n), out);
         OPENSSL_free(der);
     } else { /* RFC 8463 4.2: the 32 octets themselves */
         size_t n = sizeof raw;
-        ASSERT(EVP_PKEY_get_raw_public_key(k->pkey, raw, &n) == 1 && n == sizeof raw);
+        NEED(EVP_PKEY_get_raw_public_key(k->pkey, raw, &n) == 1 && n == sizeof raw);
         buf_putz(out, "v=DKIM1; k=ed25519; p=");
         base64_encode(str_make(raw, n), out);
     }
@@ -180,7 +180,7 @@ enum err dkim_key_sign(const struct dkim_key *k, struct str data, struct buf *ou
         goto out;
     unsigned char *to = (unsigned char *)buf_reserve(out, n);
     if (!to) {
-        e = ERR_LIMIT;
+        e = buf_status(out);
         goto out;
     }
     if (EVP_DigestSign(ctx, to, &n, in, data.n) != 1)

@@ -66,6 +66,7 @@ NODISCARD static enum err from_unicode(struct str text, struct arena *a, struct 
      * LDH (U+2100 "a/c"), which makes another domain of it; without, ldh_fault() sees what it maps
      * to. */
     int rc = idn2_to_ascii_8z(arena_dupz(a, text), &ascii, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL);
+    NEED(rc != IDN2_MALLOC); /* it says nothing about the name */
     if (rc != IDN2_OK)
         return err_set(info, ERR_INVALID, "domain",
                        "the domain is no international domain name: %s", idn2_strerror(rc));

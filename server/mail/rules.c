@@ -397,7 +397,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void compile_all(void) {
     bounds = pcre2_match_context_create(NULL);
-    ASSERT(bounds);
+    NEED(bounds);
     /* foreign text must not buy much time: about a millisecond at worst for each rule */
     pcre2_set_match_limit(bounds, 200000);
     pcre2_set_depth_limit(bounds, 2000);
@@ -408,6 +408,7 @@ static void compile_all(void) {
         compiled[i] = pcre2_compile((PCRE2_SPTR)table[i].pattern, PCRE2_ZERO_TERMINATED,
                                     PCRE2_CASELESS | PCRE2_NO_AUTO_CAPTURE | PCRE2_DOTALL, &number,
                                     &offset, NULL);
+        NEED(compiled[i] || number != PCRE2_ERROR_HEAP_FAILED);
         ASSERT(compiled[i]);
         /* without executable memory (systemd's MemoryDenyWriteExecute) the interpreter does it */
         (void)pcre2_jit_compile(compiled[i], PCRE2_JIT_COMPLETE);
@@ -438,12 +439,14 @@ static size_t normalise(struct str text, char out[RULES_TEXT_MAX]) {
 
 /* A pattern that runs into its bounds counts as one that does not match. */
 static bool matches(size_t i, pcre2_match_data *data, const char *p, size_t n) {
-    return pcre2_match(compiled[i], (PCRE2_SPTR)p, n, 0, 0, data, bounds) >= 0;
+    int rc = pcre2_match(compiled[i], (PCRE2_SPTR)p, n, 0, 0, data, bounds);
+    NEED(rc != PCRE2_ERROR_NOMEMORY); /* "no match" would make another verdict of it */
+    return rc >= 0;
 }
 
 static pcre2_match_data *match_data_new(void) {
     pcre2_match_data *data = pcre2_match_data_create(1, NULL);
-    ASSERT(data);
+    NEED(data);
     return data;
 }
 

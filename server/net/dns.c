@@ -89,7 +89,7 @@ static enum err open_upstream(struct dns *d, enum which which) {
         return e;
     u->readable =
         event_new(loop_base(d->loop), ub_fd(u->ctx), EV_READ | EV_PERSIST, answers_wait, u->ctx);
-    ASSERT(u->readable && event_add(u->readable, NULL) == 0);
+    NEED(u->readable && event_add(u->readable, NULL) == 0);
     return OK;
 }
 

@@ -53,7 +53,9 @@ static void timed_out(void *arg) {
     struct transfer *t = arg;
     if (t->easy)
         httpc_curl_note_address(t);
-    if (t->names_open > 0)
+    if (t->is_short)
+        httpc_finish(t, FAILURE_LOCAL, "no memory for a transfer");
+    else if (t->names_open > 0)
         httpc_finish(t, FAILURE_DNS_TEMPORARY, "timeout while the name was resolved");
     else if (!httpc_curl_is_connected(t))
         httpc_finish(t, FAILURE_CONNECT_TIMEOUT, "timeout while connecting");

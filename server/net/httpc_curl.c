@@ -161,7 +161,6 @@ static void socket_ready(evutil_socket_t fd, short what, void *arg) {
 }
 
 static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg) {
-    (void)easy;
     struct httpc *h = arg;
     struct event *e = socket_arg;
     if (e)
@@ -171,7 +170,16 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void 
         short bits = (short)((what & CURL_POLL_IN ? EV_READ : 0) |
                              (what & CURL_POLL_OUT ? EV_WRITE : 0) | EV_PERSIST);
         e = event_new(loop_base(h->loop), fd, bits, socket_ready, h);
-        ASSERT(e && event_add(e, NULL) == 0);
+        NEED(e);
+        if (event_add(e, NULL) != 0) {
+            /* libcurl would end all of its transfers if it were told here */
+            struct transfer *t = NULL;
+            curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&t);
+            if (t) { /* else it is a kept connection, which ends by itself */
+                t->is_short = true;
+                timer_set(t->timeout, 0);
+            }
+        }
     }
     curl_multi_assign(h->multi, fd, e);
     return 0;
@@ -197,16 +205,29 @@ static int set_curl_timer(CURLM *multi, long ms, void *arg) {
 /* ---- a request for curl ------------------------------------------------------------------------
  */
 
+/* What libcurl has no memory for it does without: a header, the address to go to, no proxy. A
+ * transfer that lacks something is not begun. */
+#define SET(t, option, value)                                                                      \
+    ((t)->is_short |= curl_easy_setopt((t)->easy, option, value) != CURLE_OK)
+
+static void append(struct transfer *t, struct curl_slist **list, const char *text) {
+    struct curl_slist *longer = curl_slist_append(*list, text);
+    if (longer)
+        *list = longer;
+    else
+        t->is_short = true;
+}
+
 static void set_headers(struct transfer *t) {
     bool has_agent = false;
     for (size_t i = 0; t->r.headers && t->r.headers[i]; i++) {
-        t->headers = curl_slist_append(t->headers, t->r.headers[i]);
+        append(t, &t->headers, t->r.headers[i]);
         has_agent |= str_starts_with_nocase(str_of(t->r.headers[i]), STR("User-Agent:"));
     }
-    t->headers = curl_slist_append(t->headers, "Expect:"); /* no pause before the body */
+    append(t, &t->headers, "Expect:"); /* no pause before the body */
     if (!has_agent)
-        curl_easy_setopt(t->easy, CURLOPT_USERAGENT, "postchute/" POSTCHUTE_VERSION);
-    curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers);
+        SET(t, CURLOPT_USERAGENT, "postchute/" POSTCHUTE_VERSION);
+    SET(t, CURLOPT_HTTPHEADER, t->headers);
 }
 
 static void set_target(struct transfer *t) {
@@ -219,17 +240,17 @@ static void set_target(struct transfer *t) {
         STR_ARG(t->url.host), v6 ? "]" : "", (unsigned)t->url.port, STR_ARG(t->url.path_query));
     sockaddr_print(&t->addr[t->addr_at], address);
     snprintf(pin, sizeof pin, "::%s", address); /* for every host and port: there */
-    t->connect_to = curl_slist_append(NULL, pin);
-    curl_easy_setopt(t->easy, CURLOPT_URL, url.p);
-    curl_easy_setopt(t->easy, CURLOPT_PATH_AS_IS, 1L);
-    curl_easy_setopt(t->easy, CURLOPT_CONNECT_TO, t->connect_to);
-    curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
-    curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETDATA, t);
-    curl_easy_setopt(t->easy, CURLOPT_PROTOCOLS_STR, t->url.is_https ? "https" : "http");
-    curl_easy_setopt(t->easy, CURLOPT_FOLLOWLOCATION, 0L);
-    curl_easy_setopt(t->easy, CURLOPT_PROXY, "");
-    curl_easy_setopt(t->easy, CURLOPT_NOPROXY, "*");
-    curl_easy_setopt(t->easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+    append(t, &t->connect_to, pin);
+    SET(t, CURLOPT_URL, url.p);
+    SET(t, CURLOPT_PATH_AS_IS, 1L);
+    SET(t, CURLOPT_CONNECT_TO, t->connect_to);
+    SET(t, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    SET(t, CURLOPT_OPENSOCKETDATA, t);
+    SET(t, CURLOPT_PROTOCOLS_STR, t->url.is_https ? "https" : "http");
+    SET(t, CURLOPT_FOLLOWLOCATION, 0L);
+    SET(t, CURLOPT_PROXY, "");
+    SET(t, CURLOPT_NOPROXY, "*");
+    SET(t, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
 }
 
 static CURLcode bound_tls(CURL *easy, void *ssl_ctx, void *arg) {
@@ -239,30 +260,30 @@ static CURLcode bound_tls(CURL *easy, void *ssl_ctx, void *arg) {
 }
 
 static void set_tls(struct transfer *t) {
-    curl_easy_setopt(t->easy, CURLOPT_SSL_CTX_FUNCTION, bound_tls);
-    curl_easy_setopt(t->easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    curl_easy_setopt(t->easy, CURLOPT_SSL_VERIFYPEER, 1L);
-    curl_easy_setopt(t->easy, CURLOPT_SSL_VERIFYHOST, 2L);
+    SET(t, CURLOPT_SSL_CTX_FUNCTION, bound_tls);
+    SET(t, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    SET(t, CURLOPT_SSL_VERIFYPEER, 1L);
+    SET(t, CURLOPT_SSL_VERIFYHOST, 2L);
     if (t->h->ca_file) {
-        curl_easy_setopt(t->easy, CURLOPT_CAINFO, t->h->ca_file);
-        curl_easy_setopt(t->easy, CURLOPT_CAPATH, NULL);
+        SET(t, CURLOPT_CAINFO, t->h->ca_file);
+        SET(t, CURLOPT_CAPATH, NULL);
     }
 #if LIBCURL_VERSION_NUM >=                                                                         \
     0x075700 /* 7.87.0 keeps them for a day, whatever the file says by then */
-    curl_easy_setopt(t->easy, CURLOPT_CA_CACHE_TIMEOUT, (long)CA_CACHE_S);
+    SET(t, CURLOPT_CA_CACHE_TIMEOUT, (long)CA_CACHE_S);
 #endif
 }
 
 static void set_method(struct transfer *t) {
     if (strcmp(t->r.method, "GET") == 0) {
-        curl_easy_setopt(t->easy, CURLOPT_HTTPGET, 1L);
+        SET(t, CURLOPT_HTTPGET, 1L);
         return;
     }
-    curl_easy_setopt(t->easy, CURLOPT_POST, 1L);
-    curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, t->r.body.p ? t->r.body.p : "");
-    curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)t->r.body.n);
+    SET(t, CURLOPT_POST, 1L);
+    SET(t, CURLOPT_POSTFIELDS, t->r.body.p ? t->r.body.p : "");
+    SET(t, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)t->r.body.n);
     if (strcmp(t->r.method, "POST") != 0)
-        curl_easy_setopt(t->easy, CURLOPT_CUSTOMREQUEST, t->r.method);
+        SET(t, CURLOPT_CUSTOMREQUEST, t->r.method);
 }
 
 /* A share of the time for each address that is left, so that a silent one is not the end. */
@@ -277,26 +298,29 @@ void httpc_curl_begin(struct transfer *t) {
     buf_clear(&t->body);
     t->is_header_whole = false;
     t->error[0] = 0;
+    t->is_short = false;
     t->easy = curl_easy_init();
     if (!t->easy) {
         httpc_finish(t, FAILURE_LOCAL, "no memory for a transfer");
         return;
     }
-    curl_easy_setopt(t->easy, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(t->easy, CURLOPT_PRIVATE, (char *)t);
-    curl_easy_setopt(t->easy, CURLOPT_ERRORBUFFER, t->error);
-    curl_easy_setopt(t->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    curl_easy_setopt(t->easy, CURLOPT_CONNECTTIMEOUT_MS, connect_timeout_ms(t));
-    curl_easy_setopt(t->easy, CURLOPT_MAXLIFETIME_CONN, 60L);
-    curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, take_body);
-    curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
-    curl_easy_setopt(t->easy, CURLOPT_HEADERFUNCTION, take_header);
-    curl_easy_setopt(t->easy, CURLOPT_HEADERDATA, t);
+    SET(t, CURLOPT_NOSIGNAL, 1L);
+    SET(t, CURLOPT_PRIVATE, (char *)t);
+    SET(t, CURLOPT_ERRORBUFFER, t->error);
+    SET(t, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    SET(t, CURLOPT_CONNECTTIMEOUT_MS, connect_timeout_ms(t));
+    SET(t, CURLOPT_MAXLIFETIME_CONN, 60L);
+    SET(t, CURLOPT_WRITEFUNCTION, take_body);
+    SET(t, CURLOPT_WRITEDATA, t);
+    SET(t, CURLOPT_HEADERFUNCTION, take_header);
+    SET(t, CURLOPT_HEADERDATA, t);
     set_target(t);
     set_tls(t);
     set_method(t);
     set_headers(t);
-    if (curl_multi_add_handle(t->h->multi, t->easy) != CURLM_OK)
+    if (t->is_short)
+        httpc_finish(t, FAILURE_LOCAL, "no memory for a transfer");
+    else if (curl_multi_add_handle(t->h->multi, t->easy) != CURLM_OK)
         httpc_finish(t, FAILURE_LOCAL, "the HTTP client takes no more transfers");
 }
 
@@ -304,14 +328,14 @@ void httpc_curl_begin(struct transfer *t) {
  */
 
 static void init_curl(void) {
-    ASSERT(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
+    NEED(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
 }
 
 void httpc_curl_open(struct httpc *h) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, init_curl);
     h->multi = curl_multi_init();
-    ASSERT(h->multi != NULL);
+    NEED(h->multi != NULL);
     curl_multi_setopt(h->multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
     curl_multi_setopt(h->multi, CURLMOPT_SOCKETDATA, h);
     curl_multi_setopt(h->multi, CURLMOPT_TIMERFUNCTION, set_curl_timer);

@@ -77,8 +77,7 @@ enum err listener_open(struct loop *loop, const struct sockaddr_any *at,
     }
     l->pause = timer_new(loop, go_on, l);
     l->readable = event_new(loop_base(loop), l->fd, EV_READ | EV_PERSIST, accept_some, l);
-    ASSERT(l->readable != NULL);
-    event_add(l->readable, NULL);
+    NEED(l->readable != NULL && event_add(l->readable, NULL) == 0);
     *out = l;
     return OK;
 }

@@ -30,8 +30,15 @@ struct loop_note {
     struct loop *loop;
 };
 
-static void ignore_sigpipe(void) {
+/* libevent's own way out of what it cannot go on without. */
+static void on_fatal(int code) {
+    (void)code;
+    err_out_of_memory("the event library gave up", 0);
+}
+
+static void set_up_library(void) {
     signal(SIGPIPE, SIG_IGN);
+    event_set_fatal_callback(on_fatal);
 }
 
 static void turn_timeout(evutil_socket_t fd, short what, void *arg) {
@@ -40,14 +47,14 @@ static void turn_timeout(evutil_socket_t fd, short what, void *arg) {
 
 static struct loop *loop_make(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, ignore_sigpipe);
+    pthread_once(&once, set_up_library);
     struct loop *l = mem_zalloc(sizeof *l);
     l->base = event_base_new();
-    ASSERT(l->base != NULL);
+    NEED(l->base != NULL);
     l->mailbox = mailbox_new();
     mailbox_attach(l->mailbox, l->base);
     l->turn_timeout = evtimer_new(l->base, turn_timeout, NULL);
-    ASSERT(l->turn_timeout != NULL);
+    NEED(l->turn_timeout != NULL);
     TAILQ_INIT(&l->holds);
     ASSERT(sem_init(&l->started, 0, 0) == 0);
     return l;
@@ -190,7 +197,7 @@ struct timer *timer_new(struct loop *l, void (*fn)(void *arg), void *arg) {
     t->fn = fn;
     t->arg = arg;
     t->event = evtimer_new(l->base, timer_fired, t);
-    ASSERT(t->event != NULL);
+    NEED(t->event != NULL);
     return t;
 }
 
@@ -206,7 +213,7 @@ void timer_free(struct timer **tp) {
 void timer_set(struct timer *t, int64_t delay_ms) {
     ASSERT(delay_ms >= 0);
     struct timeval tv = {(time_t)(delay_ms / 1000), (suseconds_t)(delay_ms % 1000) * 1000};
-    ASSERT(evtimer_add(t->event, &tv) == 0);
+    NEED(evtimer_add(t->event, &tv) == 0);
 }
 
 void timer_cancel(struct timer *t) {

@@ -23,6 +23,9 @@ static const char *const state_names[] = {
 };
 _Static_assert(sizeof state_names / sizeof *state_names == STREAM_STATE_COUNT, "a name each");
 
+/* Of an open connection: it ends as if the peer had closed it, which can happen at any time. */
+static const char NO_MEMORY[] = "connection lost: no memory";
+
 static void on_kick(evutil_socket_t fd, short what, void *arg);
 
 void stream_enter(struct stream *s, enum stream_state to) {
@@ -52,7 +55,7 @@ struct stream *stream_make(struct loop *l, const struct stream_events *ev, void 
     s->reading_wanted = true;
     s->out = evbuffer_new();
     s->kick = event_new(loop_base(l), -1, 0, on_kick, s);
-    ASSERT(s->out && s->kick);
+    NEED(s->out && s->kick);
     return s;
 }
 
@@ -154,10 +157,10 @@ void stream_set_phase_timeout(struct stream *s, int64_t ms) {
 void stream_apply_reading(struct stream *s) {
     if (s->state != STREAM_OPEN)
         return;
-    if (s->reading_wanted && !s->is_full)
-        bufferevent_enable(s->bev, EV_READ);
-    else
+    if (!s->reading_wanted || s->is_full)
         bufferevent_disable(s->bev, EV_READ);
+    else if (bufferevent_enable(s->bev, EV_READ) != 0)
+        stream_fail_later(s, FAILURE_CLOSED, NO_MEMORY);
 }
 
 static void on_bev_read(struct bufferevent *bev, void *arg) {
@@ -186,7 +189,8 @@ static size_t salvage_input(struct stream *s) {
                            : recv(s->fd, piece, sizeof piece, MSG_DONTWAIT);
         if (n <= 0)
             break;
-        evbuffer_add(in, piece, (size_t)n);
+        if (evbuffer_add(in, piece, (size_t)n) != 0)
+            break; /* no memory: what follows would not fit to what is there */
     }
     evbuffer_freeze(in, 0);
     return evbuffer_get_length(in) - before;
@@ -314,7 +318,10 @@ static void flush(struct stream *s) {
         /* one piece becomes one SSL_write: as few records as possible */
         evbuffer_pullup(s->out, -1);
     }
-    evbuffer_add_buffer(to, s->out);
+    if (evbuffer_add_buffer(to, s->out) != 0) {
+        stream_fail_now(s, FAILURE_CLOSED, NO_MEMORY);
+        return;
+    }
     if (s->drain_due && stream_pending(s) == 0)
         written_out(s);
 }
@@ -351,7 +358,6 @@ static void on_kick(evutil_socket_t fd, short what, void *arg) {
 }
 
 void stream_attach(struct stream *s, struct bufferevent *bev) {
-    ASSERT(bev != NULL);
     s->bev = bev;
     bufferevent_setcb(bev, on_bev_read, on_bev_write, on_bev_event, s);
     bufferevent_set_max_single_read(bev, READ_ONCE);
@@ -369,7 +375,10 @@ void stream_write(struct stream *s, struct str bytes) {
     if (s->state == STREAM_FAILED || bytes.n == 0)
         return;
     ASSERT(s->state != STREAM_SWITCHING);
-    ASSERT(evbuffer_add(s->out, bytes.p, bytes.n) == 0);
+    if (evbuffer_add(s->out, bytes.p, bytes.n) != 0) {
+        stream_fail_later(s, FAILURE_CLOSED, NO_MEMORY);
+        return;
+    }
     was_written(s);
 }
 
@@ -396,7 +405,11 @@ void stream_write_ref(struct stream *s, struct str bytes, void (*done)(void *arg
     struct reference *r = mem_zalloc(sizeof *r);
     r->done = done;
     r->arg = arg;
-    ASSERT(evbuffer_add_reference(s->out, bytes.p, bytes.n, reference_done, r) == 0);
+    if (evbuffer_add_reference(s->out, bytes.p, bytes.n, reference_done, r) != 0) {
+        reference_done(NULL, 0, r);
+        stream_fail_later(s, FAILURE_CLOSED, NO_MEMORY);
+        return;
+    }
     was_written(s);
 }
 
@@ -410,7 +423,12 @@ struct str stream_peek(struct stream *s) {
         return STR("");
     struct evbuffer *in = bufferevent_get_input(s->bev);
     size_t n = evbuffer_get_length(in);
-    return n > 0 ? str_make(evbuffer_pullup(in, -1), n) : STR("");
+    const char *p = n > 0 ? (const char *)evbuffer_pullup(in, -1) : "";
+    if (p == NULL) {
+        stream_fail_later(s, FAILURE_CLOSED, NO_MEMORY);
+        return STR("");
+    }
+    return str_make(p, n);
 }
 
 void stream_drain(struct stream *s, size_t n) {

@@ -36,7 +36,9 @@ void stream_linger_read(struct stream *s) {
     stream_free_bev(s);
     stream_enter(s, STREAM_LINGER_READ);
     s->fd_event = event_new(loop_base(s->loop), s->fd, EV_READ | EV_PERSIST, on_discard, s);
-    ASSERT(s->fd_event && event_add(s->fd_event, NULL) == 0);
+    NEED(s->fd_event);
+    if (event_add(s->fd_event, NULL) != 0)
+        stream_destroy(s); /* waiting for the other side is a courtesy */
 }
 
 void stream_close(struct stream **sp, bool flush_first) {

@@ -152,10 +152,13 @@ static void begin(struct stream_try *t) {
         return;
     }
     t->event = event_new(loop_base(s->loop), t->fd, EV_WRITE, on_connect_event, t);
-    ASSERT(t->event != NULL);
+    NEED(t->event != NULL);
     int64_t ms = s->connect_timeout_ms;
     struct timeval tv = {(time_t)(ms / 1000), (suseconds_t)(ms % 1000) * 1000};
-    ASSERT(event_add(t->event, ms > 0 ? &tv : NULL) == 0);
+    if (event_add(t->event, ms > 0 ? &tv : NULL) != 0) {
+        t->error = ENOMEM;
+        forget(t);
+    }
 }
 
 static void begin_rival(struct stream *s) {

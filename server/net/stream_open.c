@@ -12,11 +12,19 @@
 
 /* ---- in clear or in TLS ---------------------------------------------------------------------- */
 
-static void open_in_clear(struct stream *s) {
-    stream_attach(s, bufferevent_socket_new(loop_base(s->loop), s->fd, BEV_OPT_DEFER_CALLBACKS));
+/* False: it has failed, which is told later. */
+static bool open_in_clear(struct stream *s) {
+    struct bufferevent *bev =
+        bufferevent_socket_new(loop_base(s->loop), s->fd, BEV_OPT_DEFER_CALLBACKS);
+    if (!bev) {
+        stream_fail_later(s, FAILURE_LOCAL, "no memory for a connection");
+        return false;
+    }
+    stream_attach(s, bev);
     stream_enter(s, STREAM_OPEN);
     bufferevent_enable(s->bev, EV_WRITE);
     stream_apply_reading(s);
+    return s->state == STREAM_OPEN;
 }
 
 /* Puts the connection into the TLS session `ssl`, which becomes the stream's. */
@@ -28,14 +36,20 @@ static void begin_handshake(struct stream *s, struct ssl_st *ssl, bool as_client
     }
     stream_free_bev(s);
     s->ssl = ssl;
-    stream_attach(s, bufferevent_openssl_socket_new(loop_base(s->loop), s->fd, ssl,
-                                                    as_client ? BUFFEREVENT_SSL_CONNECTING
-                                                              : BUFFEREVENT_SSL_ACCEPTING,
-                                                    BEV_OPT_DEFER_CALLBACKS));
+    struct bufferevent *bev = bufferevent_openssl_socket_new(loop_base(s->loop), s->fd, ssl,
+                                                             as_client ? BUFFEREVENT_SSL_CONNECTING
+                                                                       : BUFFEREVENT_SSL_ACCEPTING,
+                                                             BEV_OPT_DEFER_CALLBACKS);
+    if (!bev) {
+        stream_fail_later(s, FAILURE_LOCAL, "no memory for a TLS session");
+        return;
+    }
+    stream_attach(s, bev);
     s->is_full = false;
     stream_enter(s, STREAM_HANDSHAKE);
     stream_set_phase_timeout(s, timeout_ms);
-    bufferevent_enable(s->bev, EV_READ | EV_WRITE);
+    if (bufferevent_enable(s->bev, EV_READ | EV_WRITE) != 0)
+        stream_fail_later(s, FAILURE_LOCAL, "no memory for a TLS session");
 }
 
 static void begin_client_handshake(struct stream *s) {
@@ -56,7 +70,8 @@ void stream_connected(struct stream *s) {
         begin_client_handshake(s);
         return;
     }
-    open_in_clear(s);
+    if (!open_in_clear(s))
+        return;
     stream_kick(s); /* what was written meanwhile */
     s->ev.on_open(s->ctx);
 }
@@ -76,7 +91,8 @@ struct stream *stream_accept(struct loop *l, int fd, const struct stream_events 
     if (getpeername(fd, (struct sockaddr *)&s->peer.ss, &s->peer.len) != 0)
         s->peer.len = 0; /* it is gone already: reading will say so */
     read_local(s);
-    open_in_clear(s);
+    if (!open_in_clear(s))
+        return s;
     s->report_open = true;
     stream_kick(s);
     return s;

@@ -77,7 +77,7 @@ static void remember_missed(SSL *ssl, const struct tls_pin *key) {
     char *text = mem_zalloc(TLS_PIN_TEXT_SIZE);
     tls_pin_print(key, text);
     free(SSL_get_ex_data(ssl, of_ssl));
-    ASSERT(SSL_set_ex_data(ssl, of_ssl, text) == 1);
+    NEED(SSL_set_ex_data(ssl, of_ssl, text) == 1);
 }
 
 /* In the place of OpenSSL's own verification: the chain is asked first, when it counts too, so that

@@ -13,8 +13,7 @@ static json_t *repaired(struct str s) {
         buf_put(&b, n > 0 ? str_slice(s, 0, n) : replacement);
         s = str_from(s, n > 0 ? n : 1);
     }
-    ASSERT(buf_status(&b) == OK);
-    json_t *v = json_stringn(buf_str(&b).p, b.n);
+    json_t *v = buf_status(&b) == OK ? json_stringn(buf_str(&b).p, b.n) : NULL;
     buf_release(&b);
     return v;
 }
@@ -66,8 +65,8 @@ static int put(const char *p, size_t n, void *arg) {
 }
 
 void value_print(const json_t *v, struct buf *out) {
-    /* Fails only for what is not a value, which would be ours. */
-    ASSERT(json_dump_callback(v, put, out, JSON_COMPACT | JSON_ENCODE_ANY) == 0);
+    /* Fails only for want of memory, and for what is not a value, which would be ours. */
+    ASSERT(json_dump_callback(v, put, out, JSON_COMPACT | JSON_ENCODE_ANY) == 0 || mem_is_short());
 }
 
 void value_print_strings(const struct str *list, size_t count, struct buf *out) {

@@ -10,6 +10,9 @@
  *     value_print(o, out);
  *     json_decref(o);
  *
+ * Where memory is refused, a member is missing, a value is NULL, a text is cut off, and
+ * mem_is_short() says so: whoever sends or stores what was printed asks that first.
+ *
  * Thread: owner of the values.
  */
 #pragma once

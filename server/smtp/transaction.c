@@ -8,7 +8,9 @@ enum {
     WINDOW = 128 * 1024,       /* of body, with the stream at a time */
     COPY_BELOW = 8 * 1024,     /* shorter runs are gathered: one segment, one TLS record */
     SMALL_MESSAGE = 64 * 1024, /* is gathered whole: leaves in one write */
-    RCPT_PATIENCE_MS = 30000,  /* for each recipient, beyond the timeouts of single replies */
+    GATHER_MOST =
+        32 * 1024, /* here, before it is copied to the stream, which gathers a turn's writes */
+    RCPT_PATIENCE_MS = 30000, /* for each recipient, beyond the timeouts of single replies */
 };
 
 /* ---- telling the owner ---- */
@@ -126,8 +128,12 @@ void session_send(struct session *s, const struct transaction *t) {
     s->refusal_info = (struct errinfo){0};
     s->refusal = foresee(s, &s->refusal_info);
     struct buf lines = BUF_INIT(1024 * 1024 + t->count * 512);
-    if (s->refusal == FAILURE_NONE && put_envelope(s, &lines) != OK) {
-        (void)err_set(&s->refusal_info, ERR_INVALID, "", "an address that cannot be sent");
+    enum err e = s->refusal == FAILURE_NONE ? put_envelope(s, &lines) : OK;
+    if (e == ERR_UNAVAILABLE) {
+        (void)err_set(&s->refusal_info, e, "", "no memory for the envelope");
+        s->refusal = FAILURE_CLOSED;
+    } else if (e != OK) {
+        (void)err_set(&s->refusal_info, e, "", "an address that cannot be sent");
         s->refusal = FAILURE_LOCAL;
     }
     if (s->refusal != FAILURE_NONE) {
@@ -179,15 +185,19 @@ static void flush_gathered(struct session *s, struct buf *gathered) {
 static void pump_body(struct session *s) {
     size_t copy_below =
         message_size(s->t.message) <= SMALL_MESSAGE ? SMALL_MESSAGE + 1 : COPY_BELOW;
-    struct buf gathered = BUF_INIT(WINDOW + 4 * SMALL_MESSAGE);
+    struct buf gathered = BUF_INIT(GATHER_MOST);
     struct str piece;
     while (stream_pending(s->stream) + gathered.n < WINDOW) {
         if (!body_next(&s->body, WINDOW / 2, &piece)) {
             s->is_body_written = true;
             break;
         }
-        if (piece.n < copy_below) {
+        if (gathered.n + piece.n > GATHER_MOST)
+            flush_gathered(s, &gathered);
+        if (piece.n <= GATHER_MOST && piece.n < copy_below) {
             buf_put(&gathered, piece);
+        } else if (piece.n < copy_below) {
+            stream_write(s->stream, piece);
         } else {
             flush_gathered(s, &gathered);
             stream_write_ref(s->stream, piece, release_message, message_ref(s->t.message));

@@ -9,7 +9,7 @@ static enum err backend_open(const struct store_options *o, bool is_start, struc
     (void)is_start;
     (void)info;
     struct backend *b = mem_zalloc(sizeof(*b));
-    ASSERT(pthread_rwlock_init(&b->shared.lock, NULL) == 0);
+    NEED(pthread_rwlock_init(&b->shared.lock, NULL) == 0);
     *out = b;
     return OK;
 }

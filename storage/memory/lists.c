@@ -7,9 +7,7 @@
 void mem_list_add(struct mem_list *l, void *item) {
     if (l->count == l->room) {
         l->room = l->room == 0 ? 64 : l->room * 2;
-        void **bigger = realloc(l->item, l->room * sizeof(*bigger));
-        ASSERT(bigger != NULL);
-        l->item = bigger;
+        l->item = mem_regrow(l->item, sizeof(*l->item), l->room);
     }
     l->item[l->count++] = item;
 }

@@ -32,7 +32,11 @@ static size_t put_chunks(struct backend *b, int64_t body, const struct message *
                          size_t most) {
     struct message_pieces p = message_bytes(m);
     size_t size = message_size(m), until = smaller(size, at + most);
-    char *joined = p.piece[0].n > 0 ? mem_zalloc(LIMIT_BODY_CHUNK) : NULL;
+    char *joined = p.piece[0].n > 0 ? mem_try_zalloc(LIMIT_BODY_CHUNK) : NULL;
+    if (p.piece[0].n > 0 && joined == NULL) {
+        sq_fail(&b->h, SQLITE_NOMEM, "there is no memory to store a content");
+        return at;
+    }
     do {
         size_t to = smaller(size, at + LIMIT_BODY_CHUNK);
         put_chunk(b, body * BODY_CHUNKS + (int64_t)(at / LIMIT_BODY_CHUNK),

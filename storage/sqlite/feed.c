@@ -19,8 +19,13 @@ static enum err not_found(struct backend_reader *r, struct store_call *call, con
 /* ---- content ---- */
 
 static char *read_body(struct sq *h, int64_t body, size_t size, size_t *read) {
-    char *bytes = mem_zalloc(size + 1);
+    char *bytes = mem_try_zalloc(size + 1);
     size_t at = 0;
+    *read = 0;
+    if (bytes == NULL) {
+        sq_fail(h, SQLITE_NOMEM, "there is no memory for a content");
+        return NULL;
+    }
     sqlite3_stmt *st = sq_use(h, SQL_BODY_GET);
     sq_bind_int(st, 1, body * BODY_CHUNKS);
     sq_bind_int(st, 2, body * BODY_CHUNKS + BODY_CHUNKS - 1);
@@ -56,7 +61,7 @@ enum err sqlite_content(struct backend_reader *r, struct store_call *call) {
             size = (size_t)sq_int(st, 0);
         sq_end(st);
         bytes = read_body(h, body, size, &read);
-        if (read != size)
+        if (bytes != NULL && read != size)
             sq_fail(h, SQLITE_CORRUPT, "a content is shorter than its message says");
     }
     sq_end_snapshot(h);

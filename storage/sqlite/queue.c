@@ -98,9 +98,7 @@ struct queue *queue_by_id(struct backend *b, int64_t id) {
 void queue_changed(struct backend *b, struct queue *q, int delta, int64_t due_wall_ms) {
     if (b->change_count == b->change_room) {
         b->change_room = b->change_room == 0 ? 1024 : b->change_room * 2;
-        struct queue_change *list = realloc(b->change, b->change_room * sizeof(*list));
-        ASSERT(list != NULL);
-        b->change = list;
+        b->change = mem_regrow(b->change, sizeof(*b->change), b->change_room);
     }
     b->change[b->change_count++] = (struct queue_change){q, delta, due_wall_ms};
 }

@@ -14,7 +14,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -150,9 +154,7 @@ static uint32_t file_of_name(const char *name, bool is_new) {
 static int open_any(const char *path, int flags, mode_t mode) {
     const char *name = inside(path);
     if (name == NULL) {
-        struct turn t = {0};
-        if ((control->mask & SHIM_SOCKET) != 0)
-            t = turn_of(SHIM_SOCKET);
+        struct turn t = turn_of(SHIM_OPEN_OTHER);
         return t.fails ? -1 : (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
     }
     struct turn t = turn_of(SHIM_OPEN);
@@ -213,7 +215,7 @@ static ssize_t write_file(int fd, const void *p, size_t n, off64_t at) {
     unsigned kind = kind_of(fd);
     struct turn t = turn_of(SHIM_WRITE);
     if (t.fails)
-        return -1;
+        return errno == SHIM_LIE ? (ssize_t)n : -1;
     if (t.half) {
         (void)!syscall(SYS_pwrite64, fd, p, n / 2, at);
         die_now();
@@ -243,7 +245,7 @@ ssize_t pwrite(int fd, const void *p, size_t n, off_t at) {
 
 static bool is_socket(int fd) {
     struct stat st;
-    return (control->mask & SHIM_SEND) != 0 && syscall(SYS_fstat, fd, &st) == 0 &&
+    return (control->mask & (SHIM_SEND | SHIM_RECV)) != 0 && syscall(SYS_fstat, fd, &st) == 0 &&
            S_ISSOCK(st.st_mode);
 }
 
@@ -440,10 +442,54 @@ int socket(int domain, int type, int protocol) {
     return turn_of(SHIM_SOCKET).fails ? -1 : (int)syscall(SYS_socket, domain, type, protocol);
 }
 int accept4(int fd, struct sockaddr *a, socklen_t *n, int flags) {
-    return turn_of(SHIM_SOCKET).fails ? -1 : (int)syscall(SYS_accept4, fd, a, n, flags);
+    return turn_of(SHIM_ACCEPT).fails ? -1 : (int)syscall(SYS_accept4, fd, a, n, flags);
 }
 int accept(int fd, struct sockaddr *a, socklen_t *n) {
     return accept4(fd, a, n, 0);
+}
+
+int connect(int fd, const struct sockaddr *to, socklen_t n) {
+    return turn_of(SHIM_CONNECT).fails ? -1 : (int)syscall(SYS_connect, fd, to, n);
+}
+ssize_t recvfrom(int fd, void *p, size_t n, int flags, struct sockaddr *from, socklen_t *from_n) {
+    return turn_of(SHIM_RECV).fails ? -1 : syscall(SYS_recvfrom, fd, p, n, flags, from, from_n);
+}
+ssize_t recv(int fd, void *p, size_t n, int flags) {
+    return recvfrom(fd, p, n, flags, NULL, NULL);
+}
+ssize_t recvmsg(int fd, struct msghdr *m, int flags) {
+    return turn_of(SHIM_RECV).fails ? -1 : syscall(SYS_recvmsg, fd, m, flags);
+}
+ssize_t readv(int fd, const struct iovec *v, int n) {
+    return is_socket(fd) && turn_of(SHIM_RECV).fails ? -1 : syscall(SYS_readv, fd, v, n);
+}
+ssize_t read(int fd, void *p, size_t n) {
+    if (kind_of(fd) != 0 ? turn_of(SHIM_READ).fails : is_socket(fd) && turn_of(SHIM_RECV).fails)
+        return -1;
+    return syscall(SYS_read, fd, p, n);
+}
+/* Taking a descriptor out of a set, or changing what it waits for, needs no memory. */
+int epoll_ctl(int set, int what, int fd, struct epoll_event *ev) {
+    if (what == EPOLL_CTL_ADD && turn_of(SHIM_EPOLL).fails)
+        return -1;
+    return (int)syscall(SYS_epoll_ctl, set, what, fd, ev);
+}
+int epoll_create1(int flags) {
+    return turn_of(SHIM_SOCKET).fails ? -1 : (int)syscall(SYS_epoll_create1, flags);
+}
+int eventfd(unsigned n, int flags) {
+    return turn_of(SHIM_SOCKET).fails ? -1 : (int)syscall(SYS_eventfd2, n, flags);
+}
+int signalfd(int fd, const sigset_t *set, int flags) {
+    return turn_of(SHIM_SOCKET).fails ? -1 : (int)syscall(SYS_signalfd4, fd, set, 8, flags);
+}
+
+static int (*real_pthread_create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+int pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*fn)(void *), void *arg) {
+    return turn_of(SHIM_THREAD).fails ? EAGAIN : real_pthread_create(t, a, fn, arg);
+}
+ssize_t getrandom(void *p, size_t n, unsigned flags) {
+    return turn_of(SHIM_ENTROPY).fails ? -1 : syscall(SYS_getrandom, p, n, flags);
 }
 
 /* ---- memory ---- */
@@ -451,12 +497,14 @@ int accept(int fd, struct sockaddr *a, socklen_t *n) {
 void *__libc_malloc(size_t n);
 void *__libc_calloc(size_t count, size_t n);
 void *__libc_realloc(void *p, size_t n);
+void *__libc_memalign(size_t align, size_t n);
 
 static const char *const library_names[SHIM_LIBRARY_COUNT] = {
     [SHIM_PROGRAM] = "",         [SHIM_SQLITE] = "libsqlite3", [SHIM_JANSSON] = "libjansson",
     [SHIM_CRYPTO] = "libcrypto", [SHIM_SSL] = "libssl",        [SHIM_MICROHTTPD] = "libmicrohttpd",
     [SHIM_EVENT] = "libevent",   [SHIM_CURL] = "libcurl",      [SHIM_UNBOUND] = "libunbound",
     [SHIM_IDN] = "libidn2",      [SHIM_PCRE] = "libpcre2",     [SHIM_LIBC] = "libc.so",
+    [SHIM_OTHER] = "ld-linux",
 };
 static struct {
     uintptr_t from, to;
@@ -495,7 +543,9 @@ static bool is_starved(const void *caller, size_t n) {
     for (size_t i = 0; i < range_count && library < 0; i++)
         if (at >= range[i].from && at < range[i].to)
             library = range[i].library;
-    if (library < 0 || (c->alloc_libraries >> library & 1) == 0)
+    if (library < 0)
+        library = SHIM_OTHER;
+    if ((c->alloc_libraries >> library & 1) == 0)
         return false;
     uint64_t number = __atomic_add_fetch(&c->allocs, 1, __ATOMIC_SEQ_CST);
     if (c->alloc_fail_at == 0 || number < c->alloc_fail_at ||
@@ -517,6 +567,20 @@ void *realloc(void *p, size_t n) {
     return is_starved(__builtin_return_address(0), n) ? NULL : __libc_realloc(p, n);
 }
 
+void *memalign(size_t align, size_t n);
+void *memalign(size_t align, size_t n) {
+    return is_starved(__builtin_return_address(0), n) ? NULL : __libc_memalign(align, n);
+}
+void *aligned_alloc(size_t align, size_t n) {
+    return is_starved(__builtin_return_address(0), n) ? NULL : __libc_memalign(align, n);
+}
+int posix_memalign(void **p, size_t align, size_t n) {
+    if (is_starved(__builtin_return_address(0), n))
+        return ENOMEM;
+    *p = __libc_memalign(align, n);
+    return *p != NULL ? 0 : ENOMEM;
+}
+
 /* ---- start ---- */
 
 __attribute__((constructor)) static void start(void) {
@@ -526,6 +590,7 @@ __attribute__((constructor)) static void start(void) {
         folder_n = strlen(folder);
     }
     dl_iterate_phdr(add_library, NULL);
+    *(void **)&real_pthread_create = dlsym(RTLD_NEXT, "pthread_create");
     if ((text = getenv("SHIM_RECORD")) != NULL) {
         log_fd = (int)syscall(SYS_openat, AT_FDCWD, text, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
                               0600);

@@ -29,9 +29,19 @@ enum shim_class {
     SHIM_MMAP = 64,
     SHIM_STAT = 128,
     SHIM_LOCK = 256,
-    SHIM_SEND = 512,   /* any socket */
-    SHIM_SOCKET = 1024 /* socket, accept4, epoll_create1 and what else takes a descriptor */
+    SHIM_SEND = 512,    /* any socket */
+    SHIM_SOCKET = 1024, /* socket, eventfd, signalfd, epoll_create1 */
+    SHIM_ACCEPT = 2048,
+    SHIM_CONNECT = 4096,
+    SHIM_RECV = 8192,
+    SHIM_EPOLL = 16384,      /* a descriptor is put into an epoll set */
+    SHIM_OPEN_OTHER = 32768, /* files that are not the store's */
+    SHIM_THREAD = 65536,     /* pthread_create */
+    SHIM_ENTROPY = 131072,   /* getrandom */
 };
+
+/* As fail_errno: a write says that all was written, and wrote nothing. */
+enum { SHIM_LIE = 1000 };
 
 enum shim_kill { SHIM_BEFORE, SHIM_HALF, SHIM_AFTER };
 
@@ -49,6 +59,7 @@ enum shim_library {
     SHIM_IDN,
     SHIM_PCRE,
     SHIM_LIBC,
+    SHIM_OTHER, /* what is none of these */
     SHIM_LIBRARY_COUNT
 };
 

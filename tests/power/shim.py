@@ -3,12 +3,14 @@ import mmap
 import os
 import struct
 
-OPEN, WRITE, SYNC, TRUNCATE, UNLINK, READ, MMAP, STAT, LOCK, SEND, SOCKET = (1 << n for n in range(11))
+(OPEN, WRITE, SYNC, TRUNCATE, UNLINK, READ, MMAP, STAT, LOCK, SEND, SOCKET, ACCEPT, CONNECT, RECV, EPOLL, OPEN_OTHER, THREAD,
+ ENTROPY) = (1 << n for n in range(18))
+LIE = 1000
 CHANGES = OPEN | WRITE | SYNC | TRUNCATE | UNLINK
 BEFORE, HALF, AFTER = range(3)
 HOW = ("before", "half", "after")
 FOREVER = (1 << 63) - 1
-LIBRARIES = ("program", "sqlite3", "jansson", "crypto", "ssl", "microhttpd", "event", "curl", "unbound", "idn2", "pcre2", "libc")
+LIBRARIES = ("program", "sqlite3", "jansson", "crypto", "ssl", "microhttpd", "event", "curl", "unbound", "idn2", "pcre2", "libc", "other")
 FIELDS = ("mask", "calls", "kill_at", "kill_how", "fail_at", "fail_count", "fail_errno", "failed", "alloc_libraries", "allocs",
           "alloc_fail_at", "alloc_fail_count", "alloc_failed", "alloc_most_bytes", "last_failed_alloc_library")
 

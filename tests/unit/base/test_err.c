@@ -70,6 +70,60 @@ static void a_broken_promise_aborts(void **state) {
     ASSERT(1 == 1);
 }
 
+static int exit_code_of(void (*fn)(void)) {
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        close(STDERR_FILENO);
+        fn();
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void need_something(void) {
+    NEED(getpid() == 0);
+}
+
+/* What a hash table does that gets no memory. */
+static void uthash_gives_up(void) {
+    uthash_fatal("");
+}
+
+static void want_of_small_memory_has_its_own_exit_code(void **state) {
+    (void)state;
+    assert_int_equal(exit_code_of(need_something), ERR_EXIT_MEMORY);
+    assert_int_equal(exit_code_of(uthash_gives_up), ERR_EXIT_MEMORY);
+    NEED(1 == 1);
+}
+
+static void a_shortage_is_noted_until_it_is_forgotten(void **state) {
+    (void)state;
+    assert_false(mem_is_short());
+    free(mem_try_zalloc(10));
+    free(mem_noting_malloc(10));
+    assert_false(mem_is_short());
+    mem_note_short();
+    free(mem_try_zalloc(10));
+    assert_true(mem_is_short());
+    mem_forget_short();
+    assert_false(mem_is_short());
+}
+
+static void a_list_grows_and_keeps_what_is_in_it(void **state) {
+    (void)state;
+    int *list = mem_regrow(NULL, sizeof(*list), 2);
+    list[0] = 1;
+    list[1] = 2;
+    list = mem_regrow(list, sizeof(*list), 1000);
+    list[999] = 3;
+    assert_int_equal(list[0] + list[1] + list[999], 6);
+    free(list);
+}
+
 static void memory_is_zero_or_a_copy(void **state) {
     (void)state;
     char *p = mem_zalloc(100);
@@ -90,6 +144,9 @@ int main(void) {
         cmocka_unit_test(long_reasons_are_cut),
         cmocka_unit_test(context_can_be_added_to_a_reason),
         cmocka_unit_test(a_broken_promise_aborts),
+        cmocka_unit_test(want_of_small_memory_has_its_own_exit_code),
+        cmocka_unit_test(a_shortage_is_noted_until_it_is_forgotten),
+        cmocka_unit_test(a_list_grows_and_keeps_what_is_in_it),
         cmocka_unit_test(memory_is_zero_or_a_copy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
