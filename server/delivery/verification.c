@@ -12,8 +12,9 @@ enum { HOUR_MS = 3600 * 1000, MINUTE_MS = 60 * 1000, PARALLEL_MAX = 16, LOOKS_MA
 struct watched {
     struct id id;
     int64_t due_mono_ms;
-    int64_t first_mono_ms; /* when it was first seen */
+    int64_t first_mono_ms; /* when it was first seen, or lost its records */
     bool is_verified, is_checking, is_listed;
+    bool is_doubted; /* verified, but the last look found nothing */
 };
 
 /* A look that somebody asked for. It lives until DNS and store are done with it, though who asked
@@ -129,13 +130,32 @@ static void take_result(struct verification *v, const struct domain_check *c) {
     struct watched *w = find(v, &c->id);
     if (w) {
         if (c->is_verified || c->is_conclusive) {
-            if (w->is_verified != c->is_verified)
-                log_info("verification", c->is_verified ? "domain verified" : "domain not verified",
+            if (!w->is_verified && c->is_verified) {
+                log_info("verification", "domain verified", LOG_STR("domain", c->domain));
+            } else if (w->is_verified && !c->is_verified) {
+                log_warn("verification", "domain not verified any more, MX routes refuse its mail",
                          LOG_STR("domain", c->domain));
+                w->first_mono_ms = now;
+            }
             w->is_verified = c->is_verified;
+            w->is_doubted = false;
         }
         w->due_mono_ms = now + period(v, w, now);
     }
+}
+
+/* That a verified domain has no records is believed the second time, as that a recipient's domain
+ * is not there: one name server of several may be behind, and all mail of the domain would be
+ * refused. */
+static bool is_to_be_doubted(struct verification *v, const struct domain_check *c) {
+    struct watched *w = find(v, &c->id);
+    if (!w || !w->is_verified || w->is_doubted || c->is_verified || !c->is_conclusive)
+        return false;
+    w->is_doubted = true;
+    w->due_mono_ms = clock_mono_ms() + v->o.first_ms;
+    log_warn("verification", "the records of a verified domain are not there, looked at again soon",
+             LOG_STR("domain", c->domain));
+    return true;
 }
 
 static void on_checked(struct domain_check *c, void *ctx) {
@@ -144,6 +164,10 @@ static void on_checked(struct domain_check *c, void *ctx) {
     v->under_way--;
     if (w)
         w->is_checking = false;
+    if (is_to_be_doubted(v, c)) {
+        domain_check_free(&c);
+        return;
+    }
     take_result(v, c);
     if (is_worth_storing(v, c))
         store_result(v, c, NULL);
