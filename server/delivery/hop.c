@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "server/base/clock.h"
+#include "server/base/log.h"
 #include "server/base/random.h"
 
 /* A TTL of 0 must not mean a question per message, nor one of a week that a change of provider
@@ -140,6 +141,16 @@ static void finish_mx(struct hops *t, struct hop *h, int64_t now_mono_ms) {
     resolved(t, h, hosts, failure, (int64_t)q->ttl_s * 1000, now_mono_ms);
 }
 
+/* All mail of a route waits for a name that the settings, or the resolver's, have wrong. Said each
+ * time that it was looked up, so at most twice a minute. */
+static void tell_unresolved(const struct hop *h, enum failure failure) {
+    if (failure != FAILURE_SHUTDOWN)
+        log_warn("delivery", "no smarthost of the route has an address that may be used",
+                 LOG_STRZ("route", h->route->route->name),
+                 LOG_STRZ("host", h->route->host[0].host.host),
+                 LOG_STRZ("why", failure_text(failure)));
+}
+
 static void finish_smarthosts(struct hops *t, struct hop *h, int64_t now_mono_ms) {
     size_t count = h->route->route->smarthost_count;
     struct mx_lookup **q = mem_zalloc((count + 1) * sizeof(*q));
@@ -154,6 +165,8 @@ static void finish_smarthosts(struct hops *t, struct hop *h, int64_t now_mono_ms
     enum failure failure;
     struct host_list *hosts = host_list_new_smarthosts(h->settings, h->route, q, &failure);
     free(q);
+    if (hosts == NULL)
+        tell_unresolved(h, failure);
     set_site_key(h, STR("smarthosts"));
     resolved(t, h, hosts, failure, ttl_ms, now_mono_ms);
 }

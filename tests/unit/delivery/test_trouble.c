@@ -4,6 +4,7 @@
 #include <sqlite3.h>
 
 #include "server/base/metrics.h"
+#include "tests/unit/net/responder.h"
 
 static void run_sql(struct world *w, sqlite3 **db, const char *sql) {
     char path[128];
@@ -61,6 +62,33 @@ static void a_source_address_that_is_not_ours_is_said(void **state) {
     assert_int_equal(recipient(w, id, 0).attempts, 0);
 }
 
+static void a_smarthost_without_an_address_is_said(void **state) {
+    static const struct rr zone[] = {{"servfail.test", 0, NULL, RR_SERVFAIL},
+                                     {NULL, 0, NULL, RR_ANSWER}};
+    static const char *const urls[] = {"smtp://nowhere.test", "smtp://servfail.test"};
+    struct world *w = *state;
+    struct log_want want = {"no smarthost of the route has an address", 1};
+    struct responder server;
+    struct dns *dns = NULL;
+    struct errinfo info = {0};
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log(want.words);
+    responder_start(&server, zone);
+    const struct dns_options d = {.mode = server.mode, .trust_anchor_file = ""};
+    assert_int_equal(dns_start(&d, &dns, &info), OK);
+    w->o.dns = dns;
+    for (size_t i = 0; i < 2; i++, want.times++) {
+        assert_int_equal(smarthost_parse(str_of(urls[i]), &w->host, &info), OK);
+        start(w);
+        struct id id = submit(w, "ok@example.net");
+        assert_true(wait_until(w, has_logged, &want));
+        await_state(w, id, RECIPIENT_QUEUED, 1);
+        delivery_stop(&w->delivery);
+    }
+    dns_stop(&dns);
+    responder_stop(&server);
+}
+
 static struct metric *settle_retries(void) {
     return metric_counter("postchute_delivery_settle_retries_total", "");
 }
@@ -91,6 +119,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         T(sweeps_that_fail_wait_for_their_next_turn),
         T(a_source_address_that_is_not_ours_is_said),
+        T(a_smarthost_without_an_address_is_said),
         T(a_result_that_cannot_be_stored_is_repeated_and_said_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
