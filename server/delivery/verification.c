@@ -1,6 +1,7 @@
 #include "server/delivery/verification.h"
 
 #include <sys/queue.h>
+#include <uthash.h>
 
 #include "server/base/clock.h"
 #include "server/base/log.h"
@@ -15,6 +16,7 @@ struct watched {
     int64_t first_mono_ms; /* when it was first seen, or lost its records */
     bool is_verified, is_checking, is_listed;
     bool is_doubted; /* verified, but the last look found nothing */
+    UT_hash_handle hh;
 };
 
 /* A look that somebody asked for. It lives until DNS and store are done with it, though who asked
@@ -41,31 +43,40 @@ struct verification {
     size_t under_way;          /* checks and store calls */
     struct store_domains list; /* the last listing */
     bool have_list;
-    struct watched *watched;
-    size_t count, room;
+    struct watched *watched; /* by id */
+    size_t cursor;           /* in `list`: where the next round of looks goes on */
+    int64_t round_mono_ms;   /* nothing is due before */
     TAILQ_HEAD(, looking) looks;
     size_t look_count;
 };
 
 static struct watched *find(struct verification *v, const struct id *id) {
-    for (size_t i = 0; i < v->count; i++)
-        if (id_equal(&v->watched[i].id, id))
-            return &v->watched[i];
-    return NULL;
+    struct watched *w;
+    HASH_FIND(hh, v->watched, id, sizeof *id, w);
+    return w;
 }
 
 static struct watched *add(struct verification *v, const struct id *id, int64_t now) {
-    if (v->count == v->room) {
-        size_t room = v->room ? v->room * 2 : 16;
-        struct watched *w = mem_zalloc(room * sizeof *w);
-        if (v->count)
-            memcpy(w, v->watched, v->count * sizeof *w);
-        free(v->watched);
-        v->watched = w;
-        v->room = room;
+    struct watched *w = mem_zalloc(sizeof *w);
+    *w = (struct watched){.id = *id, .due_mono_ms = now, .first_mono_ms = now};
+    HASH_ADD(hh, v->watched, id, sizeof w->id, w);
+    return w;
+}
+
+static void forget(struct verification *v, bool all) {
+    struct watched *w, *next;
+    HASH_ITER (hh, v->watched, w, next) {
+        if (w->is_listed && !all)
+            continue;
+        HASH_DEL(v->watched, w);
+        free(w);
     }
-    v->watched[v->count] = (struct watched){.id = *id, .due_mono_ms = now, .first_mono_ms = now};
-    return &v->watched[v->count++];
+}
+
+static void set_due(struct verification *v, struct watched *w, int64_t due_mono_ms) {
+    w->due_mono_ms = due_mono_ms;
+    if (due_mono_ms < v->round_mono_ms)
+        v->round_mono_ms = due_mono_ms;
 }
 
 static int64_t period(const struct verification *v, const struct watched *w, int64_t now) {
@@ -140,7 +151,7 @@ static void take_result(struct verification *v, const struct domain_check *c) {
             w->is_verified = c->is_verified;
             w->is_doubted = false;
         }
-        w->due_mono_ms = now + period(v, w, now);
+        set_due(v, w, now + period(v, w, now));
     }
 }
 
@@ -152,7 +163,7 @@ static bool is_to_be_doubted(struct verification *v, const struct domain_check *
     if (!w || !w->is_verified || w->is_doubted || c->is_verified || !c->is_conclusive)
         return false;
     w->is_doubted = true;
-    w->due_mono_ms = clock_mono_ms() + v->o.first_ms;
+    set_due(v, w, clock_mono_ms() + v->o.first_ms);
     log_warn("verification", "the records of a verified domain are not there, looked at again soon",
              LOG_STR("domain", c->domain));
     return true;
@@ -288,8 +299,8 @@ static void on_list(struct store_call *call) {
     int64_t now = clock_mono_ms();
     v->is_listing = false;
     v->have_list = call->err == OK;
-    for (size_t i = 0; i < v->count; i++)
-        v->watched[i].is_listed = false;
+    for (struct watched *w = v->watched; w; w = w->hh.next)
+        w->is_listed = false;
     for (size_t i = 0; v->have_list && i < q->count; i++) {
         struct watched *w = find(v, &q->domain[i].id);
         if (!w) {
@@ -298,12 +309,9 @@ static void on_list(struct store_call *call) {
         }
         w->is_listed = true;
     }
-    for (size_t i = 0; v->have_list && i < v->count;) {
-        if (v->watched[i].is_listed)
-            i++;
-        else
-            v->watched[i] = v->watched[--v->count];
-    }
+    if (v->have_list)
+        forget(v, false); /* what is not listed any more */
+    v->round_mono_ms = 0;
     if (v->list_again)
         ask_list(v);
 }
@@ -330,23 +338,39 @@ static void on_notice(struct store_notice *n) {
 
 /* ---- the thread ---- */
 
-/* Starts what is due; returns how long until the next. */
-static int start_due(struct verification *v) {
-    int64_t now = clock_mono_ms(), next = now + MINUTE_MS;
-    for (size_t i = 0; v->have_list && !v->is_stopping && i < v->list.count; i++) {
-        struct watched *w = find(v, &v->list.domain[i].id);
+/* Starts what is due. Each answer brings us here, so there may be no way through all domains each
+ * time: a round that has no slot left goes on where it was, and after a whole one is rest until
+ * something is due. */
+static void start_due(struct verification *v, int64_t now) {
+    if (!v->have_list || v->is_stopping || now < v->round_mono_ms)
+        return;
+    int64_t next = now + MINUTE_MS;
+    for (size_t n = 0; n < v->list.count; n++) {
+        if (v->under_way >= PARALLEL_MAX)
+            return;
+        if (v->cursor >= v->list.count)
+            v->cursor = 0;
+        struct domain_row *row = &v->list.domain[v->cursor++];
+        struct watched *w = find(v, &row->id);
         if (!w || w->is_checking)
             continue;
-        if (w->due_mono_ms > now || v->under_way >= PARALLEL_MAX) {
-            if (w->due_mono_ms > now && w->due_mono_ms < next)
-                next = w->due_mono_ms;
+        if (w->due_mono_ms > now) {
+            next = w->due_mono_ms < next ? w->due_mono_ms : next;
             continue;
         }
         w->is_checking = true;
         v->under_way++;
-        domain_check_start(v->o.dns, &v->list.domain[i], str_of(v->hostname), v->box, on_checked,
-                           v);
+        domain_check_start(v->o.dns, row, str_of(v->hostname), v->box, on_checked, v);
     }
+    v->round_mono_ms = next;
+}
+
+/* How long there is nothing to do, unless something comes in. */
+static int work(struct verification *v) {
+    int64_t now = clock_mono_ms(), next = now + MINUTE_MS;
+    start_due(v, now);
+    if (v->round_mono_ms > now && v->round_mono_ms < next)
+        next = v->round_mono_ms;
     return (int)(tell_late(v, now, next) - now);
 }
 
@@ -364,7 +388,7 @@ static void run(void *arg) {
     struct verification *v = arg;
     ask_list(v);
     while (!v->is_ending || v->is_listing || v->under_way > 0) {
-        int wait_ms = start_due(v);
+        int wait_ms = work(v);
         mailbox_wait(v->box, v->is_stopping ? -1 : wait_ms);
     }
 }
@@ -412,7 +436,7 @@ void verification_stop(struct verification **vp) {
         store_call_release(&v->list.call);
     mailbox_free(&v->quit_box);
     mailbox_free(&v->box);
-    free(v->watched);
+    forget(v, true);
     free(v->hostname);
     free(v);
 }
