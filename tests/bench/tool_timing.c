@@ -4,8 +4,11 @@
  *
  *     tool_timing [MEASUREMENTS]          1,000,000 when not given
  *
- * prefix   keys whose public part is known, and keys whose is not
- * secret   known ones whose hash differs from the stored one in its first octet, and in its last
+ * Both classes are the same keys, looked up in different rings:
+ *
+ * prefix   that know their public part, and that do not
+ * secret   that store a hash which differs in its first octet, and in its last
+ * same     that differ in nothing but their place in memory
  * control  the same comparison as `secret` by memcmp(), to see that the test sees
  *
  * |t| below 4.5: no difference was found. Nothing here passes or fails: a busy machine blurs
@@ -22,7 +25,7 @@
 #include "server/base/digest.h"
 #include "server/base/random.h"
 
-enum { KEYS = 64, NOW_MS = 1000 };
+enum { KEYS = 64, RINGS = 4, ROUNDS = 200, NOW_MS = 1000 };
 
 struct sample {
     double ns;
@@ -55,9 +58,13 @@ static void report(const char *name, struct sample *s, size_t n) {
            t);
 }
 
+/* The same keys are looked up in the rings of both classes: what they are, and what they cost to
+ * hash, is no part of the difference. Each class has several rings, made in random order and
+ * anew in each round: two alone differ by where they lie in memory (|t| of 30 between equal ones).
+ */
 struct keys {
-    struct auth_key_text text[2][KEYS];
-    struct keyring *ring;
+    struct auth_key_text text[KEYS];
+    struct keyring *ring[2][RINGS];
 };
 
 static struct key_row describe(const struct auth_key_text *k, struct arena *a) {
@@ -67,33 +74,64 @@ static struct key_row describe(const struct auth_key_text *k, struct arena *a) {
     return row;
 }
 
-/* `both_known`: the second class is in the ring, too; class c has hashes with a fault at at[c]. */
-static void make(struct keys *k, bool both_known, const size_t at[2]) {
+/* A ring of these keys, with hashes that have a fault in octet `at`. */
+static struct keyring *ring_of(const struct auth_key_text text[KEYS], size_t at) {
     struct arena *a = arena_new();
-    struct key_row row[2 * KEYS];
-    size_t n = 0;
-    for (int c = 0; c < 2; c++)
-        for (size_t i = 0; i < KEYS; i++) {
-            auth_key_generate(false, &k->text[c][i]);
-            struct key_row r = describe(&k->text[c][i], a);
-            r.hash[at[c]] ^= 1;
-            if (c == 0 || both_known)
-                row[n++] = r;
-        }
-    k->ring = keyring_new(row, n);
+    struct key_row row[KEYS];
+    for (size_t i = 0; i < KEYS; i++) {
+        row[i] = describe(&text[i], a);
+        row[i].hash[at] ^= 1;
+    }
+    struct keyring *ring = keyring_new(row, KEYS);
     arena_free(&a);
+    return ring;
 }
 
-static void measure(const char *name, const struct keys *k, size_t n) {
+static void generate(struct auth_key_text text[KEYS]) {
+    for (size_t i = 0; i < KEYS; i++)
+        auth_key_generate(false, &text[i]);
+}
+
+/* What a class's rings are made of. */
+struct kind {
+    const struct auth_key_text *text;
+    size_t fault_at;
+};
+
+static void make_rings(struct keys *k, const struct kind kind[2]) {
+    size_t made[2] = {0, 0};
+    while (made[0] + made[1] < 2 * (size_t)RINGS) {
+        size_t c = made[0] == RINGS ? 1 : made[1] == RINGS ? 0 : random_below(2);
+        k->ring[c][made[c]++] = ring_of(kind[c].text, kind[c].fault_at);
+    }
+}
+
+static void free_rings(struct keys *k) {
+    for (size_t i = 0; i < 2 * (size_t)RINGS; i++)
+        keyring_unref(&k->ring[i % 2][i / 2]);
+}
+
+static struct sample measure_one(const struct keys *k) {
+    uint64_t r = random_u64();
+    struct auth_key_text key = k->text[(r >> 8) % KEYS];
+    const struct keyring *ring = k->ring[r & 1][(r >> 32) % RINGS];
+    double begun = now_ns();
+    const struct identity *who = keyring_find(ring, auth_key_str(&key), NOW_MS);
+    struct sample s = {now_ns() - begun, (int)(r & 1)};
+    if (who != NULL)
+        abort();
+    return s;
+}
+
+static void measure(const char *name, struct keys *k, const struct kind kind[2], size_t n) {
     struct sample *s = calloc(n, sizeof *s);
+    size_t each = n / ROUNDS + 1;
     for (size_t i = 0; i < n; i++) {
-        uint64_t r = random_u64();
-        struct auth_key_text key = k->text[r & 1][(r >> 8) % KEYS];
-        double begun = now_ns();
-        const struct identity *who = keyring_find(k->ring, auth_key_str(&key), NOW_MS);
-        s[i] = (struct sample){now_ns() - begun, (int)(r & 1)};
-        if (who != NULL)
-            abort();
+        if (i % each == 0)
+            make_rings(k, kind);
+        s[i] = measure_one(k);
+        if (i % each == each - 1 || i == n - 1)
+            free_rings(k);
     }
     report(name, s, n);
     free(s);
@@ -117,12 +155,13 @@ static void control(size_t n) {
 int main(int argc, char **argv) {
     size_t n = argc > 1 ? strtoul(argv[1], NULL, 10) : 1000000;
     struct keys k;
-    make(&k, false, (const size_t[]){0, 0});
-    measure("prefix", &k, n);
-    keyring_unref(&k.ring);
-    make(&k, true, (const size_t[]){0, SHA256_BYTES - 1});
-    measure("secret", &k, n);
-    keyring_unref(&k.ring);
+    struct auth_key_text others[KEYS];
+    generate(k.text);
+    generate(others);
+    const struct kind first = {k.text, 0}, last = {k.text, SHA256_BYTES - 1}, other = {others, 0};
+    measure("prefix", &k, (const struct kind[]){first, other}, n);
+    measure("secret", &k, (const struct kind[]){first, last}, n);
+    measure("same", &k, (const struct kind[]){first, first}, n);
     control(n);
     return 0;
 }
