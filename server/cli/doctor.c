@@ -295,8 +295,10 @@ const struct command cli_doctor = {
     .summary = "examines the installation and says what to mend",
     .text =
         "Settings, store, disk, listeners, resolver and DNSSEC, our name forwards and backwards,\n"
-        "the way out (port 25 of a real MX, or the smarthosts), and the DNS records of every\n"
-        "sending domain. `BAD` must be mended, `look` should be seen to.\n"
+        "the way out (port 25 of a real MX; of smarthosts TLS, certificate or pin, and one "
+        "login),\n"
+        "and the DNS records of every sending domain. `BAD` must be mended, `look` should be seen\n"
+        "to.\n"
         "\n"
         "  postchute doctor\n"
         "  HEALTHCHECK CMD [\"postchute\", \"doctor\", \"--live\"]\n"

@@ -34,5 +34,8 @@ void doctor_hostname(struct doctor *d);
 void doctor_way_out(struct doctor *d);
 /* Asks and waits; release the query afterwards. */
 void doctor_ask(struct doctor *d, enum dns_type type, struct str name, struct dns_query *q);
+/* doctor_smarthost.c: TLS, certificate or pin, and login; sends nothing. */
+struct smarthost;
+void doctor_smarthost(struct doctor *d, const struct smarthost *h);
 /* doctor_domain.c: every sending domain in the answer of /v1/domains. */
 void doctor_domains(struct doctor *d, const json_t *domains);

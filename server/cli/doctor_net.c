@@ -154,8 +154,7 @@ static bool wait_for(int fd, short events, int64_t until_mono_ms) {
 }
 
 /* Connects and reads the greeting's first line; false: `text` says why not. */
-static bool greets(const struct doctor *d, const struct sockaddr_any *to, bool is_tls,
-                   char text[GREETING_MAX]) {
+static bool greets(const struct doctor *d, const struct sockaddr_any *to, char text[GREETING_MAX]) {
     int64_t until = clock_mono_ms() + d->patience_ms;
     int fd = socket(to->ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), why = 0;
     socklen_t size = sizeof why;
@@ -171,9 +170,6 @@ static bool greets(const struct doctor *d, const struct sockaddr_any *to, bool i
         why = ETIMEDOUT;
     if (why) {
         snprintf(text, GREETING_MAX, "%s", strerror(why));
-    } else if (is_tls) { /* there the peer waits for us */
-        snprintf(text, GREETING_MAX, "connected");
-        ok = true;
     } else if (wait_for(fd, POLLIN, until)) {
         ssize_t n = read(fd, text, GREETING_MAX - 1);
         text[n > 0 ? n : 0] = '\0';
@@ -188,17 +184,15 @@ static void looked_up(struct note *n) {
     n->run = NULL;
 }
 
-/* Tries the addresses of a domain's MX, or of a smarthost, until one greets. */
-static bool try_way(struct doctor *d, const char *name, bool is_host, uint16_t port, bool is_tls,
-                    char text[GREETING_MAX]) {
+/* Tries the addresses of a domain's MX until one greets. */
+static bool try_mx(struct doctor *d, char text[GREETING_MAX]) {
     struct mx_lookup q = {.note.run = looked_up,
                           .reply_to = d->box,
-                          .is_host = is_host,
-                          .port = port,
+                          .port = (uint16_t)d->config->smtp_port,
                           .want_ipv6 = d->config->ipv6 == IPV6_ON};
     bool ok = false;
     int tried = 0;
-    snprintf(q.domain, sizeof q.domain, "%s", name);
+    snprintf(q.domain, sizeof q.domain, "%s", d->mx_domain);
     mx_resolve(d->dns, &q);
     while (q.note.run)
         mailbox_wait(d->box, -1);
@@ -206,31 +200,20 @@ static bool try_way(struct doctor *d, const char *name, bool is_host, uint16_t p
         snprintf(text, GREETING_MAX, "%s", failure_text(q.failure));
     for (size_t h = 0; q.failure == FAILURE_NONE && h < q.count && !ok && tried < 2; h++)
         for (size_t i = 0; i < q.host[h].addr_count && !ok && tried < 2; i++, tried++)
-            ok = greets(d, &q.host[h].addr[i], is_tls, text);
+            ok = greets(d, &q.host[h].addr[i], text);
     mx_lookup_release(&q);
     return ok;
 }
 
 static void examine_mx(struct doctor *d) {
     char text[GREETING_MAX] = "";
-    uint16_t port = (uint16_t)d->config->smtp_port;
-    if (try_way(d, d->mx_domain, false, port, false, text))
+    if (try_mx(d, text))
         doctor_ok(d, "port 25", "the MX of %s greets: %s", d->mx_domain, text);
     else
         doctor_bad(d, "port 25",
                    "many providers block it: ask them to open it, or send through a "
                    "smarthost (POSTCHUTE_ROUTE)",
                    "the MX of %s: %s", d->mx_domain, text);
-}
-
-static void examine_smarthost(struct doctor *d, const struct smarthost *h) {
-    char text[GREETING_MAX] = "";
-    bool is_tls = h->tls == SESSION_TLS_IMPLICIT;
-    if (try_way(d, h->host, true, h->port, is_tls, text))
-        doctor_ok(d, "smarthost", "%s:%u: %s", h->host, (unsigned)h->port, text);
-    else
-        doctor_bad(d, "smarthost", "is the name right, does it run, does a firewall stand between?",
-                   "%s:%u: %s", h->host, (unsigned)h->port, text);
 }
 
 void doctor_way_out(struct doctor *d) {
@@ -242,7 +225,7 @@ void doctor_way_out(struct doctor *d) {
     for (size_t r = 0; e == OK && r < o.options.route_count; r++)
         if (o.options.routes[r].kind == ROUTE_SMARTHOST)
             for (size_t i = 0; i < o.options.routes[r].smarthost_count; i++)
-                examine_smarthost(d, &o.options.routes[r].smarthost[i]);
+                doctor_smarthost(d, &o.options.routes[r].smarthost[i]);
     if (e != OK)
         doctor_bad(d, "routes", "correct the setting", "%s: %s", info.field, info.text);
     lifecycle_delivery_release(&o);
