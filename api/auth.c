@@ -166,6 +166,18 @@ void keyring_unref(struct keyring **kp) {
     free(k);
 }
 
+static bool is_in_force(const struct entry *e, int64_t now_wall_ms) {
+    return !e->is_revoked &&
+           (e->identity.expires_wall_ms == 0 || e->identity.expires_wall_ms > now_wall_ms);
+}
+
+size_t keyring_count(const struct keyring *k, int64_t project, int64_t now_wall_ms) {
+    size_t n = 0;
+    for (size_t i = 0; i < k->count; i++)
+        n += k->entry[i].identity.project == project && is_in_force(&k->entry[i], now_wall_ms);
+    return n;
+}
+
 const struct identity *keyring_find(const struct keyring *k, struct str key_text,
                                     int64_t now_wall_ms) {
     /* An unknown prefix is compared as well, with a hash that nothing has. */
@@ -177,8 +189,7 @@ const struct identity *keyring_find(const struct keyring *k, struct str key_text
     uint8_t hash[SHA256_BYTES];
     digest_sha256(key_text, hash);
     bool is_equal = digest_equal(hash, e != NULL ? e->hash : nobody.hash, sizeof(hash));
-    if (e == NULL || !is_equal || e->is_revoked ||
-        (e->identity.expires_wall_ms != 0 && e->identity.expires_wall_ms <= now_wall_ms))
+    if (e == NULL || !is_equal || !is_in_force(e, now_wall_ms))
         return NULL;
     atomic_store_explicit(&e->used_wall_ms, now_wall_ms, memory_order_relaxed);
     return &e->identity;

@@ -66,6 +66,8 @@ struct identity {
  * as used. Thread: any. */
 const struct identity *keyring_find(const struct keyring *k, struct str key_text,
                                     int64_t now_wall_ms);
+/* How many keys of this project are in force. */
+size_t keyring_count(const struct keyring *k, int64_t project, int64_t now_wall_ms);
 /* Is this one a test key? false also for a key that is not there. */
 bool keyring_is_test(const struct keyring *k, const struct id *key_id);
 /* Keys used since they were last taken, from place *at of the ring on (0: its beginning), at most

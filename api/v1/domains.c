@@ -139,6 +139,16 @@ static void was_made(struct request *r) {
     request_finish(r);
 }
 
+/* As with keys, about. */
+static bool is_room(struct request *r) {
+    struct domains *domains = env_domains(r->env);
+    if (domains_count(domains, r->identity.project) >= LIMIT_DOMAINS)
+        faults_add(&r->faults, STR("#"), "too_many", "a project has at most %d domains",
+                   (int)LIMIT_DOMAINS);
+    domains_unref(&domains);
+    return v1_is_good(r);
+}
+
 void v1_domains_create(struct request *r) {
     struct making *m = ARENA_NEW(r->arena, struct making);
     json_t *root = NULL;
@@ -150,9 +160,8 @@ void v1_domains_create(struct request *r) {
     if (str_is_absent(m->name) && r->faults.count == 0)
         json_fault(&name, "required", "the name is missing");
     json_decref(root); /* what was parsed is in the arena */
-    if (!v1_is_good(r))
-        return;
-    request_work(r, make, was_made);
+    if (v1_is_good(r) && is_room(r))
+        request_work(r, make, was_made);
 }
 
 /* ---- the others ---- */

@@ -146,6 +146,17 @@ static bool is_within_own(struct request *r, const struct key_row *k) {
     return false;
 }
 
+/* Two at once may both be the last one that fits: the limit is about thousands. */
+static bool is_room(struct request *r) {
+    struct keyring *ring = env_keyring(r->env);
+    if (keyring_count(ring, r->identity.project, r->started_wall_ms) >= LIMIT_KEYS)
+        faults_add(&r->faults, STR("#"), "too_many",
+                   "a project has at most %d keys in force: revoke some, or let them expire",
+                   (int)LIMIT_KEYS);
+    keyring_unref(&ring);
+    return v1_is_good(r);
+}
+
 static void made(struct request *r, struct store_call *call);
 
 static void try_to_make(struct request *r) {
@@ -204,7 +215,7 @@ void v1_keys_create(struct request *r) {
         json_fault(&scopes, "required", "which of send, read, manage, admin may it?");
     m->put.key.name = arena_dup(r->arena, m->put.key.name);
     json_decref(root); /* the rules are in the arena as well */
-    if (v1_is_good(r) && is_within_own(r, &m->put.key))
+    if (v1_is_good(r) && is_within_own(r, &m->put.key) && is_room(r))
         try_to_make(r);
 }
 

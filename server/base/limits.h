@@ -23,6 +23,8 @@ enum {
     LIMIT_OTHER_CONNECTIONS = 64, /* of a health listener, of the control socket: nobody counts them
                                      by address, and they must not take all descriptors */
     LIMIT_OTHER_DESCRIPTORS = 512, /* kept for delivery, the store and those: beyond connections */
+    LIMIT_KEYS = 10000,            /* in force, of a project: all are read at every change of one */
+    LIMIT_DOMAINS = 10000,         /* of a project: as keys */
     LIMIT_FAULTS = 64,             /* faults listed in one problem */
     LIMIT_PAGE = 100,              /* rows of one page */
     LIMIT_WAIT_S = 60,             /* Prefer: wait */

@@ -59,6 +59,13 @@ const struct domain_info *domains_find(const struct domains *d, struct str a_lab
     return e != NULL ? &e->info : NULL;
 }
 
+size_t domains_count(const struct domains *d, int64_t project) {
+    size_t n = 0;
+    for (size_t i = 0; i < d->count; i++)
+        n += d->entry[i].info.project == project;
+    return n;
+}
+
 bool rights_rule_covers(struct str rule, struct str domain) {
     if (!str_starts_with(rule, STR("*.")))
         return str_equal(rule, domain);

@@ -27,6 +27,8 @@ struct domain_info {
 /* NULL: nobody's. */
 const struct domain_info *domains_find(const struct domains *d, struct str a_label);
 
+size_t domains_count(const struct domains *d, int64_t project); /* that this project has */
+
 struct rights {
     int64_t project;
     const struct str *from_domains; /* rules, checked when the key was made */

@@ -33,6 +33,9 @@ struct store {
     size_t key_count;
     struct domain_row domain[8];
     size_t domain_count;
+    const struct key_row *other_keys; /* of the test: listed instead of those above; NULL: none */
+    const struct domain_row *other_domains;
+    size_t other_key_count, other_domain_count;
     struct mailbox *watch_box[16];
     unsigned watch_mask[16];
     void (*watch_fn[16])(struct store_notice *);
@@ -178,14 +181,14 @@ static void fake_carry_out(struct store *s, struct store_call *call) {
     }
     case STORE_KEYS: {
         struct store_keys *q = CONTAINER_OF(call, struct store_keys, call);
-        q->key = s->key;
-        q->count = s->key_count;
+        q->key = s->other_keys ? (struct key_row *)(uintptr_t)s->other_keys : s->key;
+        q->count = s->other_keys ? s->other_key_count : s->key_count;
         break;
     }
     case STORE_DOMAINS: {
         struct store_domains *q = CONTAINER_OF(call, struct store_domains, call);
-        q->domain = s->domain;
-        q->count = s->domain_count;
+        q->domain = s->other_domains ? (struct domain_row *)(uintptr_t)s->other_domains : s->domain;
+        q->count = s->other_domains ? s->other_domain_count : s->domain_count;
         break;
     }
     case STORE_KEY_PUT: {

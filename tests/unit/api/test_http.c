@@ -1104,6 +1104,56 @@ static void test_a_limited_key_makes_no_key_with_fewer_limits(void **state) {
 #undef SEND
 }
 
+/* Every change of one is all of them read anew: one project must not make that slow for others. */
+static void test_T32_keys_and_domains_of_a_project_are_limited(void **state) {
+    enum { OTHER = API_PROJECT + 1, NAME = 16 };
+    struct world *w = mem_zalloc(sizeof(*w));
+    struct key_row *keys = mem_zalloc((LIMIT_KEYS + 4) * sizeof(*keys));
+    struct domain_row *domains = mem_zalloc(LIMIT_DOMAINS * sizeof(*domains));
+    char(*name)[NAME] = mem_zalloc((size_t)LIMIT_KEYS * NAME);
+    (void)state;
+    world_prepare(w);
+    size_t n = w->store->key_count;
+    memcpy(keys, w->store->key, n * sizeof(*keys));
+    for (size_t i = 0; i < LIMIT_KEYS; i++) {
+        snprintf(name[i], NAME, "n%zu.test", i);
+        domains[i] = (struct domain_row){.project = API_PROJECT, .name = str_of(name[i])};
+        if (n < LIMIT_KEYS + 1) /* one of them is expired */
+            keys[n++] = (struct key_row){.project = API_PROJECT, .prefix = str_of(name[i])};
+    }
+    w->store->other_keys = keys;
+    w->store->other_domains = domains;
+    const struct {
+        size_t keys, domains;
+        int status[2];
+    } rows[] = {{n, LIMIT_DOMAINS, {422, 422}}, {n - 1, LIMIT_DOMAINS - 1, {201, 503}}};
+    for (size_t i = 0; i < 2; i++) {
+        struct answer a;
+        struct api_options o = options_of(w);
+        w->store->other_key_count = rows[i].keys;
+        w->store->other_domain_count = rows[i].domains;
+        world_start(w, &o);
+        ask(w, "POST", "/v1/keys", &w->key, "", STR("{\"name\":\"k\",\"scopes\":\"send\"}"), &a);
+        assert_int_equal(a.status, rows[i].status[0]);
+        client_release(&a);
+        ask(w, "POST", "/v1/domains", &w->key, "", STR("{\"name\":\"x.test\"}"), &a);
+        assert_int_equal(a.status, rows[i].status[1]);
+        client_release(&a);
+        api_stop(&w->api);
+    }
+    /* (the fake stores no domain: 503 got through to it); others have room of their own */
+    for (size_t i = 4; i < n; i++)
+        keys[i].project = OTHER;
+    struct keyring *ring = keyring_new(keys, n);
+    assert_int_equal(keyring_count(ring, API_PROJECT, clock_wall_ms()), 3);
+    keyring_unref(&ring);
+    fake_free(w->store);
+    free(name);
+    free(domains);
+    free(keys);
+    free(w);
+}
+
 static void test_from_outside_of_the_key_is_403(void **state) {
     struct world *w = *state;
     struct answer a;
@@ -1563,6 +1613,7 @@ int main(void) {
         cmocka_unit_test(test_health_listener_takes_so_many_and_no_more),
         cmocka_unit_test(test_reload_allows_more_connections),
         SERVED(test_a_limited_key_makes_no_key_with_fewer_limits),
+        cmocka_unit_test(test_T32_keys_and_domains_of_a_project_are_limited),
         SERVED(test_from_outside_of_the_key_is_403),
         SERVED(test_url_that_the_guard_refuses_is_not_stored),
         SERVED(test_reload_replaces_the_guard_of_urls),
