@@ -432,8 +432,19 @@ static bool may_leave(const struct bundle *b) {
     return !b->letter->outgoing->is_test || b->hop->route->route->kind == ROUTE_SANDBOX;
 }
 
+/* How many transactions there may be, all sites together, for this one to begin another. Sites that
+ * never answer hold theirs for minutes: all of those that have not shown yet that they take mail
+ * leave a quarter to those that have, and nobody but the first of each gets into the second half.
+ */
+static size_t sessions_for(const struct scheduler *s, const struct site *site) {
+    size_t most = s->settings->o.sessions_max;
+    if (site->window.is_proven)
+        return most;
+    return site->sent == 0 ? most - most / 4 : most / 2;
+}
+
 static void send_ready(struct scheduler *s, struct site *site) {
-    while (site->sent < site->window.size && s->jobs < s->settings->o.sessions_max) {
+    while (site->sent < site->window.size && s->jobs < sessions_for(s, site)) {
         struct fair_entry *e = fair_pick(site->ready, site->window.size, site->sent_lane);
         if (e == NULL)
             return;

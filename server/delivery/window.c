@@ -5,7 +5,7 @@ static const double NEARLY = 1e-6;
 
 static void start(struct window *w) {
     w->size = w->is_suspended ? 1 : w->ceiling < WINDOW_START ? w->ceiling : WINDOW_START;
-    w->is_suspended = false;
+    w->is_suspended = w->is_proven = false;
     w->success = w->failure = w->cohorts = 0;
     w->dead_until_mono_ms = 0;
 }
@@ -29,6 +29,7 @@ void window_success(struct window *w, unsigned in_flight) {
         return; /* a session that was open already says nothing about logins */
     if (w->dead_until_mono_ms != 0)
         start(w);
+    w->is_proven = true;
     if (w->size >= w->ceiling || w->size >= in_flight + WINDOW_START)
         return;
     w->success += w->size < 4 ? 0.25 : 1.0 / w->size;

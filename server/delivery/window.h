@@ -21,6 +21,7 @@ struct window {
     double cohorts;             /* whole windows of failures since the last success */
     int64_t dead_until_mono_ms; /* 0: alive */
     bool is_suspended;          /* dead by window_suspend() */
+    bool is_proven;             /* a transaction got through since it began */
 };
 
 void window_init(struct window *w, unsigned ceiling); /* at least 1 */

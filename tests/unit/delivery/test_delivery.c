@@ -505,6 +505,23 @@ static void a_slow_site_that_fills_memory_with_contents_holds_up_no_others(void 
     end_slow(w, &slow);
 }
 
+static void a_slow_site_leaves_sessions_to_others(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    struct slow slow;
+    add_slow_route(w, &slow);
+    w->o.sessions_max = 5; /* as many as a new site may have */
+    start(w);
+    submit_slow(w, "hold@one.test", 20);
+    int64_t until_mono_ms = clock_mono_ms() + PATIENCE_MS;
+    while (sink_get(&slow.sink->held) < 2 && clock_mono_ms() < until_mono_ms)
+        mailbox_wait(w->box, 5);
+    submit(w, "ok@example.net");
+    await_completed(w, 1);
+    assert_in_range(sink_get(&slow.sink->held), 1, 2);
+    end_slow(w, &slow);
+}
+
 /* ---- a store that fails ---- */
 
 static void run_sql(struct world *w, sqlite3 **db, const char *sql) {
@@ -622,6 +639,7 @@ int main(void) {
         T(mail_goes_to_the_mx_hosts_of_its_domain),
         T(a_slow_site_that_fills_memory_holds_up_no_retry_of_others),
         T(a_slow_site_that_fills_memory_with_contents_holds_up_no_others),
+        T(a_slow_site_leaves_sessions_to_others),
         T(one_content_that_cannot_be_read_holds_up_nobody_else),
         T(a_stop_while_claims_fail_ends_well),
         T(a_reload_changes_the_rate_of_a_site_in_use),

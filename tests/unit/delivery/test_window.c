@@ -20,6 +20,20 @@ static void it_starts_at_five_or_at_its_ceiling(void **state) {
     assert_int_equal(w.size, 1);
 }
 
+static void it_is_proven_by_a_success_until_it_begins_anew(void **state) {
+    (void)state;
+    struct window w;
+    window_init(&w, 2);
+    assert_false(w.is_proven);
+    window_success(&w, 1);
+    assert_true(w.is_proven);
+    for (int i = 0; !window_failure(&w, 1000, 100); i++)
+        assert_in_range(i, 0, 100);
+    assert_true(window_is_dead(&w, 1099));
+    assert_false(window_is_dead(&w, 1100));
+    assert_false(w.is_proven);
+}
+
 static void a_whole_window_of_successes_grows_it_by_one(void **state) {
     (void)state;
     struct window w;
@@ -177,6 +191,7 @@ static void against_a_server_with_eight_slots_it_stays_near_eight(void **state) 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_starts_at_five_or_at_its_ceiling),
+        cmocka_unit_test(it_is_proven_by_a_success_until_it_begins_anew),
         cmocka_unit_test(a_whole_window_of_successes_grows_it_by_one),
         cmocka_unit_test(below_four_it_grows_every_four_successes),
         cmocka_unit_test(a_window_that_is_not_used_does_not_grow),
