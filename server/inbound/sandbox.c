@@ -1,6 +1,7 @@
 #include "server/inbound/sandbox.h"
 
 #include <sys/queue.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -10,14 +11,23 @@
 #include "server/net/listener.h"
 #include "server/render/capture.h"
 
-enum { META_MAX = 1024 * 1024, CONNECTIONS_MAX = 256 };
+/* As many as there may be, and no more than a quarter of the process's descriptors. Only those that
+ * have named a recipient can hold a message, and its copy on the way to the store. */
+enum {
+    META_MAX = 1024 * 1024,
+    CONNECTIONS_LEAST = 256,
+    CONNECTIONS_MOST = 12 * 1024,
+    BUSY_MOST = 256
+};
 
 struct connection {
     TAILQ_ENTRY(connection) link;
     struct sandbox *sandbox;
     struct receive *receive;
     struct capture_note *storing; /* under way; it forgets us when the connection ends first */
+    bool is_busy;                 /* it has named a recipient, and sent no message since */
 };
+TAILQ_HEAD(connections, connection);
 
 struct sandbox {
     struct loop *loop;
@@ -26,9 +36,10 @@ struct sandbox {
     struct tls_server_ctx *tls;
     size_t message_bytes_max;
     uint16_t port;
-    size_t count;                         /* connections */
-    size_t storing;                       /* captures on their way to the store */
-    TAILQ_HEAD(, connection) connections; /* who named a recipient last, or came last, is last */
+    size_t count, most;                      /* connections */
+    size_t busy;                             /* of them: in busy_list */
+    size_t storing;                          /* captures on their way to the store */
+    struct connections idle_list, busy_list; /* who came, or named a recipient, last is last */
     /* stopping: set on the loop; main waits until both counts are 0 */
     struct mailbox *stop_box; /* main's, handed over with the note */
     struct mailbox *stopper;  /* the same, once the loop knows */
@@ -47,6 +58,44 @@ struct capture_note {
 static void finish_stop(struct sandbox *s) {
     if (s->stopper && s->count == 0 && s->storing == 0)
         mailbox_send(s->stopper, &s->stopped);
+}
+
+static struct connections *list_of(struct connection *c) {
+    return c->is_busy ? &c->sandbox->busy_list : &c->sandbox->idle_list;
+}
+
+/* It is the last of its list then. */
+static void set_busy(struct connection *c, bool is_busy) {
+    TAILQ_REMOVE(list_of(c), c, link);
+    c->sandbox->busy += is_busy;
+    c->sandbox->busy -= c->is_busy;
+    c->is_busy = is_busy;
+    TAILQ_INSERT_TAIL(list_of(c), c, link);
+}
+
+static void end_connection(struct connection *c, bool shutting_down) {
+    struct sandbox *s = c->sandbox;
+    if (c->storing)
+        c->storing->connection = NULL;
+    receive_close(&c->receive, shutting_down);
+    TAILQ_REMOVE(list_of(c), c, link);
+    s->busy -= c->is_busy;
+    free(c);
+    s->count--;
+    finish_stop(s);
+}
+
+/* Whoever has been of no use for longest goes, so that many who only hold connections shut nobody
+ * out. False: all wait for the store. */
+static bool make_room(struct connections *list) {
+    struct connection *c;
+    TAILQ_FOREACH (c, list, link) {
+        if (c->storing)
+            continue;
+        end_connection(c, true);
+        return true;
+    }
+    return false;
 }
 
 static struct receive_answer answer_for(struct str address, bool at_end) {
@@ -71,8 +120,9 @@ static struct receive_answer answer_for(struct str address, bool at_end) {
 
 static struct receive_answer on_rcpt(void *ctx, struct str to) {
     struct connection *c = ctx;
-    TAILQ_REMOVE(&c->sandbox->connections, c, link);
-    TAILQ_INSERT_TAIL(&c->sandbox->connections, c, link);
+    set_busy(c, true);
+    if (c->sandbox->busy > BUSY_MOST)
+        (void)make_room(&c->sandbox->busy_list);
     return answer_for(to, false);
 }
 
@@ -84,6 +134,7 @@ static void on_stored(struct store_call *call) {
         log_warn("sandbox", "message not captured", LOG_STRZ("why", call->info.text));
     if (n->connection) {
         n->connection->storing = NULL;
+        set_busy(n->connection, false);
         receive_answer_data(n->connection->receive,
                             call->err == OK
                                 ? (struct receive_answer){250, "2.0.0", "captured"}
@@ -126,17 +177,6 @@ static void on_message(void *ctx, struct receive *r, const struct received *m) {
     store_post(s->store, &n->put.call);
 }
 
-static void end_connection(struct connection *c, bool shutting_down) {
-    struct sandbox *s = c->sandbox;
-    if (c->storing)
-        c->storing->connection = NULL;
-    receive_close(&c->receive, shutting_down);
-    TAILQ_REMOVE(&s->connections, c, link);
-    free(c);
-    s->count--;
-    finish_stop(s);
-}
-
 static void on_end(void *ctx, struct receive *r) {
     (void)r;
     end_connection(ctx, false);
@@ -145,23 +185,11 @@ static void on_end(void *ctx, struct receive *r) {
 static const struct receive_policy policy = {
     .on_rcpt = on_rcpt, .on_message = on_message, .on_end = on_end};
 
-/* Whoever has been of no use for longest goes, so that many who only hold connections shut nobody
- * out. False: all wait for the store. */
-static bool make_room(struct sandbox *s) {
-    struct connection *c;
-    TAILQ_FOREACH (c, &s->connections, link) {
-        if (c->storing)
-            continue;
-        end_connection(c, true);
-        return true;
-    }
-    return false;
-}
-
 static void on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
     struct sandbox *s = ctx;
     (void)peer;
-    if (s->stopper || (s->count >= CONNECTIONS_MAX && !make_room(s))) {
+    if (s->stopper ||
+        (s->count >= s->most && !make_room(&s->idle_list) && !make_room(&s->busy_list))) {
         static const char sorry[] = "421 4.3.2 too many connections\r\n"; /* RFC 5321 3.8 */
         /* into an empty socket buffer; whoever does not get it sees the end */
         (void)!send(fd, sorry, sizeof sorry - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -173,16 +201,27 @@ static void on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
                                 .tls = s->tls,
                                 .message_bytes_max = s->message_bytes_max};
     c->sandbox = s;
-    TAILQ_INSERT_TAIL(&s->connections, c, link);
+    TAILQ_INSERT_TAIL(&s->idle_list, c, link);
     s->count++;
     c->receive = receive_new(s->loop, fd, &o, &policy, c);
+}
+
+static size_t connections_most(void) {
+    struct rlimit files = {0};
+    (void)getrlimit(RLIMIT_NOFILE, &files);
+    size_t share = files.rlim_cur / 4;
+    return share < CONNECTIONS_LEAST  ? CONNECTIONS_LEAST
+           : share < CONNECTIONS_MOST ? share
+                                      : CONNECTIONS_MOST;
 }
 
 enum err sandbox_start(const struct sandbox_options *o, struct sandbox **out,
                        struct errinfo *info) {
     struct sandbox *s = mem_zalloc(sizeof *s);
     struct sockaddr_any at;
-    TAILQ_INIT(&s->connections);
+    TAILQ_INIT(&s->idle_list);
+    TAILQ_INIT(&s->busy_list);
+    s->most = connections_most();
     s->store = o->store;
     s->message_bytes_max = o->message_bytes_max;
     s->loop = loop_start("sandbox");
@@ -209,14 +248,12 @@ uint16_t sandbox_port(const struct sandbox *s) {
 
 static void stop_on_loop(struct note *n) {
     struct sandbox *s = CONTAINER_OF(n, struct sandbox, stop);
-    struct connection *c, *next;
+    struct connection *c;
     listener_close(&s->listener);
     s->stopper = s->stop_box;
     s->count++; /* keeps finish_stop() quiet until the end of this function */
-    for (c = TAILQ_FIRST(&s->connections); c; c = next) {
-        next = TAILQ_NEXT(c, link);
+    while ((c = TAILQ_FIRST(&s->idle_list)) != NULL || (c = TAILQ_FIRST(&s->busy_list)) != NULL)
         end_connection(c, true);
-    }
     s->count--;
     finish_stop(s);
 }

@@ -21,9 +21,10 @@ struct sandbox_options {
     uint16_t port;            /* 0: any free one */
     size_t message_bytes_max; /* of one message; what is larger gets 552 */
 };
-/* At most 256 connections are served: the next one takes the place of that which has named no
- * recipient for longest, and which gets a 421. Each can hold a message and its copy on the way to
- * the store, and no more. The store is borrowed until sandbox_stop(). ERR_CONFLICT:
+/* Serves as many connections as a quarter of the process's descriptors, from 256 up to 12,288; the
+ * next one takes the place of the one that is idle for longest, which gets a 421. So it is with the
+ * 256 that may have named a recipient, and with it may hold a message and its copy on the way to
+ * the store. The store is borrowed until sandbox_stop(). ERR_CONFLICT:
  * the port is in use; ERR_UNAVAILABLE: no such address, or no right to it; ERR_INVALID: no
  * address. */
 NODISCARD enum err sandbox_start(const struct sandbox_options *o, struct sandbox **out,

@@ -5,7 +5,7 @@
 #include <netinet/in.h>
 #include <unistd.h>
 
-enum { BACKLOG = 512, PAUSE_MS = 100, ACCEPTS_A_TURN = 64 };
+enum { BACKLOG = 4096, PAUSE_MS = 100, ACCEPTS_A_TURN = 64 };
 
 struct listener {
     struct loop *loop;

@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include <sys/resource.h>
+
 #include <arpa/inet.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -22,7 +24,13 @@ struct world {
     struct sandbox *sandbox;
 };
 
-static int setup(void **state) {
+/* A quarter of them are for connections. */
+static int setup_with(void **state, rlim_t files) {
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_true(limit.rlim_max >= files);
+    limit.rlim_cur = files;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
     struct world *w = mem_zalloc(sizeof(*w));
     struct store_options so = {.backend = STORE_MEMORY};
     struct errinfo info = {0};
@@ -34,6 +42,14 @@ static int setup(void **state) {
     assert_int_not_equal(sandbox_port(w->sandbox), 0);
     *state = w;
     return 0;
+}
+
+static int setup(void **state) {
+    return setup_with(state, 1024);
+}
+
+static int setup_large(void **state) {
+    return setup_with(state, 2048);
 }
 
 static int teardown(void **state) {
@@ -137,6 +153,12 @@ static void the_local_part_chooses_the_answer(void **state) {
     buf_release(&meta);
 }
 
+static void name_recipient(int fd) {
+    ask(fd, "EHLO test");
+    ask(fd, "MAIL FROM:<>");
+    assert_true(str_starts_with(str_of(ask(fd, "RCPT TO:<a@x.test>")), STR("250 ")));
+}
+
 /* So many who only hold connections shut nobody out. */
 static void one_connection_too_many_takes_the_place_of_the_idlest(void **state) {
     enum { MOST = 256 };
@@ -147,11 +169,8 @@ static void one_connection_too_many_takes_the_place_of_the_idlest(void **state) 
         assert_true(str_starts_with(str_of(reply(fd[i])), STR("220 ")));
     }
     /* the oldest two name a recipient: they are the last to go */
-    for (size_t i = 0; i < 2; i++) {
-        ask(fd[i], "EHLO test");
-        ask(fd[i], "MAIL FROM:<>");
-        assert_true(str_starts_with(str_of(ask(fd[i], "RCPT TO:<a@x.test>")), STR("250 ")));
-    }
+    name_recipient(fd[0]);
+    name_recipient(fd[1]);
     for (size_t i = 2; i < MOST; i++) {
         int more = dial(w);
         assert_true(str_starts_with(str_of(reply(more)), STR("220 ")));
@@ -164,6 +183,33 @@ static void one_connection_too_many_takes_the_place_of_the_idlest(void **state) 
     assert_true(str_starts_with(str_of(ask(fd[0], "x\r\n.")), STR("250 ")));
     for (size_t i = 0; i < MOST; i++)
         close(fd[i]);
+}
+
+/* Each of them may hold a message; those that hold none take no place among them. */
+static void one_recipient_too_many_takes_the_place_of_the_idlest(void **state) {
+    enum { MOST = 256 };
+    struct world *w = *state;
+    static int fd[MOST];
+    int idle = greeted(w);
+    for (size_t i = 0; i < MOST; i++) {
+        fd[i] = dial(w);
+        assert_true(str_starts_with(str_of(reply(fd[i])), STR("220 ")));
+        name_recipient(fd[i]);
+    }
+    assert_true(str_starts_with(str_of(ask(fd[1], "DATA")), STR("354 ")));
+    assert_true(str_starts_with(str_of(ask(fd[1], "x\r\n.")), STR("250 "))); /* and holds no more */
+    int more[] = {greeted(w), greeted(w)};
+    name_recipient(more[0]);
+    name_recipient(more[1]);
+    assert_true(str_starts_with(str_of(reply(fd[0])), STR("421 4.3.2 ")));
+    assert_true(str_starts_with(str_of(ask(fd[1], "NOOP")), STR("250 ")));
+    assert_true(str_starts_with(str_of(ask(fd[2], "NOOP")), STR("250 ")));
+    assert_true(str_starts_with(str_of(ask(idle, "NOOP")), STR("250 ")));
+    for (size_t i = 0; i < MOST; i++)
+        close(fd[i]);
+    close(more[0]);
+    close(more[1]);
+    close(idle);
 }
 
 static void stopping_says_goodbye(void **state) {
@@ -186,6 +232,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         WORLD(the_local_part_chooses_the_answer),
         WORLD(one_connection_too_many_takes_the_place_of_the_idlest),
+        cmocka_unit_test_setup_teardown(one_recipient_too_many_takes_the_place_of_the_idlest,
+                                        setup_large, teardown),
         WORLD(stopping_says_goodbye),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
