@@ -1,12 +1,16 @@
 /* tool_slow: many clients that are as slow as they dare, and one that is not, beside each other.
  *
  *     tool_slow --to 127.0.0.1:8025 --key KEY --slow 10000 --seconds 30 [--requests 300]
- * [--addresses 64] [--pid PID]
+ * [--addresses 64] [--pid PID] [--smtp 1]
  *
  * A quarter of the slow ones each: H sends its header an octet a second, B its body, R asks for
  * much and reads nothing, X says nothing at all. They come from 127.1.0.1 upwards, so many
  * addresses; one that is closed comes again. The healthy one posts a message on a connection of its
  * own each time, from 127.0.0.1, first alone, then during the attack.
+ *
+ * With --smtp 1 all speak SMTP: H sends its EHLO an octet a second, B a message, R asks for help
+ * and reads nothing, X says nothing; the healthy one has a message captured on a connection of its
+ * own.
  *
  * Prints one JSON line: latencies (ms) alone and during, their ratio, how many slow connections
  * were open at most, refused, closed by the server and how old they were then; resident memory of
@@ -44,6 +48,7 @@ static const char *api_key = "";
 static size_t slow_count = 10000, request_count = 300, address_count = 64;
 static int64_t seconds = 30;
 static long pid;
+static bool is_smtp;
 static atomic_bool is_over;
 static atomic_size_t open_now, open_most, refused, closed, oldest_ms;
 static char header[512], body_header[512];
@@ -116,11 +121,11 @@ static void begin(struct client *c) {
     size_t is = atomic_fetch_add(&open_now, 1) + 1;
     if (is > atomic_load(&open_most))
         atomic_store(&open_most, is);
-    if (c->kind == 'B') {
+    if (c->kind == 'B' && !is_smtp) { /* of SMTP: when it is greeted */
         put(c, body_header, strlen(body_header));
     } else if (c->kind == 'R') {
         static const char ask[] = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n";
-        for (int i = 0; i < 4 && c->fd >= 0; i++)
+        for (int i = 0; i < 4 && c->fd >= 0 && !is_smtp; i++)
             put(c, ask, sizeof ask - 1);
     }
 }
@@ -130,6 +135,8 @@ static void one_octet(struct client *c) {
         put(c, c->sent < strlen(header) ? header + c->sent : "x", 1);
     else if (c->kind == 'B')
         put(c, " ", 1);
+    else if (c->kind == 'R' && is_smtp)
+        put(c, "HELP\r\nHELP\r\n", 12);
 }
 
 /* What the server says is not read by R; the others take it as what it is, an end. */
@@ -139,8 +146,11 @@ static void hear(struct client *c, uint32_t events) {
         begin(c);
         return;
     }
-    if (c->kind != 'R' && (events & EPOLLIN) && recv(c->fd, text, sizeof text, 0) > 0)
+    if (c->kind != 'R' && (events & EPOLLIN) && recv(c->fd, text, sizeof text, 0) > 0) {
+        if (is_smtp && c->kind == 'B' && c->sent == 0)
+            put(c, body_header, strlen(body_header));
         return;
+    }
     if (events & (EPOLLERR | EPOLLHUP | EPOLLRDHUP))
         drop(c, true);
 }
@@ -192,6 +202,35 @@ static void *attack(void *arg) {
 
 /* ---- the healthy one ---- */
 
+static bool smtp_step(int fd, const char *command, const char *wanted) {
+    char answer[4096];
+    size_t n = strlen(command), have = 0;
+    if (n > 0 && send(fd, command, n, MSG_NOSIGNAL) != (ssize_t)n)
+        return false;
+    for (;;) { /* up to the last line of the reply */
+        ssize_t got = recv(fd, answer + have, sizeof answer - 1 - have, 0);
+        if (got <= 0)
+            return false;
+        have += (size_t)got;
+        answer[have] = '\0';
+        char *last = answer + have;
+        if (have < 5 || last[-1] != '\n')
+            continue;
+        for (last--; last > answer && last[-1] != '\n';)
+            last--;
+        if (last[3] == ' ')
+            return strncmp(last, wanted, 3) == 0;
+    }
+}
+
+static bool smtp_one(int fd) {
+    return smtp_step(fd, "", "220") && smtp_step(fd, "EHLO healthy.test\r\n", "250") &&
+           smtp_step(fd, "MAIL FROM:<a@acme.test>\r\n", "250") &&
+           smtp_step(fd, "RCPT TO:<b@example.net>\r\n", "250") &&
+           smtp_step(fd, "DATA\r\n", "354") &&
+           smtp_step(fd, "Subject: s\r\n\r\nt\r\n.\r\n", "250") && smtp_step(fd, "QUIT\r\n", "221");
+}
+
 /* Milliseconds for one message on a connection of its own; negative: not accepted. */
 static double post_one(void) {
     char text[1024], answer[4096];
@@ -210,9 +249,12 @@ static double post_one(void) {
                      "Content-Type: application/json\r\nConnection: close\r\n"
                      "Content-Length: %zu\r\n\r\n%s",
                      api_key, sizeof message - 1, message);
-    bool ok = connect(fd, (struct sockaddr *)&to, sizeof to) == 0 &&
-              send(fd, text, (size_t)n, MSG_NOSIGNAL) == n &&
-              recv(fd, answer, sizeof answer, 0) > 12 && memcmp(answer + 9, "202", 3) == 0;
+    bool ok = connect(fd, (struct sockaddr *)&to, sizeof to) == 0;
+    if (is_smtp)
+        ok = ok && smtp_one(fd);
+    else
+        ok = ok && send(fd, text, (size_t)n, MSG_NOSIGNAL) == n &&
+             recv(fd, answer, sizeof answer, 0) > 12 && memcmp(answer + 9, "202", 3) == 0;
     close(fd);
     return ok ? (now_us() - begun) / 1e3 : -1;
 }
@@ -304,6 +346,8 @@ static void take(int argc, char **argv) {
             request_count = strtoul(value, NULL, 10);
         } else if (strcmp(name, "--addresses") == 0) {
             address_count = strtoul(value, NULL, 10);
+        } else if (strcmp(name, "--smtp") == 0) {
+            is_smtp = strtol(value, NULL, 10) != 0;
         } else if (strcmp(name, "--pid") == 0) {
             pid = strtol(value, NULL, 10);
         } else {
@@ -330,6 +374,11 @@ int main(int argc, char **argv) {
              "POST /send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
              "Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n",
              api_key);
+    if (is_smtp) {
+        snprintf(header, sizeof header, "EHLO %0400d", 0);
+        snprintf(body_header, sizeof body_header,
+                 "EHLO slow.test\r\nMAIL FROM:<>\r\nRCPT TO:<c@example.net>\r\nDATA\r\n");
+    }
     struct figures alone = measure(now_ms() + 5000);
     long before_kib = resident_kib();
     pthread_t attacker, watcher;
