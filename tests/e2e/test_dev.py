@@ -47,7 +47,7 @@ def dev():
 
 def pasted(dev):
     """The printed command, as a user copies it: up to the empty line."""
-    return re.search(r"Send a message:\n\n(  curl -X POST .*?)\n\n", dev.printed, re.S).group(1)
+    return dev.server.wait_log(r"(?s)Send a message:\n\n(  curl -X POST .*?)\n\n").group(1)  # printed when it is ready already
 
 
 def send_pasted(dev):
