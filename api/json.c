@@ -11,56 +11,12 @@ void json_setup(void) {
     json_set_alloc_funcs(mem_noting_malloc, free);
 }
 
-/* Brackets and commas outside of strings, before anything is built of them: what a value costs in
- * memory has nothing to do with its bytes. What is not JSON otherwise is found by the parser later.
- */
-static const char *shape_fault(struct str body) {
-    size_t depth = 0, values = 1;
-    bool in_string = false;
-    for (size_t i = 0; i < body.n; i++) {
-        char c = body.p[i];
-        if (in_string) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                in_string = false;
-        } else if (c == '"') {
-            in_string = true;
-        } else if (c == '[' || c == '{') {
-            values++;
-            if (++depth > LIMIT_JSON_DEPTH)
-                return "nested too deeply";
-        } else if (c == ',') {
-            values++;
-        } else if ((c == ']' || c == '}') && depth > 0) {
-            depth--;
-        }
-        if (values > LIMIT_JSON_VALUES)
-            return "too many values";
-    }
-    return NULL;
-}
-
-enum err json_body_parse(struct str body, json_t **out, struct errinfo *info) {
-    if (body.n == 0)
+enum err json_body_parse(struct buf *body, struct arena *a, struct json_node **out,
+                         struct errinfo *info) {
+    if (body->n == 0)
         return err_set(info, ERR_INVALID, "", "the body is empty");
-    if (memchr(body.p, '\0', body.n) != NULL)
-        return err_set(info, ERR_INVALID, "", "a NUL byte is in the body");
-    const char *fault = shape_fault(body);
-    if (fault != NULL)
-        return err_set(info, ERR_INVALID, "", "%s: at most %d levels and %d values", fault,
-                       (int)LIMIT_JSON_DEPTH, (int)LIMIT_JSON_VALUES);
-    json_error_t e;
     mem_forget_short();
-    json_t *v = json_loadb(body.p, body.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
-    if (v == NULL && mem_is_short())
-        return err_set(info, ERR_UNAVAILABLE, "", "there is no memory for the body now");
-    if (v == NULL)
-        return err_set(info, ERR_INVALID, "", "line %d, column %d: %s", e.line, e.column,
-                       json_error_code(&e) == json_error_null_character ? "\\u0000 is in a string"
-                                                                        : e.text);
-    *out = v;
-    return OK;
+    return json_parse(body->p, body->n, a, out, info);
 }
 
 /* ---- places ---- */
@@ -134,25 +90,31 @@ void json_fault(const struct json_at *at, const char *code, const char *fmt, ...
 
 /* ---- reading ---- */
 
-static const char *type_name(const json_t *v) {
-    static const char *const names[] = {"an object",     "an array", "a string", "a whole number",
-                                        "a real number", "true",     "false",    "null"};
-    size_t t = (size_t)json_typeof(v);
-    ASSERT(t < sizeof(names) / sizeof(names[0]));
-    return names[t];
+static const char *type_name(const struct json_node *v) {
+    static const char *const names[] = {
+        [JSON_IS_OBJECT] = "an object",   [JSON_IS_ARRAY] = "an array",
+        [JSON_IS_STRING] = "a string",    [JSON_IS_INTEGER] = "a whole number",
+        [JSON_IS_REAL] = "a real number", [JSON_IS_TRUE] = "true",
+        [JSON_IS_FALSE] = "false",        [JSON_IS_NULL] = "null",
+    };
+    return names[v->kind];
 }
 
-static bool wrong_type(const struct json_at *at, const json_t *v, const char *wanted) {
+static bool wrong_type(const struct json_at *at, const struct json_node *v, const char *wanted) {
     json_fault(at, "wrong_type", "this must be %s, not %s", wanted, type_name(v));
     return false;
 }
 
-static ptrdiff_t find_field(const struct json_field *fields, size_t count, const char *name) {
+static bool is_name(const char *name, struct str given) {
+    return name != NULL && strlen(name) == given.n && memcmp(name, given.p, given.n) == 0;
+}
+
+static ptrdiff_t find_field(const struct json_field *fields, size_t count, struct str name) {
     for (size_t i = 0; i < count; i++) {
-        if (strcmp(fields[i].name, name) == 0)
+        if (is_name(fields[i].name, name))
             return (ptrdiff_t)i;
         for (size_t k = 0; k < sizeof(fields[i].alias) / sizeof(fields[i].alias[0]); k++)
-            if (fields[i].alias[k] != NULL && strcmp(fields[i].alias[k], name) == 0)
+            if (is_name(fields[i].alias[k], name))
                 return (ptrdiff_t)i;
     }
     return -1;
@@ -160,22 +122,20 @@ static ptrdiff_t find_field(const struct json_field *fields, size_t count, const
 
 enum { FIELDS_MAX = 64 };
 
-void json_read_object(const struct json_at *at, json_t *v, const struct json_field *fields,
-                      size_t count, void *out) {
+void json_read_object(const struct json_at *at, const struct json_node *v,
+                      const struct json_field *fields, size_t count, void *out) {
     ASSERT(count <= FIELDS_MAX);
     uint64_t seen = 0;
-    const char *name;
-    json_t *member;
-    if (!json_is_object(v)) {
+    if (v->kind != JSON_IS_OBJECT) {
         (void)wrong_type(at, v, "an object");
         return;
     }
-    json_object_foreach(v, name, member) {
-        struct json_at here = json_member(at, name);
-        ptrdiff_t i = find_field(fields, count, name);
+    for (const struct json_node *member = v->first; member != NULL; member = member->next) {
+        struct json_at here = {.parent = at, .name = member->name};
+        ptrdiff_t i = find_field(fields, count, member->name);
         if (i < 0) {
             json_fault(&here, "unknown_field", "there is no such field");
-        } else if (json_is_null(member)) {
+        } else if (member->kind == JSON_IS_NULL) {
             continue;
         } else if ((seen & (UINT64_C(1) << i)) != 0) {
             json_fault(&here, "duplicate_field", "this is another name of \"%s\", which is there",
@@ -187,68 +147,81 @@ void json_read_object(const struct json_at *at, json_t *v, const struct json_fie
     }
 }
 
-bool json_has(const json_t *object, const char *name) {
-    const json_t *member = json_object_get(object, name);
-    return member != NULL && !json_is_null(member);
+bool json_has(const struct json_node *object, const char *name) {
+    const struct json_node *member = json_member_of(object, name);
+    return member != NULL && member->kind != JSON_IS_NULL;
 }
 
-bool json_read_str(const struct json_at *at, json_t *v, struct str *out) {
-    if (!json_is_string(v))
+bool json_read_content(const struct json_at *at, const struct json_node *v, struct str *out) {
+    if (v->kind != JSON_IS_STRING)
         return wrong_type(at, v, "a string");
-    *out = str_make(json_string_value(v), json_string_length(v));
+    *out = v->text;
     return true;
 }
 
-bool json_read_bool(const struct json_at *at, json_t *v, bool *out) {
-    if (!json_is_boolean(v))
+bool json_read_str(const struct json_at *at, const struct json_node *v, struct str *out) {
+    struct str text;
+    if (!json_read_content(at, v, &text))
+        return false;
+    char *copy = arena_try_alloc(faults_of(at)->arena, text.n + 1);
+    if (copy == NULL)
+        return false;
+    if (text.n > 0)
+        memcpy(copy, text.p, text.n);
+    *out = str_make(copy, text.n);
+    return true;
+}
+
+bool json_read_bool(const struct json_at *at, const struct json_node *v, bool *out) {
+    if (v->kind != JSON_IS_TRUE && v->kind != JSON_IS_FALSE)
         return wrong_type(at, v, "true or false");
-    *out = json_is_true(v);
+    *out = v->kind == JSON_IS_TRUE;
     return true;
 }
 
-bool json_read_int(const struct json_at *at, json_t *v, int64_t least, int64_t most, int64_t *out) {
-    if (!json_is_integer(v))
+bool json_read_int(const struct json_at *at, const struct json_node *v, int64_t least, int64_t most,
+                   int64_t *out) {
+    if (v->kind != JSON_IS_INTEGER)
         return wrong_type(at, v, "a whole number");
-    int64_t n = json_integer_value(v);
-    if (n < least || n > most) {
+    if (v->integer < least || v->integer > most) {
         json_fault(at, "out_of_range", "this must be from %lld to %lld", (long long)least,
                    (long long)most);
         return false;
     }
-    *out = n;
+    *out = v->integer;
     return true;
 }
 
-bool json_read_array(const struct json_at *at, json_t *v, size_t most) {
-    if (json_typeof(v) != JSON_ARRAY)
+bool json_read_array(const struct json_at *at, const struct json_node *v, size_t most) {
+    if (v->kind != JSON_IS_ARRAY)
         return wrong_type(at, v, "an array");
-    if (json_array_size(v) > most) {
-        json_fault(at, "too_many", "at most %zu are allowed, not %zu", most, json_array_size(v));
+    if (v->count > most) {
+        json_fault(at, "too_many", "at most %zu are allowed, not %u", most, v->count);
         return false;
     }
     return true;
 }
 
-bool json_read_strs(const struct json_at *at, json_t *v, size_t most, struct str **out,
-                    size_t *count) {
+bool json_read_strs(const struct json_at *at, const struct json_node *v, size_t most,
+                    struct str **out, size_t *count) {
     struct arena *a = faults_of(at)->arena;
-    if (json_is_string(v)) {
+    if (v->kind == JSON_IS_STRING) {
         *out = ARENA_NEW(a, struct str);
         *count = 1;
         return json_read_str(at, v, &(*out)[0]);
     }
-    if (json_typeof(v) != JSON_ARRAY)
+    if (v->kind != JSON_IS_ARRAY)
         return wrong_type(at, v, "a string or an array of strings");
     if (!json_read_array(at, v, most))
         return false;
-    size_t n = json_array_size(v);
     bool is_good = true;
-    *out = ARENA_ARRAY(a, struct str, n + 1);
-    for (size_t i = 0; i < n; i++) {
+    size_t i = 0;
+    *out = ARENA_ARRAY(a, struct str, (size_t)v->count + 1);
+    for (const struct json_node *each = v->first; each != NULL; each = each->next, i++) {
         struct json_at here = json_element(at, i);
         (*out)[i] = STR("");
-        is_good &= json_read_str(&here, json_array_get(v, i), &(*out)[i]);
+        is_good &= json_read_str(&here, each, &(*out)[i]);
     }
-    *count = n;
+    *count = i;
     return is_good;
 }

@@ -31,10 +31,10 @@ bool v1_param_id(struct request *r, struct id *out) {
 }
 
 bool v1_read_body(struct request *r, const struct json_field *fields, size_t count, void *out,
-                  json_t **root) {
+                  struct json_node **root) {
     struct errinfo info = {0};
     const struct json_at top = {.faults = &r->faults};
-    enum err e = json_body_parse(buf_str(&r->body), root, &info);
+    enum err e = json_body_parse(&r->body, r->arena, root, &info);
     if (e != OK) {
         request_problem_json(r, e, &info);
         request_finish(r);

@@ -82,25 +82,25 @@ void v1_webhook_deliveries(struct request *r) {
 
 #define REPLAY ((struct store_notify_replay *)out)
 
-static void read_delivery(const struct json_at *at, json_t *v, void *out) {
+static void read_delivery(const struct json_at *at, const struct json_node *v, void *out) {
     (void)json_read_int(at, v, 1, INT64_MAX, &REPLAY->seq);
 }
 
-static void read_time(const struct json_at *at, json_t *v, int64_t *wall_ms) {
+static void read_time(const struct json_at *at, const struct json_node *v, int64_t *wall_ms) {
     struct str s;
     if (json_read_str(at, v, &s) && clock_parse_rfc3339(s, wall_ms) != OK)
         json_fault(at, "invalid_time", "this is a time such as 2026-12-31T00:00:00Z");
 }
 
-static void read_since(const struct json_at *at, json_t *v, void *out) {
+static void read_since(const struct json_at *at, const struct json_node *v, void *out) {
     read_time(at, v, &REPLAY->since_wall_ms);
 }
 
-static void read_until(const struct json_at *at, json_t *v, void *out) {
+static void read_until(const struct json_at *at, const struct json_node *v, void *out) {
     read_time(at, v, &REPLAY->until_wall_ms);
 }
 
-static void read_only_failed(const struct json_at *at, json_t *v, void *out) {
+static void read_only_failed(const struct json_at *at, const struct json_node *v, void *out) {
     (void)json_read_bool(at, v, &REPLAY->only_failed);
 }
 
@@ -155,7 +155,7 @@ void v1_webhook_replay(struct request *r) {
     struct replay *p = ARENA_NEW(r->arena, struct replay);
     struct store_notify_replay *q = &p->step[0];
     r->state = p;
-    json_t *root = NULL;
+    struct json_node *root = NULL;
     if (!v1_param_id(r, &q->webhook_id))
         return;
     q->project = r->identity.project;
@@ -163,7 +163,6 @@ void v1_webhook_replay(struct request *r) {
     if (!v1_read_body(r, fields, sizeof(fields) / sizeof(fields[0]), q, &root))
         return;
     struct json_at top = {.faults = &r->faults};
-    json_decref(root);
     if (r->faults.count == 0 && q->seq == 0 && q->since_wall_ms == 0)
         json_fault(&top, "required", "say which: \"delivery\", or a period from \"since\" on");
     if (v1_is_good(r))

@@ -70,7 +70,7 @@ struct making {
 };
 #define MAKING ((struct making *)out)
 
-static void read_name(const struct json_at *at, json_t *v, void *out) {
+static void read_name(const struct json_at *at, const struct json_node *v, void *out) {
     struct str s;
     struct errinfo info = {0};
     if (!json_read_str(at, v, &s))
@@ -79,7 +79,7 @@ static void read_name(const struct json_at *at, json_t *v, void *out) {
         json_fault(at, "invalid_domain", "%s", info.text);
 }
 
-static void read_bounce_address(const struct json_at *at, json_t *v, void *out) {
+static void read_bounce_address(const struct json_at *at, const struct json_node *v, void *out) {
     struct str s;
     struct address parsed;
     struct errinfo info = {0};
@@ -151,7 +151,7 @@ static bool is_room(struct request *r) {
 
 void v1_domains_create(struct request *r) {
     struct making *m = ARENA_NEW(r->arena, struct making);
-    json_t *root = NULL;
+    struct json_node *root = NULL;
     r->state = m;
     if (!v1_read_body(r, fields, sizeof(fields) / sizeof(fields[0]), m, &root))
         return;
@@ -159,7 +159,6 @@ void v1_domains_create(struct request *r) {
     struct json_at name = json_member(&top, "name");
     if (str_is_absent(m->name) && r->faults.count == 0)
         json_fault(&name, "required", "the name is missing");
-    json_decref(root); /* what was parsed is in the arena */
     if (v1_is_good(r) && is_room(r))
         request_work(r, make, was_made);
 }

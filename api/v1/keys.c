@@ -44,7 +44,7 @@ static json_t *render_key(const struct key_row *k) {
 
 #define MAKING ((struct making *)out)
 
-static void read_name(const struct json_at *at, json_t *v, void *out) {
+static void read_name(const struct json_at *at, const struct json_node *v, void *out) {
     struct str s;
     if (!json_read_str(at, v, &s))
         return;
@@ -53,7 +53,7 @@ static void read_name(const struct json_at *at, json_t *v, void *out) {
         json_fault(at, "invalid_value", "1 to %d octets of text", (int)LIMIT_TAG);
 }
 
-static void read_scopes(const struct json_at *at, json_t *v, void *out) {
+static void read_scopes(const struct json_at *at, const struct json_node *v, void *out) {
     struct making *m = out;
     if (!json_read_strs(at, v, 8, &m->scopes, &m->scope_count))
         return;
@@ -64,7 +64,7 @@ static void read_scopes(const struct json_at *at, json_t *v, void *out) {
     }
 }
 
-static void read_from_domains(const struct json_at *at, json_t *v, void *out) {
+static void read_from_domains(const struct json_at *at, const struct json_node *v, void *out) {
     struct key_row *k = &MAKING->put.key;
     struct str *list;
     size_t count;
@@ -80,15 +80,15 @@ static void read_from_domains(const struct json_at *at, json_t *v, void *out) {
     k->from_domain_count = count;
 }
 
-static void read_test(const struct json_at *at, json_t *v, void *out) {
+static void read_test(const struct json_at *at, const struct json_node *v, void *out) {
     (void)json_read_bool(at, v, &MAKING->put.key.is_test);
 }
 
-static void read_rate(const struct json_at *at, json_t *v, void *out) {
+static void read_rate(const struct json_at *at, const struct json_node *v, void *out) {
     (void)json_read_int(at, v, 1, KEY_RATE_MOST, &MAKING->put.key.rate);
 }
 
-static void read_expires_at(const struct json_at *at, json_t *v, void *out) {
+static void read_expires_at(const struct json_at *at, const struct json_node *v, void *out) {
     struct str s;
     int64_t wall_ms = 0;
     if (!json_read_str(at, v, &s))
@@ -200,7 +200,7 @@ static void made(struct request *r, struct store_call *call) {
 
 void v1_keys_create(struct request *r) {
     struct making *m = ARENA_NEW(r->arena, struct making);
-    json_t *root = NULL;
+    struct json_node *root = NULL;
     r->state = m;
     m->put.key.id = id_new(r->started_wall_ms);
     m->put.key.project = r->identity.project;
@@ -209,12 +209,11 @@ void v1_keys_create(struct request *r) {
         return;
     struct json_at top = {.faults = &r->faults};
     struct json_at name = json_member(&top, "name"), scopes = json_member(&top, "scopes");
-    if (json_is_object(root) && !json_has(root, "name"))
+    if (root->kind == JSON_IS_OBJECT && !json_has(root, "name"))
         json_fault(&name, "required", "the name is missing");
-    if (json_is_object(root) && m->put.key.scopes == 0 && r->faults.count == 0)
+    if (root->kind == JSON_IS_OBJECT && m->put.key.scopes == 0 && r->faults.count == 0)
         json_fault(&scopes, "required", "which of send, read, manage, admin may it?");
     m->put.key.name = arena_dup(r->arena, m->put.key.name);
-    json_decref(root); /* the rules are in the arena as well */
     if (v1_is_good(r) && is_within_own(r, &m->put.key) && is_room(r))
         try_to_make(r);
 }

@@ -7,7 +7,6 @@
 #include "server/render/message.h"
 
 struct sending {
-    json_t *root; /* the submission's strings are in it */
     struct intake *intake;
     struct domains *domains;
     struct submission submission;
@@ -23,8 +22,6 @@ struct sending {
 
 /* What came in is not held while the request waits. */
 static void release_input(struct sending *s) {
-    json_decref(s->root);
-    s->root = NULL;
     intake_unref(&s->intake);
     domains_unref(&s->domains);
 }
@@ -48,15 +45,18 @@ static struct str idempotency_key(struct request *r) {
     return is_good ? key : STR_NONE;
 }
 
-static bool parse(struct request *r, struct sending *s) {
+/* The tree of a large body can be large itself: it is given back as soon as it was read. */
+static bool read_body(struct request *r, struct sending *s) {
     struct errinfo info = {0};
-    enum err e = json_body_parse(buf_str(&r->body), &s->root, &info);
-    if (e != OK) {
+    struct json_node *root;
+    struct arena *own = r->body.n > LIMIT_SMALL_BODY ? arena_new() : NULL;
+    enum err e = json_body_parse(&r->body, own != NULL ? own : r->arena, &root, &info);
+    if (e == OK)
+        v1_submission_read(root, &r->faults, &s->submission);
+    else
         request_problem_json(r, e, &info);
-        return false;
-    }
-    request_drop_body(r);
-    return true;
+    arena_free(&own);
+    return e == OK;
 }
 
 static enum submit_result submit(struct request *r, struct sending *s, struct str key) {
@@ -77,20 +77,19 @@ static bool is_only_too_large(const struct faults *f) {
     return f->count == 1 && strcmp(f->list[0].code, "message_too_large") == 0;
 }
 
-/* They are in the composed message now; the store needs the rest. */
-static void drop_bodies(struct sending *s) {
+/* What is in the body is in the composed message now; the store needs the rest. */
+static void drop_body(struct request *r, struct sending *s) {
     s->submission.text = s->submission.html = STR_NONE;
-    json_object_del(s->root, "text");
-    json_object_del(s->root, "html");
+    s->submission.attachment_count = 0;
+    request_drop_body(r);
 }
 
 static void prepare(struct request *r) {
     struct sending *s = r->state;
-    if (!parse(r, s))
-        return;
     struct str key = idempotency_key(r);
     request_check_query(r, NULL, 0);
-    v1_submission_read(s->root, &r->faults, &s->submission);
+    if (!read_body(r, s))
+        return;
     submission_check(&s->submission, &intake_settings_of(s->intake)->limits, &r->faults);
     if (mem_is_short()) { /* a fault may be none, and what is missing may have been there */
         request_problem_short(r);
@@ -103,7 +102,7 @@ static void prepare(struct request *r) {
     }
     switch (submit(r, s, key)) {
     case SUBMIT_OK:
-        drop_bodies(s);
+        drop_body(r, s);
         break;
     case SUBMIT_INVALID:
         request_problem_faults(r, PROBLEM_VALIDATION_FAILED);

@@ -13,11 +13,11 @@ struct address_parts {
     struct str email, name;
 };
 
-static void read_part_email(const struct json_at *at, json_t *v, void *out) {
+static void read_part_email(const struct json_at *at, const struct json_node *v, void *out) {
     (void)json_read_str(at, v, &((struct address_parts *)out)->email);
 }
 
-static void read_part_name(const struct json_at *at, json_t *v, void *out) {
+static void read_part_name(const struct json_at *at, const struct json_node *v, void *out) {
     (void)json_read_str(at, v, &((struct address_parts *)out)->name);
 }
 
@@ -26,7 +26,8 @@ static const struct json_field address_fields[] = {
     {"name", {NULL}, read_part_name},
 };
 
-static void read_address_object(const struct json_at *at, json_t *v, struct address *out) {
+static void read_address_object(const struct json_at *at, const struct json_node *v,
+                                struct address *out) {
     struct address_parts parts = {0};
     struct errinfo info = {0};
     struct arena *a = json_arena(at);
@@ -51,13 +52,13 @@ static void read_address_object(const struct json_at *at, json_t *v, struct addr
 }
 
 /* *out is always an address afterwards. */
-static void read_one(const struct json_at *at, json_t *v, struct address *out) {
+static void read_one(const struct json_at *at, const struct json_node *v, struct address *out) {
     struct str text;
     struct errinfo info = {0};
     *out = someone;
-    if (json_is_object(v)) {
+    if (v->kind == JSON_IS_OBJECT) {
         read_address_object(at, v, out);
-    } else if (json_is_string(v)) {
+    } else if (v->kind == JSON_IS_STRING) {
         (void)json_read_str(at, v, &text);
         struct address parsed;
         if (address_parse_named(&parsed, text, json_arena(at), &info) == OK)
@@ -69,9 +70,10 @@ static void read_one(const struct json_at *at, json_t *v, struct address *out) {
     }
 }
 
-static void read_list(const struct json_at *at, json_t *v, struct address_list *out) {
+static void read_list(const struct json_at *at, const struct json_node *v,
+                      struct address_list *out) {
     struct arena *a = json_arena(at);
-    if (json_typeof(v) != JSON_ARRAY) {
+    if (v->kind != JSON_IS_ARRAY) {
         out->list = ARENA_NEW(a, struct address);
         out->count = 1;
         read_one(at, v, &out->list[0]);
@@ -79,65 +81,64 @@ static void read_list(const struct json_at *at, json_t *v, struct address_list *
     }
     if (!json_read_array(at, v, LIMIT_RECIPIENTS_MAX))
         return;
-    out->count = json_array_size(v);
-    out->list = ARENA_ARRAY(a, struct address, out->count + 1);
-    for (size_t i = 0; i < out->count; i++) {
-        struct json_at here = json_element(at, i);
-        read_one(&here, json_array_get(v, i), &out->list[i]);
+    out->list = ARENA_ARRAY(a, struct address, (size_t)v->count + 1);
+    for (const struct json_node *each = v->first; each != NULL; each = each->next) {
+        struct json_at here = json_element(at, out->count);
+        read_one(&here, each, &out->list[out->count++]);
     }
 }
 
 #define SUBMISSION ((struct submission *)out)
 
-static void read_from(const struct json_at *at, json_t *v, void *out) {
-    if (json_typeof(v) != JSON_ARRAY) {
+static void read_from(const struct json_at *at, const struct json_node *v, void *out) {
+    if (v->kind != JSON_IS_ARRAY) {
         read_one(at, v, &SUBMISSION->from);
         return;
     }
     SUBMISSION->from = someone;
-    if (json_array_size(v) == 0)
+    if (v->count == 0)
         json_fault(at, "required", "the address is missing");
-    else if (json_array_size(v) > 1) /* which domain would sign, whose rights would count? (T11) */
-        json_fault(at, "too_many", "a message is from one address, not %zu", json_array_size(v));
-    if (json_array_size(v) != 1)
+    else if (v->count > 1) /* which domain would sign, whose rights would count? (T11) */
+        json_fault(at, "too_many", "a message is from one address, not %u", v->count);
+    if (v->count != 1)
         return;
     struct json_at here = json_element(at, 0);
-    read_one(&here, json_array_get(v, 0), &SUBMISSION->from);
+    read_one(&here, v->first, &SUBMISSION->from);
 }
 
-static void read_sender(const struct json_at *at, json_t *v, void *out) {
+static void read_sender(const struct json_at *at, const struct json_node *v, void *out) {
     read_one(at, v, &SUBMISSION->sender);
 }
 
-static void read_to(const struct json_at *at, json_t *v, void *out) {
+static void read_to(const struct json_at *at, const struct json_node *v, void *out) {
     read_list(at, v, &SUBMISSION->to);
 }
 
-static void read_cc(const struct json_at *at, json_t *v, void *out) {
+static void read_cc(const struct json_at *at, const struct json_node *v, void *out) {
     read_list(at, v, &SUBMISSION->cc);
 }
 
-static void read_bcc(const struct json_at *at, json_t *v, void *out) {
+static void read_bcc(const struct json_at *at, const struct json_node *v, void *out) {
     read_list(at, v, &SUBMISSION->bcc);
 }
 
-static void read_reply_to(const struct json_at *at, json_t *v, void *out) {
+static void read_reply_to(const struct json_at *at, const struct json_node *v, void *out) {
     read_list(at, v, &SUBMISSION->reply_to);
 }
 
 /* ---- text ---- */
 
-static void read_subject(const struct json_at *at, json_t *v, void *out) {
+static void read_subject(const struct json_at *at, const struct json_node *v, void *out) {
     (void)json_read_str(at, v, &SUBMISSION->subject);
 }
 
-static void read_text(const struct json_at *at, json_t *v, void *out) {
-    if (!json_read_str(at, v, &SUBMISSION->text))
+static void read_text(const struct json_at *at, const struct json_node *v, void *out) {
+    if (!json_read_content(at, v, &SUBMISSION->text))
         SUBMISSION->text = STR("");
 }
 
-static void read_html(const struct json_at *at, json_t *v, void *out) {
-    if (!json_read_str(at, v, &SUBMISSION->html))
+static void read_html(const struct json_at *at, const struct json_node *v, void *out) {
+    if (!json_read_content(at, v, &SUBMISSION->html))
         SUBMISSION->html = STR("");
 }
 
@@ -145,39 +146,36 @@ static void read_html(const struct json_at *at, json_t *v, void *out) {
 
 struct attachment_form {
     struct attachment *attachment;
-    json_t *content; /* borrowed */
-    bool has_disposition, says_inline;
+    bool has_content, has_disposition, says_inline;
 };
 #define FORM ((struct attachment_form *)out)
 
-static void read_filename(const struct json_at *at, json_t *v, void *out) {
+static void read_filename(const struct json_at *at, const struct json_node *v, void *out) {
     (void)json_read_str(at, v, &FORM->attachment->filename);
 }
 
-static void read_content(const struct json_at *at, json_t *v, void *out) {
+static void read_content(const struct json_at *at, const struct json_node *v, void *out) {
     struct str encoded;
-    FORM->content = v;
-    if (!json_read_str(at, v, &encoded))
+    FORM->has_content = true;
+    if (!json_read_content(at, v, &encoded))
         return;
     size_t size = base64_decoded_size(encoded);
-    char *decoded = arena_try_alloc(json_arena(at), size + 1);
-    if (decoded == NULL)
-        return; /* mem_is_short() */
+    char *decoded = (char *)(uintptr_t)encoded.p; /* in its place: it is not held twice */
     if (base64_decode_to(encoded, decoded) == OK)
         FORM->attachment->content = str_make(decoded, size);
     else
         json_fault(at, "invalid_base64", "the content is not base64 (RFC 4648 4, with padding)");
 }
 
-static void read_type(const struct json_at *at, json_t *v, void *out) {
+static void read_type(const struct json_at *at, const struct json_node *v, void *out) {
     (void)json_read_str(at, v, &FORM->attachment->content_type);
 }
 
-static void read_cid(const struct json_at *at, json_t *v, void *out) {
+static void read_cid(const struct json_at *at, const struct json_node *v, void *out) {
     (void)json_read_str(at, v, &FORM->attachment->cid);
 }
 
-static void read_disposition(const struct json_at *at, json_t *v, void *out) {
+static void read_disposition(const struct json_at *at, const struct json_node *v, void *out) {
     struct str s;
     if (!json_read_str(at, v, &s))
         return;
@@ -193,123 +191,126 @@ static const struct json_field attachment_fields[] = {
     {"cid", {"content_id", "contentId"}, read_cid},
 };
 
-static void read_attachment(const struct json_at *at, json_t *v, struct attachment *out) {
+static void read_attachment(const struct json_at *at, const struct json_node *v,
+                            struct attachment *out) {
     struct attachment_form form = {.attachment = out};
     size_t before = at->parent->parent->faults->count;
     json_read_object(at, v, attachment_fields,
                      sizeof(attachment_fields) / sizeof(attachment_fields[0]), &form);
     struct json_at content = json_member(at, "content");
-    if (json_is_object(v) && form.content == NULL)
+    if (v->kind == JSON_IS_OBJECT && !form.has_content)
         json_fault(&content, "required", "the content is missing");
     out->is_inline = form.has_disposition ? form.says_inline : !str_is_absent(out->cid);
     struct json_at filename = json_member(at, "filename");
     if (at->parent->parent->faults->count == before && !out->is_inline &&
         str_is_absent(out->filename))
         json_fault(&filename, "required", "an attachment needs a file name");
-    /* what was decoded is not held twice */
-    if (json_is_object(v))
-        json_object_del(v, "content");
 }
 
-static void read_attachments(const struct json_at *at, json_t *v, void *out) {
+static void read_attachments(const struct json_at *at, const struct json_node *v, void *out) {
     if (!json_read_array(at, v, LIMIT_ATTACHMENTS))
         return;
-    SUBMISSION->attachment_count = json_array_size(v);
-    SUBMISSION->attachments =
-        ARENA_ARRAY(json_arena(at), struct attachment, SUBMISSION->attachment_count + 1);
-    for (size_t i = 0; i < SUBMISSION->attachment_count; i++) {
-        struct json_at here = json_element(at, i);
-        read_attachment(&here, json_array_get(v, i), &SUBMISSION->attachments[i]);
+    SUBMISSION->attachments = ARENA_ARRAY(json_arena(at), struct attachment, (size_t)v->count + 1);
+    for (const struct json_node *each = v->first; each != NULL; each = each->next) {
+        struct json_at here = json_element(at, SUBMISSION->attachment_count);
+        read_attachment(&here, each, &SUBMISSION->attachments[SUBMISSION->attachment_count++]);
     }
 }
 
 /* ---- header fields, tags, metadata ---- */
 
-static void add_header(const struct json_at *at, const char *name, json_t *v,
+/* What was no string was refused, and is not to be refused again for what stands in its place. */
+static void replace_refused(const struct json_node *v, struct str *list, size_t count,
+                            struct str good) {
+    if (v->kind != JSON_IS_ARRAY)
+        return;
+    const struct json_node *each = v->first;
+    for (size_t i = 0; i < count && each != NULL; i++, each = each->next)
+        if (each->kind != JSON_IS_STRING)
+            list[i] = good;
+}
+
+static void add_header(const struct json_at *at, struct str name, const struct json_node *v,
                        struct submission *out) {
     struct header_field *field = &out->headers[out->header_count];
-    field->name = str_of(name);
+    field->name = name;
     if (json_read_str(at, v, &field->value))
         out->header_count++;
 }
 
 /* {"X-A": "1", "X-B": ["2", "3"]} */
-static void read_headers(const struct json_at *at, json_t *v, void *out) {
-    const char *name;
-    json_t *value;
+static void read_headers(const struct json_at *at, const struct json_node *v, void *out) {
     size_t most = 0;
-    if (!json_is_object(v)) {
+    if (v->kind != JSON_IS_OBJECT) {
         json_fault(at, "wrong_type", "header fields are an object: names and values");
         return;
     }
-    json_object_foreach(v, name, value) most += json_is_array(value) ? json_array_size(value) : 1;
+    for (const struct json_node *m = v->first; m != NULL; m = m->next)
+        most += m->kind == JSON_IS_ARRAY ? m->count : 1;
     if (most > LIMIT_HEADERS) {
         json_fault(at, "too_many", "%zu header fields; at most %d are allowed", most,
                    (int)LIMIT_HEADERS);
         return;
     }
     SUBMISSION->headers = ARENA_ARRAY(json_arena(at), struct header_field, most + 1);
-    json_object_foreach(v, name, value) {
-        struct json_at here = json_member(at, name);
-        if (!json_is_array(value)) {
-            add_header(&here, name, value, SUBMISSION);
+    for (const struct json_node *m = v->first; m != NULL; m = m->next) {
+        struct json_at here = {.parent = at, .name = m->name};
+        struct str name = arena_dup(json_arena(at), m->name);
+        if (m->kind != JSON_IS_ARRAY) {
+            add_header(&here, name, m, SUBMISSION);
             continue;
         }
-        for (size_t i = 0; i < json_array_size(value); i++) {
-            struct json_at each = json_element(&here, i);
-            add_header(&each, name, json_array_get(value, i), SUBMISSION);
+        size_t i = 0;
+        for (const struct json_node *e = m->first; e != NULL; e = e->next) {
+            struct json_at each = json_element(&here, i++);
+            add_header(&each, name, e, SUBMISSION);
         }
     }
 }
 
-static void read_tags(const struct json_at *at, json_t *v, void *out) {
+static void read_tags(const struct json_at *at, const struct json_node *v, void *out) {
     (void)json_read_strs(at, v, LIMIT_TAGS, &SUBMISSION->tags, &SUBMISSION->tag_count);
-    for (size_t i = 0; i < SUBMISSION->tag_count; i++)
-        if (json_is_array(v) && !json_is_string(json_array_get(v, i)))
-            SUBMISSION->tags[i] = STR("x"); /* was refused */
+    replace_refused(v, SUBMISSION->tags, SUBMISSION->tag_count, STR("x"));
 }
 
-static void read_metadata(const struct json_at *at, json_t *v, void *out) {
-    const char *key;
-    json_t *value;
-    if (!json_is_object(v)) {
+static void read_metadata(const struct json_at *at, const struct json_node *v, void *out) {
+    if (v->kind != JSON_IS_OBJECT) {
         json_fault(at, "wrong_type", "metadata is an object of strings");
         return;
     }
-    if (json_object_size(v) > LIMIT_METADATA_PAIRS) {
-        json_fault(at, "too_many", "%zu pairs; at most %d are allowed", json_object_size(v),
+    if (v->count > LIMIT_METADATA_PAIRS) {
+        json_fault(at, "too_many", "%u pairs; at most %d are allowed", v->count,
                    (int)LIMIT_METADATA_PAIRS);
         return;
     }
-    SUBMISSION->metadata = ARENA_ARRAY(json_arena(at), struct pair, json_object_size(v) + 1);
-    json_object_foreach(v, key, value) {
-        struct json_at here = json_member(at, key);
+    SUBMISSION->metadata = ARENA_ARRAY(json_arena(at), struct pair, (size_t)v->count + 1);
+    for (const struct json_node *m = v->first; m != NULL; m = m->next) {
+        struct json_at here = {.parent = at, .name = m->name};
         struct pair *p = &SUBMISSION->metadata[SUBMISSION->metadata_count];
-        p->key = str_of(key);
-        if (json_read_str(&here, value, &p->value))
+        p->key = arena_dup(json_arena(at), m->name);
+        if (json_read_str(&here, m, &p->value))
             SUBMISSION->metadata_count++;
     }
 }
 
-static void read_external_id(const struct json_at *at, json_t *v, void *out) {
+static void read_external_id(const struct json_at *at, const struct json_node *v, void *out) {
     (void)json_read_str(at, v, &SUBMISSION->external_id);
 }
 
 /* ---- threading, delivery ---- */
 
-static void read_in_reply_to(const struct json_at *at, json_t *v, void *out) {
+static void read_in_reply_to(const struct json_at *at, const struct json_node *v, void *out) {
     (void)json_read_str(at, v, &SUBMISSION->in_reply_to);
 }
 
 /* An array, or the text of the header field. */
-static void read_references(const struct json_at *at, json_t *v, void *out) {
+static void read_references(const struct json_at *at, const struct json_node *v, void *out) {
     struct str text;
-    if (!json_is_string(v)) {
+    if (v->kind != JSON_IS_STRING) {
         (void)json_read_strs(at, v, LIMIT_REFERENCES, &SUBMISSION->references,
                              &SUBMISSION->reference_count);
-        for (size_t i = 0; i < SUBMISSION->reference_count; i++)
-            if (!json_is_string(json_array_get(v, i)))
-                SUBMISSION->references[i] = STR("<a@invalid.invalid>"); /* was refused */
+        replace_refused(v, SUBMISSION->references, SUBMISSION->reference_count,
+                        STR("<a@invalid.invalid>"));
         return;
     }
     (void)json_read_str(at, v, &text);
@@ -326,14 +327,14 @@ static void read_references(const struct json_at *at, json_t *v, void *out) {
 
 enum { EXPIRES_MAX_S = 366 * 24 * 3600 };
 
-static void read_expires_in(const struct json_at *at, json_t *v, void *out) {
+static void read_expires_in(const struct json_at *at, const struct json_node *v, void *out) {
     int64_t seconds;
     if (json_read_int(at, v, 1, EXPIRES_MAX_S, &seconds))
         SUBMISSION->expires_in_ms = seconds * 1000;
 }
 
 /* The stricter of the two wins. */
-static void read_tls(const struct json_at *at, json_t *v, void *out) {
+static void read_tls(const struct json_at *at, const struct json_node *v, void *out) {
     struct str s;
     if (!json_read_str(at, v, &s))
         return;
@@ -346,13 +347,13 @@ static void read_tls(const struct json_at *at, json_t *v, void *out) {
         SUBMISSION->tls = level;
 }
 
-static void read_require_tls(const struct json_at *at, json_t *v, void *out) {
+static void read_require_tls(const struct json_at *at, const struct json_node *v, void *out) {
     bool is_required = false;
     if (json_read_bool(at, v, &is_required) && is_required)
         SUBMISSION->tls = TLS_VERIFY;
 }
 
-static void read_route(const struct json_at *at, json_t *v, void *out) {
+static void read_route(const struct json_at *at, const struct json_node *v, void *out) {
     (void)json_read_str(at, v, &SUBMISSION->route);
 }
 
@@ -379,7 +380,8 @@ static const struct json_field fields[] = {
     {"route", {NULL}, read_route},
 };
 
-void v1_submission_read(json_t *root, struct faults *faults, struct submission *out) {
+void v1_submission_read(const struct json_node *root, struct faults *faults,
+                        struct submission *out) {
     struct json_at top = {.faults = faults};
     json_read_object(&top, root, fields, sizeof(fields) / sizeof(fields[0]), out);
 }

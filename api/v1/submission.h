@@ -10,6 +10,8 @@
 
 #include "api/json.h"
 
-/* Strings live in `root` and in the arena of `faults`. The contents of attachments are taken out of
- * `root` as they are decoded, so that the two are not held together. */
-void v1_submission_read(json_t *root, struct faults *faults, struct submission *out);
+/* Text, HTML and the contents of attachments stay in the body that `root` was parsed from; base64
+ * is decoded in its place, so that the two are not held together. All else is in the arena of
+ * `faults`. */
+void v1_submission_read(const struct json_node *root, struct faults *faults,
+                        struct submission *out);

@@ -67,7 +67,7 @@ static bool has_octet_to_escape(struct str url) {
     return false;
 }
 
-static void read_url(const struct json_at *at, json_t *v, void *out) {
+static void read_url(const struct json_at *at, const struct json_node *v, void *out) {
     struct str url;
     FORM->has_url = true;
     if (!json_read_str(at, v, &url))
@@ -94,7 +94,7 @@ static bool is_event(struct str name) {
            str_equal(name, STR("undelivered")) || event_type_parse(name, &type) == OK;
 }
 
-static void read_events(const struct json_at *at, json_t *v, void *out) {
+static void read_events(const struct json_at *at, const struct json_node *v, void *out) {
     struct arena *a = json_arena(at);
     struct str *list;
     size_t count;
@@ -111,7 +111,7 @@ static void read_events(const struct json_at *at, json_t *v, void *out) {
     FORM->row.event_count = count;
 }
 
-static void read_description(const struct json_at *at, json_t *v, void *out) {
+static void read_description(const struct json_at *at, const struct json_node *v, void *out) {
     struct str s;
     FORM->has_description = true;
     if (!json_read_str(at, v, &s))
@@ -121,7 +121,7 @@ static void read_description(const struct json_at *at, json_t *v, void *out) {
         json_fault(at, "invalid_value", "at most %d octets of text", (int)DESCRIPTION_MAX);
 }
 
-static void read_secret(const struct json_at *at, json_t *v, void *out) {
+static void read_secret(const struct json_at *at, const struct json_node *v, void *out) {
     struct str s, prefix = STR("whsec_");
     struct buf bytes = BUF_INIT(SECRET_MOST);
     if (!json_read_str(at, v, &s))
@@ -134,7 +134,7 @@ static void read_secret(const struct json_at *at, json_t *v, void *out) {
     buf_release_secret(&bytes);
 }
 
-static void read_state(const struct json_at *at, json_t *v, void *out) {
+static void read_state(const struct json_at *at, const struct json_node *v, void *out) {
     struct str s;
     FORM->has_state = true;
     if (!json_read_str(at, v, &s))
@@ -164,16 +164,15 @@ static const struct json_field change_fields[] = {
 static bool read_form(struct request *r, const struct json_field *fields, size_t count,
                       bool needs_url, struct form *out) {
     struct errinfo info = {0};
-    json_t *root = NULL;
+    struct json_node *root = NULL;
     if (!v1_read_body(r, fields, count, out, &root))
         return false;
     struct json_at top = {.faults = &r->faults};
     struct json_at url = json_member(&top, "url");
-    if (needs_url && json_is_object(root) && !out->has_url)
+    if (needs_url && root->kind == JSON_IS_OBJECT && !out->has_url)
         json_fault(&url, "required", "the URL is missing");
     if (out->is_url_sound && env_check_url(r->env, out->row.url, r->arena, &info) != OK)
         json_fault(&url, "url_not_allowed", "%s", info.text);
-    json_decref(root);
     return v1_is_good(r);
 }
 

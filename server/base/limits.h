@@ -11,13 +11,13 @@ enum {
         256 *
         1024, /* bodies of routes that carry no message; also: parsed on the loop below this */
     LIMIT_REQUEST_COST = 2, /* memory that a byte of a body is charged until it is answered: while
-                               it waits for the store, the decoded attachment and the composed
-                               message take 1.8 times the body. Only while a worker parses or
-                               composes it does it take 3 times, so all together never take more
-                               than the charge and one more body for each worker */
+                               it waits for the store, the composed message takes as much as the
+                               body. Only while a worker composes it does it take both, and what
+                               composing takes at the end, so all together never take more than the
+                               charge and one more body for each worker */
     LIMIT_JSON_DEPTH = 32,  /* deeper than any real request; recursion stays bounded */
     LIMIT_JSON_VALUES =
-        50000, /* in one body: "[]," is three bytes of it and 120 of memory, "{}," more */
+        50000, /* in one body: "[]," is three bytes of it and 64 of memory */
     LIMIT_HTTP_HEADER_BYTES = 32 * 1024,
     LIMIT_CONNECTIONS = 100000,   /* the setting's own ceiling */
     LIMIT_OTHER_CONNECTIONS = 64, /* of a health listener, of the control socket: nobody counts them

@@ -159,8 +159,23 @@ size_t str_utf8_length(struct str s) {
     return n;
 }
 
+/* Octets of us-ascii at the beginning, counted by eights. */
+static size_t ascii_run(struct str s) {
+    uint64_t eight;
+    size_t n = 0;
+    for (; s.n - n >= sizeof(eight); n += sizeof(eight)) {
+        memcpy(&eight, s.p + n, sizeof(eight));
+        if ((eight & UINT64_C(0x8080808080808080)) != 0)
+            break;
+    }
+    return n;
+}
+
 bool str_is_utf8(struct str s) {
     while (s.n > 0) {
+        s = str_from(s, ascii_run(s));
+        if (s.n == 0)
+            break;
         size_t n = str_utf8_length(s);
         if (n == 0)
             return false;
@@ -170,7 +185,7 @@ bool str_is_utf8(struct str s) {
 }
 
 bool str_is_ascii(struct str s) {
-    for (size_t i = 0; i < s.n; i++)
+    for (size_t i = ascii_run(s); i < s.n; i++)
         if ((uint8_t)s.p[i] >= 0x80)
             return false;
     return true;

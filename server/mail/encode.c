@@ -42,9 +42,14 @@ bool encode_next_line(struct str *rest, struct str *line, bool *has_end) {
 }
 
 /* Printable us-ascii but "=", which introduces an octet (RFC 2045 6.7 rule 2). */
-static bool qp_is_literal(unsigned char c) {
-    return c >= 33 && c <= 126 && c != '=';
-}
+enum { QP_LITERAL = 1, QP_WSP = 2, QP_EQUALS = 4 };
+static const uint8_t qp_class[256] = {
+    ['!' ... '<'] = QP_LITERAL,
+    ['>' ... '~'] = QP_LITERAL,
+    ['='] = QP_EQUALS,
+    [' '] = QP_WSP,
+    ['\t'] = QP_WSP,
+};
 
 static bool is_wsp(char c) {
     return c == ' ' || c == '\t';
@@ -69,12 +74,9 @@ enum encoding encode_choose(struct str text) {
     while (encode_next_line(&rest, &line, &has_end)) {
         size_t line_escapes = 0;
         for (size_t i = 0; i < line.n; i++) {
-            unsigned char c = (unsigned char)line.p[i];
-            if (qp_is_literal(c) || is_wsp((char)c))
-                continue;
-            if (c != '=')
-                is_plain = false;
-            line_escapes++;
+            unsigned class = qp_class[(uint8_t)line.p[i]];
+            line_escapes += (class & (QP_LITERAL | QP_WSP)) == 0;
+            is_plain &= class != 0;
         }
         is_plain = is_plain && line_is_plain(line);
         escapes += line_escapes;
@@ -91,14 +93,32 @@ enum encoding encode_choose(struct str text) {
     return qp <= b64 ? ENCODING_QUOTED_PRINTABLE : ENCODING_BASE64;
 }
 
+/* How many octets from `at` on stand for themselves on the output line that has `column` already.
+ * The last of a text line is not among them: it has rules of its own. */
+static size_t qp_run(struct str line, size_t at, size_t column) {
+    size_t left = line.n - at - 1, room = ENCODE_LINE - 1 - column, n = 0;
+    if (column == 0 && str_starts_with(str_from(line, at), STR("From ")))
+        return 0;
+    if (room < left)
+        left = room;
+    while (n < left && (qp_class[(uint8_t)line.p[at + n]] & (QP_LITERAL | QP_WSP)) != 0)
+        n++;
+    return n;
+}
+
 /* One line into `p`, which has room for 3 output octets an input octet and the soft breaks. */
 static char *qp_line(struct str line, char *p) {
     static const char hex[] = "0123456789ABCDEF";
     size_t column = 0;
     for (size_t i = 0; i < line.n; i++) {
+        size_t run = qp_run(line, i, column);
+        memcpy(p, line.p + i, run);
+        p += run;
+        i += run;
+        column += run;
         unsigned char c = (unsigned char)line.p[i];
         bool is_last = i + 1 == line.n;
-        bool is_literal = qp_is_literal(c) || (is_wsp((char)c) && !is_last);
+        bool is_literal = qp_class[c] == QP_LITERAL || (qp_class[c] == QP_WSP && !is_last);
         size_t width = is_literal ? 1 : 3;
         /* the last character of a line needs no room for the "=" of a soft break */
         if (column + width > (is_last ? ENCODE_LINE : ENCODE_LINE - 1)) {
