@@ -4,7 +4,7 @@
 #include "server/base/log.h"
 #include "server/delivery/scheduler_state.h"
 
-enum { EXPIRED_AGAIN_MS = 30 * 1000, UNREADABLE_MS = 10 * 1000 };
+enum { EXPIRED_AGAIN_MS = 30 * 1000, UNREADABLE_MS = 2 * 1000 };
 
 static const char ERASED[] = "the content of the message was erased";
 const char DISPATCH_NO_SANDBOX[] = "a test message goes to a sandbox only, and there is none";

@@ -90,7 +90,7 @@ static void end_race(struct task *t, enum failure failure) {
     const struct session_info *info = session_info_of(t->conn->session);
     struct candidate *first = &t->candidate[t->next - 1], *rival = &t->candidate[t->next];
     if (info->to.len == 0) {
-        if (failure != FAILURE_SHUTDOWN && failure != FAILURE_LOCAL)
+        if (!failure_is_ours(failure))
             worker_address_died(t->w, rival->addr);
         t->next++;
     } else if (sockaddr_equal(&info->to, rival->addr)) {
@@ -158,8 +158,7 @@ static void on_ready(void *ctx) {
 static bool can_go_in_clear(const struct task *t, const struct session_result *r) {
     return t->tls == SESSION_TLS_OPPORTUNISTIC && !t->in_clear &&
            (r->stage == STAGE_STARTTLS || r->stage == STAGE_TLS) && r->reply == NULL &&
-           r->failure != FAILURE_TLS_INJECTION && r->failure != FAILURE_SHUTDOWN &&
-           r->failure != FAILURE_LOCAL;
+           r->failure != FAILURE_TLS_INJECTION && !failure_is_ours(r->failure);
 }
 
 static struct str words_of(const struct session_result *r) {
@@ -198,7 +197,7 @@ static void on_failed(void *ctx, const struct session_result *r) {
     struct task *t = ctx;
     struct report_entry probe;
     end_race(t, r->failure);
-    if (r->failure == FAILURE_LOCAL)
+    if (r->failure == FAILURE_LOCAL || r->failure == FAILURE_SHORT)
         tell_local_trouble(t, r);
     if (can_go_in_clear(t, r)) {
         if (r->stage == STAGE_TLS)
@@ -212,7 +211,7 @@ static void on_failed(void *ctx, const struct session_result *r) {
         attempt(t);
         return;
     }
-    if (r->stage <= STAGE_GREETING && r->failure != FAILURE_SHUTDOWN && r->failure != FAILURE_LOCAL)
+    if (r->stage <= STAGE_GREETING && !failure_is_ours(r->failure))
         worker_address_died(t->w, t->at->addr);
     if (r->stage == STAGE_AUTH)
         skip_this_host(t);
@@ -368,7 +367,7 @@ static const struct session_events TASK_EVENTS = {
 /* Nothing is sent, nothing is counted: later. */
 static void put_off(struct task *t) {
     const struct session_result r = {.stage = STAGE_CONNECT,
-                                     .failure = FAILURE_LOCAL,
+                                     .failure = FAILURE_SHORT,
                                      .text = STR("the message could not be signed")};
     task_begin_report(t, t->job->count);
     decide_all(t, &r);

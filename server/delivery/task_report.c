@@ -113,8 +113,7 @@ void task_send_report(struct task *t) {
         r->feedback = SITE_LOCKED;
     else if (t->is_reached)
         r->feedback = SITE_REACHED;
-    else if (r->entry[0].last.failure != FAILURE_SHUTDOWN &&
-             r->entry[0].last.failure != FAILURE_LOCAL)
+    else if (!failure_is_ours(r->entry[0].last.failure))
         r->feedback = SITE_UNREACHABLE;
     r->recipients_learned = t->accepted_most;
     r->note.run = t->w->o.run_report;

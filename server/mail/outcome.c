@@ -44,6 +44,7 @@ static const struct {
     [FAILURE_AUTH_UNAVAILABLE] = {"auth_unavailable", "authentication is not possible"},
     [FAILURE_LOCAL] = {"local", "local trouble"},
     [FAILURE_SHUTDOWN] = {"shutdown", "this server is stopping"},
+    [FAILURE_SHORT] = {"short", "this machine is short of memory or descriptors"},
 };
 _Static_assert(sizeof(failures) / sizeof(failures[0]) == FAILURE_COUNT, "one row a failure");
 
@@ -239,6 +240,7 @@ static struct verdict judge_failure(const struct outcome_input *in) {
         v.counts = false;
         return v;
     case FAILURE_SHUTDOWN:
+    case FAILURE_SHORT:
         v = verdict_of(VERDICT_DEFERRED, SCOPE_SESSION, CLASS_OTHER);
         v.counts = false;
         return v;

@@ -62,11 +62,17 @@ enum failure {
     FAILURE_TOO_LARGE /* over the advertised SIZE */,
     FAILURE_AUTH_UNAVAILABLE,
     /* ours */
-    FAILURE_LOCAL,    /* resources of this machine; from STAGE_MAIL on: what was composed may not go
-                         onto the wire */
+    FAILURE_LOCAL,    /* this machine: an address that is not ours, a file that is not there; from
+                         STAGE_MAIL on: what was composed may not go onto the wire */
     FAILURE_SHUTDOWN, /* we stop: no attempt is counted */
+    FAILURE_SHORT, /* memory or descriptors of this machine, at any stage: soon again, uncounted */
     FAILURE_COUNT
 };
+
+/* Nothing that the peer has done. */
+static inline bool failure_is_ours(enum failure f) {
+    return f == FAILURE_LOCAL || f == FAILURE_SHUTDOWN || f == FAILURE_SHORT;
+}
 
 enum verdict_action {
     VERDICT_DELIVERED,

@@ -5,6 +5,7 @@
 #include <semaphore.h>
 #include <signal.h>
 
+#include "server/base/log.h"
 #include "server/base/thread.h"
 
 /* Thread: owner loop, but for `mailbox` and what is set before the thread starts. */
@@ -36,8 +37,14 @@ static void on_fatal(int code) {
     err_out_of_memory("the event library gave up", 0);
 }
 
+static void on_log(int severity, const char *text) {
+    if (severity >= EVENT_LOG_WARN)
+        log_warn("net", "the event library", LOG_STRZ("text", text));
+}
+
 static void set_up_library(void) {
     signal(SIGPIPE, SIG_IGN);
+    event_set_log_callback(on_log);
     event_set_fatal_callback(on_fatal);
 }
 

@@ -23,7 +23,6 @@ static const char *const state_names[] = {
 };
 _Static_assert(sizeof state_names / sizeof *state_names == STREAM_STATE_COUNT, "a name each");
 
-/* Of an open connection: it ends as if the peer had closed it, which can happen at any time. */
 static const char NO_MEMORY[] = "connection lost: no memory";
 
 static void on_kick(evutil_socket_t fd, short what, void *arg);
@@ -160,7 +159,7 @@ void stream_apply_reading(struct stream *s) {
     if (!s->reading_wanted || s->is_full)
         bufferevent_disable(s->bev, EV_READ);
     else if (bufferevent_enable(s->bev, EV_READ) != 0)
-        stream_fail_later(s, FAILURE_CLOSED, NO_MEMORY);
+        stream_fail_later(s, FAILURE_SHORT, NO_MEMORY);
 }
 
 static void on_bev_read(struct bufferevent *bev, void *arg) {
@@ -221,6 +220,20 @@ static void peer_closed(struct stream *s) {
     }
 }
 
+/* Errors that no packet of the peer's causes. */
+bool stream_is_short(int error) {
+    return error == ENOMEM || error == ENOBUFS || error == EMFILE || error == ENFILE ||
+           error == ENOSPC || error == EDQUOT || error == EIO;
+}
+
+static enum failure lost_by(int error, unsigned long tls_error) {
+    if (tls_error != 0)
+        return tls_error_is_ours(tls_error) ? FAILURE_SHORT : FAILURE_CLOSED;
+    return error == ETIMEDOUT       ? FAILURE_TIMEOUT
+           : stream_is_short(error) ? FAILURE_SHORT
+                                    : FAILURE_CLOSED;
+}
+
 static void connection_broke(struct stream *s, int error, unsigned long tls_error,
                              bool was_writing) {
     char text[256], reason[128];
@@ -239,8 +252,7 @@ static void connection_broke(struct stream *s, int error, unsigned long tls_erro
         snprintf(text, sizeof text, "connection lost: %s",
                  strerror_r(error, reason, sizeof reason));
     }
-    stream_fail_now(s, tls_error == 0 && error == ETIMEDOUT ? FAILURE_TIMEOUT : FAILURE_CLOSED,
-                    text);
+    stream_fail_now(s, lost_by(error, tls_error), text);
 }
 
 static void handshake_done(struct stream *s) {
@@ -268,8 +280,10 @@ static void on_bev_event(struct bufferevent *bev, short what, void *arg) {
         peer_closed(s);
     } else if (s->state == STREAM_HANDSHAKE) {
         char text[256];
-        enum failure why =
-            tls_session_failure(s->ssl, bufferevent_get_openssl_error(bev), text, sizeof text);
+        unsigned long tls_error = bufferevent_get_openssl_error(bev);
+        enum failure why = tls_session_failure(s->ssl, tls_error, text, sizeof text);
+        if (why == FAILURE_TLS_HANDSHAKE && stream_is_short(error))
+            why = FAILURE_SHORT;
         stream_fail_now(s, why, text);
     } else {
         unsigned long tls_error = s->ssl ? bufferevent_get_openssl_error(bev) : 0;
@@ -319,7 +333,7 @@ static void flush(struct stream *s) {
         evbuffer_pullup(s->out, -1);
     }
     if (evbuffer_add_buffer(to, s->out) != 0) {
-        stream_fail_now(s, FAILURE_CLOSED, NO_MEMORY);
+        stream_fail_now(s, FAILURE_SHORT, NO_MEMORY);
         return;
     }
     if (s->drain_due && stream_pending(s) == 0)
@@ -376,7 +390,7 @@ void stream_write(struct stream *s, struct str bytes) {
         return;
     ASSERT(s->state != STREAM_SWITCHING);
     if (evbuffer_add(s->out, bytes.p, bytes.n) != 0) {
-        stream_fail_later(s, FAILURE_CLOSED, NO_MEMORY);
+        stream_fail_later(s, FAILURE_SHORT, NO_MEMORY);
         return;
     }
     was_written(s);
@@ -407,7 +421,7 @@ void stream_write_ref(struct stream *s, struct str bytes, void (*done)(void *arg
     r->arg = arg;
     if (evbuffer_add_reference(s->out, bytes.p, bytes.n, reference_done, r) != 0) {
         reference_done(NULL, 0, r);
-        stream_fail_later(s, FAILURE_CLOSED, NO_MEMORY);
+        stream_fail_later(s, FAILURE_SHORT, NO_MEMORY);
         return;
     }
     was_written(s);
@@ -425,7 +439,7 @@ struct str stream_peek(struct stream *s) {
     size_t n = evbuffer_get_length(in);
     const char *p = n > 0 ? (const char *)evbuffer_pullup(in, -1) : "";
     if (p == NULL) {
-        stream_fail_later(s, FAILURE_CLOSED, NO_MEMORY);
+        stream_fail_later(s, FAILURE_SHORT, NO_MEMORY);
         return STR("");
     }
     return str_make(p, n);

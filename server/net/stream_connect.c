@@ -37,7 +37,7 @@ static enum failure failure_of(const struct stream_try *t) {
     case ECONNRESET:
         return FAILURE_CLOSED;
     default: /* no descriptor or memory left */
-        return FAILURE_LOCAL;
+        return stream_is_short(t->error) ? FAILURE_SHORT : FAILURE_LOCAL;
     }
 }
 
@@ -85,7 +85,7 @@ static enum failure describe(const struct stream *s, char *out, size_t size) {
     put_words(&s->try[0], first, sizeof first);
     put_words(last, second, sizeof second);
     snprintf(out, size, "%s; %s", first, second);
-    return why == FAILURE_LOCAL ? failure_of(&s->try[0]) : why;
+    return failure_is_ours(why) ? failure_of(&s->try[0]) : why;
 }
 
 static void won(struct stream_try *t) {

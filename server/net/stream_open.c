@@ -17,7 +17,7 @@ static bool open_in_clear(struct stream *s) {
     struct bufferevent *bev =
         bufferevent_socket_new(loop_base(s->loop), s->fd, BEV_OPT_DEFER_CALLBACKS);
     if (!bev) {
-        stream_fail_later(s, FAILURE_LOCAL, "no memory for a connection");
+        stream_fail_later(s, FAILURE_SHORT, "no memory for a connection");
         return false;
     }
     stream_attach(s, bev);
@@ -31,7 +31,7 @@ static bool open_in_clear(struct stream *s) {
 static void begin_handshake(struct stream *s, struct ssl_st *ssl, bool as_client,
                             int64_t timeout_ms) {
     if (!ssl) {
-        stream_fail_later(s, FAILURE_LOCAL, "no memory for a TLS session");
+        stream_fail_later(s, FAILURE_SHORT, "no memory for a TLS session");
         return;
     }
     stream_free_bev(s);
@@ -41,7 +41,7 @@ static void begin_handshake(struct stream *s, struct ssl_st *ssl, bool as_client
                                                                        : BUFFEREVENT_SSL_ACCEPTING,
                                                              BEV_OPT_DEFER_CALLBACKS);
     if (!bev) {
-        stream_fail_later(s, FAILURE_LOCAL, "no memory for a TLS session");
+        stream_fail_later(s, FAILURE_SHORT, "no memory for a TLS session");
         return;
     }
     stream_attach(s, bev);
@@ -49,7 +49,7 @@ static void begin_handshake(struct stream *s, struct ssl_st *ssl, bool as_client
     stream_enter(s, STREAM_HANDSHAKE);
     stream_set_phase_timeout(s, timeout_ms);
     if (bufferevent_enable(s->bev, EV_READ | EV_WRITE) != 0)
-        stream_fail_later(s, FAILURE_LOCAL, "no memory for a TLS session");
+        stream_fail_later(s, FAILURE_SHORT, "no memory for a TLS session");
 }
 
 static void begin_client_handshake(struct stream *s) {

@@ -121,6 +121,8 @@ void stream_fail_now(struct stream *s, enum failure why, const char *text);
 void stream_fail_later(struct stream *s, enum failure why, const char *text);
 void stream_set_phase_timeout(struct stream *s, int64_t ms);
 void stream_apply_reading(struct stream *s);
+/* An error of a call that means this machine, not the peer. */
+bool stream_is_short(int error);
 void stream_attach(struct stream *s, struct bufferevent *bev);
 void stream_free_bev(struct stream *s);
 void stream_forget_tls_wish(struct stream *s);

@@ -305,6 +305,10 @@ static enum failure failure_of_verify(long result) {
     }
 }
 
+bool tls_error_is_ours(unsigned long error) {
+    return error != 0 && ERR_FATAL_ERROR(error);
+}
+
 enum failure tls_session_failure(const SSL *ssl, unsigned long error, char *text, size_t size) {
     long result = SSL_get_verify_result(ssl);
     const char *missed = tls_pin_missed(ssl);
@@ -319,7 +323,7 @@ enum failure tls_session_failure(const SSL *ssl, unsigned long error, char *text
     const char *reason = error ? ERR_reason_error_string(error) : NULL;
     snprintf(text, size, "TLS handshake failed: %s",
              reason ? reason : "the peer ended the connection");
-    return FAILURE_TLS_HANDSHAKE;
+    return tls_error_is_ours(error) ? FAILURE_SHORT : FAILURE_TLS_HANDSHAKE;
 }
 
 void tls_error_text(unsigned long error, char *text, size_t size) {

@@ -131,7 +131,7 @@ void session_send(struct session *s, const struct transaction *t) {
     enum err e = s->refusal == FAILURE_NONE ? put_envelope(s, &lines) : OK;
     if (e == ERR_UNAVAILABLE) {
         (void)err_set(&s->refusal_info, e, "", "no memory for the envelope");
-        s->refusal = FAILURE_CLOSED;
+        s->refusal = FAILURE_SHORT;
     } else if (e != OK) {
         (void)err_set(&s->refusal_info, e, "", "an address that cannot be sent");
         s->refusal = FAILURE_LOCAL;

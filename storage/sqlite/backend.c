@@ -296,15 +296,7 @@ static enum err backend_reader_open(const struct store_options *o, struct backen
     (void)b;
     struct backend_reader *r = mem_zalloc(sizeof(*r));
     enum err e = sq_open(&r->h, o, false, info);
-    /* From its first read on a handle keeps the log's index in memory. The index, not the log, says
-     * where the last commit ends: while one handle has it, a writer that is opened again after a
-     * failed sync does not find the transaction that was refused. */
-    if (e == OK) {
-        sq_exec_int(&r->h, "SELECT id FROM counter");
-        e = sq_status(&r->h, info);
-    }
     if (e != OK) {
-        sq_close(&r->h);
         free(r);
         return e;
     }

@@ -89,6 +89,10 @@ static void set_pragmas(struct sq *h, const struct store_options *o, bool writer
         sq_exec(h, "PRAGMA wal_autocheckpoint = 0"); /* checkpoint.c does it */
         sq_exec(h, "PRAGMA journal_size_limit = 67108864");
     }
+    /* This one reads the schema, and from its first read on a handle keeps the log's index in
+     * memory. The index, not the log, says where the last commit ends: while one handle has it, a
+     * writer that is opened again after a failed sync does not find the transaction that was
+     * refused. */
     sq_exec(h, o->synchronous_normal ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL");
     sq_exec(h, "PRAGMA temp_store = MEMORY");
     sq_exec(h, "PRAGMA trusted_schema = OFF");
