@@ -7,7 +7,13 @@
 #include "server/base/log.h"
 #include "server/base/thread.h"
 
-enum { HOUR_MS = 3600 * 1000, MINUTE_MS = 60 * 1000, PARALLEL_MAX = 16, LOOKS_MAX = 16 };
+enum {
+    HOUR_MS = 3600 * 1000,
+    MINUTE_MS = 60 * 1000,
+    PARALLEL_MAX = 16,
+    LOOKS_MAX = 16,
+    LIST_AGAIN_MS = 1000, /* after the store refused */
+};
 
 /* What is known of one domain between two looks. */
 struct watched {
@@ -43,6 +49,7 @@ struct verification {
     size_t under_way;          /* checks and store calls */
     struct store_domains list; /* the last listing */
     bool have_list;
+    int64_t list_mono_ms;    /* without a list: when to ask for it again */
     struct watched *watched; /* by id */
     size_t cursor;           /* in `list`: where the next round of looks goes on */
     int64_t round_mono_ms;   /* nothing is due before */
@@ -299,6 +306,9 @@ static void on_list(struct store_call *call) {
     int64_t now = clock_mono_ms();
     v->is_listing = false;
     v->have_list = call->err == OK;
+    if (!v->have_list)
+        log_warn("verification", "domains could not be read", LOG_STRZ("why", call->info.text));
+    v->list_mono_ms = now + LIST_AGAIN_MS;
     for (struct watched *w = v->watched; w; w = w->hh.next)
         w->is_listed = false;
     for (size_t i = 0; v->have_list && i < q->count; i++) {
@@ -369,6 +379,12 @@ static void start_due(struct verification *v, int64_t now) {
 static int work(struct verification *v) {
     int64_t now = clock_mono_ms(), next = now + MINUTE_MS;
     start_due(v, now);
+    if (!v->have_list && !v->is_listing && !v->is_stopping) {
+        if (v->list_mono_ms <= now)
+            ask_list(v);
+        else
+            next = v->list_mono_ms;
+    }
     if (v->round_mono_ms > now && v->round_mono_ms < next)
         next = v->round_mono_ms;
     return (int)(tell_late(v, now, next) - now);
