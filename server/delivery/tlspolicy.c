@@ -5,7 +5,7 @@
 #include <uthash.h>
 
 enum { HOSTS_MAX = 10000 };
-static const int64_t REMEMBERED_MS = (int64_t)3 * 24 * 3600 * 1000;
+static const int64_t BROKEN_MS = (int64_t)3 * 24 * 3600 * 1000, SILENT_MS = (int64_t)15 * 60 * 1000;
 
 struct broken {
     char address[SOCKADDR_TEXT_SIZE];
@@ -71,13 +71,17 @@ enum session_tls tlspolicy_now(struct tlspolicy *t, enum session_tls level,
     return b != NULL ? SESSION_TLS_NONE : level;
 }
 
-void tlspolicy_broken(struct tlspolicy *t, const struct sockaddr_any *to, int64_t now_boot_ms) {
+void tlspolicy_broken(struct tlspolicy *t, const struct sockaddr_any *to, enum failure why,
+                      int64_t now_boot_ms) {
+    bool is_silent = why == FAILURE_TIMEOUT || why == FAILURE_CLOSED;
     struct broken *fresh = mem_zalloc(sizeof(*fresh));
     sockaddr_print(to, fresh->address);
-    fresh->until_boot_ms = now_boot_ms + REMEMBERED_MS;
+    fresh->until_boot_ms = now_boot_ms + (is_silent ? SILENT_MS : BROKEN_MS);
     struct broken *old;
     pthread_mutex_lock(&t->shared.mu);
     HASH_FIND_STR(t->shared.by_address, fresh->address, old);
+    if (old != NULL && old->until_boot_ms > fresh->until_boot_ms)
+        fresh->until_boot_ms = old->until_boot_ms;
     if (old == NULL && HASH_COUNT(t->shared.by_address) >= HOSTS_MAX)
         old = t->shared.by_address;
     if (old != NULL) {

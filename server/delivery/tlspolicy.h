@@ -1,8 +1,9 @@
 /* tlspolicy: which TLS a session to one host gets, and which hosts are known to break it.
  *
  * The route says a level, the message may tighten it. A host whose handshake failed under the
- * opportunistic level is used in clear for three days. That memory is bounded, shared by all loops,
- * and ends with the process: a restart asks the host once more.
+ * opportunistic level is used in clear for three days; one that only stopped answering in it, as
+ * any connection may, for a quarter of an hour. That memory is bounded, shared by all loops, and
+ * ends with the process: a restart asks the host once more.
  */
 #pragma once
 
@@ -18,4 +19,6 @@ enum session_tls tlspolicy_level(enum session_tls route, enum tls_level message)
 /* The level for a session now: opportunistic becomes none where TLS is known to be broken. */
 enum session_tls tlspolicy_now(struct tlspolicy *t, enum session_tls level,
                                const struct sockaddr_any *to, int64_t now_boot_ms);
-void tlspolicy_broken(struct tlspolicy *t, const struct sockaddr_any *to, int64_t now_boot_ms);
+/* `why` the handshake failed. */
+void tlspolicy_broken(struct tlspolicy *t, const struct sockaddr_any *to, enum failure why,
+                      int64_t now_boot_ms);

@@ -35,7 +35,8 @@ static void broken_tls_is_remembered_for_three_days_and_only_for_opportunistic(v
     struct sockaddr_any a, b;
     assert_int_equal(sockaddr_parse(STR("192.0.2.1"), 25, &a), OK);
     assert_int_equal(sockaddr_parse(STR("192.0.2.1"), 26, &b), OK);
-    tlspolicy_broken(t, &a, 1000);
+    tlspolicy_broken(t, &a, FAILURE_TLS_HANDSHAKE, 1000);
+    tlspolicy_broken(t, &a, FAILURE_TIMEOUT, 1000); /* shortens nothing */
     assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, 1000), SESSION_TLS_NONE);
     assert_int_equal(tlspolicy_now(t, SESSION_TLS_ENCRYPT, &a, 1000), SESSION_TLS_ENCRYPT);
     assert_int_equal(tlspolicy_now(t, SESSION_TLS_VERIFY, &a, 1000), SESSION_TLS_VERIFY);
@@ -48,10 +49,28 @@ static void broken_tls_is_remembered_for_three_days_and_only_for_opportunistic(v
     tlspolicy_free(&t);
 }
 
+static void a_handshake_that_found_no_answer_is_soon_tried_again(void **state) {
+    (void)state;
+    static const enum failure silent[] = {FAILURE_TIMEOUT, FAILURE_CLOSED};
+    const int64_t quarter = 15 * 60 * 1000;
+    struct tlspolicy *t = tlspolicy_new();
+    struct sockaddr_any a;
+    for (uint16_t i = 0; i < 2; i++) {
+        assert_int_equal(sockaddr_parse(STR("192.0.2.1"), i, &a), OK);
+        tlspolicy_broken(t, &a, silent[i], 1000);
+        assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, 999 + quarter),
+                         SESSION_TLS_NONE);
+        assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, 1000 + quarter),
+                         SESSION_TLS_OPPORTUNISTIC);
+    }
+    tlspolicy_free(&t);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_stricter_of_route_and_message_decides),
         cmocka_unit_test(broken_tls_is_remembered_for_three_days_and_only_for_opportunistic),
+        cmocka_unit_test(a_handshake_that_found_no_answer_is_soon_tried_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
