@@ -112,6 +112,13 @@ static void enter_failed(struct stream *s) {
     stream_enter(s, STREAM_FAILED);
 }
 
+/* The owner may close the stream before it has read the words, some of which lie in the stream. */
+static void tell_failure(struct stream *s, enum failure why, const char *text) {
+    char words[256];
+    snprintf(words, sizeof words, "%s", text);
+    s->ev.on_failed(s->ctx, why, str_of(words));
+}
+
 void stream_fail_now(struct stream *s, enum failure why, const char *text) {
     switch (s->state) {
     case STREAM_LINGER_FLUSH:
@@ -125,7 +132,7 @@ void stream_fail_now(struct stream *s, enum failure why, const char *text) {
         return;
     default:
         enter_failed(s);
-        s->ev.on_failed(s->ctx, why, str_of(text));
+        tell_failure(s, why, text);
     }
 }
 
@@ -346,7 +353,7 @@ static void on_kick(evutil_socket_t fd, short what, void *arg) {
     if (s->report_failure != FAILURE_NONE) {
         enum failure why = s->report_failure;
         s->report_failure = FAILURE_NONE;
-        s->ev.on_failed(s->ctx, why, str_of(s->report_text));
+        tell_failure(s, why, s->report_text);
         return;
     }
     if (s->report_open) {

@@ -33,7 +33,7 @@ struct stream_events {
     void (*on_drained)(void *ctx);
     /* Connecting (CONNECT_*, LOCAL), handshake (TLS_*), a deadline (TIMEOUT; the handshake's too),
      * reset (CLOSED). Bytes that came before were delivered by on_read and can still be peeked at.
-     * `text` is for people, valid during the call. */
+     * `text` is for people, valid during the call, also after stream_close(). */
     void (*on_failed)(void *ctx, enum failure why, struct str text);
     /* The peer closed in order; bytes that came before were delivered by on_read. It may have
      * closed its own direction only: what is written from now on is still sent, without

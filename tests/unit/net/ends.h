@@ -67,9 +67,10 @@ static inline void end_failed(void *ctx, enum failure why, struct str text) {
     assert_int_equal(e->failed + e->closed, 0);
     e->failed++;
     e->why = why;
-    snprintf(e->text, sizeof e->text, "%.*s", STR_ARG(text));
     if (e->at_failed)
         e->at_failed(e);
+    /* also when that closed the stream */
+    snprintf(e->text, sizeof e->text, "%.*s", STR_ARG(text));
 }
 
 static inline void end_closed(void *ctx) {

@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 
+#include <malloc.h>
+
 #include "tests/unit/net/ends.h"
 
 enum { FOR_EVER_MS = 24 * 3600 * 1000 };
@@ -246,8 +248,31 @@ static void silence_on_both_ends_with_the_timeout(void **state) {
 
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, finish)
 
+static void close_it(struct end *e) {
+    stream_close(&e->s, false);
+}
+
+/* A failure that is found inside of the call is told later, by words that have to live as long as
+ * their reader. */
+static void the_words_of_a_failure_outlive_the_stream(void **state) {
+    (void)state;
+    struct end e;
+    struct stream_connect_options o = {.to = loopback(1)};
+    mallopt(M_PERTURB, 0x5a); /* for builds that do not see a use after free */
+    assert_int_equal(sockaddr_parse(STR("192.0.2.77"), 0, &o.source), OK);
+    end_init(&e, l);
+    e.at_failed = close_it;
+    end_connect(&e, &o);
+    TURN_UNTIL(l, e.failed);
+    mallopt(M_PERTURB, 0);
+    assert_int_equal(e.why, FAILURE_LOCAL);
+    assert_string_equal(e.text, "127.0.0.1:1: Cannot assign requested address");
+    end_release(&e);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        T(the_words_of_a_failure_outlive_the_stream),
         T(the_rival_waits_while_the_first_has_its_head_start),
         T(a_refusal_ends_the_head_start),
         T(an_address_that_cannot_be_connected_to_ends_it_too),
