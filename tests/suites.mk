@@ -28,6 +28,12 @@ e2e-tsan:
 valgrind: unit-bins
 	@tests/valgrind $(UNIT_BIN)
 
+## proof      kills, power cuts, failing calls and a soak, in short forms of a minute or two together
+.PHONY: proof
+proof:
+	@$(MAKE) deps-test
+	@tests/run-all proof
+
 ## conformance  each line of the mail RFCs and each threat, and whether its tests pass (tests/conformance.md, tests/PROOF.md)
 .PHONY: conformance
 conformance: build unit-bins tools
@@ -35,10 +41,11 @@ conformance: build unit-bins tools
 
 ## crash      kills a loaded server CRASH_CYCLES=500 times and compares promises with deliveries
 CRASH_CYCLES ?= 500
+CRASH_BATCH ?= 250
 .PHONY: crash bench tools
 tools: $(TOOL_BIN)
 crash: build tools $(B)/tests/power/shim.so
-	@tests/crash/run --cycles $(CRASH_CYCLES) --build $(B)
+	@tests/crash/run --cycles $(CRASH_CYCLES) --batch $(CRASH_BATCH) --build $(B)
 
 ## points     kills the store at each system call that changes it (POINTS_STEP=20: at about one of 20)
 POINTS_STEP ?= 1

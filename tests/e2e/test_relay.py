@@ -6,7 +6,6 @@ import dkim
 import pytest
 
 from peers.postfix import Postfix
-from peers.process import wait_until
 
 DOMAIN = "sender-road.test"
 MESSAGE = {"from": f"Acme <no-reply@{DOMAIN}>", "subject": "Your code", "text": ".\n..\n123456\n"}
@@ -23,9 +22,7 @@ def add_domain(server, tree=None):
         # a new domain is looked at at once and then every minute; a server that starts looks at all of them
         server.stop()
         server.start()
-        wait_until(
-            lambda: server.api().get(f"/v1/domains/{DOMAIN}").json()["verified"], "the domain's records are found"
-        )
+        server.wait_verified(DOMAIN)
     return records
 
 
