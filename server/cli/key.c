@@ -65,7 +65,8 @@ const struct command cli_key_create = {
         "  postchute key create shop --scope send --from-domain acme.test\n"
         "  postchute key create ops --scope admin >ops.key\n"
         "\n"
-        "send: submit messages; read: see them; manage: domains and webhooks; admin: keys, and all.",
+        "send: submit messages; read: see them; manage: domains and webhooks; admin: keys, and "
+        "all.",
     COMMAND_OPTIONS(create_options),
     .words_least = 1,
     .words_most = 1,
