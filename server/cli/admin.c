@@ -97,9 +97,10 @@ enum err admin_open(const struct options *o, char *const *env, bool may_create, 
     if (e == OK)
         e = try_socket(out->socket_path, info);
     if (e == ERR_NOT_FOUND) {
-        e = may_create ? OK : check_store_exists(folder, info);
-        if (e == OK)
-            e = open_store(out, folder, info);
+        bool is_new = check_store_exists(folder, info) != OK;
+        e = is_new && !may_create ? ERR_NOT_FOUND : open_store(out, folder, info);
+        if (e == OK && is_new) /* perhaps it was another one that was meant */
+            cli_say(stderr, "postchute: no outbox was in %s: made one\n", folder);
     }
     out->client = (struct client){.url = "http://localhost", .socket_path = out->socket_path};
     free(folder);

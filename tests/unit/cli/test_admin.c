@@ -67,11 +67,13 @@ static void keys_are_made_listed_and_revoked_without_a_server(void **state) {
     assert_int_equal(o.code, CLI_OK);
     assert_int_equal(strlen(o.out), AUTH_KEY_TEXT + 1);
     assert_true(auth_key_is_well_formed(str_make(o.out, AUTH_KEY_TEXT)));
+    assert_non_null(strstr(o.err, "/data: made one")); /* where nobody may have meant it to be */
     char prefix[AUTH_KEY_PREFIX + 1];
     snprintf(prefix, sizeof prefix, "%.*s", AUTH_KEY_PREFIX, o.out);
 
     o = run_cli("key|list", env);
     assert_int_equal(o.code, CLI_OK);
+    assert_string_equal(o.err, "");
     assert_non_null(strstr(o.out, prefix));
     assert_non_null(strstr(o.out, "in force"));
     assert_non_null(strstr(o.out, "shop"));
