@@ -131,8 +131,8 @@ static struct MHD_Daemon *start_mhd(struct daemon_of_http *d, int fd, const stru
         MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, d, MHD_OPTION_NOTIFY_CONNECTION,
         http_on_connection, d, MHD_OPTION_CONNECTION_LIMIT,
         (unsigned)LIMIT_CONNECTIONS + LIMIT_OTHER_CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)LIMIT_HTTP_HEADER_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, 0U, MHD_OPTION_ARRAY,
-        options, MHD_OPTION_END);
+        (size_t)LIMIT_HTTP_HEADER_BYTES + LIMIT_HTTP_ANSWER_HEADER, MHD_OPTION_CONNECTION_TIMEOUT,
+        0U, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
 }
 
 static bool is_same_socket(int a, int b) {

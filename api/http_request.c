@@ -145,8 +145,27 @@ void *http_on_request_line(void *cls, const char *target, struct MHD_Connection 
 
 struct header_copy {
     struct request *request;
+    size_t cost;
     bool is_too_many, is_folded;
 };
+
+enum { ELEMENT_COST = 80 }; /* what the library keeps of each field, cookie and query parameter */
+
+static size_t count_any(struct str s, const char *of) {
+    size_t n = 0;
+    for (size_t i = 0; i < s.n; i++)
+        n += s.p[i] != '\0' && strchr(of, s.p[i]) != NULL;
+    return n;
+}
+
+/* The memory of a connection holds the request's header, and then the answer's. What leaves no room
+ * for that would be carried out and never answered: it is refused. */
+static size_t cost_of(struct str name, struct str value) {
+    size_t cost = name.n + value.n + ELEMENT_COST;
+    if (str_equal_nocase(name, STR("Cookie"))) /* copied, and taken to pieces */
+        cost += value.n + ELEMENT_COST * (count_any(value, ";, ") + 1);
+    return cost;
+}
 
 /* Library versions before 0.9.77 append a folded line to the field's NAME ("Content-Length: 5" and
  * " 6" become the field "Content-Length6", "Content-Len: 5" and " gth" a field that counts),
@@ -180,6 +199,8 @@ static enum MHD_Result copy_header(void *cls, enum MHD_ValueKind kind, const cha
         copy->is_folded = true;
         return MHD_NO;
     }
+    copy->cost +=
+        cost_of(str_make(name, name_size), str_make(value, value != NULL ? value_size : 0));
     r->header[r->header_count++] = (struct request_field){
         .name = arena_dup(r->arena, str_make(name, name_size)),
         .value = arena_dup(r->arena, str_make(value != NULL ? value : "", value_size)),
@@ -188,13 +209,19 @@ static enum MHD_Result copy_header(void *cls, enum MHD_ValueKind kind, const cha
 }
 
 static bool read_header(struct request *r, struct MHD_Connection *mhd) {
-    struct header_copy copy = {.request = r};
+    struct header_copy copy = {
+        .request = r, .cost = r->target.n + ELEMENT_COST * (count_any(r->target, "?&") + 1)};
     r->header = ARENA_ARRAY(r->arena, struct request_field, HEADER_FIELDS);
     MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, copy_header, &copy);
-    if (!copy.is_too_many && !copy.is_folded)
+    bool is_too_large = copy.cost > LIMIT_HTTP_HEADER_BYTES;
+    if (!copy.is_too_many && !copy.is_folded && !is_too_large)
         return true;
     if (copy.is_folded)
         request_problem(r, PROBLEM_INVALID_REQUEST, "a header field is folded");
+    else if (is_too_large)
+        request_problem(r, PROBLEM_HEADERS_TOO_LARGE,
+                        "at most %d KiB of header fields, %d octets more for each",
+                        LIMIT_HTTP_HEADER_BYTES / 1024, (int)ELEMENT_COST);
     else
         request_problem(r, PROBLEM_HEADERS_TOO_LARGE, "at most %d header fields",
                         (int)HEADER_FIELDS);

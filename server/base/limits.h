@@ -16,10 +16,10 @@ enum {
                                composing takes at the end, so all together never take more than the
                                charge and one more body for each worker */
     LIMIT_JSON_DEPTH = 32,  /* deeper than any real request; recursion stays bounded */
-    LIMIT_JSON_VALUES =
-        50000, /* in one body: "[]," is three bytes of it and 64 of memory */
-    LIMIT_HTTP_HEADER_BYTES = 32 * 1024,
-    LIMIT_CONNECTIONS = 100000,   /* the setting's own ceiling */
+    LIMIT_JSON_VALUES = 50000, /* in one body: "[]," is three bytes of it and 64 of memory */
+    LIMIT_HTTP_HEADER_BYTES = 32 * 1024, /* with what the library makes of them */
+    LIMIT_HTTP_ANSWER_HEADER = 8 * 1024, /* for ours, in the same memory: who accepts must answer */
+    LIMIT_CONNECTIONS = 100000,          /* the setting's own ceiling */
     LIMIT_OTHER_CONNECTIONS = 64, /* of a health listener, of the control socket: nobody counts them
                                      by address, and they must not take all descriptors */
     LIMIT_OTHER_DESCRIPTORS = 512, /* kept for delivery, the store and those: beyond connections */

@@ -546,6 +546,46 @@ static void test_T16_body_over_the_limit_is_413_and_names_it(void **state) {
     buf_release(&body);
 }
 
+/* One field of that size, or many, or one of many cookies; or a query. */
+static void put_large_header(struct buf *b, int kind, size_t size) {
+    static const char *const unit[] = {"a", "a\r\nX-Padding: b", "a=b; "};
+    static const char *const begin[] = {"X-Padding: ", "X-Padding: ", "Cookie: "};
+    struct str one = str_of(unit[kind]);
+    buf_putz(b, begin[kind]);
+    for (size_t n = 0; n + one.n <= size; n += one.n) {
+        if (kind == 1) /* at most 128 fields */
+            for (size_t i = 0; i < 300 && n < size; i++, n++)
+                buf_putc(b, 'a');
+        buf_put(b, one);
+    }
+    buf_putz(b, "\r\n");
+}
+
+/* Header and answer share the library's memory of a connection: a message was taken whose answer
+ * had no room, and taken again at each repetition. */
+static void test_what_is_accepted_is_answered_however_large_the_header(void **state) {
+    struct world *w = *state;
+    int refused = 0;
+    for (int kind = 0; kind < 3; kind++)
+        for (size_t size = 1000; size < 44000; size += 331) {
+            struct buf b = BUF_INIT(256 * 1024), header = BUF_INIT(128 * 1024);
+            struct answer a;
+            put_large_header(&header, kind, size);
+            put_request(&b, "POST", "/send", &w->key, header.p, body_text());
+            size_t before = fake_accepts(w->store);
+            client_once(w->port, buf_str(&b), &a);
+            bool is_accepted = fake_accepts(w->store) > before;
+            if (is_accepted != (a.status == 202))
+                fail_msg("kind %d, %zu octets: %s, answered %d", kind, size,
+                         is_accepted ? "accepted" : "refused", a.status);
+            refused += a.status == 431;
+            client_release(&a);
+            buf_release(&header);
+            buf_release(&b);
+        }
+    assert_true(refused > 50);
+}
+
 static void test_refused_body_that_is_announced_is_not_asked_for(void **state) {
     struct world *w = *state;
     struct answer a;
@@ -1596,6 +1636,7 @@ int main(void) {
         SERVED(test_405_says_what_is_allowed),
         SERVED(test_all_faults_come_at_once),
         SERVED(test_T16_body_over_the_limit_is_413_and_names_it),
+        SERVED(test_what_is_accepted_is_answered_however_large_the_header),
         SERVED(test_refused_body_that_is_announced_is_not_asked_for),
         cmocka_unit_test(test_T16_bodies_beyond_the_memory_set_aside_are_503),
         cmocka_unit_test(test_client_that_left_in_its_body_holds_no_memory),
