@@ -151,6 +151,15 @@ void request_problem_faults(struct request *r, enum problem_code code) {
     r->reply.status = 400 + (int)code;
 }
 
+void request_problem_json(struct request *r, enum err e, const struct errinfo *info) {
+    ASSERT(e == ERR_INVALID && info->text[0] != '\0');
+    r->reply.status = 400;
+}
+
+void request_problem_short(struct request *r) {
+    r->reply.status = 503;
+}
+
 void request_problem_store(struct request *r, enum err e, const struct errinfo *info) {
     (void)info;
     r->reply.status = 500 + (int)e;

@@ -91,7 +91,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static struct dkim_key rsa = {DKIM_RSA_SHA256}, ed25519 = {DKIM_ED25519_SHA256};
     static const struct id id;
     struct str text = str_make(data, size);
-    struct message *m = message_new(&id, mem_dup(data, size + (size == 0)), size), *done = NULL;
+    struct message *m = message_new(&id, size > 0 ? mem_dup(data, size) : mem_zalloc(1), size),
+                   *done = NULL;
     struct dkim_signer signer = {.domain = STR("example.org"), .key_count = 2};
     signer.keys[0].selector = STR("r2026");
     signer.keys[0].key = &rsa;

@@ -18,7 +18,7 @@ static void check_answer(enum dns_type type, uint8_t flags, struct str rest) {
     size_t n = 0;
     while (!str_is_absent(rest) && n < RECORDS_MAX) {
         struct str r = str_split(&rest, (char)0xFE);
-        record[n] = mem_dup(r.p, r.n + (r.n == 0)); /* of its exact size: ASan sees one too far */
+        record[n] = r.n > 0 ? mem_dup(r.p, r.n) : mem_zalloc(1); /* exact: ASan sees one too far */
         length[n++] = (int)r.n;
     }
     struct ub_result u = {.data = record,
