@@ -78,10 +78,10 @@ $(B)/%.o: %.c $(B)/.flags
 # fuzzcov: the corpora alone, with counters
 FUZZ_DRIVER := $(if $(filter fuzzcov,$(VARIANT)),$(B)/tests/fuzz/replay.o)
 $(B)/tests/fuzz/replay.o: tests/fuzz/replay.c # named, or the rule below loses against the general one
-# compiled by the rule for all: the linker alone is told of libFuzzer
+# compiled by the rule for all: the linker alone is told of libFuzzer. A target may put functions of its own in the place of ours: it comes first
 $(FUZZ_BIN): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/libpostchute.a $(FUZZ_DRIVER) $(B)/.flags
 	@echo "  TEST $@"
-	@$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) $(if $(FUZZ_DRIVER),,-fsanitize=fuzzer) -o $@ $< $(FUZZ_DRIVER) $(B)/libpostchute.a $(ALL_LIBS)
+	@$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -Wl,-z,muldefs $(if $(FUZZ_DRIVER),,-fsanitize=fuzzer) -o $@ $< $(FUZZ_DRIVER) $(B)/libpostchute.a $(ALL_LIBS)
 
 # what is preloaded to record, kill and starve: nothing of the program is in it
 $(B)/tests/power/shim.so: tests/power/shim.c tests/power/shim.h $(B)/.flags
