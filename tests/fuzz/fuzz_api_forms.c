@@ -181,13 +181,13 @@ void http_reply_header(struct http_reply *r, const char *name, struct str value)
     ASSERT(!str_has_control(value, false));
 }
 
-/* What only happens once a message was found. */
 bool request_charge(struct request *r, size_t n) {
-    (void)r, (void)n;
-    ASSERT(false);
-    return false;
+    (void)r;
+    ASSERT(n > 0);
+    return true;
 }
 
+/* What only happens once a message was found. */
 struct rights request_rights(const struct request *r) {
     (void)r;
     ASSERT(false);
@@ -196,8 +196,7 @@ struct rights request_rights(const struct request *r) {
 
 struct domains *env_domains(struct env *env) {
     (void)env;
-    ASSERT(false);
-    return NULL;
+    return domains_new(NULL, 0);
 }
 
 struct intake *env_intake(struct env *env) {
