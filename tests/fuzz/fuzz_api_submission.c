@@ -6,7 +6,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static const struct submission_limits limits = {50, 1024 * 1024};
+    static const struct submission_limits limits = {8, 1200};
     static struct arena *a;
     if (!a)
         a = arena_new();
@@ -21,6 +21,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (json_body_parse(&body, a, &root, &info) == OK) {
         v1_submission_read(root, &faults, &s);
         submission_check(&s, &limits, &faults);
+        uint8_t print[32], again[32];
+        submission_fingerprint(&s, print);
+        submission_fingerprint(&s, again);
+        ASSERT(memcmp(print, again, sizeof print) == 0);
         const struct compose_input in = {
             .submission = &s, .id = id_new(1), .date_wall_ms = 1, .message_bytes_max = 4 << 20};
         if (faults.count == 0 && compose(&in, &c, &info) == OK)

@@ -13,6 +13,12 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t n) {
         ASSERT(ip[0] != 0 && strlen(full) > strlen(ip));
         ASSERT(sockaddr_parse(str_of(ip), 25, &b) == OK);
         ASSERT(sockaddr_equal(&a, &b));
+        const struct sockaddr_any none = {0}, other = {.len = 1};
+        ASSERT(!sockaddr_equal(&a, &none) && !sockaddr_equal(&none, &b) &&
+               !sockaddr_equal(&a, &other));
+        ASSERT(sockaddr_port(&a) == 25 && sockaddr_port(&none) == 0);
+        sockaddr_set_port(&b, 26);
+        ASSERT(!sockaddr_equal(&a, &b));
     } else {
         ASSERT(a.len == 0);
     }

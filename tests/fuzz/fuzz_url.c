@@ -8,11 +8,13 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t n);
 static void check_lists(struct str text) {
     struct guard *g = NULL;
     struct errinfo info = {0};
-    struct sockaddr_any loopback, ip;
+    static const uint16_t ports[] = {443, 9443};
+    struct sockaddr_any loopback, ip, none = {0};
     if (sockaddr_parse(STR("127.0.0.1"), 25, &loopback) != OK)
         abort();
     if (guard_new(&(struct guard_options){.allow_networks = &text, .allow_network_count = 1}, &g,
                   &info) == OK) {
+        ASSERT(!guard_allows(g, &none));
         struct str rest = text, address = str_split(&rest, '/');
         if (sockaddr_parse(address, 25, &ip) == OK)
             ASSERT(guard_allows(g, &ip));
@@ -22,7 +24,10 @@ static void check_lists(struct str text) {
     } else {
         ASSERT(!g && info.text[0] != 0);
     }
-    if (guard_new(&(struct guard_options){.allow_http_hosts = &text, .allow_http_host_count = 1},
+    if (guard_new(&(struct guard_options){.allow_http_hosts = &text,
+                                          .allow_http_host_count = 1,
+                                          .ports = ports,
+                                          .port_count = 2},
                   &g, &info) == OK) {
         ASSERT(!guard_allows(g, &loopback) || sockaddr_parse(text, 25, &ip) == OK);
         guard_free(&g);
