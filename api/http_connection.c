@@ -99,8 +99,10 @@ static bool is_room(const struct daemon_of_http *d, const struct sockaddr *sa) {
 }
 
 enum MHD_Result http_on_accept(void *cls, const struct sockaddr *sa, socklen_t size) {
+    struct daemon_of_http *d = cls;
     (void)size;
-    if (is_room(cls, sa))
+    d->accepts++;
+    if (is_room(d, sa))
         return MHD_YES;
     metric_add(http_metric.refused, 1);
     return MHD_NO;

@@ -1,4 +1,6 @@
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <sys/stat.h>
@@ -9,7 +11,7 @@
 #include "server/base/limits.h"
 #include "server/base/log.h"
 
-enum { TICK_MS = 250, NOTES_PER_TURN = 256 };
+enum { TICK_MS = 250, WAITING_TICKS = 2, NOTES_PER_TURN = 256 };
 
 static void pump(struct daemon_of_http *d) {
     unsigned long long ms;
@@ -63,12 +65,39 @@ void http_loop_tell_drained(struct loop_of_http *l) {
     mailbox_send(l->http->front, note);
 }
 
+/* When it finds no descriptor the library accepts nobody until one of its connections has ended,
+ * however many there are by then, and looks only when something happens. Clients that stay would
+ * keep everybody out: a connection that ends at once takes that back. */
+static void let_in(struct daemon_of_http *d) {
+    if (d->is_retired)
+        return;
+    struct pollfd waiting = {
+        .fd = MHD_get_daemon_info(d->mhd, MHD_DAEMON_INFO_LISTEN_FD)->listen_fd, .events = POLLIN};
+    bool is_stuck = d->accepts == d->accepts_seen && poll(&waiting, 1, 0) == 1 &&
+                    (waiting.revents & POLLIN) != 0;
+    d->accepts_seen = d->accepts;
+    d->waiting_ticks = is_stuck ? d->waiting_ticks + 1 : 0;
+    if (d->waiting_ticks < WAITING_TICKS ||
+        atomic_load(&d->loop->http->connections) >= d->loop->limits.connections_max)
+        return;
+    d->waiting_ticks = 0;
+    struct sockaddr_in nobody = {.sin_family = AF_INET};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0) /* the library closes it, also when it does not take it */
+        (void)MHD_add_connection(d->mhd, fd, (const struct sockaddr *)&nobody, sizeof(nobody));
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg) {
     struct loop_of_http *l = arg;
     (void)fd;
     (void)what;
     http_loop_look_after(l);
     waits_tick(l->waits, clock_mono_ms());
+    struct daemon_of_http *d;
+    TAILQ_FOREACH (d, &l->daemons, link) {
+        let_in(d);
+        d->is_dirty = true;
+    }
     http_loop_pump_dirty(l);
     end_retired(l);
     http_loop_tell_drained(l);

@@ -66,8 +66,10 @@ struct daemon_of_http {
     struct MHD_Daemon *mhd;
     struct event *io, *timer;
     size_t connections;
-    bool is_dirty;   /* something of it was resumed */
-    bool is_retired; /* accepts no more; ends with its last connection */
+    uint64_t accepts, accepts_seen; /* now, at the last tick */
+    unsigned waiting_ticks;         /* in which somebody waited to be accepted, and nobody was */
+    bool is_dirty;                  /* something of it was resumed */
+    bool is_retired;                /* accepts no more; ends with its last connection */
 };
 
 enum phase {

@@ -16,6 +16,7 @@
 #include "server/net/loop.h"
 
 enum {
+    GRACE_MS = 50,
     TIMEOUT_MS = 20000,
     PROBE_AGAIN_MS = 5000,          /* nothing answered */
     PROBE_REPAIRED_MS = 10 * 60000, /* signatures were missing */
@@ -68,6 +69,7 @@ struct question {
     size_t name_count, name_at;
     enum which which;
     bool is_asked;
+    bool had_grace; /* its time is over */
     int ub_id;
     struct timer *timeout;
 };
@@ -255,6 +257,12 @@ static void ask_current(struct question *x) {
 static void timed_out(void *arg) {
     struct question *x = arg;
     struct dns *d = x->dns;
+    if (!x->had_grace) { /* after a stop of the process the answer is there, too: it is read first
+                          */
+        x->had_grace = true;
+        timer_set(x->timeout, GRACE_MS);
+        return;
+    }
     if (x->is_asked) {
         ub_cancel(d->up[x->which].ctx, x->ub_id);
         TAILQ_REMOVE(&d->asked, x, link);

@@ -3,7 +3,7 @@
 #include "server/base/clock.h"
 #include "server/base/limits.h"
 
-enum { PARALLEL_MAX = 64 };
+enum { GRACE_MS = 50, PARALLEL_MAX = 64 };
 
 static void begin(struct transfer *t);
 
@@ -49,8 +49,16 @@ void httpc_finish(struct transfer *t, enum failure failure, const char *text) {
         timer_set(h->starter, 0);
 }
 
+/* A process that was stopped finds the time over and the answer come, both at once: it is read
+ * first.
+ */
 static void timed_out(void *arg) {
     struct transfer *t = arg;
+    if (!t->had_grace && !t->is_short) {
+        t->had_grace = true;
+        timer_set(t->timeout, GRACE_MS);
+        return;
+    }
     if (t->easy)
         httpc_curl_note_address(t);
     if (t->is_short)

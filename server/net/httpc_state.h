@@ -65,7 +65,8 @@ struct transfer {
     size_t header_bytes;
     bool is_header_whole; /* its empty line came */
     bool is_truncated, is_denied;
-    bool is_short; /* libcurl, or we, had no memory for something of it */
+    bool had_grace; /* its time is over */
+    bool is_short;  /* libcurl, or we, had no memory for something of it */
     struct httpc_result res;
     char text[320];
 };

@@ -113,7 +113,8 @@ static void on_connect_event(evutil_socket_t fd, short what, void *arg) {
     struct stream_try *t = arg;
     int error = ETIMEDOUT;
     socklen_t len = sizeof error;
-    if (!(what & EV_TIMEOUT) && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
+    /* both, after the process was stopped: then it is connected */
+    if ((what & EV_WRITE) && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
         error = errno;
     if (error == 0)
         won(t);

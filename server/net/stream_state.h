@@ -52,7 +52,8 @@ enum stream_state {
 
 enum {
     LINGER_MS = 2000,
-    READ_ONCE = 64 * 1024,   /* of one connection in one turn */
+    READ_ONCE = 64 * 1024, /* of one connection in one turn */
+    GRACE_MS = 50,
     WRITE_ONCE = 256 * 1024, /* libevent's 16 KiB would cost a turn each */
     COALESCE_MAX = 64 * 1024 /* of TLS output that is copied together to save records */
 };
@@ -81,6 +82,7 @@ struct stream {
     struct event *fd_event; /* LINGER_READ: readable */
     struct timer *phase;    /* of HANDSHAKE, SWITCHING and LINGER */
     struct timer *deadline;
+    bool had_grace; /* the deadline has passed with something unread */
     struct loop_hold hold;
 
     /* CONNECTING */

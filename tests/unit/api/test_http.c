@@ -6,7 +6,9 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <poll.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -255,6 +257,41 @@ static void test_kept_connection_carries_many_requests(void **state) {
     close(fd);
     buf_release(&b);
     assert_int_equal(w->store->message_count, 50);
+}
+
+/* Who found no descriptor left is let in when there are some again, also while others stay. */
+static void test_after_a_want_of_descriptors_clients_are_accepted_again(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    struct buf b = BUF_INIT(4096);
+    put_request(&b, "GET", "/livez", NULL, "", STR(""));
+    int kept[16]; /* each loop has some of them */
+    for (size_t i = 0; i < 16; i++) {
+        kept[i] = client_connect(w->port);
+        client_send(kept[i], buf_str(&b));
+        client_read(kept[i], false, &a);
+        client_release(&a);
+    }
+    struct rlimit before, none;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0); /* the lowest that was free */
+    none = (struct rlimit){.rlim_cur = (rlim_t)fd + 1, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    struct sockaddr_in sa = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)w->port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    client_send(fd, buf_str(&b));
+    struct pollfd answer = {.fd = fd, .events = POLLIN};
+    assert_int_equal(poll(&answer, 1, 300), 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    client_read(fd, false, &a);
+    assert_int_equal(a.status, 200);
+    client_release(&a);
+    close(fd);
+    for (size_t i = 0; i < 16; i++)
+        close(kept[i]);
+    buf_release(&b);
 }
 
 /* ---- idempotency ---- */
@@ -1622,6 +1659,7 @@ int main(void) {
         SERVED(test_store_that_cannot_write_is_503_with_retry_after),
         SERVED(test_large_body_goes_through_a_worker),
         SERVED(test_kept_connection_carries_many_requests),
+        SERVED(test_after_a_want_of_descriptors_clients_are_accepted_again),
         SERVED(test_repetition_with_the_same_key_gets_the_first_answer),
         SERVED(test_same_key_with_another_message_is_422),
         SERVED(test_test_and_live_message_are_never_the_same),
