@@ -227,9 +227,8 @@ class Postfix(Subject):
                 os.chown(queue / folder, owner.pw_uid, 60126 if folder in ("maildrop", "public") else owner.pw_gid)
         milter, before = "", ""
         if self.algorithm != "none":
-            port = free_port()
-            milter = f"smtpd_milters = inet:127.0.0.1:{port}\nmilter_default_action = tempfail"
-            self.fill("opendkim.conf", conf / "opendkim.conf", milter_port=port)
+            milter = f"smtpd_milters = unix:{self.folder}/milter\nmilter_default_action = tempfail"
+            self.fill("opendkim.conf", conf / "opendkim.conf")
             before = f"/usr/sbin/opendkim -f -x {conf}/opendkim.conf & "
         self.fill("postfix.cf", conf / "main.cf", milter=milter, smtp_tls=self.settings.get("tls", "none"))
         (conf / "master.cf").write_text(_MASTER.format(port=self.port))
