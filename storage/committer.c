@@ -1,6 +1,10 @@
 /* The one thread that writes: group commit.
  *
- *   take all that waits -> [stage] -> begin -> write* -> commit + sync -> tell watchers -> answer
+ *   take all that waits -> begin -> [a piece of a large body] -> write* -> commit + sync
+ *      -> tell watchers -> answer
+ *
+ * Accepts with a large body wait in a row of their own and go in one after the other, a piece with
+ * each transaction, so that nobody else waits for more than a piece.
  *
  * Health, with the function on each edge:
  *
@@ -74,6 +78,11 @@ struct committer {
     struct note stop_note;
     bool is_stopping;
     struct note *pending, **pending_end;
+    struct note *large, **large_end; /* accepts whose bodies are staged */
+    struct {
+        struct store_call *call; /* NULL: none is under way */
+        size_t at, size;         /* what is committed of it */
+    } staging;
     /* collected since the last commit: those who can wait a moment, those who cannot */
     size_t pending_patient, pending_pressed, last_pressed;
     int64_t linger_until_mono_ms;
@@ -161,15 +170,16 @@ static void after_failure(struct committer *c) {
 /* ---- one batch ---- */
 
 struct batch {
-    struct store_call *call[LIMIT_BATCH_ROWS];
-    enum err result[LIMIT_BATCH_ROWS];
-    struct message_row given[LIMIT_BATCH_ROWS]; /* of an accept: a replay overwrites it */
+    struct store_call *call[LIMIT_BATCH_ROWS + 1]; /* one whose body was staged comes on top */
+    enum err result[LIMIT_BATCH_ROWS + 1];
+    struct message_row given[LIMIT_BATCH_ROWS + 1]; /* of an accept: a replay overwrites it */
     size_t count;
     size_t rows, bytes;
+    size_t staged; /* how far the body under way has come, when this is committed */
 };
 
-static bool is_staged(const struct store_call *call) {
-    if (call->verb != STORE_ACCEPT)
+static bool is_staged(const struct committer *c, const struct store_call *call) {
+    if (call->verb != STORE_ACCEPT || c->ops->stage == NULL)
         return false;
     const struct store_accept *q = CONTAINER_OF(call, const struct store_accept, call);
     return message_size(q->content) > LIMIT_BODY_CHUNK;
@@ -181,8 +191,7 @@ static void measure(const struct store_call *call, size_t *rows, size_t *bytes) 
     if (call->verb == STORE_ACCEPT) {
         const struct store_accept *q = CONTAINER_OF(call, const struct store_accept, call);
         *rows += q->message.recipient_count;
-        *bytes +=
-            q->message.recipient_count * 256 + (is_staged(call) ? 0 : message_size(q->content));
+        *bytes += q->message.recipient_count * 256 + message_size(q->content);
     } else if (call->verb == STORE_CLAIM) {
         *rows = CONTAINER_OF(call, const struct store_claim, call)->count;
     } else if (call->verb == STORE_RELEASE) {
@@ -212,7 +221,28 @@ static bool is_below_floor(struct committer *c, struct store_call *call) {
     return true;
 }
 
-/* Moves from the front of what waits; a body that must be staged only goes first. */
+/* The next large body, when none is under way. */
+static void begin_staging(struct committer *c) {
+    while (c->staging.call == NULL && c->large != NULL) {
+        struct store_call *call = CONTAINER_OF(c->large, struct store_call, note);
+        c->large = call->note.next;
+        if (c->large == NULL)
+            c->large_end = &c->large;
+        if (is_below_floor(c, call)) {
+            store_call_finish(call, ERR_UNAVAILABLE);
+            continue;
+        }
+        c->staging.call = call;
+        c->staging.at = 0;
+        c->staging.size = message_size(CONTAINER_OF(call, struct store_accept, call)->content);
+    }
+}
+
+static bool is_all_staged(const struct committer *c) {
+    return c->staging.call != NULL && c->staging.at == c->staging.size;
+}
+
+/* Moves from the front of what waits. */
 static void gather(struct committer *c, struct batch *b) {
     b->count = b->rows = b->bytes = 0;
     while (c->pending != NULL && b->count < LIMIT_BATCH_ROWS) {
@@ -224,8 +254,8 @@ static void gather(struct committer *c, struct batch *b) {
             continue;
         }
         measure(call, &rows, &bytes);
-        if (b->count > 0 && (b->rows + rows > LIMIT_BATCH_ROWS ||
-                             b->bytes + bytes > LIMIT_BATCH_BYTES || is_staged(call)))
+        if (b->count > 0 &&
+            (b->rows + rows > LIMIT_BATCH_ROWS || b->bytes + bytes > LIMIT_BATCH_BYTES))
             break;
         c->pending = call->note.next;
         b->call[b->count++] = call;
@@ -234,6 +264,19 @@ static void gather(struct committer *c, struct batch *b) {
     }
     if (c->pending == NULL)
         c->pending_end = &c->pending;
+    if (is_all_staged(c)) {
+        b->call[b->count++] = c->staging.call;
+        b->rows +=
+            1 + CONTAINER_OF(c->staging.call, struct store_accept, call)->message.recipient_count;
+    }
+}
+
+static enum err stage_piece(struct committer *c, struct batch *b) {
+    b->staged = c->staging.at;
+    if (c->staging.call == NULL || is_all_staged(c))
+        return OK;
+    b->staged = c->ops->stage(c->backend, c->staging.call, c->staging.at);
+    return c->ops->status(c->backend) == BACKEND_READY ? OK : ERR_UNAVAILABLE;
 }
 
 /* Runs the verbs inside the open transaction. ERR_AGAIN: one failed after it had written; the
@@ -287,7 +330,9 @@ static enum err run_transaction(struct committer *c, struct batch *b) {
             reset_call(b, i, turn > 0);
         if (ops->begin(c->backend) != OK)
             return ERR_UNAVAILABLE;
-        enum err e = run_verbs(c, b, turn > 0);
+        enum err e = stage_piece(c, b);
+        if (e == OK)
+            e = run_verbs(c, b, turn > 0);
         if (e == OK)
             return ops->commit(c->backend);
         ops->rollback(c->backend);
@@ -321,15 +366,26 @@ static void publish_totals(struct committer *c) {
     metric_set(metrics.balance, accepted - sum);
 }
 
+/* What is under way fails with the others. */
+static void add_staging(struct committer *c, struct batch *b) {
+    if (c->staging.call != NULL && !is_all_staged(c))
+        b->call[b->count++] = c->staging.call;
+}
+
+static void end_staging(struct committer *c) {
+    if (c->backend != NULL)
+        c->ops->unstage(c->backend);
+    c->staging.call = NULL;
+}
+
 static void run_batch(struct committer *c, struct batch *b) {
     int64_t start_mono_us = clock_mono_us();
     for (size_t i = 0; i < b->count; i++)
         b->result[i] = OK;
-    bool staged = is_staged(b->call[0]) && c->ops->stage != NULL;
-    enum err e = staged ? c->ops->stage(c->backend, b->call[0]) : OK;
-    if (e == OK)
-        e = run_transaction(c, b);
+    bool is_staged_to_end = is_all_staged(c);
+    enum err e = run_transaction(c, b);
     if (e == OK) {
+        c->staging.at = b->staged;
         metric_add(metrics.commits, 1);
         metric_add(metrics.rows, (int64_t)b->rows);
         metric_observe_us(metrics.seconds, clock_mono_us() - start_mono_us);
@@ -340,10 +396,11 @@ static void run_batch(struct committer *c, struct batch *b) {
     } else {
         effects_truncate(c->effects, 0);
         after_failure(c);
+        add_staging(c, b);
         refuse(c, b);
     }
-    if (staged && c->backend != NULL)
-        c->ops->unstage(c->backend); /* before its caller hears that it failed */
+    if (c->staging.call != NULL && (e != OK || is_staged_to_end))
+        end_staging(c); /* before its caller hears that it failed */
     answer(b);
 }
 
@@ -381,9 +438,15 @@ static void collect(struct committer *c, int timeout_ms) {
             c->is_stopping = true;
             continue;
         }
+        const struct store_call *call = CONTAINER_OF(n, struct store_call, note);
+        if (is_staged(c, call)) {
+            *c->large_end = n;
+            c->large_end = &n->next;
+            continue;
+        }
         *c->pending_end = n;
         c->pending_end = &n->next;
-        if (is_patient(CONTAINER_OF(n, struct store_call, note)))
+        if (is_patient(call))
             c->pending_patient++;
         else
             c->pending_pressed++;
@@ -393,7 +456,8 @@ static void collect(struct committer *c, int timeout_ms) {
 /* A transaction costs a sync and a copy of each page that it touched, whether it holds one result
  * or a hundred. The first one after a quiet moment waits for nothing. */
 static void linger(struct committer *c) {
-    while (c->pending_pressed == 0 && !c->is_stopping && c->pending_patient < LINGER_CALLS) {
+    while (c->pending_pressed == 0 && c->staging.call == NULL && c->large == NULL &&
+           !c->is_stopping && c->pending_patient < LINGER_CALLS) {
         int64_t left_ms = c->linger_until_mono_ms - clock_mono_ms();
         if (left_ms <= 0)
             return;
@@ -417,24 +481,31 @@ static void wait_for_crowd(struct committer *c) {
     }
 }
 
+static bool has_work(const struct committer *c) {
+    return c->pending != NULL || c->large != NULL || c->staging.call != NULL;
+}
+
 static void committer_main(void *arg) {
     struct committer *c = arg;
     struct batch *b = mem_zalloc(sizeof(*b));
-    while (!c->is_stopping || c->pending != NULL) {
-        collect(c, c->pending != NULL || c->is_stopping ? 0 : TICK_MS);
+    while (!c->is_stopping || has_work(c)) {
+        collect(c, has_work(c) || c->is_stopping ? 0 : TICK_MS);
         tick(c);
-        if (c->pending == NULL)
+        if (!has_work(c))
             continue;
         linger(c);
+        begin_staging(c);
         if (c->pending_pressed > 0)
             wait_for_crowd(c);
         gather(c, b);
         c->last_pressed = c->pending_pressed;
         c->pending_patient = 0;
         c->pending_pressed = c->pending != NULL; /* what is left over has waited */
-        if (b->count == 0)
+        if (b->count == 0 && c->staging.call == NULL)
             continue;
         if (c->backend == NULL) {
+            add_staging(c, b);
+            c->staging.call = NULL;
             refuse(c, b);
             answer(b);
             continue;
@@ -459,6 +530,7 @@ struct committer *committer_start(const struct store_ops *ops, const struct stor
     c->effects = effects_new(budget);
     c->box = mailbox_new();
     c->pending_end = &c->pending;
+    c->large_end = &c->large;
     NEED(pthread_mutex_init(&c->shared.mu, NULL) == 0);
     c->shared.health.is_writable = true;
     snprintf(c->shared.health.text, sizeof(c->shared.health.text), "ready");

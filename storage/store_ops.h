@@ -53,10 +53,13 @@ struct store_ops {
     int64_t (*change_count)(const struct backend *b);
     enum backend_status (*status)(const struct backend *b);
     const char *(*status_text)(const struct backend *b);
-    /* What must precede the transaction of a verb, in transactions of its own: bodies too large for
-     * one. NULL: nothing. Called outside of a batch; `unstage` (also outside) removes what a verb
-     * that failed did not use. */
-    enum err (*stage)(struct backend *b, struct store_call *call);
+    /* A body too large for one transaction goes in piece by piece, ahead of the verb, each piece in
+     * a transaction that it shares with others. `stage`, in an open one, writes the piece that
+     * begins at `at` and returns where the next begins; the size of the message: it was the last,
+     * and the verb comes in a later transaction. What failed shows status(); it may be repeated
+     * from the same place after a rollback. NULL: nothing is staged. `unstage`, outside of a
+     * transaction, ends it, and removes what no verb used. One at a time. */
+    size_t (*stage)(struct backend *b, struct store_call *call, size_t at);
     void (*unstage)(struct backend *b);
     enum err (*probe)(
         struct backend *b); /* a transaction that writes a little: is there room again? */

@@ -59,54 +59,42 @@ static void set_upload(struct backend *b, enum sql what, int64_t body) {
     sq_run(&b->h, st);
 }
 
-/* One transaction with at most a batch's worth of chunks. */
-static enum err stage_step(struct backend *b, int64_t body, const struct message *m, size_t *at) {
-    const struct store_ops *ops = &store_sqlite_ops;
-    if (ops->begin(b) != OK)
-        return ERR_UNAVAILABLE;
-    if (*at == 0) {
-        b->now.next_body = body + 1;
-        set_upload(b, SQL_UPLOAD_PUT, body);
-    }
-    *at = put_chunks(b, body, m, *at, LIMIT_BATCH_BYTES);
-    if (!sq_has_failed(&b->h))
-        return ops->commit(b);
-    ops->rollback(b);
-    return ERR_UNAVAILABLE;
-}
-
-static void remove_orphans_now(struct backend *b) {
-    const struct store_ops *ops = &store_sqlite_ops;
-    if (ops->begin(b) != OK)
-        return;
-    body_remove_orphans(b);
-    b->has_orphans = ops->commit(b) != OK;
-}
-
-enum err body_stage(struct backend *b, struct store_call *call) {
-    ASSERT(call->verb == STORE_ACCEPT);
-    if (b->has_orphans)
-        remove_orphans_now(b);
-    const struct message *m = CONTAINER_OF(call, struct store_accept, call)->content;
-    size_t size = message_size(m);
-    if (size > (size_t)BODY_CHUNKS * LIMIT_BODY_CHUNK)
-        return OK; /* the verb says so */
-    int64_t body = b->now.next_body;
-    for (size_t at = 0; at < size;) {
-        enum err e = stage_step(b, body, m, &at);
-        if (e != OK)
-            return e; /* what is there already is removed by unstage */
-        b->staged_body = body;
-    }
-    b->staged_for = call;
-    return OK;
-}
-
 static void delete_chunks(struct backend *b, int64_t body) {
     sqlite3_stmt *st = sq_use(&b->h, SQL_BODY_DELETE);
     sq_bind_int(st, 1, body * BODY_CHUNKS);
     sq_bind_int(st, 2, body * BODY_CHUNKS + BODY_CHUNKS - 1);
     sq_run(&b->h, st);
+}
+
+void body_remove_orphans(struct backend *b) {
+    for (;;) {
+        sqlite3_stmt *st = sq_use(&b->h, SQL_UPLOAD_ANY);
+        int64_t body = sq_row(&b->h, st) ? sq_int(st, 0) : 0;
+        sq_end(st);
+        if (body == 0)
+            return;
+        delete_chunks(b, body);
+        set_upload(b, SQL_UPLOAD_DELETE, body);
+    }
+}
+
+size_t body_stage(struct backend *b, struct store_call *call, size_t at) {
+    ASSERT(call->verb == STORE_ACCEPT);
+    const struct message *m = CONTAINER_OF(call, struct store_accept, call)->content;
+    size_t size = message_size(m);
+    if (size > (size_t)BODY_CHUNKS * LIMIT_BODY_CHUNK)
+        return size; /* the verb says so */
+    if (at == 0) {
+        if (b->has_orphans)
+            body_remove_orphans(b);
+        b->staged_body = b->now.next_body++;
+        set_upload(b, SQL_UPLOAD_PUT, b->staged_body);
+    } else {
+        b->has_orphans = false; /* they went with the first piece, which was committed */
+    }
+    at = put_chunks(b, b->staged_body, m, at, LIMIT_BODY_CHUNK);
+    b->staged_for = at == size ? call : NULL;
+    return at;
 }
 
 void body_unstage(struct backend *b) {
@@ -123,18 +111,6 @@ void body_unstage(struct backend *b) {
     delete_chunks(b, body);
     set_upload(b, SQL_UPLOAD_DELETE, body);
     b->has_orphans = ops->commit(b) != OK;
-}
-
-void body_remove_orphans(struct backend *b) {
-    for (;;) {
-        sqlite3_stmt *st = sq_use(&b->h, SQL_UPLOAD_ANY);
-        int64_t body = sq_row(&b->h, st) ? sq_int(st, 0) : 0;
-        sq_end(st);
-        if (body == 0)
-            return;
-        delete_chunks(b, body);
-        set_upload(b, SQL_UPLOAD_DELETE, body);
-    }
 }
 
 void body_erase(struct backend *b, int64_t message_seq, int64_t body) {

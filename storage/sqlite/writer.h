@@ -171,7 +171,7 @@ void webhooks_changed(struct backend *b);
 enum { BODY_CHUNKS = 1024 };
 /* Writes a body that fits one transaction; its number. */
 int64_t body_put(struct backend *b, const struct message *m);
-enum err body_stage(struct backend *b, struct store_call *call);
+size_t body_stage(struct backend *b, struct store_call *call, size_t at);
 void body_unstage(struct backend *b);
 void body_remove_orphans(struct backend *b);
 /* Erases the body of a message; the bytes go when no other message has them. */

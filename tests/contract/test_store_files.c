@@ -506,6 +506,58 @@ static void what_is_left_of_a_big_body_goes_before_the_next(void **state) {
     assert_int_equal(query(k, "SELECT count(*) FROM body"), 2);
 }
 
+enum { LARGE_BYTES = 40 * LIMIT_BODY_CHUNK };
+
+struct order {
+    int answered, large_at, small_at;
+};
+
+static void large_is_in(struct store_call *call) {
+    struct order *o = call->ctx;
+    assert_int_equal(call->err, OK);
+    o->large_at = ++o->answered;
+}
+
+static void small_is_in(struct store_call *call) {
+    struct order *o = call->ctx;
+    assert_int_equal(call->err, OK);
+    o->small_at = ++o->answered;
+}
+
+static void nobody_waits_for_a_large_body_of_somebody_else(void **state) {
+    struct kit *k = *state;
+    struct mailbox *box = kit_box(k);
+    struct order o = {0};
+    struct store_accept *large = kit_accept_for(k, TO("ann@example.net")),
+                        *next = kit_accept_for(k, TO("bob@example.net")),
+                        *small = kit_accept_for(k, TO("cid@example.net"));
+    struct store_accept *both[] = {large, next};
+    for (size_t i = 0; i < 2; i++) {
+        message_unref(&both[i]->content);
+        both[i]->content = kit_content(both[i]->message.id, LARGE_BYTES);
+        both[i]->call.verb = STORE_ACCEPT;
+        both[i]->call.reply_to = box;
+        both[i]->call.done = large_is_in;
+        both[i]->call.ctx = &o;
+    }
+    small->call.verb = STORE_ACCEPT;
+    small->call.reply_to = box;
+    small->call.done = small_is_in;
+    small->call.ctx = &o;
+    store_post(k->store, &large->call);
+    store_post(k->store, &next->call);
+    store_post(k->store, &small->call);
+    while (o.answered < 3)
+        mailbox_wait(box, -1);
+    assert_int_equal(o.small_at, 1);
+    assert_int_equal(query(k, "SELECT count(*) FROM upload"), 0);
+    assert_int_equal(query(k, "SELECT count(*) FROM body WHERE length(content) = 262144"), 80);
+    assert_true(next->message.seq > small->message.seq);
+    store_call_release(&large->call);
+    store_call_release(&next->call);
+    store_call_release(&small->call);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(files_are_for_the_owner_alone, setup, teardown),
@@ -517,6 +569,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(an_older_store_learns_which_messages_are_tests, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_store_survives_closing, setup, teardown),
+        cmocka_unit_test_setup_teardown(nobody_waits_for_a_large_body_of_somebody_else, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(below_the_floor_nothing_new_is_taken_but_results_are, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(what_was_under_way_at_a_stop_is_due_again_and_marked, setup,
