@@ -42,6 +42,11 @@ bool v1_read_body(struct request *r, const struct json_field *fields, size_t cou
     }
     request_check_query(r, NULL, 0);
     json_read_object(&top, *root, fields, count, out);
+    if (mem_is_short()) { /* what is missing may have been there: a limit of a key, for one */
+        request_problem_short(r);
+        request_finish(r);
+        return false;
+    }
     return true;
 }
 

@@ -16,7 +16,7 @@ bool v1_is_done(struct request *r, const struct store_call *call, const char *mi
 /* The id in the path; else 404. */
 bool v1_param_id(struct request *r, struct id *out);
 /* The body, an object of these fields, and no query: what is wrong with them becomes faults. *root
- * is in the arena of the request. Else 400: it is not JSON. */
+ * is in the arena of the request. Else 400: it is not JSON; 503: no memory. */
 bool v1_read_body(struct request *r, const struct json_field *fields, size_t count, void *out,
                   struct json_node **root);
 /* No query, and no body or an empty object. */

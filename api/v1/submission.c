@@ -53,7 +53,7 @@ static void read_address_object(const struct json_at *at, const struct json_node
 
 /* *out is always an address afterwards. */
 static void read_one(const struct json_at *at, const struct json_node *v, struct address *out) {
-    struct str text;
+    struct str text = STR("");
     struct errinfo info = {0};
     *out = someone;
     if (v->kind == JSON_IS_OBJECT) {
@@ -305,7 +305,7 @@ static void read_in_reply_to(const struct json_at *at, const struct json_node *v
 
 /* An array, or the text of the header field. */
 static void read_references(const struct json_at *at, const struct json_node *v, void *out) {
-    struct str text;
+    struct str text = STR_NONE;
     if (v->kind != JSON_IS_STRING) {
         (void)json_read_strs(at, v, LIMIT_REFERENCES, &SUBMISSION->references,
                              &SUBMISSION->reference_count);

@@ -237,8 +237,50 @@ static void test_T15_values_end_at_the_limit(void **state) {
     }
 }
 
+#ifdef __SANITIZE_ADDRESS__
+#define ENDS_WITHOUT_MEMORY 1
+#elif defined(__SANITIZE_THREAD__)
+#define ENDS_WITHOUT_MEMORY 1
+#else
+#define ENDS_WITHOUT_MEMORY 0
+#endif
+
+/* As long as no memory holds: whoever copies it gets none. */
+static void lengthen(struct json_node *v) {
+    assert_int_equal(v->kind, JSON_IS_STRING);
+    v->text.n = SIZE_MAX / 4;
+}
+
+/* What is read without memory is nothing, not what another was on the stack. */
+static void test_T15_what_there_is_no_memory_for_is_nothing(void **state) {
+    (void)state;
+    if (ENDS_WITHOUT_MEMORY) /* a sanitizer ends the process instead */
+        skip();
+    struct errinfo info = {0};
+    struct reading r = {.arena = arena_new()};
+    faults_init(&r.faults, r.arena);
+    assert_int_equal(parse(STR("{\"to\": [\"first@example.com\", \"second@example.com\"],"
+                               " \"references\": \"<a@b>\", \"tags\": [\"one\", \"two\"]}"),
+                           r.arena, &r.root, &info),
+                     OK);
+    struct json_node *to = r.root->first, *references = to->next, *tags = references->next;
+    lengthen(to->first->next);
+    lengthen(references);
+    lengthen(tags->first->next);
+    v1_submission_read(r.root, &r.faults, &r.submission);
+    assert_true(mem_is_short());
+    mem_forget_short();
+    assert_int_equal(r.submission.to.count, 2);
+    assert_true(str_equal(r.submission.to.list[0].email, STR("first@example.com")));
+    assert_true(str_equal(r.submission.to.list[1].email, STR("a@invalid.invalid")));
+    assert_int_equal(r.submission.reference_count, 0);
+    assert_true(str_equal(r.submission.tags[1], STR("")));
+    done(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_T15_what_there_is_no_memory_for_is_nothing),
         cmocka_unit_test(test_T15_what_is_not_json_is_refused),
         cmocka_unit_test(test_each_fault_is_named_once_where_it_is),
         cmocka_unit_test(test_faults_beyond_those_kept_are_counted),
