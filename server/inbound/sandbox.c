@@ -11,13 +11,12 @@
 #include "server/net/listener.h"
 #include "server/render/capture.h"
 
-/* As many as there may be, and no more than a quarter of the process's descriptors. Only those that
- * have named a recipient can hold a message, and its copy on the way to the store. */
 enum {
     META_MAX = 1024 * 1024,
-    CONNECTIONS_LEAST = 256,
+    CONNECTIONS_LEAST = 256, /* half of the process's descriptors, between these */
     CONNECTIONS_MOST = 12 * 1024,
-    BUSY_MOST = 256
+    HELD_MOST = 256 * 1024 * 1024,
+    LOOK_MS = 1000, /* how often the sizes are added up */
 };
 
 struct connection {
@@ -34,10 +33,10 @@ struct sandbox {
     struct listener *listener;
     struct store *store;
     struct tls_server_ctx *tls;
-    size_t message_bytes_max;
+    size_t message_bytes_max, held_bytes_max;
     uint16_t port;
-    size_t count, most;                      /* connections */
-    size_t busy;                             /* of them: in busy_list */
+    size_t count, most; /* connections */
+    struct timer *look;
     size_t storing;                          /* captures on their way to the store */
     struct connections idle_list, busy_list; /* who came, or named a recipient, last is last */
     /* stopping: set on the loop; main waits until both counts are 0 */
@@ -67,8 +66,6 @@ static struct connections *list_of(struct connection *c) {
 /* It is the last of its list then. */
 static void set_busy(struct connection *c, bool is_busy) {
     TAILQ_REMOVE(list_of(c), c, link);
-    c->sandbox->busy += is_busy;
-    c->sandbox->busy -= c->is_busy;
     c->is_busy = is_busy;
     TAILQ_INSERT_TAIL(list_of(c), c, link);
 }
@@ -79,7 +76,6 @@ static void end_connection(struct connection *c, bool shutting_down) {
         c->storing->connection = NULL;
     receive_close(&c->receive, shutting_down);
     TAILQ_REMOVE(list_of(c), c, link);
-    s->busy -= c->is_busy;
     free(c);
     s->count--;
     finish_stop(s);
@@ -96,6 +92,20 @@ static bool make_room(struct connections *list) {
         return true;
     }
     return false;
+}
+
+/* Who began longest ago goes first, until what is held is bearable. */
+static void look_at_sizes(void *arg) {
+    struct sandbox *s = arg;
+    struct connection *c;
+    size_t held = 0;
+    TAILQ_FOREACH (c, &s->busy_list, link)
+        held += receive_held_bytes(c->receive);
+    while (held > s->held_bytes_max && (c = TAILQ_FIRST(&s->busy_list)) != NULL && !c->storing) {
+        held -= receive_held_bytes(c->receive);
+        end_connection(c, true);
+    }
+    timer_set(s->look, LOOK_MS);
 }
 
 static struct receive_answer answer_for(struct str address, bool at_end) {
@@ -121,8 +131,6 @@ static struct receive_answer answer_for(struct str address, bool at_end) {
 static struct receive_answer on_rcpt(void *ctx, struct str to) {
     struct connection *c = ctx;
     set_busy(c, true);
-    if (c->sandbox->busy > BUSY_MOST)
-        (void)make_room(&c->sandbox->busy_list);
     return answer_for(to, false);
 }
 
@@ -196,6 +204,10 @@ static void on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
         close(fd);
         return;
     }
+    if (!s->look) {
+        s->look = timer_new(s->loop, look_at_sizes, s);
+        timer_set(s->look, LOOK_MS);
+    }
     struct connection *c = mem_zalloc(sizeof *c);
     struct receive_options o = {.host_name = "sandbox.postchute.invalid",
                                 .tls = s->tls,
@@ -209,7 +221,7 @@ static void on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
 static size_t connections_most(void) {
     struct rlimit files = {0};
     (void)getrlimit(RLIMIT_NOFILE, &files);
-    size_t share = files.rlim_cur / 4;
+    size_t share = files.rlim_cur / 2;
     return share < CONNECTIONS_LEAST  ? CONNECTIONS_LEAST
            : share < CONNECTIONS_MOST ? share
                                       : CONNECTIONS_MOST;
@@ -224,6 +236,7 @@ enum err sandbox_start(const struct sandbox_options *o, struct sandbox **out,
     s->most = connections_most();
     s->store = o->store;
     s->message_bytes_max = o->message_bytes_max;
+    s->held_bytes_max = o->held_bytes_max ? o->held_bytes_max : HELD_MOST;
     s->loop = loop_start("sandbox");
     enum err e = sockaddr_parse(str_of(o->address), o->port, &at);
     if (e == OK)
@@ -250,6 +263,7 @@ static void stop_on_loop(struct note *n) {
     struct sandbox *s = CONTAINER_OF(n, struct sandbox, stop);
     struct connection *c;
     listener_close(&s->listener);
+    timer_free(&s->look);
     s->stopper = s->stop_box;
     s->count++; /* keeps finish_stop() quiet until the end of this function */
     while ((c = TAILQ_FIRST(&s->idle_list)) != NULL || (c = TAILQ_FIRST(&s->busy_list)) != NULL)

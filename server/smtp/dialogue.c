@@ -130,6 +130,10 @@ bool dialogue_is_in_data(const struct dialogue *d) {
     return d->phase == PHASE_DATA;
 }
 
+size_t dialogue_held_bytes(const struct dialogue *d) {
+    return d->data.n;
+}
+
 /* ---- commands ---- */
 
 static void do_helo(struct dialogue *d, struct str arg, bool is_esmtp, struct buf *out) {

@@ -48,3 +48,4 @@ void dialogue_secured(struct dialogue *d);
 /* How much was done: changes with each command and each KiB of data, for progress timers. */
 size_t dialogue_progress(const struct dialogue *d);
 bool dialogue_is_in_data(const struct dialogue *d);
+size_t dialogue_held_bytes(const struct dialogue *d); /* of the message that comes */

@@ -260,6 +260,10 @@ void receive_answer_data(struct receive *r, struct receive_answer answer) {
     leave_frame(r);
 }
 
+size_t receive_held_bytes(const struct receive *r) {
+    return dialogue_held_bytes(r->dialogue);
+}
+
 void receive_close(struct receive **rp, bool shutting_down) {
     struct receive *r = *rp;
     *rp = NULL;

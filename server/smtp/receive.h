@@ -57,4 +57,5 @@ struct receive_options {
 struct receive *receive_new(struct loop *l, int fd, const struct receive_options *o,
                             const struct receive_policy *p, void *ctx);
 void receive_answer_data(struct receive *r, struct receive_answer answer);
+size_t receive_held_bytes(const struct receive *r); /* of the message that comes */
 void receive_close(struct receive **rp, bool shutting_down /* says 421 */);
