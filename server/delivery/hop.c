@@ -73,9 +73,10 @@ struct hop *hops_get(struct hops *t, struct settings *s, const struct settings_r
                      struct str domain) {
     if (r->route->kind != ROUTE_MX)
         domain = STR("");
-    char key[640]; /* a route's name and a domain; longer names share a hop only by being equal */
+    char key[640]; /* a route's name has at most 128 octets, a domain 255 */
     int n = snprintf(key, sizeof(key), "%p %s %.*s", (void *)s, r->route->name, STR_ARG(domain));
-    size_t length = n < (int)sizeof(key) ? (size_t)n : sizeof(key) - 1;
+    ASSERT(n > 0 && n < (int)sizeof(key)); /* cut, one domain's mail would go to another's hosts */
+    size_t length = (size_t)n;
     struct hop *h;
     HASH_FIND(hh, t->by_key, key, length, h);
     if (h != NULL)

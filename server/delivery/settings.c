@@ -19,6 +19,7 @@ enum {
     SITE_DEAD_MS = 60000,
     SITE_LOCKED_MS = 5 * 60 * 1000,
     RACE_HEAD_START_MS = 250, /* RFC 8305 5 */
+    ROUTE_NAME_MAX = 128,     /* it stands before a domain in keys of bounded length (hop.c) */
 };
 
 static const char BUILTIN_ROUTE[] = "mx";
@@ -76,6 +77,9 @@ static enum err check_route(const struct delivery_options *o, size_t at, struct 
     const struct route *r = &o->routes[at];
     if (r->name == NULL || r->name[0] == '\0')
         return err_set(info, ERR_INVALID, "routes", "a route has no name");
+    if (strlen(r->name) > ROUTE_NAME_MAX)
+        return err_set(info, ERR_INVALID, "routes", "the name of a route is longer than %d octets",
+                       ROUTE_NAME_MAX);
     for (size_t i = 0; i < at; i++) {
         if (str_equal(str_of(o->routes[i].name), str_of(r->name)))
             return err_set(info, ERR_INVALID, r->name, "two routes have this name");

@@ -115,7 +115,9 @@ static void name_answered(struct note *n) {
     }
     take_addresses(t, &t->a.q);
     take_addresses(t, &t->aaaa.q);
-    if (t->is_denied) {
+    if (t->a.q.count + t->aaaa.q.count > HTTPC_ADDRESSES_MAX) {
+        httpc_finish(t, FAILURE_CONNECT_FORBIDDEN, "the name has more than 16 addresses");
+    } else if (t->is_denied) {
         httpc_finish(t, FAILURE_CONNECT_FORBIDDEN,
                      "the name has an address that is not a public one");
     } else if (t->addr_count == 0) {
@@ -234,6 +236,7 @@ void httpc_free(struct httpc **hp) {
     TAILQ_CONCAT(&h->transfers, &h->waiting, link);
     for (struct transfer *t; (t = TAILQ_FIRST(&h->transfers)) != NULL;)
         httpc_finish(t, FAILURE_SHUTDOWN, "shutting down");
+    ASSERT(TAILQ_EMPTY(&h->waiting));
     httpc_curl_close(h);
     timer_free(&h->timer);
     timer_free(&h->starter);

@@ -23,7 +23,8 @@ struct httpc_options {
     size_t parallel_max;       /* transfers at once; more wait; 0: 64 */
 };
 struct httpc *httpc_new(const struct httpc_options *o);
-/* Transfers under way end with FAILURE_SHUTDOWN, during this call. Not from within `done`. */
+/* Transfers under way end with FAILURE_SHUTDOWN, during this call; then `done` sends nothing. Not
+ * from within `done`. */
 void httpc_free(struct httpc **hp);
 /* For new transfers (reload): the guard, borrowed, and the authorities (NULL: the system's). A kept
  * connection is reused only for an address that the new guard allows too, and only when it was made

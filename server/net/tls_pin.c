@@ -42,8 +42,9 @@ void tls_pin_print(const struct tls_pin *p, char out[TLS_PIN_TEXT_SIZE]) {
 
 /* ---- what hangs on OpenSSL's objects ---- */
 
-static int of_ctx = -1; /* struct pins */
-static int of_ssl = -1; /* the key that did not fit, text */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static int of_ctx; /* struct pins */
+static int of_ssl; /* the key that did not fit, text */
 
 static void free_data(void *parent, void *p, CRYPTO_EX_DATA *ad, int idx, long argl, void *argp) {
     (void)parent, (void)ad, (void)idx, (void)argl, (void)argp;
@@ -104,7 +105,6 @@ static int verify(X509_STORE_CTX *store, void *arg) {
 }
 
 bool tls_pin_install(SSL_CTX *ctx, const struct tls_pin *pins, size_t count, bool is_alone) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, register_places);
     struct pins *p = mem_zalloc(sizeof *p + count * sizeof *pins);
     p->is_alone = is_alone;
@@ -119,7 +119,8 @@ bool tls_pin_install(SSL_CTX *ctx, const struct tls_pin *pins, size_t count, boo
 }
 
 static const struct pins *pins_of(const SSL *ssl) {
-    return of_ctx >= 0 ? SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), of_ctx) : NULL;
+    pthread_once(&once, register_places); /* a reload may be about to make the first pin */
+    return SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), of_ctx);
 }
 
 bool tls_pin_is_alone(const SSL *ssl) {
@@ -128,5 +129,6 @@ bool tls_pin_is_alone(const SSL *ssl) {
 }
 
 const char *tls_pin_missed(const SSL *ssl) {
-    return of_ssl >= 0 ? SSL_get_ex_data(ssl, of_ssl) : NULL;
+    pthread_once(&once, register_places);
+    return SSL_get_ex_data(ssl, of_ssl);
 }

@@ -610,6 +610,14 @@ static void wrong_options_are_named(void **state) {
     o.routes = &mx;
     assert_int_equal(delivery_start(&o, &d, &info), ERR_INVALID); /* there is no resolver */
     assert_string_equal(info.field, "mx");
+    char name[600];
+    memset(name, 'r', sizeof(name));
+    name[sizeof(name) - 1] = '\0';
+    struct route long_one = w->route;
+    long_one.name = o.default_route = name;
+    o.routes = &long_one;
+    assert_int_equal(delivery_start(&o, &d, &info), ERR_INVALID);
+    assert_string_equal(info.field, "routes");
     assert_null(d);
 }
 

@@ -36,6 +36,23 @@ static const struct rr rows[] = {
     {"broken.example", 0, "", RR_SERVFAIL},
     {"silent.example", 0, "", RR_DROP},
     {"six.example", DNS_TXT, "no address", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.10", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.11", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.12", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.13", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.14", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.15", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.16", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.17", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.18", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.19", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.20", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.21", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.22", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.23", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.24", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.25", RR_ANSWER},
+    {"crowd.example", DNS_A, "127.0.0.26", RR_ANSWER},
     {0},
 };
 
@@ -71,6 +88,7 @@ static struct guard *make_guard(void) {
         STR("mixed.example"),
         STR("mixed6.example"),
         STR("second.example"),
+        STR("crowd.example"),
         STR("closed.example"),
         STR("broken.example"),
         STR("silent.example"),
@@ -267,6 +285,9 @@ static void T19_denied_addresses_see_no_connection(void **state) {
             fail_msg("%s: %s (%s)", table[i].host, failure_name(got.failure), got.text);
         assert_true(got.text[0] != 0);
     }
+    get_from(&web, "crowd.example", "/ok");
+    assert_int_equal(got.failure, FAILURE_CONNECT_FORBIDDEN);
+    assert_string_equal(got.text, "the name has more than 16 addresses");
     assert_int_equal(web.connections, 0);
 }
 
