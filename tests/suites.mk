@@ -65,6 +65,12 @@ FAULTS_STEP ?= 1
 faults: tools $(B)/tests/power/shim.so
 	@tests/fault/run --build $(B) --step $(FAULTS_STEP)
 
+## faults-server  the same for the whole server under load, all of its libraries, for FAULTS_SECONDS=25
+FAULTS_SECONDS ?= 25
+.PHONY: faults-server
+faults-server: build tools $(B)/tests/power/shim.so
+	@tests/fault/server --build $(B) --cases 100000 --seconds $(FAULTS_SECONDS)
+
 ## soak       mixed load with faults for SOAK_SECONDS=3600: nothing lost, nothing grows (tests/soak/run --hours 72 is the long form)
 SOAK_SECONDS ?= 3600
 .PHONY: soak

@@ -4,12 +4,14 @@ import base64
 import os
 import re
 import sqlite3
+import threading
 
 import pytest
 import requests
 
 from peers.process import check, scratch, wait_until
 from peers.sink import Sink
+from peers.webhook import WebhookReceiver
 
 GOOD = {"from": "a@acme.test", "to": "b@far.test", "subject": "s", "text": "t"}
 
@@ -103,6 +105,48 @@ def test_a_full_disk_is_a_503_and_nothing_is_half_stored(small_disk, postchute, 
     database.close()
     server.start()
     assert total(server) == len(accepted)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_on_a_full_disk_results_and_webhooks_wait_and_a_start_does_no_harm(small_disk, postchute, cleanly, address, is_killed):
+    """The receiver answers when there is no room left for the result: it is stored when there is again; after a kill the attempt is
+    repeated, and marked."""
+    is_full = threading.Event()
+    sink = cleanly(Sink(address(), on={"end": lambda *_: is_full.wait(60) and None}))
+    hook = cleanly(WebhookReceiver(address()))
+    disk = small_disk(48)
+    server = on_disk(postchute, disk, sink, retry_after="200ms", webhook_networks="11.0.0.0/8", webhook_http_hosts=hook.address)
+    for pattern in ("the store is not writable", "the store failed", "paused: the store cannot be written", "could not be stored",
+                    "could not be claimed", "checkpoint failed", "sweep failed", "retention failed", "attempts were under way"):  # fmt: skip
+        server.expect_log(pattern)
+    assert server.api().post("/v1/webhooks", json={"url": hook.url(), "events": ["message.completed"]}).status_code == 201
+    one = server.send(**GOOD)["id"]
+    wait_until(lambda: sink.sessions and any(verb == "DATA" for verb, _ in sink.sessions[-1].commands), "the message is on its way")
+    filler = ballast(disk, leave=0)
+    big = {**GOOD, "attachments": [{"filename": "x", "content": base64.b64encode(os.urandom(3_000_000)).decode()}]}
+    wait_until(lambda: server.api().post("/send", json=big).status_code == 503, "no room")
+    is_full.set()
+    wait_until(lambda: len(sink.ledger) == 1, "taken")
+    wait_until(lambda: "could not be stored" in server.log(), "the result finds no room")
+    assert not hook.calls
+    if is_killed:
+        server.kill()
+        server.write_declared()
+        server.start(wait=False)  # it may refuse, with a reason, or wait for room; it must not make it worse
+        wait_until(lambda: server.process.popen.poll() is not None or "not writable" in server.log() or server.ready(), "the start", timeout=20)
+        assert server.process.popen.poll() in (None, 1)
+        server.process.kill()
+    filler.unlink()
+    if is_killed:
+        server.start()
+    wait_until(server.ready, "ready again", timeout=20)
+    seen = server.wait_state(one, "delivered", timeout=30)
+    assert bool(seen["recipients"][0].get("possible_duplicate")) == is_killed
+    (call,) = wait_until(lambda: [c for c in hook.calls if c.json()["data"]["message_id"] == one], "the webhook")
+    assert len({re.search(rb"\r\nMessage-ID: (\S+)", m.data).group(1) for m in sink.ledger}) == 1
+    assert len(sink.ledger) == 1 + is_killed
+    assert server.metric("postchute_outbox_balance") == 0
+    server.deliver(**GOOD)
 
 
 def test_below_the_floor_nothing_more_is_accepted_but_delivery_goes_on(small_disk, postchute, cleanly):

@@ -78,7 +78,7 @@ struct work {
     int64_t seq[MODEL_MESSAGES], due_wall_ms[MODEL_MESSAGES];
     int64_t claimed[64]; /* notifications that are to be settled */
     size_t claimed_count;
-    bool is_claiming, has_webhook;
+    bool is_claiming, has_webhook, may_have_webhook;
     uint32_t keys;
     uint64_t ok, unavailable, unexpected;
     char first[640]; /* about the first unexpected answer */
@@ -527,7 +527,10 @@ MODEL void work_webhook(struct work *w) {
                                               .event_count = 1,
                                               .created_wall_ms = w->now_wall_ms}};
     enum err e = store_sync(w->store, &q.call);
+    if (e == ERR_CONFLICT && w->may_have_webhook)
+        e = OK; /* what was answered "unavailable" may be there after the next opening */
     w->has_webhook = e == OK;
+    w->may_have_webhook |= e == ERR_UNAVAILABLE;
     if (e != OK && !(e == ERR_UNAVAILABLE && w->o.may_fail))
         work_unexpected(w, "a webhook", e, q.call.info.text);
     store_call_release(&q.call);
