@@ -60,10 +60,8 @@ struct thread *thread_start(const char *name, thread_fn fn, void *arg) {
     ASSERT(pthread_sigmask(SIG_BLOCK, &set, &before) == 0);
     int failed = pthread_create(&t->handle, NULL, thread_main, t);
     ASSERT(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
-    if (failed != 0) {
-        fprintf(stderr, "postchute: cannot start thread %s: %s\n", name, strerror(failed));
-        abort();
-    }
+    if (failed != 0)
+        err_out_of_memory("a thread could not be started", 0);
     return t;
 }
 

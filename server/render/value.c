@@ -66,7 +66,7 @@ static int put(const char *p, size_t n, void *arg) {
 
 void value_print(const json_t *v, struct buf *out) {
     /* Fails only for want of memory, and for what is not a value, which would be ours. */
-    ASSERT(json_dump_callback(v, put, out, JSON_COMPACT | JSON_ENCODE_ANY) == 0 || mem_is_short());
+    NEED(json_dump_callback(v, put, out, JSON_COMPACT | JSON_ENCODE_ANY) == 0 || mem_is_short());
 }
 
 void value_print_strings(const struct str *list, size_t count, struct buf *out) {
