@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import select
+import shutil
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,33 @@ def tool(*args, seconds=180):
 
 def raw_signing(algorithm="rsa", milliseconds=700):
     return tool("tool_limits", "sign", os.cpu_count(), milliseconds, algorithm)
+
+
+def loopback_smtp(messages=20000):
+    """What the generator and the receiver do without anything between them."""
+    sink = Sink()
+    try:
+        return tool("tool_smtp", "--to", f"127.0.0.1:{sink.port}", "--connections", 20, "--count", messages)
+    finally:
+        sink.stop()
+
+
+def group_commit(messages=20000):
+    """Accepts of the store alone, 64 callers: SQLite with a sync for each transaction."""
+    folder = SCRATCH / "group-commit"
+    out = subprocess.run([str(TOOLS / "tool_store"), folder, str(messages), "2", "32", "1", "2800", "1"], check=True, capture_output=True, text=True, timeout=180)
+    shutil.rmtree(folder)
+    words = next(line for line in out.stdout.splitlines() if line.startswith("accept")).split()
+    return {"per_second": float(words[1])}
+
+
+LIMITS = {
+    "RSA-2048 signatures, all cores": raw_signing,
+    "Ed25519 signatures, all cores": lambda: raw_signing("ed25519"),
+    "appends of 4 KiB, each synced": lambda: tool("tool_limits", "sync", SCRATCH, 700),
+    "the store alone, 64 callers": group_commit,
+    "SMTP from generator to receiver, 20 sessions": loopback_smtp,
+}
 
 
 def load(s, connections, count, **options):
@@ -179,6 +207,23 @@ class Bench:
         out["raw_signing_cpu_us"] = statistics.mean(r["cpu_us"] for r in raw)
         return out
 
+    def beside(self):
+        """Small accepts, 200 a second, alone and beside four of 8 MB a second."""
+        out = {}
+        sink = Sink(mute=1)
+        s = self.make(subjects.Postchute, sink, "rsa", hold=True).start()
+        try:
+            load(s, 4, 20, prefix="warm")
+            out["alone"] = load(s, 16, 2000, rate=200, seconds=10, prefix="a")
+            large = threading.Thread(target=lambda: out.update(large=load(s, 4, 40, bytes=8 << 20, rate=4, seconds=12, prefix="l")))
+            large.start()
+            out["beside"] = load(s, 16, 2000, rate=200, seconds=10, prefix="b")
+            large.join()
+            return out
+        finally:
+            s.stop()
+            sink.stop()
+
     @staticmethod
     def settled(s, count):
         deadline = time.monotonic() + 60
@@ -231,9 +276,9 @@ def report(results, limits):
     print(f"{os.cpu_count()} cores; load generator and receiver on the same machine; median (least..most) of the rounds")
     table("what the machine can do", ["", "per second"], [[name, middle(values)] for name, values in limits.items()])
     names = {}
-    for (what, name, *_), _ in results.items():
-        if what == "accept":
-            names.setdefault(name)
+    for key in results:
+        if key[0] == "accept":
+            names.setdefault(key[1])
     rows, late = [], []
     for name in names:
         rounds = results["accept", name]
@@ -243,6 +288,12 @@ def report(results, limits):
     if rows:
         table("durable accepts per second", ["connections"] + list(CONNECTIONS) + ["syncs/msg", "bytes/msg"], rows)
         table("acknowledgement, ms, p50 / p99", ["", "100/s", "1,000/s", "64 connections"], late)
+    if ("beside",) in results:
+        rounds = results["beside",]
+        at = lambda c, f: middle([r[c].get(f) for r in rounds], 1)  # noqa: E731
+        rows = [[name, at(c, "p50_ms"), at(c, "p99_ms"), at(c, "max_ms")]
+                for name, c in (("200/s alone", "alone"), ("200/s beside four of 8 MB a second", "beside"), ("those", "large"))]  # fmt: skip
+        table("acknowledgement of postchute, ms", ["", "p50", "p99", "most"], rows)
     shapes = {}
     for key in results:
         if key[0] == "end to end":
@@ -267,6 +318,64 @@ def report(results, limits):
         table("postchute with messages queued", ["queued", "accepts/s", "anon MiB", "resident", "ready after s", "resident then"], rows)
 
 
+def goals(results, limits):
+    """What postchute wants to reach: measured, wanted. Ratios of medians of the same rounds."""
+
+    def of(key, *path):
+        values = []
+        for r in results.get(key, []):
+            for name in path:
+                r = r.get(name, {}) if isinstance(r, dict) else {}
+            if isinstance(r, (int, float)):
+                values.append(r)
+        return statistics.median(values) if values else None
+
+    def end(name, algorithm, field="per_second"):
+        return of(("end to end", name, algorithm, "2 KiB"), field)
+
+    ours, ed = end("postchute", "rsa"), end("postchute", "ed25519")
+    own = end("node-redis", "rsa"), end("node-sqlite", "rsa")
+    best_own = max((v for v in own if v), default=None)
+    sync = statistics.median(limits["appends of 4 KiB, each synced"])
+
+    def accepts(name, connections, field="per_second"):
+        return of(("accept", name), connections, field)
+
+    rows = []
+
+    def goal(text, measured, wanted, least=True):
+        if measured is not None:
+            met = measured >= wanted if least else measured <= wanted
+            rows.append([text, f"{measured:,.3g}", f"{'>=' if least else '<='} {wanted:g}", "met" if met else "missed"])
+
+    def ratio(a, b):
+        return a / b if a and b else None
+
+    goal("RSA end to end / raw signing", ratio(ours, end("postchute", "rsa", "raw_signing")), 0.6)
+    goal("RSA end to end / best of the self-made", ratio(ours, best_own), 5)
+    goal("RSA end to end / Haraka", ratio(ours, end("haraka", "rsa")), 6)
+    goal("RSA end to end / Postfix and OpenDKIM", ratio(ours, end("postfix", "rsa")), 9)
+    goal("RSA end to end / Exim", ratio(ours, end("exim", "rsa")), 13)
+    goal("Ed25519 end to end / Postfix without DKIM", ratio(ed, end("postfix", "none")), 8)
+    goal("accepts, 64 connections / Postfix", ratio(accepts("postchute", 64), accepts("postfix", 64)), 7)
+    goal("accepts, 64 connections / Redis queue", ratio(accepts("postchute", 64), accepts("node-redis", 64)), 4.5)
+    goal("accepts, 1 connection / raw syncs", ratio(accepts("postchute", 1), sync), 0.4)
+    goal("acknowledgement p99 at 100/s, ms", accepts("postchute", "rate 100", "p99_ms"), 2, False)
+    goal("acknowledgement p99 at 1,000/s, ms", accepts("postchute", "rate 1000", "p99_ms"), 4, False)
+    goal("acknowledgement p99 at saturation, ms", accepts("postchute", 64, "p99_ms"), 15, False)
+    goal("CPU of Postfix and OpenDKIM / ours", ratio(end("postfix", "rsa", "cpu_ms"), end("postchute", "rsa", "cpu_ms")), 10)
+    goal("anonymous memory, MiB", end("postchute", "rsa", "anonymous_mib"), 32, False)
+    goal("syncs a message under load", end("postchute", "rsa", "syncs"), 0.1, False)
+    few, many = of(("queued", 1000), "per_second"), of(("queued", 100000), "per_second")
+    goal("accepts, 100,000 queued / 1,000 queued", ratio(many, few), 0.9)
+    few, many = of(("queued", 1000), "anonymous_mib"), of(("queued", 100000), "anonymous_mib")
+    goal("more memory with 100,000 queued, MiB", many - few if few and many else None, 5, False)
+    goal("resident with 1,000,000 queued, MiB", of(("queued", 1000000), "resident_mib"), 150, False)
+    goal("ready with 1,000,000 queued, s", of(("queued", 1000000), "ready_s"), 5, False)
+    if rows:
+        table("goals", ["", "measured", "wanted", ""], rows)
+
+
 SHAPES = {
     "2 KiB": {},
     "20 KiB": {"bytes": 20480},
@@ -288,8 +397,9 @@ def plan(args, kinds):
                 if algorithm in kind.signs_with and (algorithm == "rsa" or shape == "2 KiB"):
                     yield (("end to end", kind.name, algorithm, shape),
                            lambda k=kind, a=algorithm, o=SHAPES[shape]: b.end_to_end(k, a, **o))  # fmt: skip
-    if args.long and subjects.Postchute in kinds:
-        for count in (1000, 100000, 1000000):
+    if subjects.Postchute in kinds:
+        yield ("beside",), b.beside
+        for count in args.queued:
             yield ("queued", count), lambda n=count: b.queued(n)
 
 
@@ -298,7 +408,8 @@ def main():
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--only", help="subjects, separated by commas: " + ", ".join(k.name for k in subjects.ALL))
     parser.add_argument("--alone", action="store_true", help="postchute alone, without private namespaces")
-    parser.add_argument("--what", help="accept, 'end to end', queued; separated by commas")
+    parser.add_argument("--what", help="accept, 'end to end', beside, queued; separated by commas")
+    parser.add_argument("--queued", type=int, nargs="*", help="how many messages wait; 1000 100000 1000000 in the long form")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--messages", type=int, default=10000)
     parser.add_argument("--peer-messages", type=int, help="for those that are slower; 10000 in the long form, else 2000")
@@ -306,16 +417,18 @@ def main():
     parser.add_argument("--json", help="all figures of all rounds")
     args = parser.parse_args()
     args.binary = os.path.abspath(args.binary)
+    if args.queued is None:
+        args.queued = [1000, 100000, 1000000] if args.long else []
     args.rounds = args.rounds or (3 if args.long else 1)
     args.peer_messages = args.peer_messages or (args.messages if args.long else 2000)
     wanted = args.only.split(",") if args.only else [k.name for k in subjects.ALL]
     if args.alone:
         wanted = ["postchute"]
     kinds = [k for k in subjects.ALL if k.name in wanted]
-    results, limits = {}, {"RSA-2048 signatures, all cores": [], "Ed25519 signatures, all cores": [], "appends of 4 KiB, each synced": []}
+    results, limits = {}, {name: [] for name in LIMITS}
     for n in range(args.rounds):
-        for name, figures in zip(limits, (raw_signing(), raw_signing("ed25519"), tool("tool_limits", "sync", SCRATCH, 700))):
-            limits[name].append(figures["per_second"])
+        for name, measure in LIMITS.items():
+            limits[name].append(measure()["per_second"])
         for key, run in plan(args, kinds):
             if args.what and key[0] not in args.what.split(","):
                 continue
@@ -327,6 +440,7 @@ def main():
                 if not results[key]:
                     del results[key]
     report(results, limits)
+    goals(results, limits)
     if args.json:
         with open(args.json, "w") as f:
             json.dump({"limits": limits, "results": [{"key": list(k), "rounds": v} for k, v in results.items()]}, f, indent=1)
