@@ -216,11 +216,26 @@ static void answer_dot(struct peer *p) {
     forget_message(p);
 }
 
+static void keep_header(struct peer *p, const char *at, size_t n) {
+    size_t room = sizeof p->header - p->header_n;
+    n = n < room ? n : room;
+    memcpy(p->header + p->header_n, at, n);
+    p->header_n += n;
+}
+
 /* Consumes message bytes up to and with CRLF.CRLF; returns how many. */
 static size_t take_data(struct peer *p, const char *at, size_t n, bool *done) {
     size_t i = 0;
     *done = false;
     for (; i < n && !*done; i++) {
+        if (p->tail == 0) { /* nothing happens before the next CR */
+            const char *cr = memchr(at + i, '\r', n - i);
+            size_t to = cr ? (size_t)(cr - at) : n;
+            keep_header(p, at + i, to - i);
+            i = to;
+            if (i == n)
+                break;
+        }
         char c = at[i];
         switch (p->tail) { /* 0: inside a line, 1: CR, 2: at line start, 3: "." at line start, 4:
                               ".CR" */
@@ -241,8 +256,7 @@ static size_t take_data(struct peer *p, const char *at, size_t n, bool *done) {
             p->tail = *done ? 2 : 0;
             break;
         }
-        if (p->header_n < sizeof p->header)
-            p->header[p->header_n++] = c;
+        keep_header(p, &c, 1);
     }
     p->size += i;
     return i;
