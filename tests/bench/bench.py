@@ -175,7 +175,7 @@ class Bench:
         """From the first request to the receiver's 250 for the last recipient, 64 connections in, 20 sessions out."""
         messages = messages or self.args.messages
         if kind is not subjects.Postchute:
-            messages = min(messages, self.args.peer_messages)
+            messages = min(messages, self.args.peer_messages, kind.most)
         sink = Sink(tell=f"{WARM},{WARM + messages * recipients}", **sink_options)
         raw_as = "ed25519" if algorithm == "ed25519" else "rsa"
         before = raw_signing(raw_as)

@@ -54,6 +54,7 @@ def descendants(pid):
 class Subject:
     name = speaks = ""
     signs_with = ("rsa", "none")  # what it can sign with here
+    most = 1000000  # messages end to end; fewer for what would take minutes
 
     def __init__(self, folder, sink, key=None, algorithm="none", hold=False, binary=None, settings=None):
         self.folder, self.sink, self.key, self.algorithm = pathlib.Path(folder), sink, key, algorithm
@@ -253,6 +254,7 @@ class Exim(Subject):
 
 class OpenSMTPD(Subject):
     name, speaks = "opensmtpd", "smtp"
+    most = 300
 
     def command(self):
         shutil.rmtree("/var/spool/smtpd", ignore_errors=True)
