@@ -443,6 +443,8 @@ def memory_of(pid):
             span, rights, *_ = line.split()
             if rights.startswith("rw"):
                 begin, end = (int(part, 16) for part in span.split("-"))
+                if end - begin > 2**32:
+                    continue  # a sanitizer's shadow, terabytes of it
                 memory.seek(begin)
                 with contextlib.suppress(OSError):  # gone by now
                     yield memory.read(end - begin)
