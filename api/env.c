@@ -1,12 +1,11 @@
 #include "api/env.h"
 
 #include <stdlib.h>
-#include <uthash.h>
 
 struct body_holder {
     struct id key;
     size_t bytes;
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 
 /* ---- snapshots ---- */
@@ -91,16 +90,15 @@ static bool fits(const struct body_holder *h, size_t all, size_t n, size_t own, 
 }
 
 bool env_charge(struct env *env, const struct id *key, size_t n, size_t own, size_t most) {
-    struct body_holder *h;
     if (n == 0)
         return true;
     pthread_mutex_lock(&env->shared.mu);
-    HASH_FIND(hh, env->shared.holders, key, sizeof(*key), h);
+    struct body_holder *h = table_find(&env->shared.holders, key, sizeof(*key));
     bool ok = fits(h, atomic_load(&env->body_bytes), n, own, most);
     if (ok && h == NULL) {
         h = mem_zalloc(sizeof(*h));
         h->key = *key;
-        HASH_ADD(hh, env->shared.holders, key, sizeof(h->key), h);
+        table_add(&env->shared.holders, &h->in_table, &h->key, sizeof(h->key), h);
     }
     if (ok) {
         h->bytes += n;
@@ -111,16 +109,15 @@ bool env_charge(struct env *env, const struct id *key, size_t n, size_t own, siz
 }
 
 void env_uncharge(struct env *env, const struct id *key, size_t n) {
-    struct body_holder *h;
     if (n == 0)
         return;
     pthread_mutex_lock(&env->shared.mu);
-    HASH_FIND(hh, env->shared.holders, key, sizeof(*key), h);
+    struct body_holder *h = table_find(&env->shared.holders, key, sizeof(*key));
     ASSERT(h != NULL && h->bytes >= n);
     h->bytes -= n;
     atomic_fetch_sub(&env->body_bytes, n);
     if (h->bytes == 0) {
-        HASH_DEL(env->shared.holders, h);
+        table_remove(&env->shared.holders, &h->in_table);
         free(h);
     }
     pthread_mutex_unlock(&env->shared.mu);

@@ -16,6 +16,7 @@
 #include "api/auth.h"
 #include "api/key_rate.h"
 #include "server/base/mailbox.h"
+#include "server/base/table.h"
 #include "server/intake/domain_check.h"
 #include "server/intake/settings.h"
 #include "server/net/guard.h"
@@ -45,8 +46,8 @@ struct env {
         struct keyring *keyring;
         struct domains *domains;
         struct intake *intake;
-        struct guard *guard;         /* used under the lock only, hence without references */
-        struct body_holder *holders; /* how many of body_bytes each key has */
+        struct guard *guard;  /* used under the lock only, hence without references */
+        struct table holders; /* how many of body_bytes each key has */
     } shared;
 };
 

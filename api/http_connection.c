@@ -36,8 +36,8 @@ void connection_enter(struct connection *c, enum phase phase, int64_t timeout_ms
 
 /* ---- peers ---- */
 
-static bool peer_key(const struct sockaddr *sa, uint8_t key[16]) {
-    memset(key, 0, 16);
+static bool peer_key(const struct sockaddr *sa, uint8_t key[PEER_KEY_BYTES]) {
+    memset(key, 0, PEER_KEY_BYTES);
     if (sa->sa_family == AF_INET) {
         key[10] = key[11] = 0xff;
         memcpy(key + 12, &((const struct sockaddr_in *)(const void *)sa)->sin_addr, 4);
@@ -46,39 +46,36 @@ static bool peer_key(const struct sockaddr *sa, uint8_t key[16]) {
     if (sa->sa_family != AF_INET6)
         return false;
     const struct in6_addr *a = &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr;
-    memcpy(key, a, IN6_IS_ADDR_V4MAPPED(a) ? 16 : 8);
+    memcpy(key, a, IN6_IS_ADDR_V4MAPPED(a) ? PEER_KEY_BYTES : 8);
     return true;
 }
 
-static size_t peer_count(struct http *h, const uint8_t key[16]) {
-    struct peer *p;
+static size_t peer_count(struct http *h, const uint8_t key[PEER_KEY_BYTES]) {
     pthread_mutex_lock(&h->shared.mu);
-    HASH_FIND(hh, h->shared.peers, key, 16, p);
+    const struct peer *p = table_find(&h->shared.peers, key, PEER_KEY_BYTES);
     size_t n = p != NULL ? p->count : 0;
     pthread_mutex_unlock(&h->shared.mu);
     return n;
 }
 
-static void peer_enter(struct http *h, const uint8_t key[16]) {
-    struct peer *p;
+static void peer_enter(struct http *h, const uint8_t key[PEER_KEY_BYTES]) {
     pthread_mutex_lock(&h->shared.mu);
-    HASH_FIND(hh, h->shared.peers, key, 16, p);
+    struct peer *p = table_find(&h->shared.peers, key, PEER_KEY_BYTES);
     if (p == NULL) {
         p = mem_zalloc(sizeof(*p));
-        memcpy(p->key, key, 16);
-        HASH_ADD(hh, h->shared.peers, key, 16, p);
+        memcpy(p->key, key, PEER_KEY_BYTES);
+        table_add(&h->shared.peers, &p->in_table, p->key, PEER_KEY_BYTES, p);
     }
     p->count++;
     pthread_mutex_unlock(&h->shared.mu);
 }
 
-static void peer_leave(struct http *h, const uint8_t key[16]) {
-    struct peer *p;
+static void peer_leave(struct http *h, const uint8_t key[PEER_KEY_BYTES]) {
     pthread_mutex_lock(&h->shared.mu);
-    HASH_FIND(hh, h->shared.peers, key, 16, p);
+    struct peer *p = table_find(&h->shared.peers, key, PEER_KEY_BYTES);
     ASSERT(p != NULL);
     if (--p->count == 0) {
-        HASH_DEL(h->shared.peers, p);
+        table_remove(&h->shared.peers, &p->in_table);
         free(p);
     }
     pthread_mutex_unlock(&h->shared.mu);
@@ -91,7 +88,7 @@ static void peer_leave(struct http *h, const uint8_t key[16]) {
 static bool is_room(const struct daemon_of_http *d, const struct sockaddr *sa) {
     const struct http_limits *limits = &d->loop->limits;
     struct http *h = d->loop->http;
-    uint8_t key[16];
+    uint8_t key[PEER_KEY_BYTES];
     if (d->kind != HTTP_API)
         return d->connections < LIMIT_OTHER_CONNECTIONS;
     return atomic_load(&h->connections) < limits->connections_max &&

@@ -12,18 +12,19 @@
 #include <microhttpd.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
-#include <uthash.h>
 
 #include "api/http.h"
 #include "api/wait.h"
 #include "server/base/metrics.h"
+#include "server/base/table.h"
 #include "server/base/thread.h"
 
 /* How many connections an address has. IPv6 counts by /64, which is what one host gets. */
+enum { PEER_KEY_BYTES = 16 };
 struct peer {
-    uint8_t key[16];
+    uint8_t key[PEER_KEY_BYTES];
     size_t count;
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 
 /* Thread: any (locks inside). */
@@ -37,7 +38,7 @@ struct http {
     atomic_size_t connections; /* of HTTP_API: filling the health listener shuts nobody out */
     struct {
         pthread_mutex_t mu;
-        struct peer *peers;
+        struct table peers;
     } shared;
 };
 

@@ -2,22 +2,22 @@
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <uthash.h>
 
 #include "server/base/err.h"
 #include "server/base/rate.h"
+#include "server/base/table.h"
 
 struct bucket {
     struct id key_id;
     int64_t tat_us; /* when it will be full again */
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 
 /* Thread: any (locks inside). */
 struct key_rates {
     struct {
         pthread_mutex_t mu;
-        struct bucket *buckets; /* in the order in which they were made */
+        struct table buckets; /* in the order in which they were made */
     } shared;
 };
 
@@ -28,7 +28,7 @@ struct key_rates *key_rates_new(void) {
 }
 
 static void forget(struct key_rates *r, struct bucket *b) {
-    HASH_DEL(r->shared.buckets, b);
+    table_remove(&r->shared.buckets, &b->in_table);
     free(b);
 }
 
@@ -37,8 +37,8 @@ void key_rates_free(struct key_rates **rp) {
     *rp = NULL;
     if (r == NULL)
         return;
-    struct bucket *b, *next;
-    HASH_ITER (hh, r->shared.buckets, b, next)
+    struct bucket *b;
+    while ((b = table_oldest(&r->shared.buckets)) != NULL)
         forget(r, b);
     pthread_mutex_destroy(&r->shared.mu);
     free(r);
@@ -46,26 +46,26 @@ void key_rates_free(struct key_rates **rp) {
 
 /* Full buckets say nothing. When there is none, the oldest goes: its key starts anew. */
 static void make_room(struct key_rates *r, int64_t now_mono_us) {
-    struct bucket *b, *next;
-    if (HASH_COUNT(r->shared.buckets) < KEY_RATES_MAX)
+    struct bucket *b;
+    struct table_cursor c = table_begin(&r->shared.buckets);
+    if (table_count(&r->shared.buckets) < KEY_RATES_MAX)
         return;
-    HASH_ITER (hh, r->shared.buckets, b, next)
+    while ((b = table_next(&c)) != NULL)
         if (b->tat_us <= now_mono_us)
             forget(r, b);
-    if (HASH_COUNT(r->shared.buckets) >= KEY_RATES_MAX)
-        forget(r, r->shared.buckets);
+    if (table_count(&r->shared.buckets) >= KEY_RATES_MAX)
+        forget(r, table_oldest(&r->shared.buckets));
 }
 
 static struct bucket *bucket_of(struct key_rates *r, const struct id *key_id, int64_t now_mono_us) {
-    struct bucket *b;
-    HASH_FIND(hh, r->shared.buckets, key_id, sizeof(*key_id), b);
+    struct bucket *b = table_find(&r->shared.buckets, key_id, sizeof(*key_id));
     if (b != NULL)
         return b;
     make_room(r, now_mono_us);
     b = mem_zalloc(sizeof(*b));
     b->key_id = *key_id;
     b->tat_us = INT64_MIN;
-    HASH_ADD(hh, r->shared.buckets, key_id, sizeof(b->key_id), b);
+    table_add(&r->shared.buckets, &b->in_table, &b->key_id, sizeof(b->key_id), b);
     return b;
 }
 
@@ -96,7 +96,7 @@ bool key_rates_take(struct key_rates *r, const struct id *key_id, int64_t quota,
 
 size_t key_rates_count(struct key_rates *r) {
     pthread_mutex_lock(&r->shared.mu);
-    size_t n = HASH_COUNT(r->shared.buckets);
+    size_t n = table_count(&r->shared.buckets);
     pthread_mutex_unlock(&r->shared.mu);
     return n;
 }

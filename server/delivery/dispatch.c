@@ -270,7 +270,7 @@ static void ask_content(struct scheduler *s, struct letter *l) {
 }
 
 struct logged_domain {
-    UT_hash_handle hh;
+    struct table_node in_table;
     char name[];
 };
 enum { LOGGED_MOST = 1000 };
@@ -280,21 +280,19 @@ enum { LOGGED_MOST = 1000 };
 static void goes_unsigned(struct scheduler *s, const struct letter *l) {
     metric_add(s->metrics.unsigned_messages, 1);
     struct str name = l->outgoing->from_domain;
-    struct logged_domain *d;
-    HASH_FIND(hh, s->logged, name.p, name.n, d);
-    if (d != NULL || HASH_COUNT(s->logged) >= LOGGED_MOST)
+    if (table_find(&s->logged, name.p, name.n) != NULL || table_count(&s->logged) >= LOGGED_MOST)
         return;
-    d = mem_zalloc(sizeof(*d) + name.n + 1);
+    struct logged_domain *d = mem_zalloc(sizeof(*d) + name.n + 1);
     memcpy(d->name, name.p, name.n);
-    HASH_ADD_KEYPTR(hh, s->logged, d->name, name.n, d);
+    table_add(&s->logged, &d->in_table, d->name, name.n, d);
     log_warn("delivery", "sent without a DKIM signature: the domain has no key",
              LOG_STR("domain", name));
 }
 
 void dispatch_forget_logged(struct scheduler *s) {
-    struct logged_domain *d, *next;
-    HASH_ITER (hh, s->logged, d, next) {
-        HASH_DEL(s->logged, d);
+    struct logged_domain *d;
+    while ((d = table_oldest(&s->logged)) != NULL) {
+        table_remove(&s->logged, &d->in_table);
         free(d);
     }
 }

@@ -9,7 +9,7 @@ struct due_group {
         int64_t lane, project; /* without padding for the hash */
     } of;
     size_t count;
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 
 struct due_key {
@@ -17,21 +17,18 @@ struct due_key {
     size_t count;
     int64_t parked_until_mono_ms; /* 0: not parked */
     bool wants_more;              /* the store has more of it */
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 
 /* A recipient that left memory while a load was under way. */
 struct due_left {
     recipient_key_t key;
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 
 struct due {
     size_t most, per_key;
-    struct due_item *items;
-    struct due_key *keys;
-    struct due_group *groups;
-    struct due_left *left;
+    struct table items, keys, groups, left;
     bool is_loading, is_thirsty;
 };
 
@@ -45,7 +42,7 @@ struct due *due_new(size_t most, size_t per_key) {
 static void key_free_if_unused(struct due *d, struct due_key *k) {
     if (k->count > 0 || k->parked_until_mono_ms != 0)
         return;
-    HASH_DEL(d->keys, k);
+    table_remove(&d->keys, &k->in_table);
     free((char *)(uintptr_t)k->name.p);
     free(k);
 }
@@ -54,11 +51,9 @@ void due_free(struct due **dp) {
     struct due *d = *dp;
     if (d == NULL)
         return;
-    struct due_item *i, *next_item;
-    HASH_ITER (hh, d->items, i, next_item) {
-        struct due_item *gone = i;
-        due_drop(d, &gone);
-    }
+    struct due_item *i;
+    while ((i = table_oldest(&d->items)) != NULL)
+        due_drop(d, &i);
     due_unpark_all(d);
     due_load_ends(d);
     free(d);
@@ -66,9 +61,7 @@ void due_free(struct due **dp) {
 }
 
 static struct due_key *key_find(const struct due *d, struct str name) {
-    struct due_key *k;
-    HASH_FIND(hh, d->keys, name.p, name.n, k);
-    return k;
+    return table_find(&d->keys, name.p, name.n);
 }
 
 static struct due_key *key_get(struct due *d, struct str name) {
@@ -77,7 +70,7 @@ static struct due_key *key_get(struct due *d, struct str name) {
         return k;
     k = mem_zalloc(sizeof(*k));
     k->name = str_make(str_dupz(name), name.n);
-    HASH_ADD_KEYPTR(hh, d->keys, k->name.p, k->name.n, k);
+    table_add(&d->keys, &k->in_table, k->name.p, k->name.n, k);
     return k;
 }
 
@@ -85,9 +78,7 @@ static struct due_key *key_get(struct due *d, struct str name) {
 static struct due_group *group_find(const struct due *d, const struct due_key *k,
                                     const struct outgoing *o) {
     const struct due_group like = {.of = {.key = k, .lane = o->lane, .project = o->project}};
-    struct due_group *g;
-    HASH_FIND(hh, d->groups, &like.of, sizeof(like.of), g);
-    return g;
+    return table_find(&d->groups, &like.of, sizeof(like.of));
 }
 
 static struct due_group *group_get(struct due *d, const struct due_key *k,
@@ -99,19 +90,19 @@ static struct due_group *group_get(struct due *d, const struct due_key *k,
     g->of.key = k;
     g->of.lane = o->lane;
     g->of.project = o->project;
-    HASH_ADD(hh, d->groups, of, sizeof(g->of), g);
+    table_add(&d->groups, &g->in_table, &g->of, sizeof(g->of), g);
     return g;
 }
 
 static void group_leave(struct due *d, struct due_group *g) {
     if (--g->count > 0)
         return;
-    HASH_DEL(d->groups, g);
+    table_remove(&d->groups, &g->in_table);
     free(g);
 }
 
 static bool has_room(const struct due *d, const struct due_group *g, enum lane lane) {
-    size_t count = HASH_COUNT(d->items);
+    size_t count = table_count(&d->items);
     if (lane == LANE_HIGH)
         return count < d->most;
     size_t most = d->most - d->most / 10;
@@ -145,31 +136,27 @@ enum due_result due_put(struct due *d, struct due_row *row, int64_t now_mono_ms,
     i->group->count++;
     row->outgoing = NULL;
     row->email = row->queue_key = STR_NONE;
-    HASH_ADD(hh, d->items, row.key, sizeof(i->row.key), i);
+    table_add(&d->items, &i->in_table, &i->row.key, sizeof(i->row.key), i);
     *out = i;
     return DUE_TAKEN;
 }
 
 struct due_item *due_find(struct due *d, recipient_key_t key) {
-    struct due_item *i;
-    HASH_FIND(hh, d->items, &key, sizeof(key), i);
-    return i;
+    return table_find(&d->items, &key, sizeof(key));
 }
 
 static void remember_left(struct due *d, recipient_key_t key) {
-    struct due_left *l;
-    HASH_FIND(hh, d->left, &key, sizeof(key), l);
-    if (l != NULL)
+    if (due_left_meanwhile(d, key))
         return;
-    l = mem_zalloc(sizeof(*l));
+    struct due_left *l = mem_zalloc(sizeof(*l));
     l->key = key;
-    HASH_ADD(hh, d->left, key, sizeof(l->key), l);
+    table_add(&d->left, &l->in_table, &l->key, sizeof(l->key), l);
 }
 
 void due_drop(struct due *d, struct due_item **ip) {
     struct due_item *i = *ip;
     *ip = NULL;
-    HASH_DEL(d->items, i);
+    table_remove(&d->items, &i->in_table);
     if (d->is_loading)
         remember_left(d, i->row.key);
     i->key->count--;
@@ -192,8 +179,9 @@ void due_park(struct due *d, struct str key, int64_t until_mono_ms) {
 size_t due_unpark(struct due *d, int64_t now_mono_ms, int64_t *next_mono_ms) {
     size_t freed = 0;
     *next_mono_ms = 0;
-    struct due_key *k, *next;
-    HASH_ITER (hh, d->keys, k, next) {
+    struct due_key *k;
+    struct table_cursor c = table_begin(&d->keys);
+    while ((k = table_next(&c)) != NULL) {
         if (k->parked_until_mono_ms == 0)
             continue;
         if (k->parked_until_mono_ms > now_mono_ms) {
@@ -215,11 +203,10 @@ void due_unpark_all(struct due *d) {
 
 size_t due_skip_keys(struct due *d, bool with_busy, struct str *out, size_t most, bool *are_busy) {
     size_t n = 0;
-    struct due_key *k, *next;
+    struct due_key *k;
+    struct table_cursor c = table_begin(&d->keys);
     *are_busy = false;
-    HASH_ITER (hh, d->keys, k, next) {
-        if (n == most)
-            break;
+    while (n < most && (k = table_next(&c)) != NULL) {
         if (k->parked_until_mono_ms == 0) {
             if (k->count <= d->per_key / 4)
                 continue;
@@ -234,10 +221,10 @@ size_t due_skip_keys(struct due *d, bool with_busy, struct str *out, size_t most
 }
 
 void due_want_more(struct due *d) {
-    struct due_key *k, *next;
-    HASH_ITER (hh, d->keys, k, next) {
+    struct due_key *k;
+    struct table_cursor c = table_begin(&d->keys);
+    while ((k = table_next(&c)) != NULL)
         k->wants_more = true;
-    }
 }
 
 bool due_take_thirst(struct due *d) {
@@ -252,24 +239,22 @@ void due_load_begins(struct due *d) {
 
 void due_load_ends(struct due *d) {
     d->is_loading = false;
-    struct due_left *l, *next;
-    HASH_ITER (hh, d->left, l, next) {
-        HASH_DEL(d->left, l);
+    struct due_left *l;
+    while ((l = table_oldest(&d->left)) != NULL) {
+        table_remove(&d->left, &l->in_table);
         free(l);
     }
 }
 
 bool due_left_meanwhile(const struct due *d, recipient_key_t key) {
-    struct due_left *l;
-    HASH_FIND(hh, d->left, &key, sizeof(key), l);
-    return l != NULL;
+    return table_find(&d->left, &key, sizeof(key)) != NULL;
 }
 
 size_t due_count(const struct due *d) {
-    return HASH_COUNT(d->items);
+    return table_count(&d->items);
 }
 
 size_t due_room(const struct due *d) {
-    size_t count = HASH_COUNT(d->items);
+    size_t count = table_count(&d->items);
     return count < d->most ? d->most - count : 0;
 }

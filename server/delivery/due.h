@@ -16,8 +16,8 @@
 #pragma once
 
 #include <sys/queue.h>
-#include <uthash.h>
 
+#include "server/base/table.h"
 #include "storage/store.h"
 
 struct bundle;
@@ -31,7 +31,7 @@ struct due_item {
     struct due_group *group;
     struct bundle *bundle; /* NULL: with a settle on its way to the store */
     TAILQ_ENTRY(due_item) link;
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 TAILQ_HEAD(due_items, due_item);
 

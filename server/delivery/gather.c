@@ -112,8 +112,9 @@ static void evict_letter(void *ctx, struct letter *l) {
 }
 
 void gather_evict_all(struct scheduler *s) {
-    struct site *site, *next_site;
-    HASH_ITER (hh, s->sites.by_key, site, next_site) {
+    struct site *site;
+    struct table_cursor c = table_begin(&s->sites.by_key);
+    while ((site = table_next(&c)) != NULL) {
         struct fair_entry *e;
         while ((e = fair_first(site->waiting)) != NULL)
             evict(s, CONTAINER_OF(e, struct bundle, fair));

@@ -26,7 +26,7 @@ struct hops {
     void (*on_resolved)(void *ctx, struct hop *h);
     void (*drop)(void *ctx, struct hop *h);
     void *ctx;
-    struct hop *by_key;
+    struct table by_key;
     size_t lookups;
 };
 
@@ -45,6 +45,7 @@ void hops_set_drop(struct hops *t, void (*drop)(void *ctx, struct hop *h)) {
 
 static void hop_free(struct hops *t, struct hop *h) {
     ASSERT(h->users == 0 && !h->is_resolving);
+    table_remove(&t->by_key, &h->in_table);
     if (t->drop != NULL)
         t->drop(t->ctx, h);
     host_list_unref(&h->hosts);
@@ -60,11 +61,9 @@ void hops_free(struct hops **tp) {
     if (t == NULL)
         return;
     ASSERT(t->lookups == 0);
-    struct hop *h, *next;
-    HASH_ITER (hh, t->by_key, h, next) {
-        HASH_DEL(t->by_key, h);
+    struct hop *h;
+    while ((h = table_oldest(&t->by_key)) != NULL)
         hop_free(t, h);
-    }
     free(t);
     *tp = NULL;
 }
@@ -77,8 +76,7 @@ struct hop *hops_get(struct hops *t, struct settings *s, const struct settings_r
     int n = snprintf(key, sizeof(key), "%p %s %.*s", (void *)s, r->route->name, STR_ARG(domain));
     ASSERT(n > 0 && n < (int)sizeof(key)); /* cut, one domain's mail would go to another's hosts */
     size_t length = (size_t)n;
-    struct hop *h;
-    HASH_FIND(hh, t->by_key, key, length, h);
+    struct hop *h = table_find(&t->by_key, key, length);
     if (h != NULL)
         return h;
     h = mem_zalloc(sizeof(*h));
@@ -87,7 +85,7 @@ struct hop *hops_get(struct hops *t, struct settings *s, const struct settings_r
     h->route = r;
     h->domain = str_dupz(domain);
     TAILQ_INIT(&h->waiting);
-    HASH_ADD_KEYPTR(hh, t->by_key, h->key, length, h);
+    table_add(&t->by_key, &h->in_table, h->key, length, h);
     return h;
 }
 
@@ -253,12 +251,12 @@ void hop_resolve(struct hops *t, struct hop *h, int64_t now_mono_ms) {
 }
 
 void hops_sweep(struct hops *t, const struct settings *current, int64_t now_mono_ms) {
-    struct hop *h, *next;
-    HASH_ITER (hh, t->by_key, h, next) {
+    struct hop *h;
+    struct table_cursor c = table_begin(&t->by_key);
+    while ((h = table_next(&c)) != NULL) {
         bool is_old = h->settings != current || now_mono_ms >= h->until_mono_ms;
         if (!is_old || h->users > 0 || h->is_resolving)
             continue;
-        HASH_DEL(t->by_key, h);
         hop_free(t, h);
     }
 }
@@ -268,5 +266,5 @@ size_t hops_lookups(const struct hops *t) {
 }
 
 size_t hops_count(const struct hops *t) {
-    return HASH_COUNT(t->by_key);
+    return table_count(&t->by_key);
 }

@@ -13,8 +13,8 @@
 #pragma once
 
 #include <sys/queue.h>
-#include <uthash.h>
 
+#include "server/base/table.h"
 #include "server/delivery/host_list.h"
 
 struct bundle;
@@ -37,7 +37,7 @@ struct hop {
     struct bundles waiting; /* for the resolution */
     size_t lookups_left;
     struct hop_lookup *lookup;
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 
 struct hops;

@@ -5,7 +5,7 @@
 TAILQ_HEAD(letter_list, letter);
 
 struct letters {
-    struct letter *by_key;
+    struct table by_key;
     struct letter_list kept; /* oldest first */
     size_t bytes, kept_bytes, kept_bytes_max;
     bool is_visiting;
@@ -50,7 +50,7 @@ static void letter_free(struct letters *t, struct letter *l) {
     if (l->is_kept)
         TAILQ_REMOVE(&t->kept, l, kept);
     hold(t, l, NULL);
-    HASH_DEL(t->by_key, l);
+    table_remove(&t->by_key, &l->in_table);
     outgoing_unref(&l->outgoing);
     free(l);
 }
@@ -59,8 +59,8 @@ void letters_free(struct letters **tp) {
     struct letters *t = *tp;
     if (t == NULL)
         return;
-    struct letter *l, *next;
-    HASH_ITER (hh, t->by_key, l, next) {
+    struct letter *l;
+    while ((l = table_oldest(&t->by_key)) != NULL) {
         ASSERT(TAILQ_EMPTY(&l->bundles));
         letter_free(t, l);
     }
@@ -70,9 +70,7 @@ void letters_free(struct letters **tp) {
 
 struct letter *letters_find(struct letters *t, int64_t seq, enum route_signing signing) {
     const struct letter_key key = {.seq = seq, .signing = signing};
-    struct letter *l;
-    HASH_FIND(hh, t->by_key, &key, sizeof(key), l);
-    return l;
+    return table_find(&t->by_key, &key, sizeof(key));
 }
 
 struct letter *letters_get(struct letters *t, struct outgoing *o, enum route_signing signing) {
@@ -83,7 +81,7 @@ struct letter *letters_get(struct letters *t, struct outgoing *o, enum route_sig
         l->outgoing = outgoing_ref(o);
         TAILQ_INIT(&l->bundles);
         TAILQ_INIT(&l->waiting);
-        HASH_ADD(hh, t->by_key, key, sizeof(l->key), l);
+        table_add(&t->by_key, &l->in_table, &l->key, sizeof(l->key), l);
     }
     if (l->is_kept) {
         TAILQ_REMOVE(&t->kept, l, kept);
@@ -140,11 +138,11 @@ void letter_settle(struct letters *t, struct letter **lp) {
 }
 
 void letters_visit(struct letters *t, void *ctx, void (*fn)(void *ctx, struct letter *l)) {
-    struct letter *l, *next;
+    struct letter *l;
+    struct table_cursor c = table_begin(&t->by_key);
     t->is_visiting = true; /* what is kept by the visit may push out another, even the next one */
-    HASH_ITER (hh, t->by_key, l, next) {
+    while ((l = table_next(&c)) != NULL)
         fn(ctx, l);
-    }
     t->is_visiting = false;
     trim(t);
 }
@@ -158,5 +156,5 @@ size_t letters_kept_bytes(const struct letters *t) {
 }
 
 size_t letters_count(const struct letters *t) {
-    return HASH_COUNT(t->by_key);
+    return table_count(&t->by_key);
 }

@@ -14,7 +14,6 @@
 #pragma once
 
 #include <sys/queue.h>
-#include <uthash.h>
 
 #include "server/delivery/hop.h"
 #include "storage/store.h"
@@ -44,7 +43,7 @@ struct letter {
     bool is_kept;              /* on the list of kept ones: no bundle uses it */
     bool has_retry;            /* keep it when the last bundle is gone */
     TAILQ_ENTRY(letter) kept;
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 
 struct letters;

@@ -2,21 +2,21 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <uthash.h>
 
 #include "server/base/clock.h"
+#include "server/base/table.h"
 
 TAILQ_HEAD(conns, conn);
 
 struct conn_bucket {
     struct conn_key key;
     struct conns idle;
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 
 struct pool {
     struct loop *loop;
-    struct conn_bucket *by_key;
+    struct table by_key;
     struct conns idle;
     size_t idle_count, idle_most;
     struct timer *timer;
@@ -58,9 +58,7 @@ void conn_key_make(struct conn_key *k, const struct session_options *o, uint64_t
 }
 
 static struct conn_bucket *bucket_find(const struct pool *p, const struct conn_key *k) {
-    struct conn_bucket *b;
-    HASH_FIND(hh, p->by_key, k->text, k->n, b);
-    return b;
+    return table_find(&p->by_key, k->text, k->n);
 }
 
 static struct conn_bucket *bucket_get(struct pool *p, const struct conn_key *k) {
@@ -70,7 +68,7 @@ static struct conn_bucket *bucket_get(struct pool *p, const struct conn_key *k) 
     b = mem_zalloc(sizeof(*b));
     b->key = *k;
     TAILQ_INIT(&b->idle);
-    HASH_ADD_KEYPTR(hh, p->by_key, b->key.text, b->key.n, b);
+    table_add(&p->by_key, &b->in_table, b->key.text, b->key.n, b);
     return b;
 }
 
@@ -82,7 +80,7 @@ static void leave_idle(struct pool *p, struct conn *c) {
     c->is_idle = false;
     c->bucket = NULL;
     if (TAILQ_EMPTY(&b->idle)) {
-        HASH_DEL(p->by_key, b);
+        table_remove(&p->by_key, &b->in_table);
         free(b);
     }
 }

@@ -48,11 +48,11 @@ static void publish(struct scheduler *s) {
     struct delivery_metrics *m = &s->metrics;
     metric_set(m->in_flight, (int64_t)s->jobs);
     metric_set(m->in_memory, (int64_t)due_count(s->due));
-    metric_set(m->sites, (int64_t)HASH_COUNT(s->sites.by_key));
+    metric_set(m->sites, (int64_t)table_count(&s->sites.by_key));
     metric_set(m->kept_bytes, (int64_t)letters_kept_bytes(s->letters));
     __atomic_store_n(&s->shared.in_memory, due_count(s->due), __ATOMIC_RELAXED);
     __atomic_store_n(&s->shared.in_flight, s->jobs, __ATOMIC_RELAXED);
-    __atomic_store_n(&s->shared.sites, HASH_COUNT(s->sites.by_key), __ATOMIC_RELAXED);
+    __atomic_store_n(&s->shared.sites, table_count(&s->sites.by_key), __ATOMIC_RELAXED);
     __atomic_store_n(&s->shared.is_paused, s->is_paused, __ATOMIC_RELAXED);
 }
 
@@ -70,8 +70,9 @@ struct delivery_status scheduler_status(struct scheduler *s) {
  */
 
 static void rerun_all_sites(struct scheduler *s) {
-    struct site *site, *next;
-    HASH_ITER (hh, s->sites.by_key, site, next) {
+    struct site *site;
+    struct table_cursor c = table_begin(&s->sites.by_key);
+    while ((site = table_next(&c)) != NULL) {
         dispatch_make_runnable(s, site);
     }
 }
@@ -168,8 +169,9 @@ static void sweep(void *arg) {
     int64_t now_mono_ms = clock_mono_ms(), slots = 0;
     hops_sweep(s->hops, s->settings, now_mono_ms);
     sites_sweep(&s->sites, now_mono_ms);
-    struct site *site, *next;
-    HASH_ITER (hh, s->sites.by_key, site, next) {
+    struct site *site;
+    struct table_cursor c = table_begin(&s->sites.by_key);
+    while ((site = table_next(&c)) != NULL) {
         slots += site->window.size;
     }
     metric_set(s->metrics.window, slots);
@@ -190,8 +192,9 @@ struct reload_note {
 
 /* New credentials, or another server behind the same name: what was wrong may be mended. */
 static void revive_sites(struct scheduler *s) {
-    struct site *site, *next;
-    HASH_ITER (hh, s->sites.by_key, site, next) {
+    struct site *site;
+    struct table_cursor c = table_begin(&s->sites.by_key);
+    while ((site = table_next(&c)) != NULL) {
         if (site->window.dead_until_mono_ms == 0)
             continue;
         window_revive(&site->window);
@@ -265,8 +268,9 @@ static void drain_run(struct note *n) {
     if (!s->is_draining) {
         s->is_draining = true;
         gather_evict_all(s);
-        struct site *site, *next;
-        HASH_ITER (hh, s->sites.by_key, site, next) {
+        struct site *site;
+        struct table_cursor c = table_begin(&s->sites.by_key);
+        while ((site = table_next(&c)) != NULL) {
             dispatch_release_ready(s, site, clock_wall_ms());
         }
     }

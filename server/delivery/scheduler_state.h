@@ -96,7 +96,7 @@ struct scheduler {
     int64_t drain_deadline_mono_ms;
     struct drain_note *drain;
 
-    struct logged_domain *logged; /* domains without a key, said once */
+    struct table logged; /* domains without a key, said once */
     struct delivery_metrics metrics;
     struct {
         size_t in_memory, in_flight, sites; /* atomics */

@@ -1,19 +1,19 @@
 #include "server/delivery/signers.h"
 
 #include <stdlib.h>
-#include <uthash.h>
 
 #include "server/base/log.h"
+#include "server/base/table.h"
 
 struct ring_domain {
     struct str name, bounce_address;
     struct dkim_signer every, published; /* keys are references in `every`, borrowed in the other */
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 
 struct signers {
     struct arena *arena;
-    struct ring_domain *by_name;
+    struct table by_name;
     int refs;
 };
 
@@ -37,9 +37,7 @@ static void add_key(struct signers *k, struct ring_domain *d, const struct domai
 }
 
 static struct ring_domain *find(const struct signers *k, struct str name) {
-    struct ring_domain *d = NULL;
-    HASH_FIND(hh, k->by_name, name.p, name.n, d);
-    return d;
+    return table_find(&k->by_name, name.p, name.n);
 }
 
 struct signers *signers_new(const struct domain_row *rows, size_t count) {
@@ -53,7 +51,7 @@ struct signers *signers_new(const struct domain_row *rows, size_t count) {
         if (d == NULL) {
             d = ARENA_NEW(k->arena, struct ring_domain);
             d->name = d->every.domain = d->published.domain = arena_dup(k->arena, rows[i].name);
-            HASH_ADD_KEYPTR(hh, k->by_name, d->name.p, d->name.n, d);
+            table_add(&k->by_name, &d->in_table, d->name.p, d->name.n, d);
         }
         if (!str_is_empty(rows[i].bounce_address))
             d->bounce_address = arena_dup(k->arena, rows[i].bounce_address);
@@ -73,12 +71,12 @@ void signers_unref(struct signers **kp) {
     *kp = NULL;
     if (k == NULL || __atomic_sub_fetch(&k->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
-    struct ring_domain *d, *next;
-    HASH_ITER (hh, k->by_name, d, next) {
-        HASH_DEL(k->by_name, d);
+    struct ring_domain *d;
+    struct table_cursor c = table_begin(&k->by_name);
+    while ((d = table_next(&c)) != NULL)
         for (size_t i = 0; i < d->every.key_count; i++)
             dkim_key_unref(&d->every.keys[i].key);
-    }
+    table_forget(&k->by_name);
     arena_free(&k->arena);
     free(k);
 }

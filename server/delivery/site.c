@@ -9,8 +9,7 @@ enum {
 };
 
 struct site *sites_get(struct sites *t, const char *key, const struct route *r, size_t loops) {
-    struct site *s;
-    HASH_FIND_STR(t->by_key, key, s);
+    struct site *s = table_find(&t->by_key, key, strlen(key));
     if (s == NULL) {
         s = mem_zalloc(sizeof(*s));
         s->key = str_dupz(str_of(key));
@@ -19,8 +18,8 @@ struct site *sites_get(struct sites *t, const char *key, const struct route *r, 
         s->recipients_most = SITE_RECIPIENTS_MAX;
         window_init(&s->window, r->concurrency);
         limit_init(&s->limit, 0, r->rate_per_s);
-        HASH_ADD_KEYPTR(hh, t->by_key, s->key, strlen(s->key), s);
-        s->home_loop = s->hh.hashv % loops;
+        table_add(&t->by_key, &s->in_table, s->key, strlen(s->key), s);
+        s->home_loop = table_hash(&s->in_table) % loops;
     }
     window_set_ceiling(&s->window, r->concurrency);
     limit_set_rate(&s->limit, r->rate_per_s);
@@ -38,7 +37,7 @@ void site_release(struct site **sp) {
 }
 
 static void site_free(struct sites *t, struct site *s) {
-    HASH_DEL(t->by_key, s);
+    table_remove(&t->by_key, &s->in_table);
     fair_free(&s->waiting);
     fair_free(&s->ready);
     free(s->key);
@@ -46,8 +45,9 @@ static void site_free(struct sites *t, struct site *s) {
 }
 
 void sites_sweep(struct sites *t, int64_t now_mono_ms) {
-    struct site *s, *next;
-    HASH_ITER (hh, t->by_key, s, next) {
+    struct site *s;
+    struct table_cursor c = table_begin(&t->by_key);
+    while ((s = table_next(&c)) != NULL) {
         if (s->users == 0 && !s->is_runnable && !wakeup_is_set(&s->wake) &&
             !window_is_dead(&s->window, now_mono_ms))
             site_free(t, s);
@@ -55,8 +55,8 @@ void sites_sweep(struct sites *t, int64_t now_mono_ms) {
 }
 
 void sites_free(struct sites *t) {
-    struct site *s, *next;
-    HASH_ITER (hh, t->by_key, s, next) {
+    struct site *s;
+    while ((s = table_oldest(&t->by_key)) != NULL) {
         ASSERT(s->users == 0);
         site_free(t, s);
     }

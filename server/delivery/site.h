@@ -10,8 +10,8 @@
 #pragma once
 
 #include <sys/queue.h>
-#include <uthash.h>
 
+#include "server/base/table.h"
 #include "server/delivery/due.h"
 #include "server/delivery/fair.h"
 #include "server/delivery/letter.h"
@@ -65,14 +65,14 @@ struct site {
     bool is_runnable;
     TAILQ_ENTRY(site) runnable;
     size_t users; /* hops and bundles */
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 TAILQ_HEAD(site_list, site);
 
 enum { SITE_RECIPIENTS_MAX = 100 /* RFC 5321 4.5.3.1.8: what every server must take */ };
 
 struct sites {
-    struct site *by_key;
+    struct table by_key;
 };
 
 /* Finds or makes; limits are the route's as it is now. One user is added. */

@@ -2,7 +2,8 @@
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <uthash.h>
+
+#include "server/base/table.h"
 
 enum { HOSTS_MAX = 10000 };
 static const int64_t BROKEN_MS = (int64_t)3 * 24 * 3600 * 1000, SILENT_MS = (int64_t)15 * 60 * 1000;
@@ -10,13 +11,13 @@ static const int64_t BROKEN_MS = (int64_t)3 * 24 * 3600 * 1000, SILENT_MS = (int
 struct broken {
     char address[SOCKADDR_TEXT_SIZE];
     int64_t until_boot_ms;
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 
 struct tlspolicy {
     struct {
         pthread_mutex_t mu;
-        struct broken *by_address; /* in order of being added: the first is the oldest */
+        struct table by_address; /* in order of being added: the first is the oldest */
     } shared;
 };
 
@@ -26,15 +27,22 @@ struct tlspolicy *tlspolicy_new(void) {
     return t;
 }
 
+static struct broken *find(const struct tlspolicy *t, const char *address) {
+    return table_find(&t->shared.by_address, address, strlen(address));
+}
+
+static void forget(struct tlspolicy *t, struct broken *b) {
+    table_remove(&t->shared.by_address, &b->in_table);
+    free(b);
+}
+
 void tlspolicy_free(struct tlspolicy **tp) {
     struct tlspolicy *t = *tp;
     if (t == NULL)
         return;
-    struct broken *b, *next;
-    HASH_ITER (hh, t->shared.by_address, b, next) {
-        HASH_DEL(t->shared.by_address, b);
-        free(b);
-    }
+    struct broken *b;
+    while ((b = table_oldest(&t->shared.by_address)) != NULL)
+        forget(t, b);
     pthread_mutex_destroy(&t->shared.mu);
     free(t);
     *tp = NULL;
@@ -59,12 +67,10 @@ enum session_tls tlspolicy_now(struct tlspolicy *t, enum session_tls level,
         return level;
     char address[SOCKADDR_TEXT_SIZE];
     sockaddr_print(to, address);
-    struct broken *b;
     pthread_mutex_lock(&t->shared.mu);
-    HASH_FIND_STR(t->shared.by_address, address, b);
+    struct broken *b = find(t, address);
     if (b != NULL && b->until_boot_ms <= now_boot_ms) {
-        HASH_DEL(t->shared.by_address, b);
-        free(b);
+        forget(t, b);
         b = NULL;
     }
     pthread_mutex_unlock(&t->shared.mu);
@@ -77,17 +83,15 @@ void tlspolicy_broken(struct tlspolicy *t, const struct sockaddr_any *to, enum f
     struct broken *fresh = mem_zalloc(sizeof(*fresh));
     sockaddr_print(to, fresh->address);
     fresh->until_boot_ms = now_boot_ms + (is_silent ? SILENT_MS : BROKEN_MS);
-    struct broken *old;
     pthread_mutex_lock(&t->shared.mu);
-    HASH_FIND_STR(t->shared.by_address, fresh->address, old);
+    struct broken *old = find(t, fresh->address);
     if (old != NULL && old->until_boot_ms > fresh->until_boot_ms)
         fresh->until_boot_ms = old->until_boot_ms;
-    if (old == NULL && HASH_COUNT(t->shared.by_address) >= HOSTS_MAX)
-        old = t->shared.by_address;
-    if (old != NULL) {
-        HASH_DEL(t->shared.by_address, old);
-        free(old);
-    }
-    HASH_ADD_STR(t->shared.by_address, address, fresh);
+    if (old == NULL && table_count(&t->shared.by_address) >= HOSTS_MAX)
+        old = table_oldest(&t->shared.by_address);
+    if (old != NULL)
+        forget(t, old);
+    table_add(&t->shared.by_address, &fresh->in_table, fresh->address, strlen(fresh->address),
+              fresh);
     pthread_mutex_unlock(&t->shared.mu);
 }

@@ -23,18 +23,19 @@ struct worker *worker_start(size_t index, const struct worker_options *o) {
 
 /* ---- dead addresses -------------------------------------------------------------------------- */
 
+static struct dead_address *dead_find(const struct worker *w, const char *text) {
+    return table_find(&w->dead, text, strlen(text));
+}
+
 static void dead_forget(struct worker *w, struct dead_address *d) {
-    HASH_DEL(w->dead, d);
+    table_remove(&w->dead, &d->in_table);
     free(d);
 }
 
 bool worker_address_is_dead(struct worker *w, const struct sockaddr_any *a) {
-    if (w->dead == NULL)
-        return false;
     char text[SOCKADDR_TEXT_SIZE];
     sockaddr_print(a, text);
-    struct dead_address *d;
-    HASH_FIND_STR(w->dead, text, d);
+    struct dead_address *d = dead_find(w, text);
     if (d != NULL && d->until_mono_ms <= clock_mono_ms()) {
         dead_forget(w, d);
         d = NULL;
@@ -46,13 +47,12 @@ void worker_address_died(struct worker *w, const struct sockaddr_any *a) {
     struct dead_address *d = mem_zalloc(sizeof(*d));
     sockaddr_print(a, d->text);
     d->until_mono_ms = clock_mono_ms() + DEAD_MS;
-    struct dead_address *old;
-    HASH_FIND_STR(w->dead, d->text, old);
-    if (old == NULL && HASH_COUNT(w->dead) >= DEAD_MOST)
-        old = w->dead;
+    struct dead_address *old = dead_find(w, d->text);
+    if (old == NULL && table_count(&w->dead) >= DEAD_MOST)
+        old = table_oldest(&w->dead);
     if (old != NULL)
         dead_forget(w, old);
-    HASH_ADD_STR(w->dead, text, d);
+    table_add(&w->dead, &d->in_table, d->text, strlen(d->text), d);
 }
 
 /* ---- notes ----------------------------------------------------------------------------------- */
@@ -112,9 +112,8 @@ void worker_stop(struct worker **wp) {
         ;
     loop_stop(&w->loop);
     mailbox_free(&w->stop_reply);
-    struct dead_address *d, *next;
-    HASH_ITER (hh, w->dead, d, next) {
+    struct dead_address *d;
+    while ((d = table_oldest(&w->dead)) != NULL)
         dead_forget(w, d);
-    }
     free(w);
 }

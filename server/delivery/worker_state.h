@@ -4,8 +4,7 @@
  */
 #pragma once
 
-#include <uthash.h>
-
+#include "server/base/table.h"
 #include "server/delivery/pool.h"
 #include "server/delivery/worker.h"
 
@@ -17,7 +16,7 @@ enum { WORKER_IDLE_MOST = 500 /* sessions kept open for nothing, a loop */ };
 struct dead_address {
     char text[SOCKADDR_TEXT_SIZE];
     int64_t until_mono_ms;
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 
 struct worker {
@@ -25,7 +24,7 @@ struct worker {
     struct loop *loop;
     struct pool *pool;
     struct task_list tasks;
-    struct dead_address *dead; /* oldest first */
+    struct table dead; /* oldest first */
     bool is_aborting;
     int64_t local_told_mono_ms; /* trouble of this machine's own was logged; 0: never */
     struct note stop_note;
