@@ -54,6 +54,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 MAIN_OBJ := $(MAIN:%.c=$(B)/%.o)
 UNIT_SRC := $(sort $(shell find tests/unit tests/contract tests/golden tests/transcript -name 'test_*.c' 2>/dev/null))
 UNIT_BIN := $(UNIT_SRC:tests/%.c=$(B)/tests/%)
+, := ,
 FUZZ_SRC := $(sort $(shell find tests/fuzz -name 'fuzz_*.c' 2>/dev/null))
 FUZZ_BIN := $(FUZZ_SRC:tests/%.c=$(B)/tests/%)
 # C programs that the e2e, crash and bench suites use (receivers, load generators): one per file
@@ -97,6 +98,11 @@ $(B)/tests/soak/preload.so: tests/soak/preload.c $(B)/.flags
 # tests/unit/log_watch.h: an unexpected WARN or ERROR fails the test that caused it
 $(UNIT_BIN): WATCH = $(B)/tests/unit/log_watch.o -Wl,--wrap=log_is_on,--wrap=log_write,--wrap=_cmocka_run_group_tests
 $(UNIT_BIN): $(B)/tests/unit/log_watch.o
+# tests/contract/sqlite_faults.h: calls of SQLite that are made to fail
+STORE_BIN := $(filter $(B)/tests/contract/%,$(UNIT_BIN))
+$(STORE_BIN): WATCH += $(B)/tests/contract/sqlite_faults.o $(addprefix -Wl$(,)--wrap=sqlite3_,open_v2 prepare_v2 prepare_v3 step exec wal_checkpoint_v2 extended_errcode errmsg system_errno)
+$(STORE_BIN): $(B)/tests/contract/sqlite_faults.o
+$(B)/tests/contract/test_store_files: WATCH += $(addprefix -Wl$(,)--wrap=,open fsync flock chmod ftruncate)
 $(B)/tests/%: tests/%.c $(B)/libpostchute.a $(B)/.flags
 	@mkdir -p $(@D)
 	@echo "  TEST $@"

@@ -322,24 +322,25 @@ static void reset_call(struct batch *b, size_t i, bool is_repeated) {
         b->given[i] = q->message;
 }
 
-static enum err run_transaction(struct committer *c, struct batch *b) {
+static enum err try_transaction(struct committer *c, struct batch *b, bool is_repeated) {
     const struct store_ops *ops = c->ops;
-    for (int turn = 0; turn < 2; turn++) {
-        effects_truncate(c->effects, 0);
-        for (size_t i = 0; i < b->count; i++)
-            reset_call(b, i, turn > 0);
-        if (ops->begin(c->backend) != OK)
-            return ERR_UNAVAILABLE;
-        enum err e = stage_piece(c, b);
-        if (e == OK)
-            e = run_verbs(c, b, turn > 0);
-        if (e == OK)
-            return ops->commit(c->backend);
-        ops->rollback(c->backend);
-        if (e != ERR_AGAIN)
-            return e;
-    }
-    return ERR_UNAVAILABLE; /* with savepoints nothing says AGAIN */
+    effects_truncate(c->effects, 0);
+    for (size_t i = 0; i < b->count; i++)
+        reset_call(b, i, is_repeated);
+    if (ops->begin(c->backend) != OK)
+        return ERR_UNAVAILABLE;
+    enum err e = stage_piece(c, b);
+    if (e == OK)
+        e = run_verbs(c, b, is_repeated);
+    if (e == OK)
+        return ops->commit(c->backend);
+    ops->rollback(c->backend);
+    return e;
+}
+
+static enum err run_transaction(struct committer *c, struct batch *b) {
+    enum err e = try_transaction(c, b, false);
+    return e == ERR_AGAIN ? try_transaction(c, b, true) : e;
 }
 
 static void answer(struct batch *b) {
@@ -557,8 +558,7 @@ void committer_stop(struct committer **cp) {
     thread_join(&c->thread);
     mailbox_free(&c->box);
     effects_free(&c->effects);
-    if (c->backend != NULL)
-        c->ops->close(&c->backend);
+    c->ops->close(&c->backend);
     pthread_mutex_destroy(&c->shared.mu);
     free(c);
     *cp = NULL;

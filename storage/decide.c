@@ -4,28 +4,18 @@
 #include "storage/store_ops.h"
 
 enum event_type event_type_of_state(enum recipient_state to) {
-    switch (to) {
-    case RECIPIENT_QUEUED:
-        return EVENT_RECIPIENT_DEFERRED;
-    case RECIPIENT_DELIVERED:
-        return EVENT_RECIPIENT_DELIVERED;
-    case RECIPIENT_BOUNCED:
-        return EVENT_RECIPIENT_BOUNCED;
-    case RECIPIENT_FAILED:
-        return EVENT_RECIPIENT_FAILED;
-    case RECIPIENT_EXPIRED:
-        return EVENT_RECIPIENT_EXPIRED;
-    case RECIPIENT_SUPPRESSED:
-        return EVENT_RECIPIENT_SUPPRESSED;
-    case RECIPIENT_CANCELED:
-        return EVENT_RECIPIENT_CANCELED;
-    case RECIPIENT_SCHEDULED:
-    case RECIPIENT_SENDING:
-    case RECIPIENT_STATE_COUNT:
-        break;
-    }
-    ASSERT(false); /* a state without an event */
-    return EVENT_TYPE_COUNT;
+    static const enum event_type types[] = {
+        [RECIPIENT_QUEUED] = EVENT_RECIPIENT_DEFERRED,
+        [RECIPIENT_DELIVERED] = EVENT_RECIPIENT_DELIVERED,
+        [RECIPIENT_BOUNCED] = EVENT_RECIPIENT_BOUNCED,
+        [RECIPIENT_FAILED] = EVENT_RECIPIENT_FAILED,
+        [RECIPIENT_EXPIRED] = EVENT_RECIPIENT_EXPIRED,
+        [RECIPIENT_SUPPRESSED] = EVENT_RECIPIENT_SUPPRESSED,
+        [RECIPIENT_CANCELED] = EVENT_RECIPIENT_CANCELED,
+    };
+    _Static_assert(sizeof(types) / sizeof(types[0]) == RECIPIENT_STATE_COUNT, "all states");
+    ASSERT(to != RECIPIENT_SCHEDULED && to != RECIPIENT_SENDING); /* nobody is told of them */
+    return types[to];
 }
 
 static bool has_recipient(const struct store_messages *q, const struct message_row *m) {

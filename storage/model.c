@@ -49,25 +49,15 @@ bool recipient_state_is_final(enum recipient_state s) {
 }
 
 bool recipient_transition_is_legal(enum recipient_state from, enum recipient_state to) {
-    switch (from) {
-    case RECIPIENT_SCHEDULED:
-        return to == RECIPIENT_QUEUED || to == RECIPIENT_EXPIRED || to == RECIPIENT_CANCELED;
-    case RECIPIENT_QUEUED:
-        return to == RECIPIENT_SENDING || to == RECIPIENT_EXPIRED || to == RECIPIENT_CANCELED;
-    case RECIPIENT_SENDING:
-        return to == RECIPIENT_QUEUED || to == RECIPIENT_DELIVERED || to == RECIPIENT_BOUNCED ||
-               to == RECIPIENT_FAILED;
-    case RECIPIENT_DELIVERED: /* the report of a later hop */
-        return to == RECIPIENT_BOUNCED;
-    case RECIPIENT_BOUNCED:
-    case RECIPIENT_FAILED:
-    case RECIPIENT_EXPIRED:
-    case RECIPIENT_SUPPRESSED:
-    case RECIPIENT_CANCELED:
-    case RECIPIENT_STATE_COUNT:
-        break;
-    }
-    return false;
+#define TO(state) (1u << RECIPIENT_##state)
+    static const unsigned legal[RECIPIENT_STATE_COUNT] = {
+        [RECIPIENT_SCHEDULED] = TO(QUEUED) | TO(EXPIRED) | TO(CANCELED),
+        [RECIPIENT_QUEUED] = TO(SENDING) | TO(EXPIRED) | TO(CANCELED),
+        [RECIPIENT_SENDING] = TO(QUEUED) | TO(DELIVERED) | TO(BOUNCED) | TO(FAILED),
+        [RECIPIENT_DELIVERED] = TO(BOUNCED), /* the report of a later hop */
+    };
+#undef TO
+    return (legal[from] >> to & 1u) != 0;
 }
 
 const char *recipient_shown_state(const struct recipient_row *r) {
@@ -116,26 +106,13 @@ enum err event_type_parse(struct str s, enum event_type *out) {
 }
 
 bool event_type_is_final(enum event_type t) {
-    switch (t) {
-    case EVENT_MESSAGE_COMPLETED:
-    case EVENT_RECIPIENT_DELIVERED:
-    case EVENT_RECIPIENT_BOUNCED:
-    case EVENT_RECIPIENT_FAILED:
-    case EVENT_RECIPIENT_EXPIRED:
-    case EVENT_RECIPIENT_SUPPRESSED:
-    case EVENT_RECIPIENT_CANCELED:
-        return true;
-    case EVENT_MESSAGE_ACCEPTED:
-    case EVENT_MESSAGE_SCHEDULED:
-    case EVENT_RECIPIENT_DEFERRED:
-    case EVENT_RECIPIENT_COMPLAINED:
-    case EVENT_RECIPIENT_UNSUBSCRIBED:
-    case EVENT_WEBHOOK_DISABLED:
-    case EVENT_WEBHOOK_TEST:
-    case EVENT_TYPE_COUNT:
-        break;
-    }
-    return false;
+    static const bool is_final[EVENT_TYPE_COUNT] = {
+        [EVENT_MESSAGE_COMPLETED] = true,  [EVENT_RECIPIENT_DELIVERED] = true,
+        [EVENT_RECIPIENT_BOUNCED] = true,  [EVENT_RECIPIENT_FAILED] = true,
+        [EVENT_RECIPIENT_EXPIRED] = true,  [EVENT_RECIPIENT_SUPPRESSED] = true,
+        [EVENT_RECIPIENT_CANCELED] = true,
+    };
+    return is_final[t];
 }
 
 bool event_type_is_undelivered(enum event_type t) {

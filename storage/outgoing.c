@@ -32,10 +32,6 @@ void content_budget_unref(struct content_budget **bp) {
         free(b);
 }
 
-int64_t content_budget_used(struct content_budget *b) {
-    return atomic_load_explicit(&b->used_bytes, memory_order_relaxed);
-}
-
 static bool content_budget_take(struct content_budget *b, int64_t bytes) {
     int64_t before = atomic_fetch_add_explicit(&b->used_bytes, bytes, memory_order_relaxed);
     if (before + bytes <= b->most_bytes)

@@ -12,7 +12,7 @@
 #include "server/base/limits.h"
 #include "storage/store_ops.h"
 
-enum { READERS = 2, CHECKPOINT_PAGES = 8000, PATH_SIZE = 4096 };
+enum { READERS = 2, CHECKPOINT_PAGES = 8000, PATH_SIZE = STORE_FOLDER_MOST + 64 };
 /* Content that rides on notices: enough for 256 of the largest. */
 static const int64_t content_budget_bytes = (int64_t)4 * 1024 * 1024;
 
@@ -30,74 +30,6 @@ struct store {
     struct reader_pool *readers;
     struct committer *committer;
 };
-
-/* ---- verbs ---- */
-
-static const char *const verb_names[] = {
-    [STORE_ACCEPT] = "accept",
-    [STORE_CLAIM] = "claim",
-    [STORE_SETTLE] = "settle",
-    [STORE_RELEASE] = "release",
-    [STORE_CANCEL] = "cancel",
-    [STORE_RETRY] = "retry",
-    [STORE_EXPIRE] = "expire",
-    [STORE_RETAIN] = "retain",
-    [STORE_MEND] = "mend",
-    [STORE_DUE] = "due",
-    [STORE_CONTENT] = "content",
-    [STORE_MESSAGE] = "message",
-    [STORE_MESSAGES] = "messages",
-    [STORE_EVENTS] = "events",
-    [STORE_ATTEMPTS] = "attempts",
-    [STORE_TOTALS] = "totals",
-    [STORE_KEY_PUT] = "key_put",
-    [STORE_KEY_REVOKE] = "key_revoke",
-    [STORE_KEYS_USED] = "keys_used",
-    [STORE_KEYS] = "keys",
-    [STORE_DOMAIN_PUT] = "domain_put",
-    [STORE_DOMAIN_DELETE] = "domain_delete",
-    [STORE_DOMAIN_CHECKED] = "domain_checked",
-    [STORE_DOMAINS] = "domains",
-    [STORE_WEBHOOK_PUT] = "webhook_put",
-    [STORE_WEBHOOK_DELETE] = "webhook_delete",
-    [STORE_WEBHOOKS] = "webhooks",
-    [STORE_WEBHOOK_TEST] = "webhook_test",
-    [STORE_NOTIFY_CLAIM] = "notify_claim",
-    [STORE_NOTIFY_SETTLE] = "notify_settle",
-    [STORE_NOTIFY_REPLAY] = "notify_replay",
-    [STORE_NOTIFICATIONS] = "notifications",
-    [STORE_CAPTURE_PUT] = "capture_put",
-    [STORE_CAPTURES] = "captures",
-    [STORE_CAPTURE] = "capture",
-};
-_Static_assert(sizeof(verb_names) / sizeof(verb_names[0]) == STORE_VERB_COUNT,
-               "each verb has a name");
-
-const char *store_verb_name(enum store_verb v) {
-    ASSERT((unsigned)v < STORE_VERB_COUNT);
-    return verb_names[v];
-}
-
-bool store_verb_is_writing(enum store_verb v) {
-    switch (v) {
-    case STORE_DUE:
-    case STORE_CONTENT:
-    case STORE_MESSAGE:
-    case STORE_MESSAGES:
-    case STORE_EVENTS:
-    case STORE_ATTEMPTS:
-    case STORE_TOTALS:
-    case STORE_KEYS:
-    case STORE_DOMAINS:
-    case STORE_WEBHOOKS:
-    case STORE_NOTIFICATIONS:
-    case STORE_CAPTURES:
-    case STORE_CAPTURE:
-        return false;
-    default:
-        return true;
-    }
-}
 
 /* ---- calls ---- */
 
@@ -157,7 +89,7 @@ static void dispatch(struct store *s, struct store_call *call) {
     call->err = OK;
     call->info = (struct errinfo){0};
     call->arena = NULL;
-    if (store_verb_is_writing(call->verb))
+    if (s->ops->write[call->verb] != NULL)
         committer_post(s->committer, call);
     else
         reader_pool_post(s->readers, call);
@@ -189,8 +121,7 @@ enum err store_sync(struct store *s, struct store_call *call) {
  * inside. */
 static enum err sync_parent(const char *folder, struct errinfo *info) {
     char path[PATH_SIZE];
-    if (snprintf(path, sizeof(path), "%s/..", folder) >= (int)sizeof(path))
-        return err_set(info, ERR_INVALID, "store", "the folder's name is too long");
+    snprintf(path, sizeof(path), "%s/..", folder);
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     /* Who may make names in it, but not read it, cannot sync it. */
     if (fd < 0)
@@ -207,6 +138,8 @@ static enum err sync_parent(const char *folder, struct errinfo *info) {
 }
 
 static enum err make_folder(const char *folder, struct errinfo *info) {
+    if (strlen(folder) > STORE_FOLDER_MOST)
+        return err_set(info, ERR_INVALID, "store", "the folder's name is too long");
     bool is_new = mkdir(folder, 0700) == 0;
     if (!is_new && errno != EEXIST)
         return err_set(info, ERR_UNAVAILABLE, "store", "cannot make %s: %s", folder,
@@ -235,8 +168,7 @@ static void read_owner(int fd, char *out, size_t size) {
 
 static enum err take_lock(const char *folder, int *out, struct errinfo *info) {
     char path[PATH_SIZE];
-    if (snprintf(path, sizeof(path), "%s/lock", folder) >= (int)sizeof(path))
-        return err_set(info, ERR_INVALID, "store", "the folder's name is too long");
+    snprintf(path, sizeof(path), "%s/lock", folder);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return err_set(info, ERR_UNAVAILABLE, "store", "cannot open %s: %s", path, strerror(errno));
@@ -318,8 +250,7 @@ void store_close(struct store **sp) {
     committer_stop(&s->committer);
     checkpoint_stop(&s->checkpoint);
     gate_free(&s->gate);
-    if (s->backend != NULL)
-        s->ops->close(&s->backend);
+    s->ops->close(&s->backend);
     content_budget_unref(&s->budget);
     watch_list_free(&s->watches);
     if (s->lock_fd >= 0)

@@ -23,6 +23,9 @@ struct backend;        /* the writer, and what is common */
 struct backend_reader; /* one reading handle */
 struct effects;
 
+/* Bytes of a store's folder name; what lies in the folder has short names. */
+enum { STORE_FOLDER_MOST = 4000 };
+
 enum backend_status {
     BACKEND_READY,
     BACKEND_FULL,  /* no room: the batch is lost, a later one may succeed */
@@ -41,10 +44,10 @@ struct store_ops {
      * SENDING then becomes due. */
     enum err (*open)(const struct store_options *o, bool recover, struct backend **out,
                      struct errinfo *info);
-    void (*close)(struct backend **bp);
+    void (*close)(struct backend **bp); /* of one that is open, or NULL */
 
     /* committer */
-    enum err (*begin)(struct backend *b);
+    enum err (*begin)(struct backend *b);  /* never on one that is broken */
     enum err (*commit)(struct backend *b); /* durable when OK; else it was rolled back */
     void (*rollback)(struct backend *b);
     enum err (*savepoint)(struct backend *b);
@@ -84,8 +87,6 @@ struct store_ops {
 extern const struct store_ops store_sqlite_ops;
 extern const struct store_ops store_memory_ops;
 
-bool store_verb_is_writing(enum store_verb v);
-const char *store_verb_name(enum store_verb v); /* "accept" */
 /* The arena of what comes out, made at first use. */
 struct arena *store_call_arena(struct store_call *call);
 
@@ -95,7 +96,6 @@ struct arena *store_call_arena(struct store_call *call);
 struct content_budget;
 struct content_budget *content_budget_new(int64_t most_bytes);
 void content_budget_unref(struct content_budget **bp);
-int64_t content_budget_used(struct content_budget *b);
 
 /* A new outgoing with one reference. `content` may be NULL; it is carried (with a reference of its
  * own) when it is small enough and the budget has room. */

@@ -12,10 +12,6 @@
 #include <string.h>
 #include <time.h>
 
-/* uthash's own way out is exit(-1) without a word. It allocates small things only. */
-_Noreturn void err_out_of_memory(const char *what, size_t n);
-#define uthash_fatal(msg) err_out_of_memory("a hash table", 0)
-
 #undef strcpy
 #undef strcat
 #undef strncat

@@ -16,7 +16,8 @@
 #pragma once
 
 #include "server/base/err.h"
-#define uthash_malloc(size) mem_zalloc(size)
+/* Its own way out is exit(-1) without a word. */
+#define uthash_fatal(msg) err_out_of_memory("a hash table", 0)
 #include <uthash.h> /* lint: containers: a node lives in the storage of what is found */
 
 struct table_node {

@@ -12,7 +12,7 @@ enum { PACK_MOST = 4 * 1024 * 1024 };
 
 /* ---- counters ---- */
 
-static void load_counters(struct backend *b) {
+static enum err load_counters(struct backend *b, struct errinfo *info) {
     sqlite3_stmt *st = sq_use(&b->h, SQL_COUNTER_GET);
     if (sq_row(&b->h, st)) {
         b->now = (struct counters){
@@ -31,6 +31,8 @@ static void load_counters(struct backend *b) {
     }
     sq_end(st);
     b->committed = b->now;
+    b->page_bytes = sq_exec_int(&b->h, "PRAGMA page_size"); /* of an older store: 16 KiB */
+    return sq_status(&b->h, info);
 }
 
 static void write_counters(struct backend *b) {
@@ -56,8 +58,16 @@ void writer_flush(struct backend *b) {
 
 /* ---- transactions ---- */
 
+static enum backend_status backend_status(const struct backend *b) {
+    if (sq_is_full(&b->h))
+        return BACKEND_FULL;
+    return sq_status(&b->h, NULL) == ERR_UNAVAILABLE ? BACKEND_BROKEN : BACKEND_READY;
+}
+
 static enum err backend_begin(struct backend *b) {
     ASSERT(!b->in_transaction);
+    if (backend_status(b) == BACKEND_BROKEN)
+        return ERR_UNAVAILABLE; /* nothing more goes through this handle */
     if (sq_has_failed(&b->h))
         sq_forget(&b->h);
     sq_run(&b->h, sq_use(&b->h, SQL_BEGIN));
@@ -77,11 +87,15 @@ static void backend_rollback(struct backend *b) {
     /* Full and I/O errors may have rolled back already. */
     if (!sqlite3_get_autocommit(b->h.db))
         sq_run(&b->h, sq_use(&b->h, SQL_ROLLBACK));
-    if (rc != SQLITE_OK && (rc & 0xFF) != SQLITE_CONSTRAINT) {
+    if (sq_has_failed(&b->h)) {
+        sq_forget(&b->h);
+        sq_fail(&b->h, SQLITE_IOERR, "a transaction cannot be rolled back");
+    } else if (rc != SQLITE_OK && (rc & 0xFF) != SQLITE_CONSTRAINT) {
         b->h.rc = rc;
         memcpy(b->h.text, text, sizeof(text));
     }
     b->in_transaction = false;
+    b->places = (struct places){0};
     b->now = b->committed;
     b->change_count = 0;
     b->staged_is_used = false;
@@ -125,6 +139,7 @@ static enum err backend_savepoint_rollback(struct backend *b) {
     b->now = b->at_savepoint;
     b->now.next_queue = next_queue;
     b->change_count = b->changes_at_savepoint;
+    b->places = (struct places){0};
     /* Another verb's failure takes no body away from the message that was accepted with it. */
     b->staged_is_used = b->staged_is_used_at_savepoint;
     if (b->webhooks_touched)
@@ -134,12 +149,6 @@ static enum err backend_savepoint_rollback(struct backend *b) {
 
 static int64_t backend_change_count(const struct backend *b) {
     return sqlite3_total_changes64(b->h.db);
-}
-
-static enum backend_status backend_status(const struct backend *b) {
-    if (sq_is_full(&b->h))
-        return BACKEND_FULL;
-    return sq_status(&b->h, NULL) == ERR_UNAVAILABLE ? BACKEND_BROKEN : BACKEND_READY;
 }
 
 static const char *backend_status_text(const struct backend *b) {
@@ -188,10 +197,12 @@ static bool backend_checkpoint(struct backend *b) {
 
 /* ---- opening ---- */
 
-static void migrate(struct backend *b, struct errinfo *info, enum err *e) {
+static enum err migrate(struct backend *b, struct errinfo *info) {
     size_t first;
-    *e = migrate_plan((int)sq_exec_int(&b->h, "PRAGMA user_version"), &first, info);
-    for (size_t i = first; *e == OK && i < migration_count && !sq_has_failed(&b->h); i++) {
+    enum err e = migrate_plan((int)sq_exec_int(&b->h, "PRAGMA user_version"), &first, info);
+    if (e != OK)
+        return e;
+    for (size_t i = first; i < migration_count; i++) {
         sq_exec(&b->h, "BEGIN IMMEDIATE");
         sq_exec(&b->h, migrations[i].sql);
         sq_exec(&b->h, migrations[i].set_version);
@@ -200,6 +211,7 @@ static void migrate(struct backend *b, struct errinfo *info, enum err *e) {
             log_info("storage", "migrated", LOG_INT("version", migrations[i].version),
                      LOG_STRZ("name", migrations[i].name));
     }
+    return sq_status(&b->h, info);
 }
 
 /* What was under way when the last process ended. Nobody knows whether the peer took it. */
@@ -227,23 +239,26 @@ static void recover_sending(struct backend *b, int64_t now_wall_ms) {
     }
 }
 
-static void recover(struct backend *b, bool is_start) {
-    if (backend_begin(b) != OK)
-        return;
-    body_remove_orphans(b);
-    if (is_start) {
-        int64_t now_wall_ms = clock_wall_ms();
-        int64_t sending = b->now.by_state[RECIPIENT_SENDING];
-        recover_sending(b, now_wall_ms);
-        sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_RECOVER);
-        sq_bind_int(st, 1, now_wall_ms);
-        sq_run(&b->h, st);
-        if (sending > 0)
-            log_warn("storage", "attempts were under way at the last stop; they are repeated",
-                     LOG_INT("recipients", sending));
+static void recover_claims(struct backend *b) {
+    int64_t now_wall_ms = clock_wall_ms(), sending = b->now.by_state[RECIPIENT_SENDING];
+    recover_sending(b, now_wall_ms);
+    sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_RECOVER);
+    sq_bind_int(st, 1, now_wall_ms);
+    sq_run(&b->h, st);
+    if (sending > 0)
+        log_warn("storage", "attempts were under way at the last stop; they are repeated",
+                 LOG_INT("recipients", sending));
+}
+
+static enum err recover(struct backend *b, bool is_start, struct errinfo *info) {
+    enum err e = backend_begin(b);
+    if (e == OK) {
+        body_remove_orphans(b);
+        if (is_start)
+            recover_claims(b);
+        e = backend_commit(b);
     }
-    if (backend_commit(b) != OK)
-        return;
+    return e == OK ? OK : err_set(info, e, "store", "%s", b->h.text);
 }
 
 static void backend_close(struct backend **bp) {
@@ -268,18 +283,15 @@ static enum err backend_open(const struct store_options *o, bool is_start, struc
     b->scratch = arena_new();
     b->webhook_arena = arena_new();
     enum err e = sq_open(&b->h, o, true, info);
+    if (e == OK)
+        e = migrate(b, info);
+    if (e == OK)
+        e = load_counters(b, info);
+    if (e == OK && is_start)
+        e = sealed_renew(b, info);
     if (e == OK) {
-        migrate(b, info, &e);
-        if (e == OK) {
-            load_counters(b);
-            b->page_bytes = sq_exec_int(&b->h, "PRAGMA page_size"); /* of an older store: 16 KiB */
-            sqlite3_wal_hook(b->h.db, on_wal, b);
-            e = is_start ? sealed_renew(b, info) : OK;
-            if (e == OK) {
-                recover(b, is_start);
-                e = sq_status(&b->h, info);
-            }
-        }
+        sqlite3_wal_hook(b->h.db, on_wal, b);
+        e = recover(b, is_start, info);
     }
     if (e != OK) {
         backend_close(&b);
@@ -305,8 +317,6 @@ static enum err backend_reader_open(const struct store_options *o, struct backen
 }
 
 static void backend_reader_close(struct backend_reader **rp) {
-    if (*rp == NULL)
-        return;
     sq_close(&(*rp)->h);
     free(*rp);
     *rp = NULL;

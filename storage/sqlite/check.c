@@ -51,6 +51,7 @@ enum err sqlite_check(struct backend_reader *r, struct errinfo *info) {
         {SQL_CHECK_QUEUES, "queues", "queues differ in count or earliest due time"},
         {SQL_CHECK_OPEN, "open", "messages are listed as open and are not, or the reverse"},
         {SQL_CHECK_OPEN_WITHOUT, "open", "messages are listed as open without an open recipient"},
+        {SQL_CHECK_MESSAGES, "message", "recipients belong to a message that is not there"},
         {SQL_CHECK_BODIES, "body", "messages say that they have a content and have none"},
         {SQL_CHECK_EVENT_ORDER, "events", "events are beyond the feed's sequence"},
     };

@@ -1,6 +1,5 @@
 /* STORE_DUE: what may go soon, a fair part of it. */
 #include <stdlib.h>
-#include <uthash.h>
 
 #include "storage/sqlite/writer.h"
 
@@ -18,7 +17,7 @@ struct source {
 struct known_message {
     int64_t seq;
     struct outgoing *outgoing; /* NULL: it is gone */
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 
 struct load {
@@ -29,7 +28,7 @@ struct load {
     struct source *source;
     struct due_share *share;
     size_t count;
-    struct known_message *known;
+    struct table known;
 };
 
 static int compare_keys(const void *a, const void *b) {
@@ -76,8 +75,7 @@ static void find_sources(struct load *l, enum lane lane) {
 }
 
 static struct outgoing *outgoing_of(struct load *l, int64_t seq) {
-    struct known_message *k = NULL;
-    HASH_FIND(hh, l->known, &seq, sizeof(seq), k);
+    struct known_message *k = table_find(&l->known, &seq, sizeof(seq));
     if (k == NULL) {
         struct message_row m;
         k = ARENA_NEW(l->a, struct known_message);
@@ -89,7 +87,7 @@ static struct outgoing *outgoing_of(struct load *l, int64_t seq) {
             k->outgoing = outgoing_new(&m, NULL, NULL);
         }
         sq_end(st);
-        HASH_ADD(hh, l->known, seq, sizeof(k->seq), k);
+        table_add(&l->known, &k->in_table, &k->seq, sizeof(k->seq), k);
     }
     return k->outgoing;
 }
@@ -194,11 +192,11 @@ enum err sqlite_due(struct backend_reader *r, struct store_call *call) {
         find_sources(&l, (enum lane)lane);
     read_shares(&l);
     look_beyond(&l);
-    struct known_message *k, *next;
-    HASH_ITER (hh, l.known, k, next) {
-        HASH_DEL(l.known, k);
+    struct known_message *k;
+    struct table_cursor c = table_begin(&l.known);
+    while ((k = table_next(&c)) != NULL)
         outgoing_unref(&k->outgoing);
-    }
+    table_forget(&l.known);
     enum err e = sq_status(&r->h, &call->info);
     if (e != OK) {
         for (size_t i = 0; i < q->count; i++)

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { PATH_SIZE = 4096, BUSY_MS = 5000 };
+enum { PATH_SIZE = STORE_FOLDER_MOST + 64, BUSY_MS = 5000 };
 
 /* X-macro: the constant set of SQL. */
 static const char *const sql_text[] = {
@@ -122,8 +122,7 @@ enum err sq_open(struct sq *h, const struct store_options *o, bool writer, struc
     pthread_once(&once, configure_library);
     *h = (struct sq){.seal = o->seal};
     char path[PATH_SIZE];
-    if (snprintf(path, sizeof(path), "%s/outbox.db", o->folder) >= (int)sizeof(path))
-        return err_set(info, ERR_INVALID, "store", "the folder's name is too long");
+    snprintf(path, sizeof(path), "%s/outbox.db", o->folder);
     if (writer) {
         enum err e = make_file(path, info);
         if (e != OK)
@@ -137,6 +136,9 @@ enum err sq_open(struct sq *h, const struct store_options *o, bool writer, struc
         sqlite3_busy_timeout(h->db, BUSY_MS);
         sqlite3_db_config(h->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
         set_pragmas(h, o, writer);
+        /* What undoes is at hand when memory is short. */
+        if (h->rc == SQLITE_OK)
+            (void)sq_use(h, SQL_ROLLBACK);
     }
     if (h->rc == SQLITE_OK)
         return OK;
@@ -278,10 +280,9 @@ void sq_end_snapshot(struct sq *h) {
     for (size_t i = 0; i < SQL_COUNT; i++)
         if (h->statement[i] != NULL && sqlite3_stmt_busy(h->statement[i]))
             sqlite3_reset(h->statement[i]);
-    sqlite3_stmt *st = sq_use(h, SQL_ROLLBACK);
-    if (st != NULL && !sqlite3_get_autocommit(h->db)) {
-        sqlite3_step(st);
-        sqlite3_reset(st);
+    if (!sqlite3_get_autocommit(h->db)) {
+        sqlite3_step(h->statement[SQL_ROLLBACK]);
+        sqlite3_reset(h->statement[SQL_ROLLBACK]);
     }
 }
 

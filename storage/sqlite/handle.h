@@ -19,7 +19,7 @@
 #include "server/base/arena.h"
 #include "server/base/id.h"
 #include "storage/sqlite/sql.h"
-#include "storage/store.h"
+#include "storage/store_ops.h"
 
 struct sq {
     sqlite3 *db;

@@ -47,11 +47,11 @@ static bool hasten(struct backend *b, struct effects *fx, recipient_key_t key,
 
 /* Goes on in the queue where the last step ended. */
 static void mend_recipients(struct backend *b, struct effects *fx, struct store_mend *q) {
-    int64_t queue = b->mend_queue;
-    b->mend_queue = 0;
+    int64_t queue = b->places.mend_queue;
+    b->places.mend_queue = 0;
     for (int looked = 0;; looked++) {
         if (looked == LOOK_MOST || q->mended >= q->most) {
-            b->mend_queue = queue;
+            b->places.mend_queue = queue;
             q->more = true;
             return;
         }

@@ -40,8 +40,8 @@ static struct queue *add(struct backend *b, int64_t id, struct str key, enum lan
     q->name_size = size;
     name_fill(q->name, key, lane, project);
     q->key = str_make(q->name + 1 + sizeof(project), key.n);
-    HASH_ADD(hh_id, b->by_id, id, sizeof(q->id), q);
-    HASH_ADD_KEYPTR(hh_name, b->by_name, q->name, q->name_size, q);
+    table_add(&b->queues_by_id, &q->of_id, &q->id, sizeof(q->id), q);
+    table_add(&b->queues_by_name, &q->of_name, q->name, q->name_size, q);
     return q;
 }
 
@@ -55,8 +55,7 @@ struct queue *queue_get(struct backend *b, struct str key, enum lane lane, int64
     size_t size = name_size(key);
     char *name = arena_alloc(b->scratch, size);
     name_fill(name, key, lane, project);
-    struct queue *q = NULL;
-    HASH_FIND(hh_name, b->by_name, name, size, q);
+    struct queue *q = table_find(&b->queues_by_name, name, size);
     if (q != NULL)
         return q;
     sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_BY_KEY);
@@ -77,8 +76,7 @@ struct queue *queue_get(struct backend *b, struct str key, enum lane lane, int64
 }
 
 struct queue *queue_by_id(struct backend *b, int64_t id) {
-    struct queue *q = NULL;
-    HASH_FIND(hh_id, b->by_id, &id, sizeof(id), q);
+    struct queue *q = table_find(&b->queues_by_id, &id, sizeof(id));
     if (q != NULL)
         return q;
     sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_BY_ID);
@@ -175,16 +173,17 @@ void queue_flush(struct backend *b) {
         if (b->change[i].queue->is_touched)
             flush_one(b, b->change[i].queue);
     b->change_count = 0;
-    if (HASH_CNT(hh_id, b->by_id) > CACHE_MOST)
+    if (table_count(&b->queues_by_id) > CACHE_MOST)
         queue_forget(b);
 }
 
 void queue_forget(struct backend *b) {
     ASSERT(b->change_count == 0);
-    HASH_CLEAR(hh_id, b->by_id);
-    struct queue *q, *next;
-    HASH_ITER (hh_name, b->by_name, q, next) {
-        HASH_DELETE(hh_name, b->by_name, q);
+    table_forget(&b->queues_by_id);
+    struct queue *q;
+    struct table_cursor c = table_begin(&b->queues_by_name);
+    while ((q = table_next(&c)) != NULL) {
+        table_remove(&b->queues_by_name, &q->of_name);
         free(q);
     }
 }

@@ -73,11 +73,11 @@ static void delete_one(struct backend *b, enum sql id, int64_t key) {
 
 static void sweep_contents(struct sweep *s) {
     struct backend *b = s->b;
-    int64_t body = b->retain_body;
-    b->retain_body = 0;
+    int64_t body = b->places.retain_body;
+    b->places.retain_body = 0;
     for (int looked = 0; s->left > 0; looked++) {
         if (looked == LOOK_MOST) {
-            b->retain_body = body;
+            b->places.retain_body = body;
             s->q->more = true;
             return;
         }
@@ -146,11 +146,11 @@ static bool has_event(struct backend *b, int64_t seq) {
 
 static void sweep_messages(struct sweep *s) {
     struct backend *b = s->b;
-    struct old_message m = {.seq = b->retain_message};
-    b->retain_message = 0;
+    struct old_message m = {.seq = b->places.retain_message};
+    b->places.retain_message = 0;
     for (int looked = 0; s->left > 0; looked++) {
         if (looked == LOOK_MOST) {
-            b->retain_message = m.seq;
+            b->places.retain_message = m.seq;
             s->q->more = true;
             return;
         }
@@ -181,15 +181,15 @@ static void sweep_terms(struct sweep *s) {
 static void sweep_queues(struct sweep *s) {
     struct backend *b = s->b;
     sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_AFTER);
-    sq_bind_int(st, 1, b->retain_queue);
+    sq_bind_int(st, 1, b->places.retain_queue);
     sq_bind_int(st, 2, LOOK_MOST);
     int64_t last = 0;
     if (sq_row(&b->h, st) && sqlite3_column_type(st, 0) != SQLITE_NULL)
         last = sq_int(st, 0);
     sq_end(st);
     if (last != 0)
-        delete_range(b, SQL_QUEUE_DELETE_EMPTY, b->retain_queue, last);
-    b->retain_queue = last;
+        delete_range(b, SQL_QUEUE_DELETE_EMPTY, b->places.retain_queue, last);
+    b->places.retain_queue = last;
     s->q->more |= last != 0;
 }
 

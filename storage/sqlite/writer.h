@@ -8,8 +8,7 @@
  */
 #pragma once
 
-#include <uthash.h>
-
+#include "server/base/table.h"
 #include "storage/sqlite/handle.h"
 #include "storage/store_ops.h"
 
@@ -31,7 +30,7 @@ struct queue {
     struct str key;
     bool is_touched, must_search; /* during the flush */
     int64_t flush_delta, flush_earliest_wall_ms;
-    UT_hash_handle hh_id, hh_name;
+    struct table_node of_id, of_name;
     size_t name_size;
     char name[]; /* lane, project, key: what is hashed */
 };
@@ -48,6 +47,12 @@ struct webhook_copy {
     struct webhook_row row;
 };
 
+/* Where a sweep goes on that passed over many rows; 0: from the start. What is rolled back is
+ * looked at again. */
+struct places {
+    int64_t retain_body, retain_message, retain_queue, mend_queue;
+};
+
 struct backend {
     struct sq h;
     bool in_transaction;
@@ -56,7 +61,7 @@ struct backend {
     struct arena *scratch; /* for one verb; cleared before the next */
     struct buf pack;
 
-    struct queue *by_id, *by_name;
+    struct table queues_by_id, queues_by_name;
     struct queue_change *change;
     size_t change_count, change_room, changes_at_savepoint;
 
@@ -65,9 +70,7 @@ struct backend {
     struct arena *webhook_arena;
     bool webhooks_known, webhooks_touched;
 
-    /* where the sweep of retention goes on when it passed over many that are still needed */
-    int64_t retain_body, retain_message, retain_queue;
-    int64_t mend_queue;
+    struct places places;
     size_t notify_turn; /* which endpoint is served first */
 
     /* a body that went in before its message */

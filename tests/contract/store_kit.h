@@ -1,6 +1,11 @@
 /* store_kit: what the tests of the store need again and again: a store in a folder of its own,
  * calls as one-liners, and the check after each test that everything still adds up. The functions
- * are in the header since each test is one program of one file. Thread: the test's. */
+ * are in the header since each test is one program of one file.
+ *
+ * Each list of tests is run once more with an SQLite that fails: a call is made again and again,
+ * with the first, the second, the third ... call that it makes of SQLite failing, and each time has
+ * to be answered "unavailable", until it succeeds. What it then leads to is what the test expects
+ * of it anyway: so nothing was half done before. Thread: the test's. */
 #pragma once
 
 #include <setjmp.h>
@@ -15,9 +20,13 @@
 #include <unistd.h>
 
 #include "server/base/clock.h"
+#include "server/base/limits.h"
 #include "storage/store.h"
+#include "tests/contract/sqlite_faults.h"
+#include "tests/unit/log_watch.h"
 
-enum { KIT_KEPT = 4096 };
+/* How much a failing test may cost; who is patient costs more: the committer lets them wait. */
+enum { KIT_KEPT = 4096, KIT_BUDGET = 1000, KIT_PATIENT_COST = 8 };
 
 struct kit {
     enum store_backend backend;
@@ -29,6 +38,7 @@ struct kit {
     size_t kept_count;
     int64_t now_wall_ms;
     struct mailbox *box; /* made by kit_box(); freed after the store, when no sender is left */
+    int failing_budget;  /* each call fails first, until this is used up */
 };
 
 #define KIT static __attribute__((unused))
@@ -104,14 +114,61 @@ KIT void kit_keep(struct kit *k, struct store_call *call) {
     call->arena = NULL;
 }
 
+/* Writes nothing, and makes the store writable after a full disk. */
+KIT void kit_revive(struct kit *k) {
+    struct store_expire q = {.call = {.verb = STORE_EXPIRE}};
+    assert_int_equal(store_sync(k->store, &q.call), OK);
+    store_call_release(&q.call);
+    assert_true(store_health(k->store).is_writable);
+}
+
+/* Fails at each of its steps, then does not: the result of that. `call` begins a struct of `size`
+ * bytes. */
+KIT enum err kit_fail_and_run(struct kit *k, struct store_call *call, size_t size) {
+    void *given = mem_dup(call, size);
+    struct message *content =
+        call->verb == STORE_ACCEPT ? CONTAINER_OF(call, struct store_accept, call)->content : NULL;
+    /* A replay's own content is removed after its answer is certain. */
+    bool is_large = content != NULL && message_size(content) > LIMIT_BODY_CHUNK;
+    bool is_patient = call->verb == STORE_CLAIM || call->verb == STORE_SETTLE ||
+                      call->verb == STORE_RELEASE || call->verb == STORE_NOTIFY_CLAIM ||
+                      call->verb == STORE_NOTIFY_SETTLE || call->verb == STORE_KEYS_USED;
+    struct sqlite_fault f = {
+        .rc = SQLITE_FULL, .at = 1, .only_work = true, .each_prepare_once = true};
+    enum err e;
+    for (;;) {
+        memcpy(call, given, size);
+        if (content != NULL)
+            message_ref(content); /* the store takes one each time */
+        if (k->failing_budget > 0)
+            sqlite_fail(&f);
+        e = store_sync(k->store, call);
+        if (sqlite_fail_end() == 0 || (is_large && e != ERR_UNAVAILABLE))
+            break;
+        if (e != ERR_UNAVAILABLE)
+            fail_msg("verb %d, step %ld failed, the answer is %s", (int)call->verb, f.at,
+                     err_name(e));
+        assert_null(call->arena);
+        if (sqlite_fail_prepares() == 0)
+            f.at += 1 + f.at / 20; /* long ones: not each */
+        k->failing_budget -= is_patient ? KIT_PATIENT_COST : 1;
+        kit_revive(k);
+    }
+    if (content != NULL)
+        message_unref(&content);
+    free(given);
+    return e;
+}
+
 /* Runs a call on the test's thread; what came out lives until the end of the test. */
-KIT enum err kit_run(struct kit *k, struct store_call *call, enum store_verb verb) {
+KIT enum err kit_run(struct kit *k, struct store_call *call, enum store_verb verb, size_t size) {
     call->verb = verb;
-    enum err e = store_sync(k->store, call);
+    enum err e =
+        k->failing_budget > 0 ? kit_fail_and_run(k, call, size) : store_sync(k->store, call);
     kit_keep(k, call);
     return e;
 }
-#define RUN(k, v, q) kit_run((k), &(q)->call, (v))
+#define RUN(k, v, q) kit_run((k), &(q)->call, (v), sizeof(*(q)))
 #define RUN_OK(k, v, q) assert_int_equal(RUN((k), (v), (q)), OK)
 
 KIT struct message *kit_content(struct id id, size_t size) {
@@ -368,6 +425,16 @@ KIT int kit_sealed_setup(void **state) {
     return 0;
 }
 
+/* One reader: which statements it has prepared is then no matter of chance. */
+KIT int kit_failing_setup(void **state) {
+    expect_log("the store is not writable");
+    struct kit *k = *state = kit_new(STORE_SQLITE);
+    k->options.readers = 1;
+    kit_reopen(k);
+    k->failing_budget = KIT_BUDGET;
+    return 0;
+}
+
 KIT int kit_memory_setup(void **state) {
     *state = kit_new(STORE_MEMORY);
     return 0;
@@ -382,20 +449,25 @@ KIT int kit_teardown(void **state) {
  * stored, they are sealed with a master key in a third run. */
 #define ON_SQLITE(f) cmocka_unit_test_setup_teardown(f, kit_sqlite_setup, kit_teardown)
 #define ON_SEALED(f) cmocka_unit_test_setup_teardown(f, kit_sealed_setup, kit_teardown)
+#define ON_FAILING(f) cmocka_unit_test_setup_teardown(f, kit_failing_setup, kit_teardown)
 #define ON_MEMORY(f) cmocka_unit_test_setup_teardown(f, kit_memory_setup, kit_teardown)
 #define MAIN_ON_EVERY_BACKEND(TESTS)                                                               \
     int main(void) {                                                                               \
         const struct CMUnitTest on_sqlite[] = {TESTS(ON_SQLITE)};                                  \
+        const struct CMUnitTest on_failing[] = {TESTS(ON_FAILING)};                                \
         const struct CMUnitTest on_memory[] = {TESTS(ON_MEMORY)};                                  \
         int failed = cmocka_run_group_tests_name("sqlite", on_sqlite, NULL, NULL);                 \
+        failed += cmocka_run_group_tests_name("sqlite, failing", on_failing, NULL, NULL);          \
         return failed + cmocka_run_group_tests_name("memory", on_memory, NULL, NULL);              \
     }
 #define MAIN_WITH_SECRETS(TESTS)                                                                   \
     int main(void) {                                                                               \
         const struct CMUnitTest on_sqlite[] = {TESTS(ON_SQLITE)};                                  \
         const struct CMUnitTest on_sealed[] = {TESTS(ON_SEALED)};                                  \
+        const struct CMUnitTest on_failing[] = {TESTS(ON_FAILING)};                                \
         const struct CMUnitTest on_memory[] = {TESTS(ON_MEMORY)};                                  \
         int failed = cmocka_run_group_tests_name("sqlite", on_sqlite, NULL, NULL);                 \
+        failed += cmocka_run_group_tests_name("sqlite, failing", on_failing, NULL, NULL);          \
         failed += cmocka_run_group_tests_name("sqlite, sealed", on_sealed, NULL, NULL);            \
         return failed + cmocka_run_group_tests_name("memory", on_memory, NULL, NULL);              \
     }

@@ -1,10 +1,12 @@
 /* The store on disk: rights, one process per store, versions, crashes, and a disk that fails. */
 #include "tests/contract/store_kit.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -56,6 +58,161 @@ static void the_file_has_small_pages_and_can_shrink(void **state) {
     assert_int_equal(query(k, "PRAGMA page_size"), 4096);
     assert_int_equal(query(k, "PRAGMA auto_vacuum"), 2);
     assert_int_equal(query(k, "PRAGMA user_version"), 4);
+}
+
+/* ---- a folder that cannot be what it must be ---- */
+
+/* Calls on a path that ends so, or on what was opened by it, fail. */
+static struct {
+    const char *call, *suffix;
+    int error;
+    int fd;
+} denied = {.fd = -1};
+
+static bool is_denied(const char *call, const char *path, int fd) {
+    if (denied.call == NULL || strcmp(denied.call, call) != 0)
+        return false;
+    size_t n = path != NULL ? strlen(path) : 0, m = strlen(denied.suffix);
+    if (path != NULL ? n < m || strcmp(path + n - m, denied.suffix) != 0 : fd != denied.fd)
+        return false;
+    errno = denied.error;
+    return true;
+}
+
+int __real_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...) {
+    va_list ap;
+    va_start(ap, flags);
+    int mode = (flags & O_CREAT) != 0 ? va_arg(ap, int) : 0;
+    va_end(ap);
+    if (is_denied("open", path, -1))
+        return -1;
+    int fd = __real_open(path, flags, mode);
+    size_t n = strlen(path), m = denied.suffix != NULL ? strlen(denied.suffix) : 0;
+    if (m > 0 && n >= m && strcmp(path + n - m, denied.suffix) == 0)
+        denied.fd = fd;
+    return fd;
+}
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
+int __wrap_fsync(int fd) {
+    return is_denied("fsync", NULL, fd) ? -1 : __real_fsync(fd);
+}
+int __real_flock(int fd, int what);
+int __wrap_flock(int fd, int what);
+int __wrap_flock(int fd, int what) {
+    return is_denied("flock", NULL, fd) ? -1 : __real_flock(fd, what);
+}
+int __real_ftruncate(int fd, off_t size);
+int __wrap_ftruncate(int fd, off_t size);
+int __wrap_ftruncate(int fd, off_t size) {
+    return is_denied("ftruncate", NULL, fd) ? -1 : __real_ftruncate(fd, size);
+}
+int __real_chmod(const char *path, mode_t mode);
+int __wrap_chmod(const char *path, mode_t mode);
+int __wrap_chmod(const char *path, mode_t mode) {
+    return is_denied("chmod", path, -1) ? -1 : __real_chmod(path, mode);
+}
+
+static void what_the_folder_refuses_is_told_or_does_not_matter(void **state) {
+    struct kit *k = *state;
+    static const struct {
+        const char *call, *suffix;
+        int error;
+        bool is_new; /* the folder */
+        enum err want;
+        const char *words;
+    } rows[] = {
+        /* a new folder that is not safe is no place for a promise */
+        {"open", "/..", EACCES, true, OK, NULL}, /* nobody can sync what nobody may read */
+        {"open", "/..", EIO, true, ERR_UNAVAILABLE, "cannot open"},
+        {"fsync", "/..", EIO, true, ERR_UNAVAILABLE, "cannot sync"},
+        {"fsync", "/..", EINVAL, true, OK, NULL}, /* a file system that has no need of it */
+        {"fsync", "/..", EIO, false, OK, NULL},   /* it was there before */
+        {"chmod", "", EROFS, false, ERR_UNAVAILABLE, "cannot protect"},
+        {"chmod", "", EPERM, false, OK, NULL}, /* a volume of somebody else */
+        {"open", "/lock", EACCES, true, ERR_UNAVAILABLE, "cannot open"},
+        {"flock", "/lock", ENOLCK, true, ERR_UNAVAILABLE, "cannot lock"},
+        {"ftruncate", "/lock", EIO, true, OK, NULL}, /* what stands in it is for people */
+        {"open", "/outbox.db", EROFS, true, ERR_UNAVAILABLE, "cannot open"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        store_close(&k->store);
+        kit_remove_folder(k->folder);
+        if (!rows[i].is_new) {
+            assert_int_equal(mkdir(k->folder, 0755), 0);
+            assert_int_equal(__real_chmod(k->folder, 0755), 0);
+        }
+        denied.call = rows[i].call;
+        denied.suffix = rows[i].suffix;
+        denied.error = rows[i].error;
+        struct errinfo info = {0};
+        enum err e = store_open(&k->options, &k->store, &info);
+        denied.call = denied.suffix = NULL;
+        denied.fd = -1;
+        if (e != rows[i].want)
+            fail_msg("%s %s: %s: %s", rows[i].call, rows[i].suffix, err_name(e), info.text);
+        if (e != OK) {
+            assert_non_null(strstr(info.text, rows[i].words));
+            assert_null(k->store);
+            kit_open_with(k, k->options); /* nothing is left that would hinder it */
+        }
+        kit_accept(k, TO("ann@example.net"));
+    }
+}
+
+static void what_is_no_folder_is_refused(void **state) {
+    struct kit *k = *state;
+    struct errinfo info = {0};
+    struct store *s = NULL;
+    struct store_options o = k->options;
+    const char *file = path_of(k, "lock"), *nowhere = path_of(k, "nowhere");
+    assert_int_equal(symlink("gone", nowhere), 0);
+    static char longest[4002];
+    memset(longest, 'x', sizeof(longest) - 1);
+    const struct {
+        const char *folder;
+        enum err want;
+    } rows[] = {
+        {file, ERR_INVALID},
+        {nowhere, ERR_INVALID},
+        {path_of(k, "a/b"), ERR_UNAVAILABLE},
+        {longest, ERR_INVALID},
+        {longest + 1, ERR_UNAVAILABLE}, /* the system says so */
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        o.folder = rows[i].folder;
+        assert_int_equal(store_open(&o, &s, &info), rows[i].want);
+        assert_string_equal(info.field, "store");
+        assert_null(s);
+    }
+    /* a folder where a file must be */
+    store_close(&k->store);
+    static const char *const names[] = {"lock", "outbox.db"};
+    for (size_t i = 0; i < 2; i++) {
+        kit_remove_folder(k->folder);
+        assert_int_equal(mkdir(k->folder, 0700), 0);
+        assert_int_equal(mkdir(path_of(k, names[i]), 0700), 0);
+        assert_int_equal(store_open(&k->options, &k->store, &info), ERR_UNAVAILABLE);
+        assert_int_equal(rmdir(path_of(k, names[i])), 0);
+    }
+    store_close(&k->store); /* of nothing: nothing */
+    kit_open_with(k, k->options);
+}
+
+/* Somebody has the lock and did not say who. */
+static void an_owner_without_a_name_is_an_owner(void **state) {
+    struct kit *k = *state;
+    store_close(&k->store);
+    int fd = __real_open(path_of(k, "lock"), O_RDWR | O_TRUNC | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(__real_flock(fd, LOCK_EX), 0);
+    struct errinfo info = {0};
+    assert_int_equal(store_open(&k->options, &k->store, &info), ERR_CONFLICT);
+    assert_non_null(strstr(info.text, "process ?"));
+    close(fd);
+    kit_open_with(k, k->options);
 }
 
 static void a_second_opener_is_told_who_has_the_store(void **state) {
@@ -563,6 +720,10 @@ int main(void) {
         cmocka_unit_test_setup_teardown(files_are_for_the_owner_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(the_file_has_small_pages_and_can_shrink, setup, teardown),
         cmocka_unit_test_setup_teardown(a_second_opener_is_told_who_has_the_store, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_the_folder_refuses_is_told_or_does_not_matter, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(what_is_no_folder_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_owner_without_a_name_is_an_owner, setup, teardown),
         cmocka_unit_test_setup_teardown(a_newer_store_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(an_older_store_finds_its_messages_in_smaller_buckets, setup,
                                         teardown),

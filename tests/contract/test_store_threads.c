@@ -147,6 +147,7 @@ static void work(void *arg) {
 
 static void many_threads_share_the_store(void **state) {
     struct kit *k = *state;
+    k->failing_budget = 0; /* others call meanwhile */
     kit_webhook(k, 1, "*");
     struct worker w[WORKERS] = {{.k = k}, {.k = k}, {.k = k}, {.k = k}};
     for (int i = 0; i < WORKERS; i++)
@@ -187,6 +188,7 @@ static void saw(struct store_call *c) {
 
 static void a_watch_that_begins_in_a_commit_misses_nothing(void **state) {
     struct kit *k = *state;
+    k->failing_budget = 0; /* others call meanwhile */
     struct mailbox *box = kit_box(k);
     for (int i = 0; i < 300; i++) {
         struct seen s = {0};

@@ -1,0 +1,669 @@
+/* What the store does when SQLite fails: at every call of an opening, with every kind of failure,
+ * when not even the way back works, and when rows are there that no version wrote. That each verb
+ * fails well at each of its steps is what the other tests of the contract show, which are all run
+ * with such failures, too (store_kit.h). */
+#include "tests/contract/store_kit.h"
+
+#include "server/base/limits.h"
+
+static sqlite3 *file_open(struct kit *k) {
+    sqlite3 *db;
+    const char *path = arena_printf(k->arena, "%s/outbox.db", k->folder).p;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    return db;
+}
+
+/* Behind the store's back. */
+static void damage(struct kit *k, const char *sql) {
+    sqlite3 *db = file_open(k);
+    char *text = NULL;
+    if (sqlite3_exec(db, sql, NULL, NULL, &text) != SQLITE_OK)
+        fail_msg("%s: %s", sql, text);
+    sqlite3_close(db);
+}
+
+static void wait_writable(struct kit *k) {
+    for (int i = 0; i < 100 && !store_health(k->store).is_writable; i++)
+        mailbox_wait(kit_box(k), 100);
+    assert_true(store_health(k->store).is_writable);
+}
+
+/* ---- opening ---- */
+
+/* Fails at each call in turn, until there are no more; how many there were. */
+static long open_failing(struct kit *k, int rc) {
+    long at = 1;
+    for (;; at++) {
+        struct errinfo info = {0};
+        sqlite_fail(&(struct sqlite_fault){.rc = rc, .at = at});
+        enum err e = store_open(&k->options, &k->store, &info);
+        if (sqlite_fail_end() == 0) {
+            assert_int_equal(e, OK);
+            return at - 1;
+        }
+        if (e != ERR_UNAVAILABLE)
+            fail_msg("call %ld of opening failed, the answer is %s", at, err_name(e));
+        assert_null(k->store);
+        assert_true(info.text[0] != '\0');
+    }
+}
+
+static void a_new_store_is_made_after_any_failure(void **state) {
+    struct kit *k = *state;
+    store_close(&k->store);
+    kit_remove_folder(k->folder);
+    long calls = open_failing(k, SQLITE_IOERR);
+    print_message("%ld calls failed\n", calls);
+    assert_true(calls > 50);
+    kit_accept(k, TO("ann@example.net"));
+    assert_int_equal(kit_due_count(k, k->now_wall_ms), 1);
+}
+
+static void an_older_store_is_brought_up_after_any_failure(void **state) {
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("ann@example.net"));
+    store_close(&k->store);
+    damage(k, "ALTER TABLE message DROP COLUMN is_test; ALTER TABLE api_key DROP COLUMN rate;"
+              "PRAGMA user_version = 1");
+    open_failing(k, SQLITE_NOMEM);
+    assert_false(kit_message(k, m->id).is_test);
+}
+
+static void what_was_under_way_is_recovered_after_any_failure(void **state) {
+    expect_log("attempts were under way at the last stop; they are repeated");
+    struct kit *k = *state;
+    kit_webhook(k, 1, "message.accepted");
+    struct message_row *m = kit_accept(k, TO("ann@example.net", "bob@example.net"));
+    assert_true(kit_claim(k, m->recipient[1].key));
+    assert_int_equal(kit_notify_claim(k)->count, 1);
+    store_close(&k->store);
+    damage(k, "INSERT INTO upload VALUES (77); INSERT INTO body VALUES (77 * 1024, x'00')");
+    open_failing(k, SQLITE_FULL);
+    struct message_row now = kit_message(k, m->id);
+    assert_int_equal(now.recipient[1].state, RECIPIENT_QUEUED);
+    assert_true(now.recipient[1].possible_duplicate);
+    assert_false(now.recipient[0].possible_duplicate);
+    k->now_wall_ms = clock_wall_ms() + 1000;
+    assert_int_equal(kit_notify_claim(k)->count, 1);
+    damage(k, "CREATE TEMP TABLE none (n CHECK (n = 0));"
+              "INSERT INTO none SELECT count(*) FROM upload;"
+              "INSERT INTO none SELECT count(*) FROM body WHERE key = 77 * 1024");
+}
+
+static void secrets_are_sealed_after_any_failure(void **state) {
+    struct kit *k = *state;
+    struct domain_key_row key = {
+        .selector = STR("s1"), .algorithm = STR("rsa-sha256"), .pem = STR("secret pem")};
+    struct store_domain_put d = {.domain = {.id = id_new(k->now_wall_ms),
+                                            .project = 1,
+                                            .name = STR("example.org"),
+                                            .key = &key,
+                                            .key_count = 1}};
+    RUN_OK(k, STORE_DOMAIN_PUT, &d);
+    kit_webhook(k, 1, "*");
+    store_close(&k->store);
+    struct seal *ring = NULL;
+    assert_int_equal(
+        seal_new(STR("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"), STR_NONE,
+                 &ring, NULL),
+        OK);
+    k->options.seal = ring;
+    open_failing(k, SQLITE_IOERR);
+    struct store_domains q = {.project = 1};
+    RUN_OK(k, STORE_DOMAINS, &q);
+    assert_true(str_equal(q.domain[0].key[0].pem, STR("secret pem")));
+    damage(k, "CREATE TEMP TABLE sealed (n CHECK (n = 1));"
+              "INSERT INTO sealed SELECT pem LIKE 'sealed:%' FROM domain_key;"
+              "INSERT INTO sealed SELECT secret LIKE 'sealed:%' FROM webhook");
+    store_close(&k->store); /* the ring outlives the store */
+    seal_free(&ring);
+    k->options.seal = NULL;
+    struct errinfo info = {0};
+    assert_int_equal(store_open(&k->options, &k->store, &info), ERR_INVALID);
+    assert_string_equal(info.field, "master_key");
+}
+
+/* ---- kinds of failure ---- */
+
+static void each_kind_of_failure_is_told_from_a_defect(void **state) {
+    expect_log("the store is not writable");
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("ann@example.net"));
+    static const struct {
+        int rc;
+        enum err want;
+    } rows[] = {
+        {SQLITE_FULL, ERR_UNAVAILABLE},     {SQLITE_IOERR_READ, ERR_UNAVAILABLE},
+        {SQLITE_NOMEM, ERR_UNAVAILABLE},    {SQLITE_BUSY, ERR_UNAVAILABLE},
+        {SQLITE_READONLY, ERR_UNAVAILABLE}, {SQLITE_CANTOPEN, ERR_UNAVAILABLE},
+        {SQLITE_CORRUPT, ERR_UNAVAILABLE},  {SQLITE_NOTADB, ERR_UNAVAILABLE},
+        {SQLITE_PROTOCOL, ERR_UNAVAILABLE}, {SQLITE_ERROR, ERR_INTERNAL},
+        {SQLITE_CONSTRAINT, ERR_INTERNAL},  {SQLITE_MISUSE, ERR_INTERNAL},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct store_message q = {.id = m->id, .project = 1};
+        sqlite_fail(&(struct sqlite_fault){.rc = rows[i].rc, .at = 1});
+        assert_int_equal(RUN(k, STORE_MESSAGE, &q), rows[i].want);
+        assert_int_equal(sqlite_fail_end(), 1);
+        assert_non_null(strstr(q.call.info.text, "made to fail"));
+        if ((rows[i].rc & 0xFF) == SQLITE_IOERR)
+            assert_non_null(strstr(q.call.info.text, strerror(5))); /* the system's words */
+        RUN_OK(k, STORE_MESSAGE, &q);
+    }
+}
+
+/* A defect in one verb's statement: the batch is done again, and the others do not notice. */
+static void what_looks_like_a_defect_is_tried_once_more(void **state) {
+    struct kit *k = *state;
+    struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
+    sqlite_fail(
+        &(struct sqlite_fault){.rc = SQLITE_CONSTRAINT, .at = 1, .only = "INSERT INTO recipient"});
+    RUN_OK(k, STORE_ACCEPT, q);
+    assert_int_equal(sqlite_fail_end(), 1);
+    assert_int_equal(kit_totals(k).accepted, 1);
+    assert_string_equal(kit_timeline(k, q->message.id), "message.accepted");
+    /* for ever: it fails alone */
+    sqlite_fail(&(struct sqlite_fault){
+        .rc = SQLITE_CONSTRAINT, .at = 1, .for_ever = true, .only = "INSERT INTO recipient"});
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_accept_for(k, TO("bob@example.net"))), ERR_INTERNAL);
+    assert_true(sqlite_fail_end() > 1);
+    assert_true(store_health(k->store).is_writable);
+    assert_int_equal(kit_totals(k).accepted, 1);
+}
+
+enum { CROWD = 3 };
+struct crowd {
+    struct kit *k;
+    size_t done;
+};
+
+static void counted(struct store_call *c) {
+    struct crowd *w = c->ctx;
+    w->done++;
+    kit_keep(w->k, c);
+}
+
+/* A batch of which one call fails late, so that it is done again with savepoints; a large content
+ * is with it. */
+static void run_crowd(struct kit *k, struct store_accept *q[CROWD], struct id taken) {
+    struct crowd w = {.k = k};
+    for (int i = 0; i < CROWD; i++) {
+        q[i] = kit_accept_for(k, TO("ann@new.example"));
+        if (i == 1)
+            q[i]->message.id = taken;
+        if (i == 0) {
+            message_unref(&q[i]->content);
+            q[i]->content = kit_content(q[i]->message.id, 600000);
+        }
+        q[i]->call = (struct store_call){
+            .verb = STORE_ACCEPT, .reply_to = kit_box(k), .done = counted, .ctx = &w};
+    }
+    for (int i = 0; i < CROWD; i++)
+        store_post(k->store, &q[i]->call);
+    while (w.done < CROWD)
+        mailbox_wait(k->box, -1);
+}
+
+static void savepoints_that_fail_lose_the_batch_and_nothing_else(void **state) {
+    expect_log("the store is not writable");
+    struct kit *k = *state;
+    struct message_row *first = kit_accept(k, TO("first@example.net"));
+    int64_t accepted = 1;
+    static const char *const steps[] = {"SAVEPOINT", "RELEASE", "ROLLBACK TO"};
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
+        for (long at = 1; at <= 3; at++) {
+            struct store_accept *q[CROWD];
+            sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_FULL, .at = at, .only = steps[i]});
+            run_crowd(k, q, first->id);
+            sqlite_fail_end();
+            for (int c = 0; c < CROWD; c++) {
+                assert_true(q[c]->call.err == ERR_UNAVAILABLE ||
+                            q[c]->call.err == (c == 1 ? ERR_INTERNAL : OK));
+                accepted += q[c]->call.err == OK;
+            }
+            kit_revive(k);
+            assert_int_equal(kit_totals(k).accepted, accepted);
+            kit_check(k);
+        }
+    assert_int_equal(kit_due_count(k, k->now_wall_ms), accepted);
+}
+
+/* ---- when the way back fails, too ---- */
+
+static void a_transaction_that_cannot_be_undone_ends_with_its_handle(void **state) {
+    expect_log("the store is not writable");
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("ann@example.net"));
+    assert_true(kit_claim(k, m->recipient[0].key));
+    static const int kinds[] = {SQLITE_FULL, SQLITE_CONSTRAINT};
+    for (size_t i = 0; i < 2; i++) {
+        sqlite_fail(&(struct sqlite_fault){.rc = kinds[i], .at = 3, .for_ever = true});
+        struct store_accept *q = kit_accept_for(k, TO("bob@example.net"));
+        assert_int_equal(RUN(k, STORE_ACCEPT, q), ERR_UNAVAILABLE);
+        assert_non_null(strstr(q->call.info.text, "cannot be rolled back"));
+        assert_int_equal(RUN(k, STORE_ACCEPT, kit_accept_for(k, TO("c@example.net"))),
+                         ERR_UNAVAILABLE);
+        assert_true(sqlite_fail_end() > 1);
+        wait_writable(k);
+    }
+    /* claims belong to jobs that live */
+    assert_int_equal(kit_settle(k, kit_result(k, m->recipient[0].key, RECIPIENT_DELIVERED)), OK);
+    assert_int_equal(kit_totals(k).accepted, 1);
+}
+
+/* From some call on nothing works, not even opening again; then it does. */
+static void nothing_is_lost_while_nothing_works(void **state) {
+    expect_log("the store is not writable");
+    expect_log("a checkpoint failed");
+    expect_log("attempts were under way at the last stop; they are repeated");
+    struct kit *k = *state;
+    kit_webhook(k, 1, "*");
+    struct message_row *m = kit_accept(k, TO("ann@example.net", "bob@example.net"));
+    assert_true(kit_claim(k, m->recipient[0].key));
+    long at = 1;
+    for (bool is_over = false; !is_over; at += 3) {
+        struct settle_result r = kit_result(k, m->recipient[0].key, RECIPIENT_BOUNCED);
+        struct store_settle q = {.result = &r, .count = 1, .now_wall_ms = k->now_wall_ms};
+        sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_IOERR, .at = at, .for_ever = true});
+        enum err e = RUN(k, STORE_SETTLE, &q);
+        struct store_message look = {.id = m->id, .project = 1};
+        (void)RUN(k, STORE_MESSAGE, &look);
+        is_over = sqlite_fail_end() <= 2; /* the look alone */
+        kit_reopen(k);
+        if (is_over && e == OK)
+            break;
+        assert_int_equal(e, ERR_UNAVAILABLE);
+        struct message_row now = kit_message(k, m->id);
+        assert_int_equal(now.recipient[0].state, RECIPIENT_QUEUED);
+        assert_true(now.recipient[0].possible_duplicate);
+        assert_string_equal(kit_timeline(k, m->id), "message.accepted");
+        assert_true(kit_claim(k, m->recipient[0].key));
+    }
+    print_message("%ld calls\n", at);
+    assert_int_equal(kit_state(k, m->id, 0), RECIPIENT_BOUNCED);
+    assert_string_equal(kit_timeline(k, m->id), "message.accepted recipient.bounced");
+}
+
+/* What a large content left behind cannot be removed for long: it goes with the next that can. */
+static void what_cannot_be_removed_is_removed_later(void **state) {
+    expect_log("the store is not writable");
+    struct kit *k = *state;
+    for (long at = 1; at <= 3; at++) {
+        struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
+        message_unref(&q->content);
+        q->content = kit_content(q->message.id, 2 * LIMIT_BATCH_BYTES);
+        sqlite_fail(&(struct sqlite_fault){
+            .rc = SQLITE_FULL, .at = at, .for_ever = true, .only = "COMMIT"});
+        assert_int_equal(RUN(k, STORE_ACCEPT, q), ERR_UNAVAILABLE);
+        assert_true(sqlite_fail_end() > 0);
+        kit_revive(k);
+        kit_check(k);
+    }
+    /* even now the first try fails */
+    struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
+    message_unref(&q->content);
+    q->content = kit_content(q->message.id, 2 * LIMIT_BODY_CHUNK);
+    sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_FULL, .at = 1, .only = "DELETE FROM body"});
+    RUN_OK(k, STORE_ACCEPT, q);
+    assert_int_equal(sqlite_fail_end(), 1);
+    q = kit_accept_for(k, TO("ann@example.net"));
+    message_unref(&q->content);
+    q->content = kit_content(q->message.id, 2 * LIMIT_BODY_CHUNK);
+    RUN_OK(k, STORE_ACCEPT, q);
+    damage(k, "CREATE TEMP TABLE t (bodies CHECK (bodies = 4), uploads CHECK (uploads = 0));"
+              "INSERT INTO t SELECT (SELECT count(*) FROM body), (SELECT count(*) FROM upload)");
+}
+
+/* ---- the log ---- */
+
+static void a_checkpoint_that_fails_is_told_and_made_later(void **state) {
+    expect_log("a checkpoint failed");
+    struct kit *k = *state;
+    store_close(&k->store);
+    k->options.checkpoint_pages = 1;
+    kit_open_with(k, k->options);
+    static const int kinds[] = {SQLITE_IOERR, SQLITE_BUSY};
+    for (size_t i = 0; i < 2; i++) {
+        sqlite_fail(&(struct sqlite_fault){
+            .rc = kinds[i], .at = 1, .for_ever = true, .only = "checkpoint"});
+        for (int n = 0; n < 6; n++)
+            kit_accept(k, TO("ann@example.net"));
+        assert_true(sqlite_fail_end() > 0);
+    }
+    for (int n = 0; n < 6; n++)
+        kit_accept(k, TO("ann@example.net"));
+    assert_true(store_health(k->store).is_writable);
+    assert_int_equal(kit_due_count(k, k->now_wall_ms), 18);
+}
+
+/* ---- rows that no version wrote ---- */
+
+static void look_at_all(struct kit *k, struct id message, size_t *refused) {
+    struct store_message m = {.id = message, .project = 1};
+    struct store_content c = {.id = message, .project = 1};
+    struct store_attempts a = {.message_id = message, .project = 1, .limit = 10};
+    struct store_events e = {.project = 1, .limit = 100};
+    struct store_messages l = {.project = 1, .limit = 100};
+    struct store_due d = {.until_wall_ms = INT64_MAX, .per_key = 10, .most = 10};
+    struct store_keys keys = {.project = 1};
+    struct store_domains domains = {.project = 1};
+    struct store_webhooks hooks = {.project = 1};
+    struct store_captures captures = {.limit = 10};
+    enum err all[] = {RUN(k, STORE_MESSAGE, &m),      RUN(k, STORE_CONTENT, &c),
+                      RUN(k, STORE_ATTEMPTS, &a),     RUN(k, STORE_EVENTS, &e),
+                      RUN(k, STORE_MESSAGES, &l),     RUN(k, STORE_DUE, &d),
+                      RUN(k, STORE_KEYS, &keys),      RUN(k, STORE_DOMAINS, &domains),
+                      RUN(k, STORE_WEBHOOKS, &hooks), RUN(k, STORE_CAPTURES, &captures)};
+    kit_due_release(&d);
+    message_unref(&c.message);
+    *refused = 0;
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        assert_true(all[i] == OK || all[i] == ERR_UNAVAILABLE || all[i] == ERR_NOT_FOUND);
+        *refused += all[i] == ERR_UNAVAILABLE;
+    }
+}
+
+static struct message_row *furnish(struct kit *k) {
+    kit_webhook(k, 1, "*");
+    struct message_row *m = kit_accept(k, TO("ann@example.net", "bob@example.net"));
+    struct settle_result r = kit_result(k, m->recipient[0].key, RECIPIENT_QUEUED);
+    struct attempt_recipient ar = {0, VERDICT_DEFERRED, r.last};
+    struct attempt_row a = {.started_wall_ms = 1, .recipient = &ar, .recipient_count = 1};
+    struct store_settle s = {.result = &r, .count = 1, .attempt = &a, .now_wall_ms = 1};
+    assert_true(kit_claim(k, m->recipient[0].key));
+    RUN_OK(k, STORE_SETTLE, &s);
+    struct store_key_put key = {.key = {.id = id_new(1), .project = 1, .prefix = STR("pc_a")}};
+    RUN_OK(k, STORE_KEY_PUT, &key);
+    struct store_capture_put capture = {.capture = {.id = id_new(1), .content = STR("c")}};
+    RUN_OK(k, STORE_CAPTURE_PUT, &capture);
+    struct domain_key_row dk = {.selector = STR("s"), .algorithm = STR("a"), .pem = STR("p")};
+    struct store_domain_put d = {
+        .domain = {
+            .id = id_new(1), .project = 1, .name = STR("example.org"), .key = &dk, .key_count = 1}};
+    RUN_OK(k, STORE_DOMAIN_PUT, &d);
+    return m;
+}
+
+/* What is wrong is never read as something else, and never brings the process down. */
+static void damaged_rows_are_refused_when_they_are_read(void **state) {
+    (void)state;
+    static const struct {
+        const char *damage;
+        size_t refused; /* of ten ways to look */
+    } rows[] = {
+        {"UPDATE recipient SET state = 9 WHERE key % 1024 = 1", 2},
+        {"UPDATE recipient SET state = -1 WHERE key % 1024 = 1", 2},
+        {"UPDATE recipient SET kind = 7", 2},
+        {"DELETE FROM recipient WHERE key % 1024 = 1", 2},
+        {"UPDATE message SET tls = 99", 3},
+        {"UPDATE message SET lane = 3", 3},
+        {"UPDATE message SET size = 999", 1},
+        {"UPDATE message SET size = 1001", 1},
+        {"DELETE FROM body", 1},
+        {"UPDATE event SET type = 99", 1},
+        {"UPDATE event SET state = 99", 1},
+        {"UPDATE event SET result = x'02' WHERE result IS NOT NULL", 3},
+        {"UPDATE event SET result = x'' WHERE result IS NOT NULL", 3},
+        {"UPDATE event SET result = x'ffffffffffffffffffff01' WHERE result IS NOT NULL", 3},
+        {"UPDATE event SET result = x'0100' WHERE result IS NOT NULL", 3},
+        {"UPDATE event SET result = result || x'00' WHERE result IS NOT NULL", 3},
+        {"UPDATE event SET result = substr(result, 1, length(result) - 1)"
+         " WHERE result IS NOT NULL",
+         3},
+        {"UPDATE event SET result = x'01000000000000000000' WHERE result IS NOT NULL", 0},
+        /* longer than an enhanced status code, than what is stored, than what is there */
+        {"UPDATE event SET result = x'01000000000011313131313131313131313131313131313131000000'"
+         " WHERE result IS NOT NULL",
+         3},
+        {"UPDATE event SET result = x'010000000000ffff7f' WHERE result IS NOT NULL", 3},
+        {"UPDATE event SET result = x'0100000000000a31' WHERE result IS NOT NULL", 3},
+        {"UPDATE event SET result = x'010063' WHERE result IS NOT NULL", 3},
+        {"UPDATE attempt SET recipients = x'02'", 1},
+        {"UPDATE attempt SET recipients = x'0102'", 1},
+        {"UPDATE attempt SET recipients = recipients || x'00'", 1},
+        {"UPDATE api_key SET hash = x'00'", 1},
+        {"UPDATE webhook SET secret = 'sealed:1:00000000:AAAA'", 1},
+        {"UPDATE domain_key SET pem = 'sealed:1:00000000:AAAA'", 1},
+        {"UPDATE webhook SET state = 7", 1},
+        {"UPDATE capture SET kind = 9", 0}, /* of no kind that anybody lists */
+        {"DELETE FROM message", 0},         /* then it is not there */
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct kit *k = kit_new(STORE_SQLITE);
+        struct id message = furnish(k)->id;
+        size_t refused;
+        look_at_all(k, message, &refused);
+        assert_int_equal(refused, 0);
+        damage(k, rows[i].damage);
+        look_at_all(k, message, &refused);
+        if (refused != rows[i].refused)
+            fail_msg("%s: refused %zu times", rows[i].damage, refused);
+        store_close(&k->store);
+        kit_free(k);
+    }
+}
+
+enum way {
+    CLAIM,
+    SETTLE,
+    RELEASE,
+    CANCEL,
+    RETRY,
+    EXPIRE,
+    RETAIN,
+    MEND,
+    NOTIFY_CLAIM,
+    NOTIFY_SETTLE,
+    TEST_WEBHOOK
+};
+
+static enum err write_somehow(struct kit *k, const struct message_row *m, enum way way) {
+    recipient_key_t key = m->recipient[1].key;
+    bool is_claimed;
+    struct settle_result result = kit_result(k, key, RECIPIENT_BOUNCED);
+    struct notify_result notified = {.seq = 1, .state = NOTIFICATION_DELIVERED, .counts = true};
+    struct store_claim claim = {
+        .key = &key, .count = 1, .now_wall_ms = k->now_wall_ms, .is_claimed = &is_claimed};
+    struct store_settle settle = {.result = &result, .count = 1, .now_wall_ms = k->now_wall_ms};
+    struct store_release release = {.key = &key, .count = 1, .now_wall_ms = k->now_wall_ms};
+    struct store_cancel cancel = {.id = m->id, .project = 1, .now_wall_ms = k->now_wall_ms};
+    struct store_retry retry = {
+        .id = m->id, .project = 1, .new_id = id_new(k->now_wall_ms), .now_wall_ms = k->now_wall_ms};
+    struct store_expire expire = {.now_wall_ms = m->expires_wall_ms, .most = 100};
+    struct store_retain retain = {.now_wall_ms = k->now_wall_ms,
+                                  .content_before_wall_ms = INT64_MAX,
+                                  .events_before_wall_ms = INT64_MAX,
+                                  .waiting_before_wall_ms = INT64_MAX,
+                                  .most = 100};
+    struct store_mend mend = {.now_wall_ms = k->now_wall_ms, .due_latest_wall_ms = 1, .most = 100};
+    struct store_notify_claim notify = {
+        .now_wall_ms = k->now_wall_ms, .most = 10, .per_webhook = 10};
+    struct store_notify_settle settled = {
+        .result = &notified, .count = 1, .now_wall_ms = k->now_wall_ms};
+    struct store_webhook_test test = {.project = 1, .now_wall_ms = k->now_wall_ms};
+    switch (way) {
+    case CLAIM:
+        return RUN(k, STORE_CLAIM, &claim);
+    case SETTLE:
+        return RUN(k, STORE_SETTLE, &settle);
+    case RELEASE:
+        return RUN(k, STORE_RELEASE, &release);
+    case CANCEL:
+        return RUN(k, STORE_CANCEL, &cancel);
+    case RETRY:
+        return RUN(k, STORE_RETRY, &retry);
+    case EXPIRE:
+        return RUN(k, STORE_EXPIRE, &expire);
+    case RETAIN:
+        return RUN(k, STORE_RETAIN, &retain);
+    case MEND:
+        return RUN(k, STORE_MEND, &mend);
+    case NOTIFY_CLAIM:
+        return RUN(k, STORE_NOTIFY_CLAIM, &notify);
+    case NOTIFY_SETTLE:
+        return RUN(k, STORE_NOTIFY_SETTLE, &settled);
+    case TEST_WEBHOOK:
+        return RUN(k, STORE_WEBHOOK_TEST, &test);
+    }
+    return ERR_INTERNAL;
+}
+
+static void damaged_rows_are_refused_when_they_are_changed(void **state) {
+    (void)state;
+    expect_log("the store is not writable");
+    expect_log("attempts were under way at the last stop; they are repeated");
+    static const struct {
+        const char *damage;
+        enum way way;
+        bool is_claimed; /* before the damage; else the store is opened again after it */
+        enum err want;
+    } rows[] = {
+        {"DELETE FROM queue", CLAIM, false, ERR_UNAVAILABLE},
+        {"DELETE FROM queue", CANCEL, false, ERR_UNAVAILABLE},
+        {"DELETE FROM queue", RETRY, false, ERR_UNAVAILABLE},
+        {"UPDATE queue SET count = 0, earliest = NULL", CLAIM, false, ERR_UNAVAILABLE},
+        {"UPDATE queue SET lane = 9", CLAIM, false, ERR_UNAVAILABLE},
+        {"UPDATE recipient SET state = 9 WHERE key % 1024 = 1", CLAIM, false, ERR_UNAVAILABLE},
+        {"UPDATE recipient SET state = 9 WHERE key % 1024 = 1", SETTLE, true, ERR_UNAVAILABLE},
+        {"DELETE FROM recipient WHERE key % 1024 = 1", CLAIM, false, OK}, /* not claimed */
+        {"DELETE FROM recipient WHERE key % 1024 = 1", SETTLE, true, ERR_NOT_FOUND},
+        {"DELETE FROM recipient WHERE key % 1024 = 1", RELEASE, true, OK}, /* not released */
+        {"DELETE FROM recipient WHERE key % 1024 = 1", CANCEL, false, ERR_UNAVAILABLE},
+        {"DELETE FROM recipient WHERE key % 1024 = 1", RETRY, false, ERR_UNAVAILABLE},
+        {"DELETE FROM recipient WHERE key % 1024 = 1", EXPIRE, false, OK}, /* the other does */
+        {"DELETE FROM message", SETTLE, true, ERR_NOT_FOUND},
+        {"DELETE FROM message", RELEASE, true, OK},
+        {"DELETE FROM message", CANCEL, false, ERR_NOT_FOUND},
+        {"DELETE FROM message", RETRY, false, ERR_NOT_FOUND},
+        {"DELETE FROM message", EXPIRE, false, OK},
+        {"DELETE FROM message", MEND, false, OK},
+        {"DELETE FROM message", RETAIN, false, OK},
+        {"UPDATE message SET lane = 9", SETTLE, true, ERR_UNAVAILABLE},
+        {"UPDATE message SET lane = 9", RETRY, false, ERR_UNAVAILABLE},
+        {"DELETE FROM event WHERE seq = 1", NOTIFY_CLAIM, false, ERR_UNAVAILABLE},
+        {"UPDATE event SET type = 99", NOTIFY_CLAIM, false, ERR_UNAVAILABLE},
+        {"UPDATE notification SET state = 9", RETAIN, false, ERR_UNAVAILABLE},
+        {"UPDATE notification SET state = 9", NOTIFY_SETTLE, false, ERR_UNAVAILABLE},
+        {"UPDATE webhook SET state = 7", TEST_WEBHOOK, false, ERR_UNAVAILABLE},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct kit *k = kit_new(STORE_SQLITE);
+        const struct message_row *m = furnish(k);
+        if (rows[i].is_claimed)
+            assert_true(kit_claim(k, m->recipient[1].key));
+        damage(k, rows[i].damage);
+        if (!rows[i].is_claimed)
+            kit_reopen(k);
+        enum err e = write_somehow(k, m, rows[i].way);
+        if (e != rows[i].want)
+            fail_msg("%s, then %d: %s", rows[i].damage, (int)rows[i].way, err_name(e));
+        store_close(&k->store);
+        kit_free(k);
+    }
+}
+
+static void a_damaged_store_is_refused_or_opened_and_never_in_between(void **state) {
+    (void)state;
+    expect_log("attempts were under way at the last stop; they are repeated");
+    static const struct {
+        const char *damage;
+        enum err want;
+    } rows[] = {
+        {"DELETE FROM counter", ERR_UNAVAILABLE},
+        {"DROP TABLE counter", ERR_INTERNAL},
+        {"PRAGMA user_version = -1", ERR_INVALID},
+        {"PRAGMA user_version = 0", ERR_INTERNAL}, /* its tables are there already */
+        {"DELETE FROM queue; DELETE FROM recipient WHERE key % 1024 = 0", OK},
+        {"UPDATE counter SET sending = sending + 1", OK}, /* store_check() says so */
+        {"DELETE FROM message", OK},
+        {"DELETE FROM recipient WHERE key % 1024 = 0", OK},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct kit *k = kit_new(STORE_SQLITE);
+        const struct message_row *m = furnish(k);
+        assert_true(kit_claim(k, m->recipient[1].key));
+        store_close(&k->store);
+        damage(k, rows[i].damage);
+        struct errinfo info = {0};
+        enum err e = store_open(&k->options, &k->store, &info);
+        if (e != rows[i].want)
+            fail_msg("%s: %s: %s", rows[i].damage, err_name(e), info.text);
+        if (e == OK && store_check(k->store, &info) != ERR_INTERNAL)
+            fail_msg("%s is not found", rows[i].damage);
+        store_close(&k->store);
+        kit_free(k);
+    }
+}
+
+/* ---- the self-check ---- */
+
+static void what_does_not_add_up_is_found(void **state) {
+    (void)state;
+    static const struct {
+        const char *damage, *field;
+    } rows[] = {
+        {"UPDATE counter SET accepted = accepted + 1", "totals"},
+        {"UPDATE counter SET queued = queued + 1, accepted = accepted + 1", "totals"},
+        {"UPDATE counter SET queued = queued - 1, accepted = accepted - 1", "totals"},
+        {"UPDATE counter SET queued = queued - 1, bounced = bounced + 1", "totals"},
+        {"UPDATE counter SET notifications_pending = notifications_pending + 1", "totals"},
+        {"DELETE FROM counter", "totals"},
+        {"UPDATE queue SET count = count + 1", "queues"},
+        {"UPDATE queue SET earliest = earliest - 1", "queues"},
+        {"UPDATE queue SET earliest = NULL", "queues"},
+        {"DELETE FROM open_message", "open"},
+        {"UPDATE open_message SET seq = seq + 1", "open"},
+        {"DELETE FROM message", "message"},
+        {"DELETE FROM body", "body"},
+        {"UPDATE counter SET next_event = 1", "events"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct kit *k = kit_new(STORE_SQLITE);
+        furnish(k);
+        kit_check(k);
+        damage(k, rows[i].damage);
+        struct errinfo info = {0};
+        assert_int_equal(store_check(k->store, &info), ERR_INTERNAL);
+        if (strcmp(info.field, rows[i].field) != 0)
+            fail_msg("%s: %s: %s", rows[i].damage, info.field, info.text);
+        store_close(&k->store);
+        kit_free(k);
+    }
+}
+
+static void a_check_that_fails_says_nothing_of_the_rows(void **state) {
+    struct kit *k = *state;
+    furnish(k);
+    for (long at = 1;; at++) {
+        struct errinfo info = {0};
+        sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_IOERR, .at = at, .only_work = true});
+        enum err e = store_check(k->store, &info);
+        if (sqlite_fail_end() == 0)
+            break;
+        if (e != ERR_UNAVAILABLE)
+            fail_msg("call %ld: %s: %s", at, err_name(e), info.text);
+    }
+}
+
+int main(void) {
+#define TEST(f) cmocka_unit_test_setup_teardown(f, kit_sqlite_setup, kit_teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(a_new_store_is_made_after_any_failure),
+        TEST(an_older_store_is_brought_up_after_any_failure),
+        TEST(what_was_under_way_is_recovered_after_any_failure),
+        TEST(secrets_are_sealed_after_any_failure),
+        TEST(each_kind_of_failure_is_told_from_a_defect),
+        TEST(what_looks_like_a_defect_is_tried_once_more),
+        TEST(savepoints_that_fail_lose_the_batch_and_nothing_else),
+        TEST(a_transaction_that_cannot_be_undone_ends_with_its_handle),
+        TEST(nothing_is_lost_while_nothing_works),
+        TEST(what_cannot_be_removed_is_removed_later),
+        TEST(a_checkpoint_that_fails_is_told_and_made_later),
+        TEST(damaged_rows_are_refused_when_they_are_read),
+        TEST(damaged_rows_are_refused_when_they_are_changed),
+        TEST(a_damaged_store_is_refused_or_opened_and_never_in_between),
+        TEST(what_does_not_add_up_is_found),
+        TEST(a_check_that_fails_says_nothing_of_the_rows),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,523 @@
+/* The committer over a backend that does what the test says: which calls share a transaction, what
+ * becomes of the others when one fails, and of the store when a transaction is lost. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "server/base/limits.h"
+#include "storage/store_ops.h"
+#include "tests/unit/log_watch.h"
+
+enum { CALLS = 16 };
+
+/* ---- the backend ---- */
+
+struct backend {
+    int number;
+};
+
+/* What it answers, and what it was asked. Set while no call is under way. */
+static struct {
+    enum err begin, commit, savepoint, release, rollback_to, stage;
+    enum err write[2][CALLS]; /* of the n-th call of a batch, at the first and the second try */
+    bool writes[CALLS];       /* ... after having written */
+    _Atomic(enum backend_status) status;
+    _Atomic(enum err) open, probe;
+    atomic_int opened, closed, probed;
+    int begun, committed, rolled_back, savepoints, staged, unstaged;
+    int turn; /* of the batch: 0, 1 */
+    size_t at, batch_size[CALLS];
+    int64_t changes;
+    sem_t entered, go_on; /* the first write of a batch waits when `holds` */
+    atomic_bool holds;
+} f;
+
+static enum err fake_open(const struct store_options *o, bool is_start, struct backend **out,
+                          struct errinfo *info) {
+    (void)o;
+    assert_false(is_start); /* claims of jobs that live are theirs */
+    if (f.open != OK)
+        return err_set(info, f.open, "store", "still broken");
+    *out = mem_zalloc(sizeof(**out));
+    (*out)->number = ++f.opened;
+    f.status = BACKEND_READY;
+    return OK;
+}
+static void fake_close(struct backend **bp) {
+    f.closed += *bp != NULL;
+    free(*bp);
+    *bp = NULL;
+}
+static enum err fake_begin(struct backend *b) {
+    assert_non_null(b);
+    f.at = 0;
+    f.begun++;
+    return f.begin;
+}
+static enum err fake_commit(struct backend *b) {
+    (void)b;
+    f.batch_size[f.committed++ % CALLS] = f.at;
+    f.turn = 0;
+    return f.commit;
+}
+static void fake_rollback(struct backend *b) {
+    (void)b;
+    f.rolled_back++;
+    f.turn = 1;
+}
+static enum err fake_savepoint(struct backend *b) {
+    (void)b;
+    f.savepoints++;
+    return f.savepoint;
+}
+static enum err fake_release(struct backend *b) {
+    (void)b;
+    return f.release;
+}
+static enum err fake_rollback_to(struct backend *b) {
+    (void)b;
+    return f.rollback_to;
+}
+static int64_t fake_changes(const struct backend *b) {
+    (void)b;
+    return f.changes;
+}
+static enum backend_status fake_status(const struct backend *b) {
+    (void)b;
+    return f.status;
+}
+static const char *fake_text(const struct backend *b) {
+    (void)b;
+    return "as the test says";
+}
+static enum err fake_stage(struct backend *b, struct store_call *call) {
+    (void)b;
+    assert_int_equal(call->verb, STORE_ACCEPT);
+    f.staged++;
+    return f.stage;
+}
+static void fake_unstage(struct backend *b) {
+    (void)b;
+    f.unstaged++;
+}
+static enum err fake_probe(struct backend *b) {
+    (void)b;
+    f.probed++;
+    return f.probe;
+}
+static void fake_totals(const struct backend *b, int64_t *accepted, int64_t by_state[]) {
+    (void)b;
+    *accepted = 1;
+    by_state[RECIPIENT_QUEUED] = 1;
+}
+static enum err fake_write(struct backend *b, struct effects *fx, struct store_call *call) {
+    (void)b;
+    if (atomic_exchange(&f.holds, false)) {
+        sem_post(&f.entered);
+        sem_wait(&f.go_on);
+    }
+    size_t n = f.at++;
+    f.changes += f.writes[n % CALLS];
+    effects_kind(fx, NOTICE_KEYS);
+    (void)store_call_arena(call);
+    enum err e = f.write[f.turn][n % CALLS];
+    return e == OK ? OK : err_set(&call->info, e, "", "as the test says");
+}
+
+static const struct store_ops fake_ops = {
+    .name = "fake",
+    .open = fake_open,
+    .close = fake_close,
+    .begin = fake_begin,
+    .commit = fake_commit,
+    .rollback = fake_rollback,
+    .savepoint = fake_savepoint,
+    .savepoint_release = fake_release,
+    .savepoint_rollback = fake_rollback_to,
+    .change_count = fake_changes,
+    .status = fake_status,
+    .status_text = fake_text,
+    .stage = fake_stage,
+    .unstage = fake_unstage,
+    .probe = fake_probe,
+    .totals = fake_totals,
+    .write =
+        {
+            [STORE_ACCEPT] = fake_write,
+            [STORE_CLAIM] = fake_write,
+            [STORE_SETTLE] = fake_write,
+            [STORE_KEY_PUT] = fake_write,
+            [STORE_KEYS_USED] = fake_write,
+        },
+};
+
+/* ---- what the test has ---- */
+
+struct world {
+    struct committer *c;
+    struct watch_list *watches;
+    struct content_budget *budget;
+    struct mailbox *box;
+    size_t done;
+    int heard;
+};
+
+static void heard(struct store_notice *n) {
+    ++*(int *)n->ctx;
+    store_notice_free(&n);
+}
+
+static int setup(void **state) {
+    struct world *w = *state = mem_zalloc(sizeof(*w));
+    memset(&f, 0, sizeof(f));
+    sem_init(&f.entered, 0, 0);
+    sem_init(&f.go_on, 0, 0);
+    w->box = mailbox_new();
+    w->watches = watch_list_new();
+    w->budget = content_budget_new(1000);
+    watch_list_add(w->watches, NOTICE_KEYS, w->box, heard, &w->heard);
+    struct backend *b = mem_zalloc(sizeof(*b));
+    f.opened = 1;
+    w->c = committer_start(&fake_ops, &(struct store_options){.folder = "/nonexistent/folder"}, b,
+                           NULL, w->watches, w->budget);
+    return 0;
+}
+
+static int teardown(void **state) {
+    struct world *w = *state;
+    committer_stop(&w->c);
+    assert_int_equal(f.opened, f.closed);
+    watch_list_free(&w->watches);
+    watch_list_free(&w->watches);
+    content_budget_unref(&w->budget);
+    mailbox_free(&w->box);
+    sem_destroy(&f.entered);
+    sem_destroy(&f.go_on);
+    free(w);
+    return 0;
+}
+
+static void done(struct store_call *call) {
+    struct world *w = call->ctx;
+    w->done++;
+}
+
+static void post(struct world *w, struct store_call *call, enum store_verb verb) {
+    *call = (struct store_call){.verb = verb, .reply_to = w->box, .done = done, .ctx = w};
+    committer_post(w->c, call);
+}
+
+static void wait_done(struct world *w, size_t count) {
+    while (w->done < count)
+        mailbox_wait(w->box, -1);
+}
+
+static enum err run(struct world *w, enum store_verb verb) {
+    struct store_key_put q = {0}; /* nothing of it is looked at */
+    size_t before = w->done;
+    post(w, &q.call, verb);
+    wait_done(w, before + 1);
+    store_call_release(&q.call);
+    return q.call.err;
+}
+
+/* So many calls in one transaction: they are posted while the one before it is under way. */
+static void run_batch(struct world *w, struct store_key_put *q, size_t count) {
+    struct store_key_put first = {0};
+    w->done = 0;
+    f.holds = true;
+    post(w, &first.call, STORE_KEY_PUT);
+    sem_wait(&f.entered);
+    for (size_t i = 0; i < count; i++)
+        post(w, &q[i].call, STORE_KEY_PUT);
+    sem_post(&f.go_on);
+    wait_done(w, count + 1);
+    assert_int_equal(first.call.err, OK);
+    store_call_release(&first.call);
+    f.begun = f.committed = f.rolled_back = f.savepoints = 0;
+}
+
+static void release(struct store_key_put *q, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        store_call_release(&q[i].call);
+}
+
+static bool becomes_writable(struct world *w) {
+    for (int i = 0; i < 200 && !committer_health(w->c).is_writable; i++)
+        mailbox_wait(w->box, 50);
+    return committer_health(w->c).is_writable;
+}
+
+/* ---- one fails ---- */
+
+static void a_refusal_disturbs_nobody(void **state) {
+    struct world *w = *state;
+    struct store_key_put first = {0}, q[4] = {0};
+    f.holds = true;
+    post(w, &first.call, STORE_KEY_PUT);
+    sem_wait(&f.entered);
+    for (int i = 0; i < 4; i++)
+        post(w, &q[i].call, STORE_KEY_PUT);
+    /* not before the first is through: it is the first of its batch, too */
+    sem_post(&f.go_on);
+    wait_done(w, 5);
+    release(q, 4);
+    store_call_release(&first.call);
+    assert_int_equal(f.batch_size[1], 4); /* they shared one */
+    f.write[0][1] = ERR_CONFLICT;
+    f.write[0][2] = ERR_NOT_FOUND;
+    run_batch(w, q, 4);
+    assert_int_equal(q[0].call.err, OK);
+    assert_int_equal(q[1].call.err, ERR_CONFLICT);
+    assert_int_equal(q[2].call.err, ERR_NOT_FOUND);
+    assert_int_equal(q[3].call.err, OK);
+    assert_null(q[1].call.arena);
+    assert_non_null(q[0].call.arena);
+    release(q, 4);
+}
+
+static void who_fails_after_writing_fails_alone_at_the_second_try(void **state) {
+    struct world *w = *state;
+    static const struct {
+        enum err e;
+        bool writes;
+        int rolled_back;
+    } rows[] = {{ERR_CONFLICT, false, 0}, {ERR_CONFLICT, true, 1}, {ERR_INTERNAL, false, 1}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct store_key_put first = {0}, q[3] = {0};
+        w->done = 0;
+        f.begun = f.rolled_back = f.savepoints = 0;
+        f.holds = true;
+        post(w, &first.call, STORE_KEY_PUT);
+        sem_wait(&f.entered);
+        for (int k = 0; k < 3; k++)
+            post(w, &q[k].call, STORE_KEY_PUT);
+        f.write[0][1] = f.write[1][1] = rows[i].e;
+        f.writes[1] = rows[i].writes;
+        sem_post(&f.go_on);
+        wait_done(w, 4);
+        assert_int_equal(first.call.err, OK);
+        assert_int_equal(q[0].call.err, OK);
+        assert_int_equal(q[1].call.err, rows[i].e);
+        assert_int_equal(q[2].call.err, OK);
+        assert_int_equal(f.rolled_back, rows[i].rolled_back);
+        assert_int_equal(f.savepoints, 3 * rows[i].rolled_back);
+        assert_int_equal(f.begun, 2 + rows[i].rolled_back);
+        release(q, 3);
+        store_call_release(&first.call);
+    }
+}
+
+static void a_savepoint_that_fails_loses_the_batch(void **state) {
+    expect_log("a transaction was lost");
+    struct world *w = *state;
+    f.write[0][0] = ERR_INTERNAL;
+    f.savepoint = ERR_UNAVAILABLE;
+    assert_int_equal(run(w, STORE_KEY_PUT), ERR_UNAVAILABLE);
+    assert_int_equal(f.rolled_back, 2);
+    f.savepoint = OK;
+    f.release = ERR_UNAVAILABLE;
+    f.turn = 0;
+    assert_int_equal(run(w, STORE_KEY_PUT), ERR_UNAVAILABLE);
+    f.release = OK;
+    f.turn = 0;
+    assert_int_equal(run(w, STORE_KEY_PUT), OK);
+    f.write[1][0] = ERR_INTERNAL;
+    assert_int_equal(run(w, STORE_KEY_PUT), ERR_INTERNAL);
+    f.rollback_to = ERR_UNAVAILABLE;
+    assert_int_equal(run(w, STORE_KEY_PUT), ERR_UNAVAILABLE);
+    assert_true(committer_health(w->c).is_writable); /* the handle is well */
+}
+
+/* ---- all fail ---- */
+
+static void nobody_is_told_of_what_is_not_committed(void **state) {
+    expect_log("a transaction was lost");
+    struct world *w = *state;
+    f.commit = ERR_UNAVAILABLE;
+    assert_int_equal(run(w, STORE_KEY_PUT), ERR_UNAVAILABLE);
+    mailbox_wait(w->box, 0);
+    assert_int_equal(w->heard, 0);
+    f.commit = OK;
+    assert_int_equal(run(w, STORE_KEY_PUT), OK);
+    mailbox_wait(w->box, 0);
+    assert_int_equal(w->heard, 1);
+    f.write[0][0] = ERR_CONFLICT;
+    assert_int_equal(run(w, STORE_KEY_PUT), ERR_CONFLICT);
+    mailbox_wait(w->box, 0);
+    assert_int_equal(w->heard, 1);
+    f.write[0][0] = OK;
+    f.begin = ERR_UNAVAILABLE;
+    assert_int_equal(run(w, STORE_KEY_PUT), ERR_UNAVAILABLE);
+    f.begin = OK;
+    f.write[0][0] = ERR_UNAVAILABLE;
+    assert_int_equal(run(w, STORE_KEY_PUT), ERR_UNAVAILABLE);
+    assert_int_equal(f.closed, 0);
+}
+
+static void a_broken_handle_is_closed_and_opened_until_it_works(void **state) {
+    expect_log("the store is not writable");
+    struct world *w = *state;
+    f.status = BACKEND_BROKEN;
+    f.open = ERR_UNAVAILABLE;
+    assert_int_equal(run(w, STORE_KEY_PUT), ERR_UNAVAILABLE);
+    assert_int_equal(f.closed, 1);
+    struct store_health h = committer_health(w->c);
+    assert_false(h.is_writable);
+    assert_string_equal(h.text, "as the test says");
+    int begun = f.begun;
+    assert_int_equal(run(w, STORE_KEY_PUT), ERR_UNAVAILABLE);
+    assert_int_equal(f.begun, begun); /* there is nothing to begin on */
+    while (strcmp(committer_health(w->c).text, "still broken") != 0)
+        mailbox_wait(w->box, 50);
+    f.open = OK;
+    assert_true(becomes_writable(w));
+    assert_int_equal(f.opened, 2);
+    assert_int_equal(run(w, STORE_KEY_PUT), OK);
+}
+
+static void a_full_disk_is_probed_until_there_is_room(void **state) {
+    expect_log("the store is not writable");
+    struct world *w = *state;
+    f.status = BACKEND_FULL;
+    f.probe = ERR_UNAVAILABLE;
+    assert_int_equal(run(w, STORE_KEY_PUT), ERR_UNAVAILABLE);
+    assert_false(committer_health(w->c).is_writable);
+    while (f.probed == 0)
+        mailbox_wait(w->box, 50);
+    assert_false(committer_health(w->c).is_writable);
+    f.probe = OK;
+    assert_true(becomes_writable(w));
+    assert_int_equal(f.closed, 0);
+    /* a commit shows it, too */
+    assert_int_equal(run(w, STORE_KEY_PUT), ERR_UNAVAILABLE);
+    assert_false(committer_health(w->c).is_writable);
+    f.status = BACKEND_READY;
+    assert_int_equal(run(w, STORE_KEY_PUT), OK);
+    assert_true(committer_health(w->c).is_writable);
+}
+
+/* ---- contents that go in before ---- */
+
+static enum err run_large(struct world *w, size_t bytes) {
+    struct store_accept q = {0};
+    size_t before = w->done;
+    q.call = (struct store_call){.verb = STORE_ACCEPT, .reply_to = w->box, .done = done, .ctx = w};
+    struct id id = {{1}};
+    q.content = message_new(&id, mem_zalloc(bytes + 1), bytes);
+    committer_post(w->c, &q.call);
+    wait_done(w, before + 1);
+    assert_null(q.content);
+    store_call_release(&q.call);
+    return q.call.err;
+}
+
+static void a_large_content_goes_in_first_and_what_is_unused_out_again(void **state) {
+    expect_log("a transaction was lost");
+    expect_log("the store is not writable");
+    struct world *w = *state;
+    assert_int_equal(run_large(w, LIMIT_BODY_CHUNK), OK);
+    assert_int_equal(f.staged, 0);
+    assert_int_equal(run_large(w, LIMIT_BODY_CHUNK + 1), OK);
+    assert_int_equal(f.staged, 1);
+    assert_int_equal(f.unstaged, 1);
+    f.stage = ERR_UNAVAILABLE;
+    int begun = f.begun;
+    assert_int_equal(run_large(w, LIMIT_BODY_CHUNK + 1), ERR_UNAVAILABLE);
+    assert_int_equal(f.begun, begun);
+    assert_int_equal(f.unstaged, 2);
+    f.stage = OK;
+    f.status = BACKEND_BROKEN; /* then there is nothing to remove it from */
+    assert_int_equal(run_large(w, LIMIT_BODY_CHUNK + 1), ERR_UNAVAILABLE);
+    assert_int_equal(f.staged, 3);
+    assert_int_equal(f.unstaged, 2);
+}
+
+/* ---- what shares a transaction ---- */
+
+static void a_batch_ends_at_its_limits(void **state) {
+    struct world *w = *state;
+    struct store_key_put first = {0};
+    struct store_claim q[4] = {0};
+    struct store_accept a[4] = {0};
+    struct id id = {{1}};
+    f.holds = true;
+    post(w, &first.call, STORE_KEY_PUT);
+    sem_wait(&f.entered);
+    static const size_t counts[] = {600, 400, 1, 5000};
+    for (int i = 0; i < 4; i++) {
+        post(w, &q[i].call, STORE_CLAIM);
+        q[i].count = counts[i];
+    }
+    /* bytes: two contents of 1.5 MiB fit, the third does not; what is staged only goes first */
+    for (int i = 0; i < 4; i++) {
+        a[i].content = message_new(&id, mem_zalloc(LIMIT_BODY_CHUNK + 2),
+                                   i == 3 ? LIMIT_BODY_CHUNK + 1 : 1000);
+        post(w, &a[i].call, STORE_ACCEPT);
+    }
+    sem_post(&f.go_on);
+    wait_done(w, 9);
+    store_call_release(&first.call);
+    for (int i = 0; i < 4; i++) {
+        store_call_release(&q[i].call);
+        store_call_release(&a[i].call);
+    }
+    assert_int_equal(f.batch_size[0], 1);
+    assert_int_equal(f.batch_size[1], 2); /* 600 and 400 rows */
+    assert_int_equal(f.batch_size[2], 1); /* 1, for the next is too large for any */
+    assert_int_equal(f.batch_size[3], 1);
+    assert_int_equal(f.batch_size[4], 3);
+    assert_int_equal(f.batch_size[5], 1); /* the staged one */
+    assert_int_equal(f.committed, 6);
+}
+
+static void what_was_posted_is_done_before_it_stops(void **state) {
+    struct world *w = *state;
+    struct store_key_put first = {0}, q[CALLS] = {0};
+    f.holds = true;
+    post(w, &first.call, STORE_KEY_PUT);
+    sem_wait(&f.entered);
+    for (int i = 0; i < CALLS; i++)
+        post(w, &q[i].call, i % 2 == 0 ? STORE_KEY_PUT : STORE_KEYS_USED);
+    sem_post(&f.go_on);
+    committer_stop(&w->c);
+    assert_null(w->c);
+    mailbox_wait(w->box, 0);
+    assert_int_equal(w->done, CALLS + 1);
+    for (int i = 0; i < CALLS; i++)
+        assert_int_equal(q[i].call.err, OK);
+    release(q, CALLS);
+    store_call_release(&first.call);
+}
+
+static void a_disk_that_cannot_be_asked_has_room(void **state) {
+    struct world *w = *state;
+    assert_int_equal(committer_health(w->c).disk_free_bytes, INT64_MAX);
+    committer_set_floor(w->c, INT64_MAX);
+    assert_int_equal(run(w, STORE_KEYS_USED), OK);
+    assert_int_equal(run_large(w, 1), OK);
+}
+
+int main(void) {
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(a_refusal_disturbs_nobody),
+        TEST(who_fails_after_writing_fails_alone_at_the_second_try),
+        TEST(a_savepoint_that_fails_loses_the_batch),
+        TEST(nobody_is_told_of_what_is_not_committed),
+        TEST(a_broken_handle_is_closed_and_opened_until_it_works),
+        TEST(a_full_disk_is_probed_until_there_is_room),
+        TEST(a_large_content_goes_in_first_and_what_is_unused_out_again),
+        TEST(a_batch_ends_at_its_limits),
+        TEST(what_was_posted_is_done_before_it_stops),
+        TEST(a_disk_that_cannot_be_asked_has_room),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
