@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "server/base/err.h"
+#include "server/base/table.h" /* and err.h */
 
 static void every_error_has_its_own_name(void **state) {
     (void)state;
