@@ -181,10 +181,15 @@ static void tags_are_read_as_far_as_they_are_tags(void **state) {
         {"[]", 0, NULL},
         {"[\"a\"]", 1, "a"},
         {"[\"a\",\"b\\\"c\"]", 2, "b\"c"},
-        {"[\"a\",1,null,\"z\"]", 2, "z"},
-        {"{\"a\":1}", 0, NULL},
-        {"\"a\"", 0, NULL},
+        {"[\"b\\\"c\",1,null,\"z\"]", 2, "z"},
+        {"[\"caf\xc3\xa9\"]", 1, "caf\xc3\xa9"},
+        {"[\"\"]", 1, ""},
+        /* what no version stored */
+        {"[\"cut off", 0, NULL},
+        {"{\"\\\"\":1}", 0, NULL},
         {"nonsense", 0, NULL},
+        {"non\\sense", 0, NULL},
+        {"[\"\xff\"]", 0, NULL},
         {"", 0, NULL},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -205,6 +210,9 @@ static void tags_are_read_as_far_as_they_are_tags(void **state) {
     for (int i = 0; i < 200; i++)
         buf_putz(&many, ",\"t\"");
     buf_putz(&many, "]");
+    assert_int_equal(tags_parse(buf_str(&many), a, &tags), LIMIT_TAGS);
+    many.p[many.n - 1] = ',';
+    buf_putz(&many, "\"\\\"\"]"); /* and with an escape */
     assert_int_equal(tags_parse(buf_str(&many), a, &tags), LIMIT_TAGS);
     buf_release(&many);
     arena_free(&a);
