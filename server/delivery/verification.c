@@ -1,10 +1,10 @@
 #include "server/delivery/verification.h"
 
 #include <sys/queue.h>
-#include <uthash.h>
 
 #include "server/base/clock.h"
 #include "server/base/log.h"
+#include "server/base/table.h"
 #include "server/base/thread.h"
 
 enum {
@@ -22,7 +22,7 @@ struct watched {
     int64_t first_mono_ms; /* when it was first seen, or lost its records */
     bool is_verified, is_checking, is_listed;
     bool is_doubted; /* verified, but the last look found nothing */
-    UT_hash_handle hh;
+    struct table_node in_table;
 };
 
 /* A look that somebody asked for. It lives until DNS and store are done with it, though who asked
@@ -49,33 +49,32 @@ struct verification {
     size_t under_way;          /* checks and store calls */
     struct store_domains list; /* the last listing */
     bool have_list;
-    int64_t list_mono_ms;    /* without a list: when to ask for it again */
-    struct watched *watched; /* by id */
-    size_t cursor;           /* in `list`: where the next round of looks goes on */
-    int64_t round_mono_ms;   /* nothing is due before */
+    int64_t list_mono_ms;  /* without a list: when to ask for it again */
+    struct table watched;  /* by id */
+    size_t cursor;         /* in `list`: where the next round of looks goes on */
+    int64_t round_mono_ms; /* nothing is due before */
     TAILQ_HEAD(, looking) looks;
     size_t look_count;
 };
 
 static struct watched *find(struct verification *v, const struct id *id) {
-    struct watched *w;
-    HASH_FIND(hh, v->watched, id, sizeof *id, w);
-    return w;
+    return table_find(&v->watched, id, sizeof *id);
 }
 
 static struct watched *add(struct verification *v, const struct id *id, int64_t now) {
     struct watched *w = mem_zalloc(sizeof *w);
     *w = (struct watched){.id = *id, .due_mono_ms = now, .first_mono_ms = now};
-    HASH_ADD(hh, v->watched, id, sizeof w->id, w);
+    table_add(&v->watched, &w->in_table, &w->id, sizeof w->id, w);
     return w;
 }
 
 static void forget(struct verification *v, bool all) {
-    struct watched *w, *next;
-    HASH_ITER (hh, v->watched, w, next) {
+    struct watched *w;
+    struct table_cursor c = table_begin(&v->watched);
+    while ((w = table_next(&c)) != NULL) {
         if (w->is_listed && !all)
             continue;
-        HASH_DEL(v->watched, w);
+        table_remove(&v->watched, &w->in_table);
         free(w);
     }
 }
@@ -309,8 +308,10 @@ static void on_list(struct store_call *call) {
     if (!v->have_list)
         log_warn("verification", "domains could not be read", LOG_STRZ("why", call->info.text));
     v->list_mono_ms = now + LIST_AGAIN_MS;
-    for (struct watched *w = v->watched; w; w = w->hh.next)
-        w->is_listed = false;
+    struct watched *old;
+    struct table_cursor c = table_begin(&v->watched);
+    while ((old = table_next(&c)) != NULL)
+        old->is_listed = false;
     for (size_t i = 0; v->have_list && i < q->count; i++) {
         struct watched *w = find(v, &q->domain[i].id);
         if (!w) {

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "server/base/clock.h"
+#include "server/base/limits.h"
 #include "storage/memory/memory.h"
 
 void mem_list_add(struct mem_list *l, void *item) {
@@ -48,9 +49,13 @@ void mem_message_free(struct mem_message **mp) {
     arena_free(&a);
 }
 
+static size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
 void mem_result_copy(struct arena *a, const struct last_result *from, struct last_result *out) {
     *out = *from;
-    out->text = arena_dup(a, from->text);
+    out->text = arena_dup(a, str_slice(from->text, 0, smaller(from->text.n, LIMIT_REPLY_STORED)));
     out->mx = arena_dup(a, from->mx);
     out->tls = arena_dup(a, from->tls);
 }

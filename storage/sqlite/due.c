@@ -50,10 +50,14 @@ static void find_sources(struct load *l, enum lane lane) {
     sqlite3_stmt *st = sq_use(l->h, SQL_QUEUE_DUE);
     sq_bind_int(st, 1, lane);
     sq_bind_int(st, 2, l->q->until_wall_ms);
-    sq_bind_int(st, 3, QUEUES_MOST + (int64_t)l->q->skip_count);
-    while (sq_row(l->h, st) && l->count < QUEUES_MOST) {
+    sq_bind_int(st, 3, QUEUES_MOST + 1 + (int64_t)l->q->skip_count);
+    while (sq_row(l->h, st)) {
         if (is_skipped(l, sq_peek(st, 1)))
             continue;
+        if (l->count == QUEUES_MOST) {
+            l->q->more = true;
+            break;
+        }
         l->source = rows_grow(l->a, l->source, sizeof(*l->source), l->count);
         l->share = rows_grow(l->a, l->share, sizeof(*l->share), l->count);
         l->source[l->count] = (struct source){.queue = sq_int(st, 0), .due_wall_ms = INT64_MIN};

@@ -277,9 +277,6 @@ enum err sq_status(const struct sq *h, struct errinfo *info) {
 }
 
 void sq_end_snapshot(struct sq *h) {
-    for (size_t i = 0; i < SQL_COUNT; i++)
-        if (h->statement[i] != NULL && sqlite3_stmt_busy(h->statement[i]))
-            sqlite3_reset(h->statement[i]);
     if (!sqlite3_get_autocommit(h->db)) {
         sqlite3_step(h->statement[SQL_ROLLBACK]);
         sqlite3_reset(h->statement[SQL_ROLLBACK]);

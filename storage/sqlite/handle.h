@@ -77,5 +77,6 @@ bool sq_has_failed(const struct sq *h);
 bool sq_is_full(const struct sq *h);
 /* OK, ERR_UNAVAILABLE (full, I/O, memory, lock), ERR_INTERNAL (anything else). */
 NODISCARD enum err sq_status(const struct sq *h, struct errinfo *info);
-void sq_end_snapshot(struct sq *h); /* after SQL_READ_BEGIN; keeps the failure, if there is one */
+void sq_end_snapshot(struct sq *h); /* after SQL_READ_BEGIN, when no statement runs any more; keeps
+                                       the failure, if there is one */
 void sq_forget(struct sq *h);       /* the failure was dealt with: statements are reset */

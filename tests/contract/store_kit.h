@@ -26,7 +26,7 @@
 #include "tests/unit/log_watch.h"
 
 /* How much a failing test may cost; who is patient costs more: the committer lets them wait. */
-enum { KIT_KEPT = 4096, KIT_BUDGET = 300, KIT_PATIENT_COST = 8 };
+enum { KIT_KEPT = 4096, KIT_BUDGET = 60, KIT_PATIENT_COST = 8 };
 
 struct kit {
     enum store_backend backend;

@@ -284,36 +284,6 @@ static void nothing_is_lost_while_nothing_works(void **state) {
     assert_string_equal(kit_timeline(k, m->id), "message.accepted recipient.bounced");
 }
 
-/* What a large content left behind cannot be removed for long: it goes with the next that can. */
-static void what_cannot_be_removed_is_removed_later(void **state) {
-    expect_log("the store is not writable");
-    struct kit *k = *state;
-    for (long at = 1; at <= 3; at++) {
-        struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
-        message_unref(&q->content);
-        q->content = kit_content(q->message.id, 2 * LIMIT_BATCH_BYTES);
-        sqlite_fail(&(struct sqlite_fault){
-            .rc = SQLITE_FULL, .at = at, .for_ever = true, .only = "COMMIT"});
-        assert_int_equal(RUN(k, STORE_ACCEPT, q), ERR_UNAVAILABLE);
-        assert_true(sqlite_fail_end() > 0);
-        kit_revive(k);
-        kit_check(k);
-    }
-    /* even now the first try fails */
-    struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
-    message_unref(&q->content);
-    q->content = kit_content(q->message.id, 2 * LIMIT_BODY_CHUNK);
-    sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_FULL, .at = 1, .only = "DELETE FROM body"});
-    RUN_OK(k, STORE_ACCEPT, q);
-    assert_int_equal(sqlite_fail_end(), 1);
-    q = kit_accept_for(k, TO("ann@example.net"));
-    message_unref(&q->content);
-    q->content = kit_content(q->message.id, 2 * LIMIT_BODY_CHUNK);
-    RUN_OK(k, STORE_ACCEPT, q);
-    damage(k, "CREATE TEMP TABLE t (bodies CHECK (bodies = 4), uploads CHECK (uploads = 0));"
-              "INSERT INTO t SELECT (SELECT count(*) FROM body), (SELECT count(*) FROM upload)");
-}
-
 /* ---- the log ---- */
 
 static void a_checkpoint_that_fails_is_told_and_made_later(void **state) {
@@ -562,6 +532,76 @@ static void damaged_rows_are_refused_when_they_are_changed(void **state) {
     }
 }
 
+/* What cannot be compared counts as different. */
+static void a_damaged_fingerprint_is_no_match(void **state) {
+    struct kit *k = *state;
+    RUN_OK(k, STORE_ACCEPT, kit_keyed(k, "key", 1));
+    struct store_key_put p = {.key = {.id = id_new(1), .project = 1, .prefix = STR("pc_a")}};
+    RUN_OK(k, STORE_KEY_PUT, &p);
+    damage(k, "UPDATE idempotency SET fingerprint = x'0101'; UPDATE api_key SET hash = x'00'");
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_keyed(k, "key", 1)), ERR_CONFLICT);
+    assert_int_equal(RUN(k, STORE_KEY_PUT, &p), ERR_CONFLICT);
+    assert_int_equal(kit_totals(k).accepted, 1);
+}
+
+/* After a million attempts the next is made, but not recorded. */
+static void attempts_end_at_a_million(void **state) {
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("ann@example.net"));
+    damage(k, "INSERT INTO attempt SELECT (seq << 20) + 1048574, 1, 1, NULL, NULL, NULL, NULL, 0,"
+              " NULL, x'0100' FROM message");
+    for (int i = 0; i < 3; i++) {
+        struct settle_result r = kit_result(k, m->recipient[0].key, RECIPIENT_QUEUED);
+        struct attempt_row a = {.started_wall_ms = 1};
+        struct store_settle s = {
+            .result = &r, .count = 1, .attempt = &a, .now_wall_ms = k->now_wall_ms};
+        assert_true(kit_claim(k, m->recipient[0].key));
+        RUN_OK(k, STORE_SETTLE, &s);
+    }
+    struct store_attempts q = {.message_id = m->id, .project = 1, .limit = 10};
+    RUN_OK(k, STORE_ATTEMPTS, &q);
+    assert_int_equal(q.count, 2);
+    assert_int_equal(kit_message(k, m->id).recipient[0].attempts, 3);
+}
+
+static void a_content_that_no_store_takes_is_refused(void **state) {
+    struct kit *k = *state;
+    struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
+    message_unref(&q->content);
+    size_t most = (size_t)1024 * LIMIT_BODY_CHUNK;
+    char *bytes = calloc(1, most + 2); /* never touched */
+    assert_non_null(bytes);
+    q->content = message_new(&q->message.id, bytes, most + 1);
+    assert_int_equal(RUN(k, STORE_ACCEPT, q), ERR_LIMIT);
+    assert_string_equal(q->call.info.field, "content");
+    damage(k, "CREATE TEMP TABLE t (n CHECK (n = 0)); INSERT INTO t SELECT count(*) FROM body");
+}
+
+/* More queues than are looked at in one call. */
+static void very_many_queues_are_all_served(void **state) {
+    enum { MESSAGES = 21, EACH = 1000 };
+    struct kit *k = *state;
+    const char *to[EACH + 1] = {NULL};
+    for (int m = 0; m < MESSAGES; m++) {
+        for (int i = 0; i < EACH; i++)
+            to[i] = arena_printf(k->arena, "a@d%d-%d.example", m, i).p;
+        kit_accept(k, to);
+    }
+    struct store_due *d = kit_due(k, k->now_wall_ms);
+    assert_int_equal(d->count, 20000);
+    assert_true(d->more);
+    kit_due_release(d);
+    /* as many queues as are looked at, with one recipient each: the rest is not forgotten */
+    struct store_due q = {.until_wall_ms = k->now_wall_ms, .per_key = 1000, .most = 100000};
+    RUN_OK(k, STORE_DUE, &q);
+    assert_int_equal(q.count, 20000);
+    assert_true(q.more);
+    kit_due_release(&q);
+    to[EACH - 1] = NULL;
+    struct message_row *m = kit_accept(k, TO("a@d0-0.example"));
+    assert_true(kit_claim(k, m->recipient[0].key));
+}
+
 static void a_damaged_store_is_refused_or_opened_and_never_in_between(void **state) {
     (void)state;
     expect_log("attempts were under way at the last stop; they are repeated");
@@ -657,11 +697,14 @@ int main(void) {
         TEST(savepoints_that_fail_lose_the_batch_and_nothing_else),
         TEST(a_transaction_that_cannot_be_undone_ends_with_its_handle),
         TEST(nothing_is_lost_while_nothing_works),
-        TEST(what_cannot_be_removed_is_removed_later),
         TEST(a_checkpoint_that_fails_is_told_and_made_later),
         TEST(damaged_rows_are_refused_when_they_are_read),
         TEST(damaged_rows_are_refused_when_they_are_changed),
         TEST(a_damaged_store_is_refused_or_opened_and_never_in_between),
+        TEST(a_damaged_fingerprint_is_no_match),
+        TEST(attempts_end_at_a_million),
+        TEST(a_content_that_no_store_takes_is_refused),
+        TEST(very_many_queues_are_all_served),
         TEST(what_does_not_add_up_is_found),
         TEST(a_check_that_fails_says_nothing_of_the_rows),
     };
