@@ -74,8 +74,9 @@ ptrdiff_t str_find(struct str s, struct str needle) {
 
 struct str str_slice(struct str s, size_t from, size_t to) {
     ASSERT(from <= to && to <= s.n);
-    /* no arithmetic on the NULL of an absent string */
-    return (struct str){s.p ? s.p + from : NULL, to - from};
+    if (s.n == 0)
+        return s; /* no arithmetic on the NULL of an absent string */
+    return (struct str){s.p + from, to - from};
 }
 
 struct str str_from(struct str s, size_t from) {
