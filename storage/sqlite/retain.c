@@ -5,6 +5,7 @@
 #include "storage/sqlite/writer.h"
 
 enum {
+    AT_END = -1,
     LOOK_MOST = 1000,
     FUTURE_MS = 60 * 1000,    /* so far ahead nobody's clock is who writes at this moment */
     BYTES_OF_ROW = 64 * 1024, /* so much of a content costs as much as a row */
@@ -69,22 +70,37 @@ static void delete_one(struct backend *b, enum sql id, int64_t key) {
     sq_run(&b->h, st);
 }
 
+/* Goes on behind `from`, and answers behind what to go on in the next step, or AT_END. */
+typedef int64_t (*part_fn)(struct sweep *s, int64_t from);
+
+/* A part that took several steps rests until all those have come to their ends: each beginning anew
+ * as soon as it had, there would always be one that is on its way. */
+static void sweep_part(struct sweep *s, struct place *p, part_fn go) {
+    if (p->is_done)
+        return;
+    int64_t from = p->at, to = go(s, from);
+    p->is_done = to == AT_END && from != 0;
+    p->at = to == AT_END || (s->left == 0 && from == 0) ? 0 : to;
+}
+
+static void end_step(struct sweep *s) {
+    struct places *p = &s->b->places;
+    s->q->more |= s->left == 0;
+    if (p->retain_body.at != 0 || p->retain_message.at != 0 || p->retain_queue.at != 0)
+        s->q->more = true;
+    else
+        p->retain_body.is_done = p->retain_message.is_done = p->retain_queue.is_done = false;
+}
+
 /* ---- contents ---- */
 
-static void sweep_contents(struct sweep *s) {
+static int64_t sweep_contents(struct sweep *s, int64_t body) {
     struct backend *b = s->b;
-    int64_t body = b->places.retain_body;
-    b->places.retain_body = 0;
-    for (int looked = 0; s->left > 0; looked++) {
-        if (looked == LOOK_MOST) {
-            b->places.retain_body = body;
-            s->q->more = true;
-            return;
-        }
+    for (int looked = 0; s->left > 0 && looked < LOOK_MOST; looked++) {
         sqlite3_stmt *st = sq_use(&b->h, SQL_RETAIN_BODIES);
         sq_bind_int(st, 1, body);
         if (!sq_row(&b->h, st))
-            return;
+            return AT_END;
         int64_t seq = sq_int(st, 0), created_wall_ms = sq_int(st, 2), size_bytes = sq_int(st, 4);
         bool is_retry = sq_bool(st, 3);
         body = sq_int(st, 1);
@@ -96,9 +112,10 @@ static void sweep_contents(struct sweep *s) {
             took(s, rows_of_content(size_bytes));
             body--; /* others may share it */
         } else if (created_wall_ms >= s->q->content_before_wall_ms && !is_retry) {
-            return; /* bodies are in order of time, but a retry shares an old one */
+            return AT_END; /* bodies are in order of time, but a retry shares an old one */
         }
     }
+    return body;
 }
 
 /* ---- messages ---- */
@@ -144,25 +161,22 @@ static bool has_event(struct backend *b, int64_t seq) {
     return one_int(b, SQL_EVENT_OF_MESSAGE, seq) != 0;
 }
 
-static void sweep_messages(struct sweep *s) {
+static int64_t sweep_messages(struct sweep *s, int64_t from) {
     struct backend *b = s->b;
-    struct old_message m = {.seq = b->places.retain_message};
-    b->places.retain_message = 0;
-    for (int looked = 0; s->left > 0; looked++) {
-        if (looked == LOOK_MOST) {
-            b->places.retain_message = m.seq;
-            s->q->more = true;
-            return;
-        }
+    struct old_message m = {.seq = from};
+    for (int looked = 0; s->left > 0 && looked < LOOK_MOST; looked++) {
         if (!next_message(b, &m))
-            return;
+            return AT_END;
         if (is_mended(s, SQL_MESSAGE_SET_TIME, m.seq, m.created_wall_ms))
             continue;
         if (m.created_wall_ms >= s->q->events_before_wall_ms)
-            return;
-        if (!is_open(b, m.seq) && !has_event(b, m.seq))
+            return AT_END;
+        if (!is_open(b, m.seq) && !has_event(b, m.seq)) {
             delete_message(s, &m);
+            m.seq--; /* there may be something left of it */
+        }
     }
+    return m.seq;
 }
 
 static void sweep_terms(struct sweep *s) {
@@ -178,19 +192,19 @@ static void sweep_terms(struct sweep *s) {
 }
 
 /* Rows of queues in which nothing waits, a part of the table in each step. */
-static void sweep_queues(struct sweep *s) {
+static int64_t sweep_queues(struct sweep *s, int64_t from) {
     struct backend *b = s->b;
     sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_AFTER);
-    sq_bind_int(st, 1, b->places.retain_queue);
+    sq_bind_int(st, 1, from);
     sq_bind_int(st, 2, LOOK_MOST);
     int64_t last = 0;
     if (sq_row(&b->h, st) && sqlite3_column_type(st, 0) != SQLITE_NULL)
         last = sq_int(st, 0);
     sq_end(st);
-    if (last != 0)
-        delete_range(b, SQL_QUEUE_DELETE_EMPTY, b->places.retain_queue, last);
-    b->places.retain_queue = last;
-    s->q->more |= last != 0;
+    if (last == 0)
+        return AT_END;
+    delete_range(b, SQL_QUEUE_DELETE_EMPTY, from, last);
+    return last;
 }
 
 /* ---- events and notifications ---- */
@@ -306,17 +320,17 @@ enum err sqlite_retain(struct backend *b, struct effects *fx, struct store_call 
     struct sweep s = {b, q, q->most};
     q->removed = 0;
     q->more = false;
-    sweep_contents(&s);
+    sweep_part(&s, &b->places.retain_body, sweep_contents);
     sweep_notifications(&s);
     sweep_deleted_webhooks(&s);
     sweep_events(&s);
-    sweep_messages(&s);
+    sweep_part(&s, &b->places.retain_message, sweep_messages);
     sweep_terms(&s);
     sweep_keys(&s);
     sweep_captures(&s, CAPTURE_MESSAGE);
     sweep_captures(&s, CAPTURE_WEBHOOK);
-    sweep_queues(&s);
-    q->more |= s.left == 0;
+    sweep_part(&s, &b->places.retain_queue, sweep_queues);
+    end_step(&s);
     sq_run(&b->h, sq_use(&b->h, SQL_VACUUM));
     return sq_status(&b->h, &call->info);
 }

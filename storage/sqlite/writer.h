@@ -49,8 +49,13 @@ struct webhook_copy {
 
 /* Where a sweep goes on that passed over many rows; 0: from the start. What is rolled back is
  * looked at again. */
+struct place {
+    int64_t at;
+    bool is_done; /* it took several steps, and waits for the others that do */
+};
 struct places {
-    int64_t retain_body, retain_message, retain_queue, mend_queue;
+    struct place retain_body, retain_message, retain_queue;
+    int64_t mend_queue;
 };
 
 struct backend {

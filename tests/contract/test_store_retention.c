@@ -132,6 +132,33 @@ static void what_is_still_needed_holds_up_nothing_behind_it(void **state) {
     assert_true(kit_message(k, done->id).seq > OPEN);
 }
 
+/* Contents, messages and queues are looked at in several steps each, which do not begin together.
+ */
+static void a_sweep_over_much_that_is_needed_ends(void **state) {
+    struct kit *k = *state;
+    enum { OPEN = 1200, DONE = 150 };
+    struct arena *a = k->arena;
+    for (int i = 0; i < OPEN + DONE; i++) {
+        k->arena = arena_new();
+        struct message_row *m = kit_accept(k, TO("ann@example.net"));
+        if (i >= OPEN)
+            kit_attempt(k, m->recipient[0].key, RECIPIENT_DELIVERED);
+        arena_free(&k->arena);
+    }
+    k->arena = a;
+    k->now_wall_ms += 1000;
+    struct store_retain q = {.content_before_wall_ms = k->now_wall_ms,
+                             .events_before_wall_ms = k->now_wall_ms};
+    for (q.most = 40; q.most < 200; q.most += 30) {
+        int steps = 0;
+        while (kit_retain_step(k, q).more)
+            assert_true(++steps < 100);
+    }
+    assert_int_equal(kit_totals(k).by_state[RECIPIENT_QUEUED], OPEN);
+    assert_int_equal(kit_events(k, 1, 0)->count, 0);
+    assert_false(kit_retain_step(k, q).removed);
+}
+
 static void what_waits_for_its_endpoint_is_kept_with_all_that_it_tells_of(void **state) {
     struct kit *k = *state;
     struct id hook = kit_webhook(k, 1, "message.accepted");
@@ -269,6 +296,7 @@ static void what_lies_beyond_reach_after_a_step_back_is_due_now(void **state) {
         T(old_messages_go_with_all_that_is_theirs_and_totals_stay),                                \
         T(a_step_counts_what_hangs_on_a_message),                                                  \
         T(what_is_still_needed_holds_up_nothing_behind_it),                                        \
+        T(a_sweep_over_much_that_is_needed_ends),                                                  \
         T(what_waits_for_its_endpoint_is_kept_with_all_that_it_tells_of),                          \
         T(a_key_outlives_its_message),                                                             \
         T(what_was_written_in_the_future_becomes_old_like_the_rest),                               \
