@@ -5,6 +5,7 @@
 #include "api/http_state.h"
 #include "server/base/clock.h"
 #include "server/base/log.h"
+#include "server/net/tls.h"
 
 /* ---- orders ---- */
 
@@ -85,9 +86,12 @@ static void carry_out_tls(struct order *o) {
 }
 
 enum err http_set_tls(struct http *h, const char *cert, const char *key, struct errinfo *info) {
+    /* the library loses memory by what it cannot read */
+    enum err e = tls_pem_check(cert, key, info);
+    if (e != OK)
+        return e;
     struct order *orders = mem_zalloc(h->loop_count * sizeof(*orders));
     size_t left;
-    enum err e = OK;
     (void)give_order(h, orders,
                      &(struct order){.carry_out = carry_out_tls, .tls = {.cert = cert, .key = key}},
                      &left, -1);
@@ -192,7 +196,9 @@ enum err http_start(const struct http_options *o, struct http **out, struct erri
     h->loop_count = o->loops;
     for (size_t i = 0; i < o->loops; i++)
         h->loop[i] = http_loop_new(h, &o->limits);
-    enum err e = add_daemons(h, &(struct tls_pem){.cert = o->tls_cert, .key = o->tls_key}, info);
+    enum err e = o->tls_cert != NULL ? tls_pem_check(o->tls_cert, o->tls_key, info) : OK;
+    if (e == OK)
+        e = add_daemons(h, &(struct tls_pem){.cert = o->tls_cert, .key = o->tls_key}, info);
     if (e != OK) {
         http_free(&h);
         return e;

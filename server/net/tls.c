@@ -130,6 +130,43 @@ enum err tls_server_ctx_new_files(const char *cert_file, const char *key_file,
     return OK;
 }
 
+/* How many there are; 0: one of them is not readable, or there is none. *first: the caller's. */
+static size_t read_chain(BIO *in, X509 **first) {
+    size_t n = 0;
+    X509 *x;
+    while ((x = PEM_read_bio_X509(in, NULL, no_passphrase, NULL)) != NULL) {
+        if (n++ == 0)
+            *first = x;
+        else
+            X509_free(x);
+    }
+    bool is_end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+    return is_end ? n : 0;
+}
+
+enum err tls_pem_check(const char *cert, const char *key, struct errinfo *info) {
+    ERR_clear_error();
+    BIO *chain = BIO_new_mem_buf(cert, -1), *secret = BIO_new_mem_buf(key, -1);
+    NEED(chain != NULL && secret != NULL);
+    X509 *first = NULL;
+    EVP_PKEY *pkey = NULL;
+    enum err e = OK;
+    if (read_chain(chain, &first) == 0)
+        e = err_set(info, ERR_INVALID, "tls_cert",
+                    "this is no chain of certificates in PEM that can be read");
+    else if ((pkey = PEM_read_bio_PrivateKey(secret, NULL, no_passphrase, NULL)) == NULL)
+        e = err_set(info, ERR_INVALID, "tls_key",
+                    "this is no private key in PEM, without a passphrase, that can be read");
+    else if (X509_check_private_key(first, pkey) != 1)
+        e = err_set(info, ERR_INVALID, "tls_key", "this is not the key of the certificate");
+    ERR_clear_error();
+    EVP_PKEY_free(pkey);
+    X509_free(first);
+    BIO_free(secret);
+    BIO_free(chain);
+    return e;
+}
+
 static bool is_ip(const char *name) {
     struct in6_addr addr;
     return inet_pton(AF_INET, name, &addr) == 1 || inet_pton(AF_INET6, name, &addr) == 1;

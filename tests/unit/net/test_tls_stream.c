@@ -259,6 +259,57 @@ static void a_self_made_certificate_serves_who_does_not_ask(void **state) {
     tls_server_ctx_unref(&sctx);
 }
 
+static const char *pem(const char *path, char *text, size_t size) {
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    text[fread(text, 1, size - 1, f)] = 0;
+    fclose(f);
+    return text;
+}
+
+static void a_chain_and_its_key_are_checked_as_texts(void **state) {
+    (void)state;
+    static char cert[4096], key[4096], other_key[4096], chain[9000], locked[4096];
+    struct cert_files other = certs_issue(&certs, NAME, NULL, -DAY, DAY, false);
+    pem(good.cert, cert, sizeof cert);
+    pem(good.key, key, sizeof key);
+    pem(other.key, other_key, sizeof other_key);
+    snprintf(chain, sizeof chain, "%s%s", cert, pem(other.cert, locked, sizeof locked));
+    BIO *bio = BIO_new_mem_buf(key, -1), *out = BIO_new(BIO_s_mem());
+    EVP_PKEY *k = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
+    assert_int_equal(
+        PEM_write_bio_PKCS8PrivateKey(out, k, EVP_aes_128_cbc(), "secret", 6, NULL, NULL), 1);
+    locked[BIO_read(out, locked, sizeof locked - 1)] = 0;
+    EVP_PKEY_free(k);
+    BIO_free(bio);
+    BIO_free(out);
+    const struct {
+        const char *cert, *key, *field; /* NULL: good */
+    } rows[] = {
+        {cert, key, NULL},
+        {chain, key, NULL},
+        {"", key, "tls_cert"},
+        {key, key, "tls_cert"},
+        {"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", key, "tls_cert"},
+        {cert, "", "tls_key"},
+        {cert, cert, "tls_key"},
+        {cert, other_key, "tls_key"},
+        {cert, locked, "tls_key"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct errinfo info = {0};
+        assert_int_equal(tls_pem_check(rows[i].cert, rows[i].key, &info),
+                         rows[i].field ? ERR_INVALID : OK);
+        assert_string_equal(info.field, rows[i].field ? rows[i].field : "");
+    }
+    /* one that cannot be read is found behind one that can */
+    struct errinfo info = {0};
+    snprintf(chain, sizeof chain,
+             "%s-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", cert);
+    assert_int_equal(tls_pem_check(chain, key, &info), ERR_INVALID);
+    assert_string_equal(info.field, "tls_cert");
+}
+
 static void bad_files_say_which_and_why(void **state) {
     (void)state;
     struct cert_files other = certs_issue(&certs, NAME, NULL, -DAY, DAY, false);
@@ -786,6 +837,7 @@ int main(void) {
         T(test_T7_a_pinned_key_is_asked_for),
         T(pins_live_as_long_as_their_sessions),
         T(a_self_made_certificate_serves_who_does_not_ask),
+        T(a_chain_and_its_key_are_checked_as_texts),
         T(bad_files_say_which_and_why),
         T(starttls_switches_in_place),
         T(test_T6_bytes_behind_the_220_end_the_connection),
