@@ -215,6 +215,7 @@ remote-control:
 
     def reload(self):
         """Serves the zones as they are now; unbound starts afresh, with nothing in its cache."""
+        self.zones[""].serial += 1  # which unbound cannot know from its cache
         self._build()
         self.nsd.stop()
         self._start_nsd()
