@@ -2,7 +2,6 @@
 #include "tests/unit/delivery/world.h"
 
 #include <limits.h>
-#include <sqlite3.h>
 
 #include "server/base/metrics.h"
 #include "server/mail/dkim_key.h"
@@ -523,14 +522,6 @@ static void a_slow_site_leaves_sessions_to_others(void **state) {
 }
 
 /* ---- a store that fails ---- */
-
-static void run_sql(struct world *w, sqlite3 **db, const char *sql) {
-    char path[128];
-    snprintf(path, sizeof(path), "%s/outbox.db", w->folder);
-    if (*db == NULL)
-        assert_int_equal(sqlite3_open(path, db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(*db, sql, NULL, NULL, NULL), SQLITE_OK);
-}
 
 static void one_content_that_cannot_be_read_holds_up_nobody_else(void **state) {
     expect_log("content could not be read");

@@ -1,18 +1,8 @@
 /* What goes wrong on this machine is said, as often as somebody reads it and no oftener. */
 #include "tests/unit/delivery/world.h"
 
-#include <sqlite3.h>
-
 #include "server/base/metrics.h"
 #include "tests/unit/net/responder.h"
-
-static void run_sql(struct world *w, sqlite3 **db, const char *sql) {
-    char path[128];
-    snprintf(path, sizeof(path), "%s/outbox.db", w->folder);
-    if (*db == NULL)
-        assert_int_equal(sqlite3_open(path, db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(*db, sql, NULL, NULL, NULL), SQLITE_OK);
-}
 
 struct log_want {
     const char *words;

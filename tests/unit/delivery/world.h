@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <dirent.h>
+#include <sqlite3.h>
 
 #include "server/base/clock.h"
 #include "server/base/log.h"
@@ -283,4 +284,13 @@ WORLD size_t attempts_of(struct world *w, struct id id, struct attempt_row *last
         *last = q.attempt[q.count - 1];
     *a = q.call.arena;
     return q.count;
+}
+
+/* What the program would never write. *db is opened the first time; the caller closes it. */
+WORLD void run_sql(struct world *w, sqlite3 **db, const char *sql) {
+    char path[128];
+    snprintf(path, sizeof(path), "%s/outbox.db", w->folder);
+    if (*db == NULL)
+        assert_int_equal(sqlite3_open(path, db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(*db, sql, NULL, NULL, NULL), SQLITE_OK);
 }
