@@ -313,6 +313,7 @@ void lifecycle_name_setting(struct errinfo *info) {
         {"listen", "POSTCHUTE_LISTEN"},
         {"listen_health", "POSTCHUTE_LISTEN_HEALTH"},
         {"tls_cert", "POSTCHUTE_TLS_CERT"},
+        {"tls_key", "POSTCHUTE_TLS_KEY"},
         {"only_to", "POSTCHUTE_ONLY_TO"},
         {"redirect_to", "POSTCHUTE_REDIRECT_TO"},
         {"dns", "POSTCHUTE_DNS"},

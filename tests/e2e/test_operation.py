@@ -62,6 +62,12 @@ def test_a_bad_setting_stops_the_start_with_its_name(postchute, settings, says):
     assert says.lower() in said.lower() and "hunter2" not in said
 
 
+def test_a_key_of_another_certificate_stops_the_start_with_its_name(postchute, ca):
+    one, other = ca.issue(["localhost"]), ca.issue(["localhost"])
+    server = postchute(start=False, route="sandbox", tls_cert=one.cert, tls_key=other.key)
+    assert "POSTCHUTE_TLS_KEY: this is not the key of the certificate" in refused_start(server)
+
+
 @pytest.mark.parametrize(
     "text, says",
     [("rout: mx\n", "rout"), ("route: [\n", "line"), ("route: sandbox\nroute: mx\n", "line 2: "), ("keys:\n  - {nam: x}\n", "nam"),
