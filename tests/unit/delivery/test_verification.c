@@ -116,25 +116,18 @@ static void records_that_stay_away_are_believed_to_be_gone(void **state) {
     assert_int_equal(logged(LOST), 1);
 }
 
-static void run_sql(struct world *w, const char *sql) {
-    char path[128];
-    sqlite3 *db = NULL;
-    snprintf(path, sizeof(path), "%s/outbox.db", w->folder);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
-    sqlite3_close(db);
-}
-
 static void a_list_that_cannot_be_read_is_asked_for_again(void **state) {
     struct world *w = *state;
+    sqlite3 *db = NULL;
     expect_log("domains could not be read");
     put_domain(w, "good.test", false);
-    run_sql(w, "ALTER TABLE domain RENAME TO gone");
+    run_sql(w, &db, "ALTER TABLE domain RENAME TO gone");
     start_looking(w, 3600 * 1000);
     int64_t until_mono_ms = clock_mono_ms() + PATIENCE_MS;
     while (logged("domains could not be read") < 2 && clock_mono_ms() < until_mono_ms)
         mailbox_wait(w->box, 10);
-    run_sql(w, "ALTER TABLE gone RENAME TO domain");
+    run_sql(w, &db, "ALTER TABLE gone RENAME TO domain");
+    sqlite3_close(db);
     await_verified(w, true);
 }
 
