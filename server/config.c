@@ -8,6 +8,7 @@
 #include "server/config_declare.h"
 #include "server/config_file.h"
 #include "server/config_settings.h"
+#include "server/config_value.h"
 #include "server/config_yaml.h"
 #include "server/mail/domain.h"
 
@@ -20,139 +21,7 @@ struct config_private {
     uint8_t forms[SETTINGS_MAX]; /* that the source being read has of each setting */
 };
 
-/* ---- single values ---- */
-
-static enum err parse_scaled(struct str s, const char *const *units, const int64_t *scale,
-                             size_t count, int64_t bare, int64_t *out) {
-    size_t digits = 0;
-    uint64_t value = 0;
-    while (digits < s.n && ascii_is_digit(s.p[digits]))
-        digits++;
-    if (str_parse_u64(str_slice(s, 0, digits), INT64_MAX / 1024, &value) != OK)
-        return ERR_INVALID;
-    struct str unit = str_trim(str_from(s, digits));
-    int64_t factor = unit.n ? 0 : bare;
-    for (size_t i = 0; i < count && unit.n; i++)
-        if (str_equal_nocase(unit, str_of(units[i])))
-            factor = scale[i];
-    if (factor == 0 || (int64_t)value > INT64_MAX / factor)
-        return ERR_INVALID;
-    *out = (int64_t)value * factor;
-    return OK;
-}
-
-enum err config_parse_duration(struct str s, int64_t *ms) {
-    static const char *const units[] = {"ms", "s", "m", "h", "d"};
-    static const int64_t scale[] = {1, 1000, 60000, 3600000, 86400000};
-    return parse_scaled(s, units, scale, 5, 1000, ms);
-}
-
-enum err config_parse_size(struct str s, int64_t *bytes) {
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "k", "M", "G"};
-    static const int64_t scale[] = {1, 1 << 10, 1 << 20, 1 << 30, 1 << 10, 1 << 20, 1 << 30};
-    return parse_scaled(s, units, scale, 7, 1, bytes);
-}
-
-static enum err parse_choice(struct str s, const char *choices, int64_t *out) {
-    struct str rest = str_of(choices);
-    for (int64_t i = 0; !str_is_absent(rest); i++)
-        if (str_equal(str_split(&rest, '|'), s)) {
-            *out = i;
-            return OK;
-        }
-    return ERR_INVALID;
-}
-
-static size_t parse_list(struct str s, struct arena *a, struct config_list *out) {
-    size_t most = 1;
-    for (size_t i = 0; i < s.n; i++)
-        most += s.p[i] == ',';
-    out->list = ARENA_ARRAY(a, struct str, most);
-    out->count = 0;
-    for (struct str rest = s; !str_is_absent(rest);) {
-        struct str item = str_trim(str_split(&rest, ','));
-        if (item.n)
-            out->list[out->count++] = arena_dup(a, item);
-    }
-    return out->count;
-}
-
-static enum err set_number(const struct setting *st, int64_t v, const char *what, int64_t *at,
-                           const char *name, struct errinfo *info) {
-    if (v < st->least || v > st->most)
-        return err_set(info, ERR_INVALID, name, "out of range: %s from %lld to %lld%s", what,
-                       (long long)st->least, (long long)st->most,
-                       st->type == SETTING_DURATION ? " ms" : "");
-    *at = v;
-    return OK;
-}
-
-/* Empty is a value where "none" is one, which the default says; elsewhere somebody's variable was
- * not set, and what would be used instead is not what was meant. */
-static bool may_be_empty(const struct setting *st) {
-    return st->type != SETTING_SECRET && !*st->fallback;
-}
-
-static enum err set_value(struct config *c, const struct setting *st, struct str v,
-                          const char *name, struct errinfo *info) {
-    char *at = (char *)c + st->offset;
-    struct arena *a = c->private_->arena;
-    int64_t number = 0;
-    uint64_t u = 0;
-    v = str_trim(v);
-    if (str_has_control(v, false) || !str_is_utf8(v))
-        return err_set(info, ERR_INVALID, name, "must be one line of UTF-8 text");
-    switch (st->type) {
-    case SETTING_TEXT:
-    case SETTING_SECRET:
-        if (v.n == 0 && !may_be_empty(st))
-            return err_set(info, ERR_INVALID, name, "is empty; leave it out to have %s%s",
-                           *st->fallback ? "the default, " : "none", st->fallback);
-        *(struct str *)(void *)at = v.n ? arena_dup(a, v) : STR_NONE;
-        return OK;
-    case SETTING_LIST:
-        number = (int64_t)parse_list(v, a, (struct config_list *)(void *)at);
-        if (number == 0 && !may_be_empty(st))
-            return err_set(info, ERR_INVALID, name,
-                           "is empty; leave it out to have the default, %s", st->fallback);
-        return OK;
-    case SETTING_BOOL:
-        if (parse_choice(v, "false|true", &number) != OK &&
-            parse_choice(v, "no|yes", &number) != OK && parse_choice(v, "0|1", &number) != OK)
-            return err_set(info, ERR_INVALID, name, "expects true or false");
-        *(bool *)at = number != 0;
-        return OK;
-    case SETTING_CHOICE:
-        if (parse_choice(v, st->unit_or_choices, (int64_t *)(void *)at) != OK)
-            return err_set(info, ERR_INVALID, name, "expects one of %s", st->unit_or_choices);
-        return OK;
-    case SETTING_INTEGER:
-        if (str_parse_u64(v, INT64_MAX, &u) != OK)
-            return err_set(info, ERR_INVALID, name, "expects a whole number from %lld to %lld",
-                           (long long)st->least, (long long)st->most);
-        return set_number(st, (int64_t)u, "a whole number", (int64_t *)(void *)at, name, info);
-    case SETTING_DURATION:
-        if (config_parse_duration(v, &number) != OK)
-            return err_set(info, ERR_INVALID, name,
-                           "expects a duration such as 500ms, 30s, 5m, 48h, 7d");
-        return set_number(st, number, "a duration", (int64_t *)(void *)at, name, info);
-    case SETTING_SIZE:
-        if (config_parse_size(v, &number) != OK)
-            return err_set(info, ERR_INVALID, name,
-                           "expects a size such as 4096, 64KiB, 25MiB, 1GiB");
-        return set_number(st, number, "a size in bytes", (int64_t *)(void *)at, name, info);
-    }
-    return ERR_INTERNAL;
-}
-
 /* ---- the environment ---- */
-
-static const struct setting *find_setting(struct str lower) {
-    for (size_t i = 0; i < config_settings_count; i++)
-        if (str_equal(str_of(config_settings[i].name), lower))
-            return &config_settings[i];
-    return NULL;
-}
 
 static size_t edit_distance(struct str a, struct str b) {
     size_t row[64];
@@ -228,7 +97,7 @@ static enum err apply_file_variable(struct config *c, const struct setting *st, 
     else if (e == OK && value.n == 0)
         e = err_set(info, ERR_INVALID, shown, "%.*s is empty", STR_ARG(path));
     if (e == OK)
-        e = set_value(c, st, value, shown, info);
+        e = config_set_value(c, c->private_->arena, st, value, shown, info);
     buf_release_secret(&content);
     return e;
 }
@@ -248,14 +117,14 @@ static enum err apply_environment(struct config *c, char *const *env, struct err
         for (size_t i = 0; i < n; i++)
             lower[i] = ascii_lower(bare.p[i]);
         struct str key = str_make(lower, n);
-        const struct setting *st = find_setting(key);
+        const struct setting *st = config_find_setting(key);
         enum err e;
         if (st) {
             e = take_form(c, st, FORM_VALUE, shown, info);
             if (e == OK)
-                e = set_value(c, st, value, shown, info);
+                e = config_set_value(c, c->private_->arena, st, value, shown, info);
         } else if (str_ends_with(key, STR("_file")) &&
-                   (st = find_setting(str_slice(key, 0, key.n - 5))) != NULL) {
+                   (st = config_find_setting(str_slice(key, 0, key.n - 5))) != NULL) {
             e = apply_file_variable(c, st, value, shown, info);
         } else {
             e = unknown_setting(key, shown, true, info);
@@ -272,7 +141,7 @@ static enum err apply_yaml_setting(struct config *c, const struct setting *st,
                                    const struct yaml_node *n, const char *shown,
                                    struct errinfo *info) {
     if (n->kind == YAML_SCALAR)
-        return set_value(c, st, n->scalar, shown, info);
+        return config_set_value(c, c->private_->arena, st, n->scalar, shown, info);
     if (n->kind != YAML_LIST || st->type != SETTING_LIST)
         return err_set(info, ERR_INVALID, shown, "line %zu: expects one value", n->line);
     struct buf joined = BUF_INIT(CONFIG_FILE_MAX);
@@ -284,7 +153,7 @@ static enum err apply_yaml_setting(struct config *c, const struct setting *st,
         buf_putc(&joined, ',');
     }
     if (e == OK)
-        e = set_value(c, st, buf_str(&joined), shown, info);
+        e = config_set_value(c, c->private_->arena, st, buf_str(&joined), shown, info);
     buf_release(&joined);
     return e;
 }
@@ -293,13 +162,13 @@ static enum err apply_yaml_line(struct config *c, struct str key, const struct y
                                 struct errinfo *info) {
     char shown[128];
     snprintf(shown, sizeof shown, "%.*s", STR_ARG(key));
-    const struct setting *st = find_setting(key);
+    const struct setting *st = config_find_setting(key);
     if (st) {
         enum err e = take_form(c, st, FORM_VALUE, shown, info);
         return e == OK ? apply_yaml_setting(c, st, n, shown, info) : e;
     }
     if (str_ends_with(key, STR("_file")) && n->kind == YAML_SCALAR &&
-        (st = find_setting(str_slice(key, 0, key.n - 5))) != NULL)
+        (st = config_find_setting(str_slice(key, 0, key.n - 5))) != NULL)
         return apply_file_variable(c, st, n->scalar, shown, info);
     if (config_declare_knows(key))
         return config_declare(c, c->private_->arena, key, n, info);
@@ -411,8 +280,9 @@ enum err config_load(char *const *env, struct config **out, struct errinfo *info
     c->private_->arena = arena_new();
     for (size_t i = 0; i < config_settings_count && e == OK; i++)
         if (config_settings[i].type != SETTING_SECRET) /* none */
-            e = set_value(c, &config_settings[i], str_of(config_settings[i].fallback),
-                          config_settings[i].name, info);
+            e = config_set_value(c, c->private_->arena, &config_settings[i],
+                                 str_of(config_settings[i].fallback), config_settings[i].name,
+                                 info);
     ASSERT(e == OK); /* the table's own defaults */
     for (char *const *v = env; v && *v && e == OK; v++)
         if (str_starts_with(str_of(*v), STR("POSTCHUTE_CONFIG=")) && (*v)[17] != '\0')
@@ -443,76 +313,4 @@ void config_unref(struct config **cp) {
     arena_free_secret(&c->private_->arena);
     free(c->private_);
     free(c);
-}
-
-/* ---- what a reload leaves out ---- */
-
-enum { VARIABLE_SIZE = 96 };
-
-static void print_variable(const struct setting *s, char out[VARIABLE_SIZE]) {
-    size_t n = (size_t)snprintf(out, VARIABLE_SIZE, "POSTCHUTE_");
-    for (const char *p = s->name; *p && n < VARIABLE_SIZE - 1; p++, n++)
-        out[n] = *p >= 'a' && *p <= 'z' ? (char)(*p - 32) : *p;
-    out[n] = '\0';
-}
-
-static bool same_list(const struct config_list *a, const struct config_list *b) {
-    bool same = a->count == b->count;
-    for (size_t i = 0; same && i < a->count; i++)
-        same = str_equal(a->list[i], b->list[i]);
-    return same;
-}
-
-static bool is_same(const struct setting *s, const struct config *a, const struct config *b) {
-    const void *x = (const char *)a + s->offset, *y = (const char *)b + s->offset;
-    switch (s->type) {
-    case SETTING_TEXT:
-    case SETTING_SECRET:
-        return str_equal(*(const struct str *)x, *(const struct str *)y);
-    case SETTING_LIST:
-        return same_list(x, y);
-    case SETTING_BOOL:
-        return *(const bool *)x == *(const bool *)y;
-    case SETTING_INTEGER:
-    case SETTING_DURATION:
-    case SETTING_SIZE:
-    case SETTING_CHOICE:
-        break;
-    }
-    return *(const int64_t *)x == *(const int64_t *)y;
-}
-
-void config_print_left_out(const struct config *before, const struct config *now, struct buf *out) {
-    for (size_t i = 0; i < config_settings_count; i++) {
-        char name[VARIABLE_SIZE];
-        if (!config_settings[i].at_start || is_same(&config_settings[i], before, now))
-            continue;
-        print_variable(&config_settings[i], name);
-        buf_printf(out, "%s%s", out->n > 0 ? ", " : "", name);
-    }
-}
-
-/* ---- help ---- */
-
-void config_print_settings(enum config_help form, struct buf *out) {
-    if (form == CONFIG_HELP_MARKDOWN)
-        buf_putz(out, "| setting | default | value | what |\n|---|---|---|---|\n");
-    for (size_t i = 0; i < config_settings_count; i++) {
-        const struct setting *s = &config_settings[i];
-        char env[VARIABLE_SIZE];
-        print_variable(s, env);
-        if (form == CONFIG_HELP_MARKDOWN) {
-            buf_printf(out, "| `%s` | %s%s%s | ", env, *s->fallback ? "`" : "", s->fallback,
-                       *s->fallback ? "`" : "");
-            for (const char *p = s->unit_or_choices; *p; p++)
-                buf_putz(out, *p == '|' ? " or " : (char[]){*p, '\0'});
-            buf_printf(out, " | %s%s |\n", s->help, s->at_start ? " (restart)" : "");
-        } else {
-            buf_printf(out, "  %s\n      %s", env, s->help);
-            if (*s->unit_or_choices)
-                buf_printf(out, " (%s)", s->unit_or_choices);
-            buf_printf(out, "\n      default: %s%s\n", *s->fallback ? s->fallback : "none",
-                       s->at_start ? "; a change takes a restart" : "");
-        }
-    }
 }

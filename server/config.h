@@ -123,6 +123,10 @@ void config_unref(struct config **cp); /* wipes secrets with the last one */
 enum config_help { CONFIG_HELP_TEXT, CONFIG_HELP_MARKDOWN };
 void config_print_settings(enum config_help form, struct buf *out);
 
+enum { CONFIG_VARIABLE_SIZE = 96 };
+/* "tls_key" -> "POSTCHUTE_TLS_KEY"; false: there is no such setting. */
+bool config_variable_of(const char *setting, char out[CONFIG_VARIABLE_SIZE]);
+
 /* The names of settings that differ and are taken at a start only, with commas; nothing: none. */
 void config_print_left_out(const struct config *before, const struct config *now, struct buf *out);
 

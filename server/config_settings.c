@@ -129,6 +129,13 @@ const struct setting config_settings[] = {
 };
 const size_t config_settings_count = sizeof config_settings / sizeof config_settings[0];
 
+const struct setting *config_find_setting(struct str name) {
+    for (size_t i = 0; i < config_settings_count; i++)
+        if (str_equal(str_of(config_settings[i].name), name))
+            return &config_settings[i];
+    return NULL;
+}
+
 bool config_is_foreign_variable(struct str name) {
     static const char *const foreign[] = {"CONFIG", "URL", "KEY", "KEY_FILE", "BIN"};
     for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)

@@ -28,5 +28,7 @@ struct setting {
 
 extern const struct setting config_settings[];
 extern const size_t config_settings_count;
+/* NULL: there is none of that name. */
+const struct setting *config_find_setting(struct str name);
 /* Names in the environment that are not settings of the server: used by commands and containers. */
 bool config_is_foreign_variable(struct str name_without_prefix);

@@ -1,16 +1,10 @@
 #include "server/lifecycle.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <malloc.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "api/api.h"
@@ -26,6 +20,7 @@
 #include "server/inbound/sandbox.h"
 #include "server/lifecycle_options.h"
 #include "server/mail/rules.h"
+#include "server/process.h"
 #include "server/provision.h"
 
 struct server {
@@ -51,7 +46,7 @@ static bool is_development(const struct server *s) {
     return s->config->profile == PROFILE_DEVELOPMENT;
 }
 
-/* ---- readiness and the supervisor ---- */
+/* ---- readiness ---- */
 
 static bool is_ready(void *ctx, char why[160]) {
     struct server *s = ctx;
@@ -66,46 +61,6 @@ static bool is_ready(void *ctx, char why[160]) {
         return false;
     }
     return true;
-}
-
-/* systemd's readiness protocol (sd_notify(3)): one datagram. */
-static void notify_supervisor(const char *state) {
-    const char *path = getenv("NOTIFY_SOCKET");
-    struct sockaddr_un to = {.sun_family = AF_UNIX};
-    if (!path || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof to.sun_path)
-        return;
-    memcpy(to.sun_path, path, strlen(path));
-    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
-    if (path[0] == '@')
-        to.sun_path[0] = '\0';
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0) {
-        (void)sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&to, len);
-        close(fd);
-    }
-}
-
-/* ---- descriptors ---- */
-
-/* The usual soft limit of 1,024 is there for select(), which nothing here uses. Later, when a
- * reload allows more connections, the filter of system calls forbids it. */
-static void raise_descriptors(void) {
-    struct rlimit limit;
-    const rlim_t most = LIMIT_CONNECTIONS + LIMIT_OTHER_DESCRIPTORS;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= most)
-        return;
-    limit.rlim_cur = limit.rlim_max < most ? limit.rlim_max : most;
-    (void)setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-/* Clients that fill every connection they may have must leave descriptors for delivery and the
- * store. */
-static void check_descriptors(const struct config *c) {
-    struct rlimit limit;
-    rlim_t wanted = (rlim_t)c->max_connections + LIMIT_OTHER_DESCRIPTORS;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < wanted)
-        log_warn("server", "fewer file descriptors than max_connections and delivery may need",
-                 LOG_INT("limit", limit.rlim_cur), LOG_INT("wanted", wanted));
 }
 
 /* ---- start ---- */
@@ -255,7 +210,7 @@ static enum err start(struct server *s, struct errinfo *info) {
 
 static void stop(struct server *s) {
     int64_t deadline = clock_mono_ms() + s->config->shutdown_ms;
-    notify_supervisor("STOPPING=1");
+    process_notify("STOPPING=1");
     if (s->api)
         api_drain(s->api);
     if (s->delivery)
@@ -361,7 +316,7 @@ static enum err take(struct server *s, struct change *c, struct errinfo *info) {
     set_housekeeping(s);
     set_disk_floor(s);
     log_setup((enum log_level)s->config->log_level, lifecycle_log_format(s->config));
-    check_descriptors(s->config);
+    process_check_descriptors((size_t)s->config->max_connections);
     return OK;
 }
 
@@ -385,7 +340,7 @@ static enum err reload_with(struct server *s, struct config *next, struct errinf
 static void reload(struct server *s) {
     struct errinfo info = {0};
     struct config *next = NULL;
-    notify_supervisor("RELOADING=1");
+    process_notify("RELOADING=1");
     enum err e = config_load(s->env, &next, &info);
     if (e == OK)
         e = reload_with(s, next, &info);
@@ -396,7 +351,7 @@ static void reload(struct server *s) {
         log_error("server", "settings not taken over, the old ones stay",
                   LOG_STRZ("setting", info.field), LOG_STRZ("why", info.text));
     }
-    notify_supervisor("READY=1");
+    process_notify("READY=1");
 }
 
 /* ---- run ---- */
@@ -470,28 +425,18 @@ static void let_signals_kill(void) {
     ASSERT(pthread_sigmask(SIG_UNBLOCK, &set, NULL) == 0);
 }
 
-/* What one thread allocates another one frees, here more than in most programs: with an arena for
- * each of twenty threads, what is free in one is of no use to the others. A fixed threshold lets
- * large bodies go back to the system at once, instead of being learned as the usual size. */
-static void tune_heap(void) {
-    enum { ARENAS = 2, MMAP_BYTES = 256 * 1024, TRIM_BYTES = 1024 * 1024 };
-    mallopt(M_ARENA_MAX, ARENAS);
-    mallopt(M_MMAP_THRESHOLD, MMAP_BYTES);
-    mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
-}
-
 int lifecycle_run(struct config *config, char *const *env) {
     struct server s = {.config = config_ref(config), .env = env, .dev_key = BUF_INIT(256)};
     struct errinfo info = {0};
     int code = 0;
-    tune_heap();
+    process_tune_heap();
     thread_block_signals();
     int signals = open_signals();
     signal(SIGPIPE, SIG_IGN);
     umask(077);
     log_setup((enum log_level)config->log_level, lifecycle_log_format(config));
-    raise_descriptors();
-    check_descriptors(config);
+    process_raise_descriptors();
+    process_check_descriptors((size_t)config->max_connections);
     rules_prepare();
     if (!confine_is_built_in())
         log_info("server", "a sanitizer's build: system calls are not filtered");
@@ -505,7 +450,7 @@ int lifecycle_run(struct config *config, char *const *env) {
                  LOG_STR("listen", s.config->listen.list[0]),
                  LOG_STR("route", lifecycle_shown_route(s.config)),
                  LOG_STR("data", s.config->data));
-        notify_supervisor("READY=1");
+        process_notify("READY=1");
         wait_for_end(&s, signals);
         let_signals_kill();
     } else {

@@ -306,32 +306,21 @@ enum err lifecycle_seal(const struct config *c, struct seal **out, struct errinf
 
 /* ---- what is shown ---- */
 
+/* Options bear the names of their settings, but for these. */
 void lifecycle_name_setting(struct errinfo *info) {
     static const struct {
         const char *option, *setting;
-    } names[] = {
-        {"listen", "POSTCHUTE_LISTEN"},
-        {"listen_health", "POSTCHUTE_LISTEN_HEALTH"},
-        {"tls_cert", "POSTCHUTE_TLS_CERT"},
-        {"tls_key", "POSTCHUTE_TLS_KEY"},
-        {"only_to", "POSTCHUTE_ONLY_TO"},
-        {"redirect_to", "POSTCHUTE_REDIRECT_TO"},
-        {"dns", "POSTCHUTE_DNS"},
-        {"dns_trust_anchor", "POSTCHUTE_DNS_TRUST_ANCHOR"},
-        {"dns_root_hints", "POSTCHUTE_DNS_ROOT_HINTS"},
-        {"tls", "POSTCHUTE_CA_FILE"},
-        {"allow_networks", "POSTCHUTE_WEBHOOK_NETWORKS"},
-        {"allow_http_hosts", "POSTCHUTE_WEBHOOK_HTTP_HOSTS"},
-        {"store", "POSTCHUTE_DATA"},
-        {"seccomp", "POSTCHUTE_SECCOMP"},
-        {"master_key", "POSTCHUTE_MASTER_KEY"},
-        {"master_key_previous", "POSTCHUTE_MASTER_KEY_PREVIOUS"},
-    };
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(info->field, names[i].option) == 0) {
-            snprintf(info->field, sizeof info->field, "%s", names[i].setting);
-            return;
-        }
+    } others[] = {{"tls", "ca_file"},
+                  {"allow_networks", "webhook_networks"},
+                  {"allow_http_hosts", "webhook_http_hosts"},
+                  {"store", "data"}};
+    const char *name = info->field;
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (strcmp(name, others[i].option) == 0)
+            name = others[i].setting;
+    char variable[CONFIG_VARIABLE_SIZE];
+    if (config_variable_of(name, variable))
+        snprintf(info->field, sizeof info->field, "%s", variable);
 }
 
 enum log_format lifecycle_log_format(const struct config *c) {
