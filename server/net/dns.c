@@ -1,7 +1,5 @@
 #include "server/net/dns.h"
 
-#include <errno.h>
-#include <event2/event.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
@@ -13,6 +11,7 @@
 #include "server/net/dns_answer.h"
 #include "server/net/dns_context.h"
 #include "server/net/dns_names.h"
+#include "server/net/dns_worker.h"
 #include "server/net/loop.h"
 
 enum {
@@ -27,29 +26,34 @@ enum {
 #define SYSTEM_ANCHOR "/usr/share/dns/root.key"
 #define SYSTEM_HINTS "/usr/share/dns/root.hints"
 
-/* Two contexts with the same upstream: one validates, the other (made when first needed) does not.
- */
+/* Two contexts with the same upstream; the second is made when first needed. */
 enum which { VALIDATING, PLAIN, CONTEXTS };
 
 /* What the probe knows. `probing` -> `validating` is final; `stripped` is looked at again. */
 enum probe { PROBING, IS_VALIDATING, IS_STRIPPED, NO_ANCHOR };
 
-struct upstream {
-    struct ub_ctx *ctx; /* NULL: not made yet */
-    struct event *readable;
-};
+/* The questions of the probe, one after the other. */
+enum step { NOT_ASKING, KEYS, PLAINLY };
+
+TAILQ_HEAD(questions, question);
 
 /* Thread: the dns loop, but for what is set before it starts, and `shared`. */
 struct dns {
     struct loop *loop;
-    struct upstream up[CONTEXTS];
+    struct end {
+        struct dns *dns;
+        struct dns_worker *worker;
+        struct questions held; /* asked too early for this worker */
+    } end[CONTEXTS];
     struct dns_upstream from;
     struct dns_names names;
     char anchor_name[DNS_ANCHOR_NAME_SIZE]; /* owner of the trust anchor: what the probe asks for */
     int64_t timeout_ms;
-    TAILQ_HEAD(questions, question) asked, waiting; /* waiting: for the probe */
+    struct questions asked, waiting; /* waiting: for the probe */
     struct timer *probe_timer;
     enum probe probe;
+    enum step step;
+    bool is_step_asked; /* or it was too early for that */
     bool is_stopping;
     atomic_uint refs;
     struct {
@@ -63,6 +67,7 @@ struct dns {
 struct question {
     struct note note;
     TAILQ_ENTRY(question) link;
+    struct questions *in;
     struct dns *dns;
     struct dns_query *q;
     char names[DNS_NAMES_MAX][256];
@@ -74,29 +79,17 @@ struct question {
     struct timer *timeout;
 };
 
-static void ask_current(struct question *x);
+static bool ask_current(struct question *x);
 
-/* ---- the contexts ------------------------------------------------------------------------------
- */
-
-static void answers_wait(evutil_socket_t fd, short what, void *arg) {
-    (void)fd, (void)what;
-    ub_process(arg);
+static void put(struct question *x, struct questions *in) {
+    if (x->in)
+        TAILQ_REMOVE(x->in, x, link);
+    x->in = in;
+    if (in)
+        TAILQ_INSERT_TAIL(in, x, link);
 }
 
-static enum err open_upstream(struct dns *d, enum which which) {
-    struct upstream *u = &d->up[which];
-    enum err e = u->ctx ? OK : dns_context_new(&d->from, which == VALIDATING, &u->ctx, NULL);
-    if (e != OK || u->readable)
-        return e;
-    u->readable =
-        event_new(loop_base(d->loop), ub_fd(u->ctx), EV_READ | EV_PERSIST, answers_wait, u->ctx);
-    NEED(u->readable && event_add(u->readable, NULL) == 0);
-    return OK;
-}
-
-/* ---- status and probe --------------------------------------------------------------------------
- */
+/* ---- status and probe ---- */
 
 static const char *upstream_words(const struct dns *d) {
     return d->from.is_recursive                  ? "recursive"
@@ -148,13 +141,16 @@ static void probe_found(struct dns *d, enum probe found) {
         timer_set(d->probe_timer, found == PROBING ? PROBE_AGAIN_MS : PROBE_REPAIRED_MS);
     if (found == PROBING)
         return;
-    struct questions waiting = TAILQ_HEAD_INITIALIZER(waiting);
-    TAILQ_CONCAT(&waiting, &d->waiting, link);
-    for (struct question *x; (x = TAILQ_FIRST(&waiting)) != NULL;) {
-        TAILQ_REMOVE(&waiting, x, link);
-        TAILQ_INSERT_TAIL(&d->asked, x, link);
-        ask_current(x);
-    }
+    for (struct question *x; (x = TAILQ_FIRST(&d->waiting)) != NULL;)
+        ask_current(x); /* nothing waits again: what was found stays */
+}
+
+static void take_step(struct dns *d);
+
+static void step_ended(struct dns *d, enum probe found) {
+    d->step = NOT_ASKING;
+    d->is_step_asked = false;
+    probe_found(d, found);
 }
 
 /* Second step: does the upstream answer at all? Then it is the signatures that are missing. */
@@ -162,7 +158,7 @@ static void probed_plain(void *arg, int err, struct ub_result *r) {
     struct dns *d = arg;
     bool answers = err == 0 && r && (r->rcode == 0 || r->rcode == 3);
     ub_resolve_free(r);
-    probe_found(d, answers ? IS_STRIPPED : d->probe == IS_STRIPPED ? IS_STRIPPED : PROBING);
+    step_ended(d, answers ? IS_STRIPPED : d->probe == IS_STRIPPED ? IS_STRIPPED : PROBING);
 }
 
 static void probed_keys(void *arg, int err, struct ub_result *r) {
@@ -170,25 +166,34 @@ static void probed_keys(void *arg, int err, struct ub_result *r) {
     bool is_secure = err == 0 && r && r->secure && r->havedata;
     ub_resolve_free(r);
     if (is_secure) {
-        probe_found(d, IS_VALIDATING);
+        step_ended(d, IS_VALIDATING);
         return;
     }
-    if (open_upstream(d, PLAIN) == OK &&
-        ub_resolve_async(d->up[PLAIN].ctx, d->anchor_name, DNS_NS, 1, d, probed_plain, NULL) == 0)
-        return;
-    probe_found(d, d->probe);
+    d->step = PLAINLY;
+    take_step(d);
+}
+
+static enum which step_asks(const struct dns *d) {
+    return d->step == KEYS ? VALIDATING : PLAIN;
+}
+
+static void take_step(struct dns *d) {
+    bool is_keys = d->step == KEYS;
+    enum err e =
+        dns_worker_ask(d->end[step_asks(d)].worker, d->anchor_name, is_keys ? DNS_DNSKEY : DNS_NS,
+                       d, is_keys ? probed_keys : probed_plain, NULL);
+    d->is_step_asked = e == OK;
+    if (e != OK && e != ERR_AGAIN)
+        step_ended(d, d->probe);
 }
 
 static void probe(void *arg) {
     struct dns *d = arg;
-    if (open_upstream(d, VALIDATING) != OK ||
-        ub_resolve_async(d->up[VALIDATING].ctx, d->anchor_name, DNS_DNSKEY, 1, d, probed_keys,
-                         NULL) != 0)
-        probe_found(d, d->probe);
+    d->step = KEYS;
+    take_step(d);
 }
 
-/* ---- questions ---------------------------------------------------------------------------------
- */
+/* ---- questions ---- */
 
 /* The end of a question that is in no list any more. */
 static void reply(struct question *x, enum failure failure) {
@@ -200,7 +205,7 @@ static void reply(struct question *x, enum failure failure) {
 }
 
 static void finish(struct question *x, enum failure failure) {
-    TAILQ_REMOVE(&x->dns->asked, x, link);
+    put(x, NULL);
     reply(x, failure);
 }
 
@@ -213,8 +218,7 @@ static void answered(void *arg, int err, struct ub_result *r) {
     bool is_last = x->name_at + 1 == x->name_count;
     if (failure == FAILURE_DNS_BOGUS && x->which == VALIDATING && d->probe == PROBING) {
         /* bogus, or stripped on the way? The probe will tell. */
-        TAILQ_REMOVE(&d->asked, x, link);
-        TAILQ_INSERT_TAIL(&d->waiting, x, link);
+        put(x, &d->waiting);
     } else if (failure == FAILURE_DNS_BOGUS && x->which == VALIDATING && d->probe == IS_STRIPPED) {
         ask_current(x); /* the probe was slower than the question */
     } else if ((failure == FAILURE_DNS_NXDOMAIN || failure == FAILURE_DNS_NO_ADDRESS) && !is_last) {
@@ -237,21 +241,50 @@ static bool is_anchored(const struct dns *d, struct str name) {
            (name.n == anchor.n || name.p[name.n - anchor.n - 1] == '.');
 }
 
-static void ask_current(struct question *x) {
+/* false: too early, it is held */
+static bool ask_current(struct question *x) {
     struct dns *d = x->dns;
     struct str name = str_of(x->names[x->name_at]);
     bool is_private = !d->from.is_recursive && dns_name_is_private(name) && !is_anchored(d, name);
     x->which = is_private || d->probe == IS_STRIPPED || d->probe == NO_ANCHOR ? PLAIN : VALIDATING;
-    if (open_upstream(d, x->which) != OK) {
+    struct end *end = &d->end[x->which];
+    put(x, &d->asked);
+    enum err e =
+        dns_worker_ask(end->worker, x->names[x->name_at], (int)x->q->type, x, answered, &x->ub_id);
+    x->is_asked = e == OK;
+    if (e == ERR_AGAIN)
+        put(x, &end->held);
+    else if (e != OK)
         finish(x, FAILURE_DNS_TEMPORARY);
-        return;
+    return e != ERR_AGAIN;
+}
+
+/* The worker takes questions: those that came too early, as many as it takes now. */
+static void worker_ready(void *arg) {
+    struct end *end = arg;
+    struct dns *d = end->dns;
+    if (d->step != NOT_ASKING && !d->is_step_asked && &d->end[step_asks(d)] == end)
+        take_step(d);
+    while (!TAILQ_EMPTY(&end->held) && ask_current(TAILQ_FIRST(&end->held)))
+        continue;
+}
+
+/* Its questions are asked once more: their time goes on. */
+static void worker_lost(void *arg) {
+    struct end *end = arg;
+    struct dns *d = end->dns;
+    struct questions lost = TAILQ_HEAD_INITIALIZER(lost);
+    for (struct question *x = TAILQ_FIRST(&d->asked), *next; x; x = next) {
+        next = TAILQ_NEXT(x, link);
+        if (&d->end[x->which] == end)
+            put(x, &lost);
     }
-    x->is_asked = true;
-    if (ub_resolve_async(d->up[x->which].ctx, x->names[x->name_at], (int)x->q->type, 1, x, answered,
-                         &x->ub_id) != 0) {
-        x->is_asked = false;
-        finish(x, FAILURE_DNS_TEMPORARY);
-    }
+    for (struct question *x; (x = TAILQ_FIRST(&end->held)) != NULL;)
+        put(x, &lost);
+    if (d->step != NOT_ASKING && &d->end[step_asks(d)] == end)
+        take_step(d);
+    for (struct question *x; (x = TAILQ_FIRST(&lost)) != NULL;)
+        ask_current(x);
 }
 
 static void timed_out(void *arg) {
@@ -263,13 +296,9 @@ static void timed_out(void *arg) {
         timer_set(x->timeout, GRACE_MS);
         return;
     }
-    if (x->is_asked) {
-        ub_cancel(d->up[x->which].ctx, x->ub_id);
-        TAILQ_REMOVE(&d->asked, x, link);
-    } else {
-        TAILQ_REMOVE(&d->waiting, x, link);
-    }
-    reply(x, FAILURE_DNS_TEMPORARY);
+    if (x->is_asked)
+        dns_worker_cancel(d->end[x->which].worker, x->ub_id);
+    finish(x, FAILURE_DNS_TEMPORARY);
 }
 
 static void begin_question(struct note *n) {
@@ -286,7 +315,6 @@ static void begin_question(struct note *n) {
     }
     x->timeout = timer_new(d->loop, timed_out, x);
     timer_set(x->timeout, d->timeout_ms);
-    TAILQ_INSERT_TAIL(&d->asked, x, link);
     ask_current(x);
 }
 
@@ -310,8 +338,7 @@ void dns_ask(struct dns *d, struct dns_query *q) {
         reply(x, FAILURE_SHUTDOWN);
 }
 
-/* ---- start and stop ----------------------------------------------------------------------------
- */
+/* ---- start and stop ---- */
 
 struct dns_note {
     struct note note;
@@ -326,25 +353,22 @@ static void start_run(struct note *n) {
         probe(d);
 }
 
+static void answer_all(struct questions *in) {
+    for (struct question *x; (x = TAILQ_FIRST(in)) != NULL;)
+        finish(x, FAILURE_SHUTDOWN);
+}
+
 static void stop_run(struct note *n) {
     struct dns *d = CONTAINER_OF(n, struct dns_note, note)->dns;
     free(CONTAINER_OF(n, struct dns_note, note));
     d->is_stopping = true;
-    for (struct question *x; (x = TAILQ_FIRST(&d->asked)) != NULL;) {
-        if (x->is_asked)
-            ub_cancel(d->up[x->which].ctx, x->ub_id);
-        finish(x, FAILURE_SHUTDOWN);
-    }
-    for (struct question *x; (x = TAILQ_FIRST(&d->waiting)) != NULL;) {
-        TAILQ_REMOVE(&d->waiting, x, link);
-        reply(x, FAILURE_SHUTDOWN);
-    }
     timer_free(&d->probe_timer);
     for (size_t i = 0; i < CONTEXTS; i++)
-        if (d->up[i].readable) {
-            event_free(d->up[i].readable);
-            d->up[i].readable = NULL;
-        }
+        dns_worker_free(&d->end[i].worker); /* calls back nobody */
+    answer_all(&d->asked);
+    answer_all(&d->waiting);
+    for (size_t i = 0; i < CONTEXTS; i++)
+        answer_all(&d->end[i].held);
 }
 
 static void send_to_loop(struct dns *d, void (*run)(struct note *)) {
@@ -400,6 +424,17 @@ static enum err take_options(struct dns *d, const struct dns_options *o, struct 
     return e;
 }
 
+static void new_workers(struct dns *d, int64_t alive_ms) {
+    for (enum which i = 0; i < CONTEXTS; i++)
+        d->end[i].worker = dns_worker_new(&(struct dns_worker_options){.loop = d->loop,
+                                                                       .from = &d->from,
+                                                                       .validates = i == VALIDATING,
+                                                                       .alive_ms = alive_ms,
+                                                                       .ready = worker_ready,
+                                                                       .lost = worker_lost,
+                                                                       .arg = &d->end[i]});
+}
+
 enum err dns_start(const struct dns_options *o, struct dns **out, struct errinfo *info) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, register_metrics);
@@ -409,14 +444,18 @@ enum err dns_start(const struct dns_options *o, struct dns **out, struct errinfo
     atomic_init(&d->refs, 1);
     TAILQ_INIT(&d->asked);
     TAILQ_INIT(&d->waiting);
+    for (size_t i = 0; i < CONTEXTS; i++) {
+        d->end[i].dns = d;
+        TAILQ_INIT(&d->end[i].held);
+    }
     pthread_mutex_init(&d->shared.mu, NULL);
     d->timeout_ms = o->timeout_ms > 0 ? o->timeout_ms : TIMEOUT_MS;
     e = take_options(d, o, info);
     if (e == OK) {
         set_status(d, d->from.anchor_file ? PROBING : NO_ANCHOR);
         d->loop = loop_start("dns");
-        e = dns_context_new(&d->from, d->from.anchor_file != NULL,
-                            &d->up[d->from.anchor_file ? VALIDATING : PLAIN].ctx, info);
+        new_workers(d, o->alive_ms);
+        e = dns_worker_open(d->end[d->from.anchor_file ? VALIDATING : PLAIN].worker, info);
     }
     if (e != OK) {
         dns_stop(&d);
@@ -439,9 +478,6 @@ void dns_stop(struct dns **dp) {
         send_to_loop(d, stop_run);
         loop_stop(&d->loop);
     }
-    for (size_t i = 0; i < CONTEXTS; i++)
-        if (d->up[i].ctx)
-            ub_ctx_delete(d->up[i].ctx); /* calls back nobody */
     dns_unref(&d);
 }
 

@@ -35,6 +35,8 @@ struct dns_options {
     const char *root_hints_file;   /* recursive: the root servers; NULL: the system's, or what the
                                       library knows; "": that */
     int64_t timeout_ms;            /* of one question, all tries; 0: 20 s */
+    int64_t alive_ms; /* who asks nothing of the network and gets no answer for so long replaces the
+                         resolver's thread (dns_worker.h); 0: 1.5 s */
 };
 
 enum dns_type {

@@ -1,0 +1,223 @@
+/* dns when the library's own thread cannot begin, or ends, of which the library says nothing. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+
+#include "server/base/clock.h"
+#include "server/net/dns.h"
+#include "tests/unit/log_watch.h"
+#include "tests/unit/net/responder.h"
+
+/* What the library's thread had when it could not go on is lost by the library. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void) {
+    return "leak:libunbound";
+}
+
+/* These stand for libc's. Loops are made by the test, sets for the library's threads by the loop.
+ */
+enum { SETS = 4096 };
+static atomic_bool is_librarys[SETS];
+static atomic_int fails_left, threads_begun, last_pipe = -1;
+
+int epoll_create1(int flags) {
+    int set = (int)syscall(SYS_epoll_create1, flags);
+    assert_in_range(set, 0, SETS - 1);
+    is_librarys[set] = gettid() != getpid();
+    return set;
+}
+
+int epoll_ctl(int set, int what, int fd, struct epoll_event *ev) {
+    if (what == EPOLL_CTL_ADD && atomic_exchange(&is_librarys[set], false)) {
+        threads_begun++;
+        last_pipe = fd;
+        if (fails_left > 0) {
+            fails_left--;
+            errno = ENOSPC;
+            return -1;
+        }
+    }
+    return (int)syscall(SYS_epoll_ctl, set, what, fd, ev);
+}
+
+static void threads_fail(int count) {
+    fails_left = count;
+    expect_log("the event library");
+}
+
+static const struct rr rows[] = {
+    {"a.example", DNS_A, "192.0.2.1", RR_ANSWER}, {"silent.example", 0, "", RR_DROP}, {0}};
+
+static struct responder server;
+static struct mailbox *box;
+static int answers;
+
+static int begin(void **state) {
+    (void)state;
+    responder_start(&server, rows);
+    box = mailbox_new();
+    fails_left = answers = 0;
+    return 0;
+}
+
+static int finish(void **state) {
+    (void)state;
+    mailbox_free(&box);
+    responder_stop(&server);
+    return 0;
+}
+
+static struct dns *start(int64_t timeout_ms) {
+    struct dns *d;
+    assert_int_equal(dns_start(&(struct dns_options){.mode = server.mode,
+                                                     .trust_anchor_file = "",
+                                                     .timeout_ms = timeout_ms,
+                                                     .alive_ms = 100},
+                               &d, NULL),
+                     OK);
+    return d;
+}
+
+static void count_answer(struct note *n) {
+    (void)n;
+    answers++;
+}
+
+static void ask(struct dns *d, struct dns_query *q, const char *name) {
+    *q = (struct dns_query){.note.run = count_answer, .reply_to = box, .type = DNS_A};
+    snprintf(q->name, sizeof q->name, "%s", name);
+    dns_ask(d, q);
+}
+
+static void wait_for(int n) {
+    int64_t until_mono_ms = clock_mono_ms() + 30000;
+    while (answers < n && clock_mono_ms() < until_mono_ms)
+        mailbox_wait(box, 100);
+    assert_int_equal(answers, n);
+    answers = 0;
+}
+
+static enum failure lookup(struct dns *d, const char *name) {
+    struct dns_query q;
+    ask(d, &q, name);
+    wait_for(1);
+    dns_query_release(&q);
+    return q.failure;
+}
+
+static void a_thread_that_cannot_begin_is_replaced(void **state) {
+    (void)state;
+    expect_log("the resolver stopped answering: another one is made");
+    struct dns *d = start(60000);
+    threads_fail(1);
+    assert_int_equal(lookup(d, "a.example"), FAILURE_NONE);
+    assert_int_equal(fails_left, 0);
+    dns_stop(&d);
+}
+
+/* Without a limit the pipe that nobody reads would be full, and who asks would wait for ever. */
+static void many_questions_outlive_their_thread(void **state) {
+    (void)state;
+    enum { N = 2000 };
+    static struct dns_query q[N];
+    expect_log("the resolver stopped answering: another one is made");
+    struct dns *d = start(60000);
+    threads_fail(1);
+    for (int i = 0; i < N; i++)
+        ask(d, &q[i], "a.example");
+    wait_for(N);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(q[i].failure, FAILURE_NONE);
+        dns_query_release(&q[i]);
+    }
+    dns_stop(&d);
+}
+
+static void a_thread_that_ends_is_replaced(void **state) {
+    (void)state;
+    expect_log("the resolver stopped answering: another one is made");
+    struct dns *d = start(60000);
+    assert_int_equal(lookup(d, "a.example"), FAILURE_NONE);
+    int begun = threads_begun;
+    shutdown(last_pipe, SHUT_RDWR);
+    assert_int_equal(lookup(d, "nothing.example"), FAILURE_DNS_NXDOMAIN);
+    assert_int_equal(threads_begun, begun + 1);
+    dns_stop(&d);
+}
+
+/* The first one at once, the second after a second, in which questions fail. */
+static void more_than_one_is_replaced_after_pauses(void **state) {
+    (void)state;
+    expect_log("the resolver stopped answering: another one is made");
+    struct dns *d = start(60000);
+    threads_fail(2);
+    int begun = threads_begun, failed = 0;
+    assert_int_equal(lookup(d, "a.example"), FAILURE_DNS_TEMPORARY);
+    assert_int_equal(fails_left, 0);
+    int64_t until_mono_ms = clock_mono_ms() + 30000;
+    enum failure found;
+    while ((found = lookup(d, "a.example")) != FAILURE_NONE && clock_mono_ms() < until_mono_ms) {
+        assert_int_equal(found, FAILURE_DNS_TEMPORARY);
+        failed++;
+        mailbox_wait(box, 10);
+    }
+    assert_int_equal(found, FAILURE_NONE);
+    assert_true(failed > 0);
+    assert_int_equal(threads_begun, begun + 3);
+    dns_stop(&d);
+}
+
+/* A replacement would be logged, and the test fail. */
+static void a_network_without_dns_replaces_nothing(void **state) {
+    (void)state;
+    struct dns *d = start(300);
+    int begun = threads_begun;
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(lookup(d, "silent.example"), FAILURE_DNS_TEMPORARY);
+    assert_int_equal(threads_begun, begun + 1);
+    assert_int_equal(lookup(d, "a.example"), FAILURE_NONE);
+    dns_stop(&d);
+}
+
+static void a_stop_does_not_wait_for_a_thread_that_is_not_there(void **state) {
+    (void)state;
+    struct dns *d = start(60000);
+    threads_fail(1);
+    struct dns_query q;
+    ask(d, &q, "a.example");
+    dns_stop(&d);
+    wait_for(1);
+    assert_int_equal(q.failure, FAILURE_SHUTDOWN);
+    assert_int_equal(fails_left, 0);
+}
+
+static void a_stop_does_not_wait_for_a_thread_that_ended(void **state) {
+    (void)state;
+    struct dns *d = start(60000);
+    assert_int_equal(lookup(d, "a.example"), FAILURE_NONE);
+    threads_fail(1000); /* nor for those that would replace it */
+    shutdown(last_pipe, SHUT_RDWR);
+    expect_log("the resolver stopped answering: another one is made");
+    dns_stop(&d);
+}
+
+int main(void) {
+#define T(f) cmocka_unit_test_setup_teardown(f, begin, finish)
+    const struct CMUnitTest tests[] = {
+        T(a_thread_that_cannot_begin_is_replaced),
+        T(many_questions_outlive_their_thread),
+        T(a_thread_that_ends_is_replaced),
+        T(more_than_one_is_replaced_after_pauses),
+        T(a_network_without_dns_replaces_nothing),
+        T(a_stop_does_not_wait_for_a_thread_that_is_not_there),
+        T(a_stop_does_not_wait_for_a_thread_that_ended),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
