@@ -8,12 +8,17 @@
 #include "server/base/random.h"
 
 /* A TTL of 0 must not mean a question per message, nor one of a week that a change of provider
- * needs a restart. A failure is asked again soon: it is what a user has just repaired. */
+ * needs a restart. */
 enum {
     TTL_LEAST_MS = 60 * 1000,
     TTL_MOST_MS = 3600 * 1000,
-    FAILED_MS = 30 * 1000,
+    FAILED_MS = 30 * 1000, /* "there is no such domain": somebody may be making it */
 };
+
+/* What may be well again soon: our own network, the resolver, a name that was just repaired. */
+static const int64_t again_ms[] = {1000, 2000, 4000, 8000, 16000};
+enum { AGAIN_STEPS = sizeof(again_ms) / sizeof(again_ms[0]) };
+static const struct backoff again = {again_ms, AGAIN_STEPS, FAILED_MS, 20};
 
 struct hop_lookup {
     struct mx_lookup q;
@@ -105,21 +110,21 @@ static void set_site_key(struct hop *h, struct str site) {
     h->site_key = buf_take(&b, NULL);
 }
 
+/* ttl_ms 0: some lookup found out nothing. */
 static void resolved(struct hops *t, struct hop *h, struct host_list *hosts, enum failure failure,
                      int64_t ttl_ms, int64_t now_mono_ms) {
     h->is_resolving = false;
+    h->failed = ttl_ms > 0 ? 0 : h->failed + 1;
+    h->until_mono_ms =
+        now_mono_ms + (ttl_ms > 0 ? ttl_ms : backoff_delay_ms(&again, h->failed, random_u64()));
     if (hosts != NULL) {
         host_list_unref(&h->hosts);
         h->hosts = hosts;
         h->failure = FAILURE_NONE;
-        h->until_mono_ms = now_mono_ms + bounded_ttl_ms(ttl_ms);
-    } else {
-        h->until_mono_ms = now_mono_ms + FAILED_MS;
-        /* an old answer is better than none while the name servers are away */
-        if (failure != FAILURE_DNS_TEMPORARY || h->hosts == NULL) {
-            host_list_unref(&h->hosts);
-            h->failure = failure;
-        }
+    } else if (failure != FAILURE_DNS_TEMPORARY || h->hosts == NULL) {
+        /* else: an old answer is better than none while the name servers are away */
+        host_list_unref(&h->hosts);
+        h->failure = failure;
     }
     t->on_resolved(t->ctx, h);
 }
@@ -128,6 +133,7 @@ static void finish_mx(struct hops *t, struct hop *h, int64_t now_mono_ms) {
     const struct mx_lookup *q = &h->lookup[0].q;
     struct host_list *hosts = NULL;
     enum failure failure = q->failure;
+    int64_t ttl_ms = failure == FAILURE_DNS_TEMPORARY ? 0 : FAILED_MS;
     if (failure == FAILURE_NONE) {
         hosts = host_list_new_mx(h->settings, h->route, q);
         if (hosts->host_count == 0) {
@@ -135,15 +141,16 @@ static void finish_mx(struct hops *t, struct hop *h, int64_t now_mono_ms) {
             failure = FAILURE_DNS_NO_ADDRESS;
         } else {
             set_site_key(h, str_is_empty(q->site) ? str_of(h->domain) : q->site);
+            ttl_ms = bounded_ttl_ms((int64_t)q->ttl_s * 1000);
         }
     }
-    resolved(t, h, hosts, failure, (int64_t)q->ttl_s * 1000, now_mono_ms);
+    resolved(t, h, hosts, failure, ttl_ms, now_mono_ms);
 }
 
-/* All mail of a route waits for a name that the settings, or the resolver's, have wrong. Said each
- * time that it was looked up, so at most twice a minute. */
+/* All mail of a route waits for a name that the settings, or the resolver's, have wrong. Said at
+ * once, and then about twice a minute as long as it is so. */
 static void tell_unresolved(const struct hop *h, enum failure failure) {
-    if (failure != FAILURE_SHUTDOWN)
+    if (failure != FAILURE_SHUTDOWN && (h->failed == 0 || h->failed >= AGAIN_STEPS))
         log_warn("delivery", "no smarthost of the route has an address that may be used",
                  LOG_STRZ("route", h->route->route->name),
                  LOG_STRZ("host", h->route->host[0].host.host),
@@ -157,15 +164,18 @@ static void finish_smarthosts(struct hops *t, struct hop *h, int64_t now_mono_ms
     for (size_t i = 0; i < count && h->lookup != NULL; i++) {
         q[i] = &h->lookup[i].q;
         bool was_asked = h->route->host[i].literal.len == 0;
-        int64_t one_ms = q[i]->failure == FAILURE_NONE ? (int64_t)q[i]->ttl_s * 1000 : FAILED_MS;
+        int64_t one_ms =
+            q[i]->failure == FAILURE_NONE ? bounded_ttl_ms((int64_t)q[i]->ttl_s * 1000) : 0;
         if (was_asked && one_ms < ttl_ms)
             ttl_ms = one_ms;
     }
     enum failure failure;
     struct host_list *hosts = host_list_new_smarthosts(h->settings, h->route, q, &failure);
     free(q);
-    if (hosts == NULL)
+    if (hosts == NULL) {
         tell_unresolved(h, failure);
+        ttl_ms = ttl_ms < FAILED_MS ? ttl_ms : FAILED_MS;
+    }
     set_site_key(h, STR("smarthosts"));
     resolved(t, h, hosts, failure, ttl_ms, now_mono_ms);
 }

@@ -32,6 +32,7 @@ struct hop {
     char *site_key;
     struct site *site; /* the scheduler's; it takes and releases it */
     int64_t until_mono_ms;
+    int failed; /* lookups in a row that found out nothing: they are repeated soon, then later */
     bool is_resolving;
     size_t users;           /* bundles that point here */
     struct bundles waiting; /* for the resolution */

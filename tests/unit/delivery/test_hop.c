@@ -1,0 +1,168 @@
+/* When the name of a next hop is looked up again. */
+#include "tests/unit/delivery/world.h"
+
+#include "server/delivery/hop.h"
+#include "tests/unit/net/responder.h"
+
+struct lookups {
+    struct world *w;
+    struct responder server;
+    struct settings *settings;
+    struct hops *hops;
+    struct hop *hop;
+    int count;
+    int64_t asked_mono_ms, answered_mono_ms;
+};
+
+static const struct rr broken[] = {{"relay.example", 0, NULL, RR_SERVFAIL},
+                                   {"spare.example", DNS_A, "127.0.0.1", RR_ANSWER},
+                                   {"broken.example", 0, NULL, RR_SERVFAIL},
+                                   {NULL, 0, NULL, RR_ANSWER}};
+static const struct rr well[] = {{"relay.example", DNS_A, "127.0.0.1", RR_ANSWER},
+                                 {"spare.example", DNS_A, "127.0.0.1", RR_ANSWER},
+                                 {"broken.example", DNS_A, "127.0.0.1", RR_ANSWER},
+                                 {NULL, 0, NULL, RR_ANSWER}};
+
+static void on_resolved(void *ctx, struct hop *h) {
+    (void)h;
+    struct lookups *l = ctx;
+    l->count++;
+}
+
+static bool has_resolved(struct world *w, void *arg) {
+    (void)w;
+    struct lookups *l = arg;
+    return l->count > 0;
+}
+
+/* Once more, whether it is time or not. */
+static void look_up(struct lookups *l) {
+    l->count = 0;
+    l->asked_mono_ms = clock_mono_ms();
+    hop_resolve(l->hops, l->hop, l->asked_mono_ms);
+    assert_true(wait_until(l->w, has_resolved, l));
+    l->answered_mono_ms = clock_mono_ms();
+}
+
+static void assert_looked_up_after(const struct lookups *l, int64_t least_ms, int64_t most_ms) {
+    assert_in_range(l->hop->until_mono_ms, l->asked_mono_ms + least_ms,
+                    l->answered_mono_ms + most_ms);
+    assert_true(hop_is_fresh(l->hop, l->hop->until_mono_ms - 1));
+    assert_false(hop_is_fresh(l->hop, l->hop->until_mono_ms));
+}
+
+static struct dns *dns_of(struct lookups *l, const struct rr *zone) {
+    struct dns *dns = NULL;
+    responder_start(&l->server, zone);
+    const struct dns_options d = {.mode = l->server.mode, .trust_anchor_file = ""};
+    assert_int_equal(dns_start(&d, &dns, NULL), OK);
+    return dns;
+}
+
+static void end_dns(struct lookups *l) {
+    dns_stop(&l->settings->o.dns);
+    responder_stop(&l->server);
+}
+
+static void begin(struct lookups *l, struct world *w, const char *domain) {
+    struct errinfo info = {0};
+    *l = (struct lookups){.w = w};
+    w->o.dns = dns_of(l, broken);
+    if (settings_new(&w->o, &l->settings, &info) != OK)
+        fail_msg("%s: %s", info.field, info.text);
+    l->hops = hops_new(w->box, on_resolved, l);
+    l->hop = hops_get(l->hops, l->settings, &l->settings->route[0], str_of(domain));
+}
+
+static void end(struct lookups *l) {
+    end_dns(l);
+    hops_free(&l->hops);
+    settings_unref(&l->settings);
+}
+
+static void assert_soon_then_later(struct lookups *l) {
+    static const int64_t steps_ms[] = {1000, 2000, 4000, 8000, 16000, 30000, 30000};
+    for (size_t i = 0; i < sizeof(steps_ms) / sizeof(*steps_ms); i++) {
+        look_up(l);
+        assert_looked_up_after(l, steps_ms[i] * 8 / 10, steps_ms[i] * 12 / 10);
+    }
+}
+
+static void heal(struct lookups *l) {
+    end_dns(l);
+    l->settings->o.dns = dns_of(l, well);
+}
+
+static void fall_ill(struct lookups *l) {
+    end_dns(l);
+    l->settings->o.dns = dns_of(l, broken);
+}
+
+static void a_smarthost_that_cannot_be_found_is_looked_up_soon_then_later(void **state) {
+    struct world *w = *state;
+    struct lookups l;
+    struct errinfo info = {0};
+    expect_log("no smarthost of the route has an address");
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    assert_int_equal(smarthost_parse(STR("smtp://relay.example"), &w->host, &info), OK);
+    begin(&l, w, "");
+    assert_soon_then_later(&l);
+    assert_null(l.hop->hosts);
+    assert_int_equal(logged("no smarthost of the route has an address"), 3); /* of seven */
+    heal(&l);
+    look_up(&l);
+    assert_non_null(l.hop->hosts);
+    assert_looked_up_after(&l, 60000, 301000);
+    fall_ill(&l);
+    look_up(&l);
+    assert_non_null(l.hop->hosts); /* the old answer */
+    assert_looked_up_after(&l, 800, 1200);
+    end(&l);
+}
+
+static void one_smarthost_of_two_is_used_while_the_other_is_looked_up(void **state) {
+    struct world *w = *state;
+    struct lookups l;
+    struct errinfo info = {0};
+    struct smarthost two[2];
+    assert_int_equal(smarthost_parse(STR("smtp://relay.example"), &two[0], &info), OK);
+    assert_int_equal(smarthost_parse(STR("smtp://spare.example"), &two[1], &info), OK);
+    w->route.smarthost = two;
+    w->route.smarthost_count = 2;
+    begin(&l, w, "");
+    assert_soon_then_later(&l);
+    assert_int_equal(l.hop->hosts->host_count, 1);
+    heal(&l);
+    look_up(&l);
+    assert_int_equal(l.hop->hosts->host_count, 2);
+    assert_looked_up_after(&l, 60000, 301000);
+    end(&l);
+}
+
+static void
+a_domain_whose_servers_fail_is_looked_up_soon_and_one_that_is_not_there_later(void **state) {
+    struct world *w = *state;
+    struct lookups l;
+    w->route.kind = ROUTE_MX;
+    w->route.smarthost_count = 0;
+    begin(&l, w, "broken.example");
+    assert_soon_then_later(&l);
+    assert_int_equal(l.hop->failure, FAILURE_DNS_TEMPORARY);
+    l.hop = hops_get(l.hops, l.settings, &l.settings->route[0], STR("nothing.example"));
+    for (int i = 0; i < 3; i++) {
+        look_up(&l);
+        assert_looked_up_after(&l, 30000, 30000);
+    }
+    assert_int_equal(l.hop->failure, FAILURE_DNS_NXDOMAIN);
+    end(&l);
+}
+
+int main(void) {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(a_smarthost_that_cannot_be_found_is_looked_up_soon_then_later),
+        T(one_smarthost_of_two_is_used_while_the_other_is_looked_up),
+        T(a_domain_whose_servers_fail_is_looked_up_soon_and_one_that_is_not_there_later),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
