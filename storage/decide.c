@@ -144,3 +144,14 @@ void due_shares(struct due_share *row, size_t count, size_t per_key, size_t most
     }
     free(use);
 }
+
+int64_t since_wall_ms(bool holds, int64_t before_wall_ms, int64_t now_wall_ms) {
+    return !holds ? 0 : before_wall_ms != 0 ? before_wall_ms : now_wall_ms;
+}
+
+bool domain_is_published(const struct store_domain_checked *q, struct str selector) {
+    for (size_t i = 0; i < q->published_count; i++)
+        if (str_equal(q->published[i], selector))
+            return true;
+    return false;
+}

@@ -183,6 +183,10 @@ NODISCARD enum err migrate_plan(int version, size_t *first, struct errinfo *info
 size_t tags_parse(struct str json, struct arena *a, struct str **out);
 /* Does a message (with its recipients) pass the filters of the listing? */
 bool messages_match(const struct store_messages *q, const struct message_row *m);
+/* The time since when something holds: the old one while it goes on, 0 when it does not. */
+int64_t since_wall_ms(bool holds, int64_t before_wall_ms, int64_t now_wall_ms);
+/* Was the record of this selector found? */
+bool domain_is_published(const struct store_domain_checked *q, struct str selector);
 /* The event of a change of state. */
 enum event_type event_type_of_state(enum recipient_state to);
 /* Who gets how many of `most` rows: key after key and row after row get equal parts of what is

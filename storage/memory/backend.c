@@ -136,6 +136,7 @@ const struct store_ops store_memory_ops = {
             [STORE_KEYS_USED] = memory_keys_used,
             [STORE_DOMAIN_PUT] = memory_domain_put,
             [STORE_DOMAIN_DELETE] = memory_domain_delete,
+            [STORE_DOMAIN_CHECKED] = memory_domain_checked,
             [STORE_WEBHOOK_PUT] = memory_webhook_put,
             [STORE_WEBHOOK_DELETE] = memory_webhook_delete,
             [STORE_WEBHOOK_TEST] = memory_webhook_test,

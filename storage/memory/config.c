@@ -142,6 +142,30 @@ MEM_WRITE(domain_delete) {
     return OK;
 }
 
+/* Sets `*wall_ms`; did it change? */
+static bool set_since(int64_t *wall_ms, bool holds, int64_t now_wall_ms) {
+    int64_t before_wall_ms = *wall_ms;
+    *wall_ms = since_wall_ms(holds, before_wall_ms, now_wall_ms);
+    return *wall_ms != before_wall_ms;
+}
+
+MEM_WRITE(domain_checked) {
+    const struct store_domain_checked *q = CONTAINER_OF(call, struct store_domain_checked, call);
+    struct mem_thing *t = b->shared.domains;
+    while (t != NULL && !(t->as.domain.project == q->project && id_equal(&t->as.domain.id, &q->id)))
+        t = t->next;
+    if (t == NULL)
+        return err_set(&call->info, ERR_NOT_FOUND, "id", "no such domain");
+    struct domain_row *d = &t->as.domain;
+    bool changed = set_since(&d->verified_wall_ms, q->is_verified, q->now_wall_ms);
+    for (size_t i = 0; i < d->key_count; i++)
+        changed |= set_since(&d->key[i].published_wall_ms,
+                             domain_is_published(q, d->key[i].selector), q->now_wall_ms);
+    if (changed)
+        effects_kind(fx, NOTICE_DOMAINS);
+    return OK;
+}
+
 MEM_READ(domains) {
     struct store_domains *q = CONTAINER_OF(call, struct store_domains, call);
     struct arena *a = store_call_arena(call);

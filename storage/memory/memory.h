@@ -125,6 +125,7 @@ MEM_WRITE(key_revoke);
 MEM_WRITE(keys_used);
 MEM_WRITE(domain_put);
 MEM_WRITE(domain_delete);
+MEM_WRITE(domain_checked);
 MEM_WRITE(webhook_put);
 MEM_WRITE(webhook_delete);
 MEM_WRITE(webhook_test);

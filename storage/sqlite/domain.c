@@ -84,18 +84,6 @@ enum err sqlite_domain_delete(struct backend *b, struct effects *fx, struct stor
 
 static void load_keys(struct sq *h, struct arena *a, int64_t n, struct domain_row *d);
 
-static bool is_listed(const struct store_domain_checked *q, struct str selector) {
-    for (size_t i = 0; i < q->published_count; i++)
-        if (str_equal(q->published[i], selector))
-            return true;
-    return false;
-}
-
-/* The time since when something holds: the old one while it goes on, 0 when it does not. */
-static int64_t since(bool holds, int64_t before_ms, int64_t now_ms) {
-    return !holds ? 0 : before_ms != 0 ? before_ms : now_ms;
-}
-
 enum err sqlite_domain_checked(struct backend *b, struct effects *fx, struct store_call *call) {
     const struct store_domain_checked *q = CONTAINER_OF(call, struct store_domain_checked, call);
     struct arena *a = arena_new();
@@ -112,7 +100,7 @@ enum err sqlite_domain_checked(struct backend *b, struct effects *fx, struct sto
     if (n != 0)
         load_keys(&b->h, a, n, &d);
     bool changed = false;
-    int64_t verified = since(q->is_verified, d.verified_wall_ms, q->now_wall_ms);
+    int64_t verified = since_wall_ms(q->is_verified, d.verified_wall_ms, q->now_wall_ms);
     if (n != 0 && verified != d.verified_wall_ms) {
         changed = true;
         st = sq_use(&b->h, SQL_DOMAIN_VERIFIED);
@@ -122,7 +110,8 @@ enum err sqlite_domain_checked(struct backend *b, struct effects *fx, struct sto
     }
     for (size_t i = 0; i < d.key_count; i++) {
         const struct domain_key_row *k = &d.key[i];
-        int64_t published = since(is_listed(q, k->selector), k->published_wall_ms, q->now_wall_ms);
+        int64_t published = since_wall_ms(domain_is_published(q, k->selector), k->published_wall_ms,
+                                          q->now_wall_ms);
         if (published == k->published_wall_ms)
             continue;
         changed = true;

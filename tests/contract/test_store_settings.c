@@ -2,6 +2,8 @@
  * store_check() recomputes what is kept along with the rows. */
 #include "tests/contract/store_kit.h"
 
+#include "storage/store_ops.h"
+
 /* ---- keys, domains ---- */
 
 static struct key_row key_row(struct kit *k, const char *prefix, uint8_t hash) {
@@ -120,6 +122,72 @@ static void domains_are_put_replaced_and_deleted(void **state) {
     assert_int_equal(q.count, 0);
 }
 
+static void count_notice(struct store_notice *n) {
+    int *count = n->ctx;
+    ++*count;
+    store_notice_free(&n);
+}
+
+/* What a look at the DNS found, and whether somebody who watches was told of it. */
+static void what_was_found_of_a_domain_is_kept_since_when(void **state) {
+    struct kit *k = *state;
+    struct domain_key_row keys[] = {
+        {.selector = STR("s1"), .algorithm = STR("a"), .pem = STR("p")},
+        {.selector = STR("s2"), .algorithm = STR("a"), .pem = STR("p")}};
+    struct store_domain_put p = {.domain = {.id = id_new(k->now_wall_ms),
+                                            .project = 1,
+                                            .name = STR("example.org"),
+                                            .key = keys,
+                                            .key_count = 2}};
+    RUN_OK(k, STORE_DOMAIN_PUT, &p);
+    const struct str s1[] = {STR("s1")}, both[] = {STR("s2"), STR("s1"), STR("s3")};
+    const struct {
+        int64_t now_wall_ms, want_verified_ms, want_published_ms[2];
+        bool is_verified, is_told;
+        const struct str *published;
+        size_t count;
+    } rows[] = {
+        {10, 0, {0, 0}, false, false, NULL, 0}, {20, 20, {20, 0}, true, true, s1, 1},
+        {30, 20, {20, 0}, true, false, s1, 1},  {40, 20, {20, 40}, true, true, both, 3},
+        {50, 20, {0, 0}, true, true, NULL, 0},  {60, 0, {60, 0}, false, true, s1, 1},
+        {70, 70, {60, 0}, true, true, s1, 1},
+    };
+    int told = 0;
+    store_watch(k->store, NOTICE_DOMAINS, kit_box(k), count_notice, &told);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        struct store_domain_checked c = {.id = p.domain.id,
+                                         .project = 1,
+                                         .is_verified = rows[i].is_verified,
+                                         .published = rows[i].published,
+                                         .published_count = rows[i].count,
+                                         .now_wall_ms = rows[i].now_wall_ms};
+        told = 0;
+        RUN_OK(k, STORE_DOMAIN_CHECKED, &c);
+        struct store_domains q = {.project = 1};
+        RUN_OK(k, STORE_DOMAINS, &q); /* what the commit told was sent before its answer */
+        mailbox_wait(k->box, 0);
+        assert_int_equal(told, rows[i].is_told);
+        assert_int_equal(q.domain[0].verified_wall_ms, rows[i].want_verified_ms);
+        for (size_t n = 0; n < 2; n++)
+            assert_int_equal(q.domain[0].key[n].published_wall_ms, rows[i].want_published_ms[n]);
+    }
+    store_unwatch(k->store, k->box);
+    struct store_domain_checked c = {.id = p.domain.id, .project = 2, .is_verified = true};
+    assert_int_equal(RUN(k, STORE_DOMAIN_CHECKED, &c), ERR_NOT_FOUND);
+    c.project = 1;
+    c.id = id_new(k->now_wall_ms);
+    assert_int_equal(RUN(k, STORE_DOMAIN_CHECKED, &c), ERR_NOT_FOUND);
+}
+
+static void each_verb_either_writes_or_reads(void **state) {
+    (void)state;
+    static const struct store_ops *const backends[] = {&store_sqlite_ops, &store_memory_ops};
+    for (size_t i = 0; i < 2; i++)
+        for (int verb = 0; verb < STORE_VERB_COUNT; verb++)
+            if ((backends[i]->write[verb] != NULL) == (backends[i]->read[verb] != NULL))
+                fail_msg("%s, verb %d: it has to be in one of the tables", backends[i]->name, verb);
+}
+
 /* ---- captures ---- */
 
 static void captures_are_listed_newest_first_and_limited(void **state) {
@@ -160,6 +228,7 @@ static void captures_are_listed_newest_first_and_limited(void **state) {
 
 #define TESTS(T)                                                                                   \
     T(keys_are_put_listed_used_and_revoked), T(the_domains_of_a_key_come_back_in_order),           \
-        T(domains_are_put_replaced_and_deleted), T(captures_are_listed_newest_first_and_limited)
+        T(domains_are_put_replaced_and_deleted), T(what_was_found_of_a_domain_is_kept_since_when), \
+        T(each_verb_either_writes_or_reads), T(captures_are_listed_newest_first_and_limited)
 
 MAIN_WITH_SECRETS(TESTS)
