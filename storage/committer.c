@@ -490,7 +490,7 @@ static void committer_main(void *arg) {
     struct committer *c = arg;
     struct batch *b = mem_zalloc(sizeof(*b));
     while (!c->is_stopping || has_work(c)) {
-        collect(c, has_work(c) || c->is_stopping ? 0 : TICK_MS);
+        collect(c, has_work(c) ? 0 : TICK_MS);
         tick(c);
         if (!has_work(c))
             continue;

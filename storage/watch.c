@@ -91,8 +91,7 @@ void store_notice_free(struct store_notice **np) {
     if (n == NULL)
         return;
     for (size_t i = 0; i < n->due_count; i++)
-        if (n->due[i].outgoing != NULL || n->due[i].email.p != NULL)
-            due_row_release(&n->due[i]);
+        due_row_release(&n->due[i]);
     free(n->due);
     free(CONTAINER_OF(n, struct notice_box, n));
     *np = NULL;

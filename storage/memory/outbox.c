@@ -191,8 +191,10 @@ MEM_WRITE(accept) {
     struct message_pieces p = message_bytes(q->content);
     size_t size = message_size(q->content);
     char *bytes = mem_zalloc(size + 1);
-    memcpy(bytes, p.piece[0].p != NULL ? p.piece[0].p : "", p.piece[0].n);
-    memcpy(bytes + p.piece[0].n, p.piece[1].p, p.piece[1].n);
+    size_t at = 0;
+    for (size_t i = 0; i < 2; at += p.piece[i++].n)
+        if (p.piece[i].n > 0)
+            memcpy(bytes + at, p.piece[i].p, p.piece[i].n);
     struct message *copy = message_new(&q->message.id, bytes, size);
     insert(b, fx, &q->message, q->queue_key, q->content, q->now_wall_ms, true);
     struct mem_message *m = mem_message_at(b, q->message.seq);
@@ -434,7 +436,7 @@ MEM_WRITE(retry) {
     struct arena *a = store_call_arena(call);
     if (later > 0)
         make_due(b, fx, m, q->now_wall_ms);
-    if (again > 0 && m->content != NULL)
+    if (again > 0) /* its content is there: while one waits, none is erased */
         send_again(b, fx, m, q, a);
     mem_message_copy(m, a, &q->message);
     return OK;

@@ -21,18 +21,20 @@ struct candidate {
     const struct mem_recipient *r;
 };
 
+static int order(int64_t a, int64_t b) {
+    return (a > b) - (a < b);
+}
+
 static int compare_due(const void *x, const void *y) {
     const struct candidate *a = x, *b = y;
-    if (a->m->row.lane != b->m->row.lane)
-        return a->m->row.lane < b->m->row.lane ? -1 : 1;
-    int c = str_compare(a->r->queue_key, b->r->queue_key);
-    if (c != 0)
-        return c;
-    if (a->m->row.project != b->m->row.project)
-        return a->m->row.project < b->m->row.project ? -1 : 1;
-    if (a->r->row.due_wall_ms != b->r->row.due_wall_ms)
-        return a->r->row.due_wall_ms < b->r->row.due_wall_ms ? -1 : 1;
-    return a->r->row.key < b->r->row.key ? -1 : 1;
+    int c = order((int64_t)a->m->row.lane, (int64_t)b->m->row.lane);
+    if (c == 0)
+        c = str_compare(a->r->queue_key, b->r->queue_key);
+    if (c == 0)
+        c = order(a->m->row.project, b->m->row.project);
+    if (c == 0)
+        c = order(a->r->row.due_wall_ms, b->r->row.due_wall_ms);
+    return c != 0 ? c : order(a->r->row.key, b->r->row.key);
 }
 
 static bool same_row(const struct candidate *a, const struct candidate *b) {

@@ -1,4 +1,4 @@
-/* Contents: by chunks, so that no transaction carries more than a batch may. */
+/* Contents: by chunks, one with each transaction. */
 #include <stdlib.h>
 
 #include "server/base/limits.h"
@@ -23,33 +23,25 @@ static struct str slice_of(const struct message_pieces *p, size_t from, size_t t
     return str_make(joined, to - from);
 }
 
-static size_t smaller(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
-/* Chunks from `at` on, at most `most` bytes; where it stopped. */
-static size_t put_chunks(struct backend *b, int64_t body, const struct message *m, size_t at,
-                         size_t most) {
+/* The chunk that begins at `at`; where it ends. */
+static size_t put_chunk_at(struct backend *b, int64_t body, const struct message *m, size_t at) {
     struct message_pieces p = message_bytes(m);
-    size_t size = message_size(m), until = smaller(size, at + most);
+    size_t size = message_size(m);
+    size_t to = size - at < LIMIT_BODY_CHUNK ? size : at + LIMIT_BODY_CHUNK;
     char *joined = p.piece[0].n > 0 ? mem_try_zalloc(LIMIT_BODY_CHUNK) : NULL;
     if (p.piece[0].n > 0 && joined == NULL) {
         sq_fail(&b->h, SQLITE_NOMEM, "there is no memory to store a content");
         return at;
     }
-    do {
-        size_t to = smaller(size, at + LIMIT_BODY_CHUNK);
-        put_chunk(b, body * BODY_CHUNKS + (int64_t)(at / LIMIT_BODY_CHUNK),
-                  slice_of(&p, at, to, joined));
-        at = to;
-    } while (at < until && !sq_has_failed(&b->h));
+    put_chunk(b, body * BODY_CHUNKS + (int64_t)(at / LIMIT_BODY_CHUNK),
+              slice_of(&p, at, to, joined));
     free(joined);
-    return at;
+    return to;
 }
 
 int64_t body_put(struct backend *b, const struct message *m) {
     int64_t body = b->now.next_body++;
-    put_chunks(b, body, m, 0, LIMIT_BODY_CHUNK);
+    (void)put_chunk_at(b, body, m, 0);
     return body;
 }
 
@@ -92,7 +84,7 @@ size_t body_stage(struct backend *b, struct store_call *call, size_t at) {
     } else {
         b->has_orphans = false; /* they went with the first piece, which was committed */
     }
-    at = put_chunks(b, b->staged_body, m, at, LIMIT_BODY_CHUNK);
+    at = put_chunk_at(b, b->staged_body, m, at);
     b->staged_for = at == size ? call : NULL;
     return at;
 }

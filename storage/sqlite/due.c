@@ -140,13 +140,11 @@ static void read_shares(struct load *l) {
     for (int round = 0; round < ROUNDS && moved && !sq_has_failed(l->h); round++) {
         moved = false;
         due_shares(l->share, l->count, l->q->per_key, l->q->most);
-        for (size_t i = 0; i < l->count; i++) {
-            int64_t wanted = l->share[i].give - taken[i];
-            if (wanted <= 0 || l->source[i].is_empty)
-                continue;
+        for (size_t i = 0; i < l->count && l->q->count < l->q->most; i++) {
             int64_t room = (int64_t)l->q->most - (int64_t)l->q->count;
-            if (room <= 0)
-                return;
+            int64_t wanted = l->share[i].give - taken[i];
+            if (wanted <= 0)
+                continue; /* an empty one is given what was taken from it */
             taken[i] += read_queue(l, i, wanted < room ? wanted : room);
             if (l->source[i].is_empty) {
                 l->share[i].count = taken[i];

@@ -57,14 +57,11 @@ int64_t sq_exec_int(struct sq *h, const char *sql) {
     if (h->rc != SQLITE_OK)
         return 0;
     int rc = sqlite3_prepare_v2(h->db, sql, -1, &st, NULL);
-    if (rc == SQLITE_OK) {
+    if (rc == SQLITE_OK)
         rc = sqlite3_step(st);
-        if (rc == SQLITE_ROW) {
-            v = sqlite3_column_int64(st, 0);
-            rc = SQLITE_OK;
-        }
-    }
-    if (rc != SQLITE_OK && rc != SQLITE_DONE)
+    if (rc == SQLITE_ROW)
+        v = sqlite3_column_int64(st, 0);
+    else
         note_failure(h, sqlite3_extended_errcode(h->db));
     sqlite3_finalize(st);
     return v;
