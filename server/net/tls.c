@@ -144,27 +144,56 @@ static size_t read_chain(BIO *in, X509 **first) {
     return is_end ? n : 0;
 }
 
-enum err tls_pem_check(const char *cert, const char *key, struct errinfo *info) {
+/* Is that why the last call failed? Whoever cannot even note its error says nothing. */
+static bool lacked_memory(void) {
+    unsigned long code = ERR_peek_error();
+    bool is_so = code == 0;
+    for (; code != 0 && !is_so; code = ERR_get_error())
+        is_so = ERR_GET_REASON(code) == ERR_R_MALLOC_FAILURE;
+    return is_so;
+}
+
+static enum err unreadable(struct errinfo *info, const char *field, const char *why) {
+    return lacked_memory() ? err_set(info, ERR_UNAVAILABLE, field, "out of memory")
+                           : err_set(info, ERR_INVALID, field, "%s", why);
+}
+
+static enum err check_pem(BIO *chain, BIO *secret, X509 **first, EVP_PKEY **pkey,
+                          struct errinfo *info) {
+    if (chain == NULL || secret == NULL)
+        return err_set(info, ERR_UNAVAILABLE, "tls_cert", "out of memory");
+    if (read_chain(chain, first) == 0)
+        return unreadable(info, "tls_cert",
+                          "this is no chain of certificates in PEM that can be read");
+    ERR_clear_error();
+    *pkey = PEM_read_bio_PrivateKey(secret, NULL, no_passphrase, NULL);
+    if (*pkey == NULL)
+        return unreadable(info, "tls_key",
+                          "this is no private key in PEM, without a passphrase, that can be read");
+    ERR_clear_error();
+    if (X509_check_private_key(*first, *pkey) != 1)
+        return unreadable(info, "tls_key", "this is not the key of the certificate");
+    return OK;
+}
+
+static enum err check_pem_once(const char *cert, const char *key, struct errinfo *info) {
     ERR_clear_error();
     BIO *chain = BIO_new_mem_buf(cert, -1), *secret = BIO_new_mem_buf(key, -1);
-    NEED(chain != NULL && secret != NULL);
     X509 *first = NULL;
     EVP_PKEY *pkey = NULL;
-    enum err e = OK;
-    if (read_chain(chain, &first) == 0)
-        e = err_set(info, ERR_INVALID, "tls_cert",
-                    "this is no chain of certificates in PEM that can be read");
-    else if ((pkey = PEM_read_bio_PrivateKey(secret, NULL, no_passphrase, NULL)) == NULL)
-        e = err_set(info, ERR_INVALID, "tls_key",
-                    "this is no private key in PEM, without a passphrase, that can be read");
-    else if (X509_check_private_key(first, pkey) != 1)
-        e = err_set(info, ERR_INVALID, "tls_key", "this is not the key of the certificate");
+    enum err e = check_pem(chain, secret, &first, &pkey, info);
     ERR_clear_error();
     EVP_PKEY_free(pkey);
     X509_free(first);
     BIO_free(secret);
     BIO_free(chain);
     return e;
+}
+
+enum err tls_pem_check(const char *cert, const char *key, struct errinfo *info) {
+    enum err e = check_pem_once(cert, key, info);
+    /* the library keeps some failures of its memory to itself, which then look like wrong files */
+    return e == ERR_INVALID ? check_pem_once(cert, key, info) : e;
 }
 
 static bool is_ip(const char *name) {

@@ -36,7 +36,8 @@ NODISCARD enum err tls_server_ctx_new_files(const char *cert_file, const char *k
 NODISCARD enum err tls_server_ctx_new_selfsigned(const char *name, struct tls_server_ctx **out,
                                                  struct errinfo *info);
 /* For a server that another library makes: PEM texts, each certificate of the chain readable, the
- * key readable and that of the first. ERR_INVALID names tls_cert or tls_key. */
+ * key readable and that of the first. ERR_INVALID names tls_cert or tls_key; ERR_UNAVAILABLE: out
+ * of memory. */
 NODISCARD enum err tls_pem_check(const char *cert, const char *key, struct errinfo *info);
 struct tls_server_ctx *tls_server_ctx_ref(struct tls_server_ctx *c);
 void tls_server_ctx_unref(struct tls_server_ctx **cp);
