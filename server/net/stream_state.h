@@ -122,12 +122,20 @@ void stream_fail_now(struct stream *s, enum failure why, const char *text);
 /* Inside a stream_* call. */
 void stream_fail_later(struct stream *s, enum failure why, const char *text);
 void stream_set_phase_timeout(struct stream *s, int64_t ms);
-void stream_apply_reading(struct stream *s);
-/* An error of a call that means this machine, not the peer. */
-bool stream_is_short(int error);
-void stream_attach(struct stream *s, struct bufferevent *bev);
+void stream_stop_timers(struct stream *s);
+/* The owner may close the stream in it. */
+void stream_tell_failure(struct stream *s, enum failure why, const char *text);
 void stream_free_bev(struct stream *s);
 void stream_forget_tls_wish(struct stream *s);
+
+/* stream_io.c */
+#define STREAM_NO_MEMORY "connection lost: no memory"
+void stream_attach(struct stream *s, struct bufferevent *bev);
+void stream_apply_reading(struct stream *s);
+/* The kick's event: reports what waited, hands over what was written. */
+void stream_on_kick(int fd, short what, void *stream);
+/* An error of a call that means this machine, not the peer. */
+bool stream_is_short(int error);
 
 /* stream_connect.c */
 /* Closes what is not connected yet. */
