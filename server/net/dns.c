@@ -156,6 +156,7 @@ static void step_ended(struct dns *d, enum probe found) {
 /* Second step: does the upstream answer at all? Then it is the signatures that are missing. */
 static void probed_plain(void *arg, int err, struct ub_result *r) {
     struct dns *d = arg;
+    dns_worker_answered(d->end[PLAIN].worker);
     bool answers = err == 0 && r && (r->rcode == 0 || r->rcode == 3);
     ub_resolve_free(r);
     step_ended(d, answers ? IS_STRIPPED : d->probe == IS_STRIPPED ? IS_STRIPPED : PROBING);
@@ -163,6 +164,7 @@ static void probed_plain(void *arg, int err, struct ub_result *r) {
 
 static void probed_keys(void *arg, int err, struct ub_result *r) {
     struct dns *d = arg;
+    dns_worker_answered(d->end[VALIDATING].worker);
     bool is_secure = err == 0 && r && r->secure && r->havedata;
     ub_resolve_free(r);
     if (is_secure) {
@@ -214,6 +216,7 @@ static void answered(void *arg, int err, struct ub_result *r) {
     struct dns *d = x->dns;
     struct dns_query *q = x->q;
     enum failure failure = dns_answer_failure(err, r);
+    dns_worker_answered(d->end[x->which].worker);
     x->is_asked = false;
     bool is_last = x->name_at + 1 == x->name_count;
     if (failure == FAILURE_DNS_BOGUS && x->which == VALIDATING && d->probe == PROBING) {
@@ -232,20 +235,13 @@ static void answered(void *arg, int err, struct ub_result *r) {
     ub_resolve_free(r);
 }
 
-/* A trust anchor for the name itself makes it public, here. */
-static bool is_anchored(const struct dns *d, struct str name) {
-    struct str anchor = str_of(d->anchor_name);
-    if (anchor.n > 0 && anchor.p[anchor.n - 1] == '.')
-        anchor.n--;
-    return anchor.n > 0 && str_ends_with_nocase(name, anchor) &&
-           (name.n == anchor.n || name.p[name.n - anchor.n - 1] == '.');
-}
-
 /* false: too early, it is held */
 static bool ask_current(struct question *x) {
     struct dns *d = x->dns;
     struct str name = str_of(x->names[x->name_at]);
-    bool is_private = !d->from.is_recursive && dns_name_is_private(name) && !is_anchored(d, name);
+    /* a trust anchor for the name itself makes it public, here */
+    bool is_private = !d->from.is_recursive && dns_name_is_private(name) &&
+                      !dns_name_is_below(name, str_of(d->anchor_name));
     x->which = is_private || d->probe == IS_STRIPPED || d->probe == NO_ANCHOR ? PLAIN : VALIDATING;
     struct end *end = &d->end[x->which];
     put(x, &d->asked);

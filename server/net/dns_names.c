@@ -2,6 +2,13 @@
 
 #include <string.h>
 
+bool dns_name_is_below(struct str name, struct str zone) {
+    if (zone.n > 0 && zone.p[zone.n - 1] == '.')
+        zone.n--;
+    return zone.n > 0 && str_ends_with_nocase(name, zone) &&
+           (name.n == zone.n || name.p[name.n - zone.n - 1] == '.');
+}
+
 bool dns_name_is_valid(struct str s) {
     size_t label = 0;
     if (s.n == 0 || s.n > 253)

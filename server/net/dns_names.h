@@ -25,6 +25,8 @@ size_t dns_names_collect(const struct dns_names *n, struct str name, bool use_se
                          char out[DNS_NAMES_MAX][256]);
 /* Whether only a local resolver can know the name; validating it would call every answer bogus. */
 bool dns_name_is_private(struct str name);
+/* Is it this zone (with or without a final dot), or in it? Not asked of the root. */
+bool dns_name_is_below(struct str name, struct str zone);
 /* Letters, digits, '-' and '_' in labels as DNS has them. */
 bool dns_name_is_valid(struct str name);
 

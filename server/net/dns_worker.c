@@ -14,7 +14,7 @@
 enum {
     ALIVE_MS = 1500,
     GRACE_MS = 500,    /* after a stop of the process the answer is there, too: it is read first */
-    SILENCE_MS = 1000, /* who is asked after so long has to show again that it lives */
+    SILENCE_MS = 1000, /* who owes answers has to show again that it lives */
     /* taken without a sign of life: together with what cancels them they do not fill the pipe */
     SENT_MOST = 32,
     PAUSE_MS = 1000, /* before the second replacement, then twice as long each time */
@@ -34,11 +34,13 @@ struct dns_worker {
     struct dns_worker_options o;
     struct ub_ctx *ctx;
     struct event *readable;
-    struct timer *timer; /* of the question that shows whether it lives; 0: it does not */
+    struct timer *timer; /* until it has to show that it lives; then, until it has */
     bool is_used;        /* its thread was to begin */
     bool is_proven;
     bool is_broken;
-    bool is_checked, had_grace; /* that question is under way */
+    bool is_watched;            /* the timer is set: it owes answers */
+    bool is_checked, had_grace; /* the question that shows it is under way */
+    size_t owed;
     unsigned sent;
     int64_t made_mono_ms, alive_mono_ms;
     int64_t next_mono_ms; /* none is made before */
@@ -88,8 +90,9 @@ static void drop_context(struct dns_worker *w) {
         ub_ctx_delete(w->ctx); /* calls back nobody */
     }
     w->ctx = NULL;
-    w->is_used = w->is_proven = w->is_broken = w->is_checked = false;
+    w->is_used = w->is_proven = w->is_broken = w->is_checked = w->is_watched = false;
     w->sent = 0;
+    w->owed = 0;
 }
 
 static void replace(struct dns_worker *w) {
@@ -142,8 +145,23 @@ enum err dns_worker_open(struct dns_worker *w, struct errinfo *info) {
 
 /* ---- does it live? ---- */
 
-static void is_silent(void *arg) {
+static enum err check(struct dns_worker *w);
+
+static void watch(struct dns_worker *w) {
+    if (w->is_checked || w->is_broken || w->is_watched)
+        return;
+    w->is_watched = true;
+    timer_set(w->timer, SILENCE_MS);
+}
+
+static void time_is_up(void *arg) {
     struct dns_worker *w = arg;
+    w->is_watched = false;
+    if (!w->is_broken && !w->is_checked) {
+        if (w->owed > 0 && check(w) != OK)
+            watch(w);
+        return;
+    }
     if (!w->is_broken && !w->had_grace) {
         w->had_grace = true;
         timer_set(w->timer, GRACE_MS);
@@ -163,6 +181,9 @@ static void lives(void *arg, int err, struct ub_result *r) {
     if (w->is_broken)
         return;
     timer_cancel(w->timer);
+    w->is_watched = false;
+    if (w->owed > 0)
+        watch(w);
     w->o.ready(w->o.arg);
 }
 
@@ -185,7 +206,7 @@ static enum err check(struct dns_worker *w) {
     if (e != OK)
         return e;
     w->is_checked = true;
-    w->had_grace = false;
+    w->is_watched = w->had_grace = false;
     timer_set(w->timer, w->o.alive_ms);
     return OK;
 }
@@ -194,7 +215,7 @@ static enum err check(struct dns_worker *w) {
 
 static enum err prepare(struct dns_worker *w) {
     if (!w->timer)
-        w->timer = timer_new(w->o.loop, is_silent, w);
+        w->timer = timer_new(w->o.loop, time_is_up, w);
     if (w->is_broken)
         return ERR_AGAIN;
     if (!w->ctx && (clock_mono_ms() < w->next_mono_ms || !may_make()))
@@ -214,11 +235,24 @@ enum err dns_worker_ask(struct dns_worker *w, const char *name, int type, void *
         e = check(w);
     if (e == OK && is_early)
         e = ERR_AGAIN;
-    return e == OK ? ask(w, name, type, arg, answered, id) : e;
+    if (e == OK)
+        e = ask(w, name, type, arg, answered, id);
+    if (e == OK) {
+        w->owed++;
+        watch(w);
+    }
+    return e;
+}
+
+void dns_worker_answered(struct dns_worker *w) {
+    ASSERT(w->owed > 0);
+    w->owed--;
 }
 
 void dns_worker_cancel(struct dns_worker *w, int id) {
-    if (!w->ctx || w->is_broken)
+    ASSERT(w->owed > 0);
+    w->owed--;
+    if (w->is_broken)
         return;
     w->sent++;
     if (ub_cancel(w->ctx, id) == UB_PIPE)

@@ -3,14 +3,15 @@
  *
  * When that thread cannot begin (its pipe is not taken into its epoll set) or has ended, the
  * library says nothing of it: questions are taken and never answered, the pipe fills and blocks who
- * asks, and freeing the context waits for ever. So each context is first asked for something that
- * it answers by itself, without any network, and again whenever it is asked something and has not
- * shown that it lives for a while. Who does not answer in time is replaced, and so is one whose
- * pipe broke; more than once in a row only after pauses that grow. A network without DNS replaces
- * nothing.
+ * asks, and freeing the context waits for ever. The same when the thread cannot say an answer. So
+ * each context is first asked for something that it answers by itself, without any network, and
+ * again each second as long as it owes an answer. Who does not answer that in time is replaced, and
+ * so is one whose pipe broke; more than once in a row only after pauses that grow. A network
+ * without DNS replaces nothing.
  *
  *     struct dns_worker *w = dns_worker_new(&(struct dns_worker_options){...});
  *     enum err e = dns_worker_ask(w, "example.org", DNS_MX, x, answered, &x->ub_id);
+ *     // in answered(): dns_worker_answered(w)
  *     // ERR_AGAIN: asked too early; ready() or lost() is called when it is time
  *     ...
  *     dns_worker_free(&w);
@@ -25,7 +26,8 @@
 struct ub_result;
 struct dns_worker;
 
-/* As the library calls it: `r` is the caller's, to be freed with ub_resolve_free(). */
+/* As the library calls it; it calls dns_worker_answered(). `r` is the caller's, to be freed with
+ * ub_resolve_free(). */
 typedef void dns_worker_fn(void *arg, int err, struct ub_result *r);
 
 struct dns_worker_options {
@@ -47,6 +49,7 @@ NODISCARD enum err dns_worker_open(struct dns_worker *w, struct errinfo *info);
  * now, nothing follows. */
 NODISCARD enum err dns_worker_ask(struct dns_worker *w, const char *name, int type, void *arg,
                                   dns_worker_fn *answered, int *id);
-void dns_worker_cancel(struct dns_worker *w, int id);
+void dns_worker_answered(struct dns_worker *w);
+void dns_worker_cancel(struct dns_worker *w, int id); /* one that was not answered yet */
 /* What was asked is not answered any more. Accepts NULL in *wp. */
 void dns_worker_free(struct dns_worker **wp);

@@ -24,18 +24,24 @@ const char *__lsan_default_suppressions(void) {
 /* These stand for libc's. Loops are made by the test, sets for the library's threads by the loop.
  */
 enum { SETS = 4096 };
-static atomic_bool is_librarys[SETS];
-static atomic_int fails_left, threads_begun, last_pipe = -1;
+static atomic_bool is_librarys[SETS], is_new[SETS];
+static atomic_int fails_left, answers_fail, threads_begun, last_pipe = -1;
 
 int epoll_create1(int flags) {
     int set = (int)syscall(SYS_epoll_create1, flags);
     assert_in_range(set, 0, SETS - 1);
-    is_librarys[set] = gettid() != getpid();
+    is_librarys[set] = is_new[set] = gettid() != getpid();
     return set;
 }
 
 int epoll_ctl(int set, int what, int fd, struct epoll_event *ev) {
-    if (what == EPOLL_CTL_ADD && atomic_exchange(&is_librarys[set], false)) {
+    bool is_its_own = what == EPOLL_CTL_ADD && is_librarys[set];
+    if (is_its_own && (ev->events & EPOLLOUT) != 0 && answers_fail > 0) {
+        answers_fail--;
+        errno = ENOSPC;
+        return -1;
+    }
+    if (is_its_own && atomic_exchange(&is_new[set], false)) {
         threads_begun++;
         last_pipe = fd;
         if (fails_left > 0) {
@@ -63,7 +69,7 @@ static int begin(void **state) {
     (void)state;
     responder_start(&server, rows);
     box = mailbox_new();
-    fails_left = answers = 0;
+    fails_left = answers_fail = answers = 0;
     return 0;
 }
 
@@ -152,6 +158,21 @@ static void a_thread_that_ends_is_replaced(void **state) {
     dns_stop(&d);
 }
 
+/* It goes on, but what it has to say stays with it. */
+static void a_thread_that_cannot_say_its_answers_is_replaced(void **state) {
+    (void)state;
+    expect_log("the resolver stopped answering: another one is made");
+    expect_log("the event library");
+    struct dns *d = start(60000);
+    assert_int_equal(lookup(d, "a.example"), FAILURE_NONE);
+    int begun = threads_begun;
+    answers_fail = 1;
+    assert_int_equal(lookup(d, "nothing.example"), FAILURE_DNS_NXDOMAIN);
+    assert_int_equal(answers_fail, 0);
+    assert_int_equal(threads_begun, begun + 1);
+    dns_stop(&d);
+}
+
 /* The first one at once, the second after a second, in which questions fail. */
 static void more_than_one_is_replaced_after_pauses(void **state) {
     (void)state;
@@ -214,6 +235,7 @@ int main(void) {
         T(a_thread_that_cannot_begin_is_replaced),
         T(many_questions_outlive_their_thread),
         T(a_thread_that_ends_is_replaced),
+        T(a_thread_that_cannot_say_its_answers_is_replaced),
         T(more_than_one_is_replaced_after_pauses),
         T(a_network_without_dns_replaces_nothing),
         T(a_stop_does_not_wait_for_a_thread_that_is_not_there),
