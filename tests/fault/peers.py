@@ -4,7 +4,9 @@
     tests/fault/peers.py CERT KEY SINK-LEDGER HOOK-LEDGER
 
 All on loopback, on ports of their own. Every name has the address 127.0.0.1, for one second. The ledgers are those that
-tests/crash/ledger.py reads: a line is written before the answer is. Prints "ready DNS SMTP HTTPS" once; ends with its standard input.
+tests/crash/ledger.py reads: a line is written before the answer is. "cut" for "got" stands once more for each recipient of a message after which its
+connection ended without any further command: its sender may not have read the answer (one that has says QUIT at least). Prints "ready DNS SMTP HTTPS"
+once; ends with its standard input, after the connections.
 """
 import asyncio
 import os
@@ -37,7 +39,7 @@ class Dns(asyncio.DatagramProtocol):
 
 class Smtp:
     def __init__(self, context, ledger):
-        self.context, self.ledger = context, ledger
+        self.context, self.ledger, self.open = context, ledger, 0
 
     async def line(self, reader):
         text = await reader.readline()
@@ -57,15 +59,19 @@ class Smtp:
         head = data.split(b"\r\n\r\n", 1)[0].decode("latin-1")
         key, mid = re.search(r"(?im)^X-Ledger: (\S+)\r?$", head), re.search(r"(?im)^Message-ID: (\S+)\r?$", head)
         whole = bool(re.search(r"(?im)^DKIM-Signature:", head)) and data.endswith(b"\r\n")
-        for rcpt in rcpts:
-            self.ledger.put("got" if whole else "unsigned", key[1] if key else "-", mid[1] if mid else "-", rcpt)
+        taken = [(key[1] if key else "-", mid[1] if mid else "-", rcpt) for rcpt in rcpts]
+        for words in taken:
+            self.ledger.put("got" if whole else "unsigned", *words)
+        return taken
 
     async def __call__(self, reader, writer):
-        rcpts = []
+        rcpts, unanswered = [], []
+        self.open += 1
         try:
             writer.write(b"220 sink.example.net ESMTP\r\n")
             while True:
                 text = await self.line(reader)
+                unanswered = []
                 verb = text[:4].upper()
                 if verb == "EHLO":
                     is_clear = writer.get_extra_info("ssl_object") is None
@@ -80,7 +86,7 @@ class Smtp:
                     writer.write(b"250 ok\r\n")
                 elif verb == "DATA":
                     writer.write(b"354 go\r\n")
-                    self.take(await self.data(reader), rcpts)
+                    unanswered = self.take(await self.data(reader), rcpts)
                     rcpts = []
                     writer.write(b"250 taken\r\n")
                 elif verb == "QUIT":
@@ -93,6 +99,9 @@ class Smtp:
         except (ConnectionError, OSError, ssl.SSLError, asyncio.IncompleteReadError, ValueError):
             pass
         finally:
+            for words in unanswered:
+                self.ledger.put("cut", *words)
+            self.open -= 1
             writer.transport.abort()
 
 
@@ -122,10 +131,14 @@ async def main():
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda *_: None)  # clients that vanish in a handshake
     dns, _ = await loop.create_datagram_endpoint(Dns, local_addr=("127.0.0.1", 0))
-    smtp = await asyncio.start_server(Smtp(context, Ledger(sink)), "127.0.0.1", 0, limit=1 << 22, backlog=512)
+    receiver = Smtp(context, Ledger(sink))
+    smtp = await asyncio.start_server(receiver, "127.0.0.1", 0, limit=1 << 22, backlog=512)
     https = await asyncio.start_server(Hook(Ledger(hook)), "127.0.0.1", 0, ssl=context, limit=1 << 22, backlog=512)
     print("ready", dns.get_extra_info("sockname")[1], *(s.sockets[0].getsockname()[1] for s in (smtp, https)), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
+    end = loop.time() + 10
+    while receiver.open and loop.time() < end:
+        await asyncio.sleep(0.02)
 
 
 if __name__ == "__main__":

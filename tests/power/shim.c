@@ -504,6 +504,8 @@ static const char *const library_names[SHIM_LIBRARY_COUNT] = {
     [SHIM_CRYPTO] = "libcrypto", [SHIM_SSL] = "libssl",        [SHIM_MICROHTTPD] = "libmicrohttpd",
     [SHIM_EVENT] = "libevent",   [SHIM_CURL] = "libcurl",      [SHIM_UNBOUND] = "libunbound",
     [SHIM_IDN] = "libidn2",      [SHIM_PCRE] = "libpcre2",     [SHIM_LIBC] = "libc.so",
+    [SHIM_GNUTLS] = "libgnutls", [SHIM_NETTLE] = "libnettle",  [SHIM_HOGWEED] = "libhogweed",
+    [SHIM_GMP] = "libgmp",       [SHIM_TASN1] = "libtasn1",    [SHIM_P11_KIT] = "libp11-kit",
     [SHIM_OTHER] = "ld-linux",
 };
 static struct {

@@ -59,6 +59,12 @@ enum shim_library {
     SHIM_IDN,
     SHIM_PCRE,
     SHIM_LIBC,
+    SHIM_GNUTLS, /* this and what it uses: HTTPS */
+    SHIM_NETTLE,
+    SHIM_HOGWEED,
+    SHIM_GMP,
+    SHIM_TASN1,
+    SHIM_P11_KIT,
     SHIM_OTHER, /* what is none of these */
     SHIM_LIBRARY_COUNT
 };
