@@ -3,8 +3,12 @@
 import base64
 import os
 import re
+import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 import requests
@@ -28,6 +32,53 @@ def small_disk():
         return path
 
     yield mount
+    for path in mounted:
+        check("umount", path)
+
+
+@pytest.fixture
+def failing_disk():
+    """Mounts ext4 in a file; make_readonly(path) lets its file system find itself damaged, after which the kernel writes no octet more, with files
+    open for writing, too (which a remount would refuse). mend(path) after all files were closed."""
+    mounted = {}
+
+    def cannot(why):
+        print(f"\nNOT TESTED: a disk that becomes read-only while the server runs: {why}", file=sys.__stderr__, flush=True)
+        pytest.skip(why)
+
+    def mount(path):
+        done = subprocess.run(["mount", "-o", "loop,errors=remount-ro", path.with_suffix(".image"), path], capture_output=True, text=True)
+        if done.returncode != 0:
+            cannot(f"no loop device: {done.stderr.strip()}")
+        device = check("findmnt", "-n", "-o", "SOURCE", path).strip()
+        mounted[path] = os.path.join("/sys/fs/ext4", os.path.basename(device), "trigger_fs_error")
+        if not os.access(mounted[path], os.W_OK):
+            cannot("this kernel makes no ext4 fail when asked")
+
+    def new(megabytes):
+        if not shutil.which("mkfs.ext4"):
+            cannot("there is no mkfs.ext4")
+        path = scratch("failing")
+        with open(path.with_suffix(".image"), "wb") as image:
+            image.truncate(megabytes << 20)
+        check("mkfs.ext4", "-q", path.with_suffix(".image"))
+        mount(path)
+        return path
+
+    def make_readonly(path):
+        with open(mounted[path], "w") as trigger:
+            trigger.write("1")
+        with pytest.raises(OSError, match="Read-only"):
+            (path / "probe").touch()
+
+    def mend(path):
+        check("umount", path)
+        done = subprocess.run(["fsck.ext4", "-y", "-f", path.with_suffix(".image")], capture_output=True, text=True)
+        assert done.returncode in (0, 1), done.stdout
+        mount(path)
+
+    new.make_readonly, new.mend = make_readonly, mend
+    yield new
     for path in mounted:
         check("umount", path)
 
@@ -165,6 +216,44 @@ def test_below_the_floor_nothing_more_is_accepted_but_delivery_goes_on(small_dis
     filler.unlink()
     wait_until(server.ready, "ready again", timeout=20)
     server.deliver(**GOOD)
+
+
+def test_a_disk_that_becomes_read_only_is_a_503_until_it_is_mended(failing_disk, postchute, cleanly, address):
+    """The file system finds itself damaged and goes read-only under the server, in the middle of a delivery: that is what errors=remount-ro does."""
+    may_answer = threading.Event()
+    sink = cleanly(Sink(address(), on={"end": lambda *_: may_answer.wait(60) and None}))
+    disk = failing_disk(64)
+    server = on_disk(postchute, disk, sink, retry_after="200ms")
+    for pattern in ("the store is not writable", "the store failed", "paused: the store cannot be written", "could not be stored", "could not be claimed",
+                    "checkpoint failed", "sweep failed", "retention failed", "attempts were under way", "ends with results that the store did not take"):  # fmt: skip
+        server.expect_log(pattern)
+    may_answer.set()
+    done = server.deliver(**GOOD)["id"]
+    may_answer.clear()
+    one = server.send(**GOOD)["id"]
+    wait_until(lambda: sum(verb == "DATA" for session in sink.sessions for verb, _ in session.commands) == 2, "the message is on its way")
+    failing_disk.make_readonly(disk)
+    api = server.api()
+    for n in range(5):
+        answer = api.post("/send", json=GOOD, headers={"Idempotency-Key": f"readonly-{n}"})
+        assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1, answer.text
+    may_answer.set()
+    wait_until(lambda: len(sink.ledger) == 2, "taken")
+    wait_until(lambda: "could not be stored" in server.log(), "the result cannot be stored")
+    assert server.process.popen.poll() is None
+    assert requests.get(server.url + "/livez", timeout=5).status_code == 200
+    assert not server.ready()
+    assert server.message(done)["state"] == "delivered"  # what is there can be read
+    server.stop()
+    failing_disk.mend(disk)
+    server.start()
+    began = time.monotonic()
+    server.deliver(**GOOD)
+    print(f"well again after {time.monotonic() - began:.1f} s")
+    seen = server.wait_state(one, "delivered", timeout=30)
+    assert seen["recipients"][0]["possible_duplicate"]
+    assert len(server._list("/v1/messages")) == 3 and len(sink.ledger) == 4
+    assert server.metric("postchute_outbox_balance") == 0
 
 
 def test_a_store_that_cannot_be_written_stops_the_start(small_disk, postchute, sink):

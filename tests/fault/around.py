@@ -110,7 +110,10 @@ class Client(threading.Thread):
             self.connection.request("POST", "/send", body, {"Authorization": "Bearer " + server.key, "Content-Type": "application/json",
                                                             "Idempotency-Key": key})
             answer = self.connection.getresponse()
-            return answer.status, answer.read()
+            text = answer.read()
+            if answer.status == 503 and not answer.headers.get("Retry-After", "").isdigit():
+                self.batch.wrong.append(f"503 without a Retry-After: {text[:300]}")
+            return answer.status, text
         except (OSError, http.client.HTTPException):
             if self.connection is not None:
                 self.connection.close()

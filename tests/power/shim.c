@@ -4,6 +4,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <link.h>
 #include <pthread.h>
@@ -504,8 +505,7 @@ static const char *const library_names[SHIM_LIBRARY_COUNT] = {
     [SHIM_CRYPTO] = "libcrypto", [SHIM_SSL] = "libssl",        [SHIM_MICROHTTPD] = "libmicrohttpd",
     [SHIM_EVENT] = "libevent",   [SHIM_CURL] = "libcurl",      [SHIM_UNBOUND] = "libunbound",
     [SHIM_IDN] = "libidn2",      [SHIM_PCRE] = "libpcre2",     [SHIM_LIBC] = "libc.so",
-    [SHIM_GNUTLS] = "libgnutls", [SHIM_NETTLE] = "libnettle",  [SHIM_HOGWEED] = "libhogweed",
-    [SHIM_GMP] = "libgmp",       [SHIM_TASN1] = "libtasn1",    [SHIM_P11_KIT] = "libp11-kit",
+    [SHIM_GNUTLS] = "libgnutls", [SHIM_GMP] = "libgmp",        [SHIM_TASN1] = "libtasn1",
     [SHIM_OTHER] = "ld-linux",
 };
 static struct {
@@ -583,6 +583,27 @@ int posix_memalign(void **p, size_t align, size_t n) {
     return *p != NULL ? 0 : ENOMEM;
 }
 
+/* ---- a crash says where ---- */
+
+static void crashed(int number) {
+    void *at[40];
+    int n = backtrace(at, sizeof at / sizeof at[0]);
+    dprintf(STDERR_FILENO, "shim: signal %d, last refused: library %d\n", number,
+            (int)control->last_failed_alloc_library);
+    control->alloc_fail_at = control->fail_at = 0;
+    backtrace_symbols_fd(at, n, STDERR_FILENO);
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+static void watch_for_crashes(void) {
+    void *at[2];
+    backtrace(at, 2); /* loads what it needs now */
+    static const int numbers[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        signal(numbers[i], crashed);
+}
+
 /* ---- start ---- */
 
 __attribute__((constructor)) static void start(void) {
@@ -591,6 +612,7 @@ __attribute__((constructor)) static void start(void) {
         snprintf(folder, sizeof folder, "%s", text);
         folder_n = strlen(folder);
     }
+    watch_for_crashes();
     dl_iterate_phdr(add_library, NULL);
     *(void **)&real_pthread_create = dlsym(RTLD_NEXT, "pthread_create");
     if ((text = getenv("SHIM_RECORD")) != NULL) {

@@ -9,6 +9,8 @@
  *   fail     lets the n-th call, and so many after it, fail with an errno
  *   starve   the same for allocations, by the library that asks
  *
+ * and prints where the program was when it crashed.
+ *
  *     SHIM_FOLDER=/dev/shm/x/store SHIM_RECORD=/dev/shm/x/log SHIM_CONTROL=/dev/shm/x/control
  *     LD_PRELOAD=build/release/tests/power/shim.so program
  *
@@ -60,11 +62,8 @@ enum shim_library {
     SHIM_PCRE,
     SHIM_LIBC,
     SHIM_GNUTLS, /* this and what it uses: HTTPS */
-    SHIM_NETTLE,
-    SHIM_HOGWEED,
     SHIM_GMP,
     SHIM_TASN1,
-    SHIM_P11_KIT,
     SHIM_OTHER, /* what is none of these */
     SHIM_LIBRARY_COUNT
 };

@@ -10,8 +10,8 @@ CHANGES = OPEN | WRITE | SYNC | TRUNCATE | UNLINK
 BEFORE, HALF, AFTER = range(3)
 HOW = ("before", "half", "after")
 FOREVER = (1 << 63) - 1
-LIBRARIES = ("program", "sqlite3", "jansson", "crypto", "ssl", "microhttpd", "event", "curl", "unbound", "idn2", "pcre2", "libc", "gnutls", "nettle", "hogweed",
-             "gmp", "tasn1", "p11-kit", "other")
+LIBRARIES = ("program", "sqlite3", "jansson", "crypto", "ssl", "microhttpd", "event", "curl", "unbound", "idn2", "pcre2", "libc", "gnutls", "gmp", "tasn1",
+             "other")
 FIELDS = ("mask", "calls", "kill_at", "kill_how", "fail_at", "fail_count", "fail_errno", "failed", "alloc_libraries", "allocs",
           "alloc_fail_at", "alloc_fail_count", "alloc_failed", "alloc_most_bytes", "last_failed_alloc_library")
 
