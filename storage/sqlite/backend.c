@@ -95,7 +95,7 @@ static void backend_rollback(struct backend *b) {
         memcpy(b->h.text, text, sizeof(text));
     }
     b->in_transaction = false;
-    b->places = (struct places){0};
+    b->places = b->places_committed;
     b->now = b->committed;
     b->change_count = 0;
     b->staged_is_used = false;
@@ -114,6 +114,7 @@ static enum err backend_commit(struct backend *b) {
     }
     b->in_transaction = false;
     b->committed = b->now;
+    b->places_committed = b->places;
     return OK;
 }
 
@@ -139,7 +140,7 @@ static enum err backend_savepoint_rollback(struct backend *b) {
     b->now = b->at_savepoint;
     b->now.next_queue = next_queue;
     b->change_count = b->changes_at_savepoint;
-    b->places = (struct places){0};
+    b->places = b->places_committed;
     /* Another verb's failure takes no body away from the message that was accepted with it. */
     b->staged_is_used = b->staged_is_used_at_savepoint;
     if (b->webhooks_touched)

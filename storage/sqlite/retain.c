@@ -207,11 +207,12 @@ static int64_t sweep_queues(struct sweep *s, int64_t from) {
     return last;
 }
 
-/* ---- events and notifications ---- */
+/* ---- events and notifications: what is left behind by a step are those that were mended ---- */
 
 static void sweep_events(struct sweep *s) {
     struct backend *b = s->b;
-    int64_t seq = 0, needed = one_int(b, SQL_NOTIFICATION_FIRST_EVENT, 0);
+    int64_t seq = b->places.retain_event, needed = one_int(b, SQL_NOTIFICATION_FIRST_EVENT, 0);
+    b->places.retain_event = 0;
     while (s->left > 0) {
         sqlite3_stmt *st = sq_use(&b->h, SQL_EVENT_OLD);
         sq_bind_int(st, 1, seq);
@@ -227,6 +228,7 @@ static void sweep_events(struct sweep *s) {
         delete_one(b, SQL_EVENT_DELETE, seq);
         took(s, 1);
     }
+    b->places.retain_event = seq;
 }
 
 static void delete_notification(struct backend *b, int64_t seq, enum notification_state state) {
@@ -238,7 +240,8 @@ static void delete_notification(struct backend *b, int64_t seq, enum notificatio
  * kept, and with it everything younger; it changes at each attempt, so not for ever. */
 static void sweep_notifications(struct sweep *s) {
     struct backend *b = s->b;
-    int64_t seq = 0;
+    int64_t seq = b->places.retain_notification;
+    b->places.retain_notification = 0;
     while (s->left > 0) {
         sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_OLD);
         sq_bind_int(st, 1, seq);
@@ -262,6 +265,7 @@ static void sweep_notifications(struct sweep *s) {
         delete_notification(b, seq, state);
         took(s, 1);
     }
+    b->places.retain_notification = seq;
 }
 
 /* Of endpoints that were deleted; then the endpoint itself. */

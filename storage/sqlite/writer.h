@@ -55,7 +55,7 @@ struct place {
 };
 struct places {
     struct place retain_body, retain_message, retain_queue;
-    int64_t mend_queue;
+    int64_t retain_event, retain_notification, mend_queue;
 };
 
 struct backend {
@@ -75,7 +75,7 @@ struct backend {
     struct arena *webhook_arena;
     bool webhooks_known, webhooks_touched;
 
-    struct places places;
+    struct places places, places_committed;
     size_t notify_turn; /* which endpoint is served first */
 
     /* a body that went in before its message */
