@@ -37,7 +37,8 @@ LDFLAGS_asan := -fsanitize=address,undefined -pie
 LDFLAGS_tsan := -fsanitize=thread -pie
 LDFLAGS_fuzz := -fsanitize=address,undefined
 LDFLAGS_fuzzfast := -fsanitize=undefined -fsanitize-trap=undefined
-LDFLAGS_coverage := --coverage
+# a test that ends without exit() writes down itself what it reached (tests/contract/test_store_short.c)
+LDFLAGS_coverage := --coverage -Wl,-u,__gcov_dump
 LDFLAGS_fuzzcov := --coverage
 # libFuzzer is clang's
 ifneq ($(filter fuzz fuzzfast,$(VARIANT)),)
@@ -103,6 +104,9 @@ STORE_BIN := $(filter $(B)/tests/contract/%,$(UNIT_BIN))
 $(STORE_BIN): WATCH += $(B)/tests/contract/sqlite_faults.o $(addprefix -Wl$(,)--wrap=sqlite3_,open_v2 prepare_v2 prepare_v3 step exec wal_checkpoint_v2 extended_errcode errmsg system_errno)
 $(STORE_BIN): $(B)/tests/contract/sqlite_faults.o
 $(B)/tests/contract/test_store_files: WATCH += $(addprefix -Wl$(,)--wrap=,open fsync flock chmod ftruncate)
+$(B)/tests/contract/test_store_short: WATCH += $(addprefix -Wl$(,)--wrap=,pthread_mutex_init pthread_cond_init pthread_condattr_init pthread_rwlock_init mem_try_zalloc _exit)
+# where the committer naps, and is waited for, its test comes in
+$(B)/tests/unit/storage/test_committer: WATCH += -Wl,--wrap=nanosleep,--wrap=thread_join
 $(B)/tests/%: tests/%.c $(B)/libpostchute.a $(B)/.flags
 	@mkdir -p $(@D)
 	@echo "  TEST $@"

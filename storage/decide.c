@@ -57,12 +57,13 @@ static int64_t smaller(int64_t a, int64_t b) {
 
 /* ---- who gets how many: equal parts of what is left, none more than it has ---- */
 
-/* One more round of equal parts to the rows that have more; what was given. */
+/* One more round of equal parts of `most`, which is more than nothing, to the rows that have more;
+ * what was given. */
 static int64_t give_round(struct due_share *row, size_t count, int64_t most) {
     size_t open = 0;
     for (size_t i = 0; i < count; i++)
         open += row[i].give < row[i].count;
-    if (open == 0 || most <= 0)
+    if (open == 0)
         return 0;
     int64_t part = most / (int64_t)open > 0 ? most / (int64_t)open : 1, given = 0;
     for (size_t i = 0; i < count && given < most; i++) {

@@ -38,7 +38,7 @@ size_t tags_parse(struct str json, struct arena *a, struct str **out) {
     *out = ARENA_ARRAY(a, struct str, most + 1);
     for (size_t i = 0; i < most; i++) {
         const json_t *tag = json_array_get(list, i);
-        if (json_is_string(tag))
+        if (json_typeof(tag) == JSON_STRING)
             (*out)[count++] =
                 arena_dup(a, str_make(json_string_value(tag), json_string_length(tag)));
     }

@@ -46,11 +46,11 @@ static enum err renew(struct renewal *r, struct sealed_place place, struct str *
             r->info, ERR_INVALID, "master_key",
             "the outbox has secrets that are sealed with the master key %.*s; given: %s. "
             "Give that one, or both while it is changed (master_key_previous_file)",
-            STR_ARG(key), given);
+            (int)key.n, key.p, given); /* what is malformed is no key that is not there */
     if (e != OK)
         return err_set(r->info, ERR_INVALID, "master_key",
-                       "%.*s does not open with the master key %.*s: the row was changed",
-                       STR_ARG(text), STR_ARG(key));
+                       "%s does not open with the master key %.*s: the row was changed", text.p,
+                       STR_ARG(key));
     if (!seal_is_current(seal, *value) && plain.n) {
         *value = seal_close(seal, text, plain, r->a);
         r->changed++;

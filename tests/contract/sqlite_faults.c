@@ -19,6 +19,7 @@ static struct {
         const char *sql;
     } seen[SEEN_MOST];
     size_t seen_count;
+    const char *at_open;
 } shared = {.mu = PTHREAD_MUTEX_INITIALIZER};
 
 /* What the last call of this thread was made to answer; SQLITE_OK: it was a real one. */
@@ -38,6 +39,19 @@ long sqlite_fail_end(void) {
     shared.is_armed = false;
     pthread_mutex_unlock(&shared.mu);
     return failed;
+}
+
+long sqlite_failed(void) {
+    pthread_mutex_lock(&shared.mu);
+    long failed = shared.failed;
+    pthread_mutex_unlock(&shared.mu);
+    return failed;
+}
+
+void sqlite_at_open(const char *sql) {
+    pthread_mutex_lock(&shared.mu);
+    shared.at_open = sql;
+    pthread_mutex_unlock(&shared.mu);
 }
 
 long sqlite_fail_prepares(void) {
@@ -94,13 +108,20 @@ static int fails_to_prepare(const sqlite3 *db, const char *sql) {
 
 /* ---- in their place ---- */
 
+int __real_sqlite3_exec(sqlite3 *db, const char *sql, int (*fn)(void *, int, char **, char **),
+                        void *arg, char **text);
 int __real_sqlite3_open_v2(const char *name, sqlite3 **db, int flags, const char *vfs);
 int __wrap_sqlite3_open_v2(const char *name, sqlite3 **db, int flags, const char *vfs);
 int __wrap_sqlite3_open_v2(const char *name, sqlite3 **db, int flags, const char *vfs) {
-    if (fails(NULL) == SQLITE_OK)
-        return __real_sqlite3_open_v2(name, db, flags, vfs);
-    *db = NULL; /* as without memory for a connection */
-    return made_up;
+    if (fails(NULL) != SQLITE_OK) {
+        *db = NULL; /* as without memory for a connection */
+        return made_up;
+    }
+    int rc = __real_sqlite3_open_v2(name, db, flags, vfs);
+    pthread_mutex_lock(&shared.mu);
+    const char *sql = shared.at_open;
+    pthread_mutex_unlock(&shared.mu);
+    return rc == SQLITE_OK && sql != NULL ? __real_sqlite3_exec(*db, sql, NULL, NULL, NULL) : rc;
 }
 
 int __real_sqlite3_prepare_v2(sqlite3 *db, const char *sql, int n, sqlite3_stmt **st,

@@ -27,5 +27,9 @@ struct sqlite_fault {
 void sqlite_fail(const struct sqlite_fault *f);
 /* Everything works again; how many calls had failed. */
 long sqlite_fail_end(void);
+/* So far, while it is under way. */
+long sqlite_failed(void);
+/* Done on each connection that is opened from now on; NULL: nothing. */
+void sqlite_at_open(const char *sql);
 /* Of those, how many while a statement was prepared for keeping. */
 long sqlite_fail_prepares(void);

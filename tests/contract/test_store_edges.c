@@ -53,6 +53,18 @@ static void contents_of_nothing_and_with_long_prefixes_come_back(void **state) {
         }
 }
 
+static void a_content_without_octets_is_one(void **state) {
+    struct kit *k = *state;
+    struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
+    message_unref(&q->content);
+    q->content = message_new(&q->message.id, NULL, 0);
+    RUN_OK(k, STORE_ACCEPT, q);
+    struct store_content c = {.id = q->message.id, .project = 1};
+    RUN_OK(k, STORE_CONTENT, &c);
+    assert_int_equal(message_size(c.message), 0);
+    message_unref(&c.message);
+}
+
 /* A queue is its key, whatever that looks like. */
 static void odd_addresses_and_keys_have_their_queues(void **state) {
     struct kit *k = *state;
@@ -552,7 +564,7 @@ static void what_is_on_its_way_does_not_reach_who_left(void **state) {
 #define TESTS(T)                                                                                   \
     T(too_few_and_too_many_recipients_are_refused),                                                \
         T(contents_of_nothing_and_with_long_prefixes_come_back),                                   \
-        T(odd_addresses_and_keys_have_their_queues),                                               \
+        T(a_content_without_octets_is_one), T(odd_addresses_and_keys_have_their_queues),           \
         T(a_settle_of_nothing_and_one_of_two_messages),                                            \
         T(what_a_server_said_is_kept_as_far_as_there_is_room),                                     \
         T(a_message_with_two_that_wait_is_made_due_at_once), T(only_what_is_sent_can_be_settled),  \

@@ -5,6 +5,7 @@
 #include "tests/contract/store_kit.h"
 
 #include "server/base/limits.h"
+#include "storage/store_ops.h"
 
 static sqlite3 *file_open(struct kit *k) {
     sqlite3 *db;
@@ -121,6 +122,105 @@ static void secrets_are_sealed_after_any_failure(void **state) {
     struct errinfo info = {0};
     assert_int_equal(store_open(&k->options, &k->store, &info), ERR_INVALID);
     assert_string_equal(info.field, "master_key");
+}
+
+static struct seal *ring_of(const char *current, const char *previous) {
+    struct seal *ring = NULL;
+    assert_int_equal(seal_new(str_of(current), str_of(previous), &ring, NULL), OK);
+    return ring;
+}
+
+/* Of the secrets that are there, in their order, one cannot be opened: then none is changed. */
+static void a_secret_that_does_not_open_is_a_refusal(void **state) {
+    (void)state;
+    static const char one[] = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+                      two[] = "ff0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+    static const struct {
+        const char *damage;
+        const char *words; /* NULL: it opens */
+    } rows[] = {
+        {"SELECT 1", NULL},
+        {"UPDATE domain_key SET pem = 'in clear' WHERE n = 1", NULL}, /* sealed then */
+        {"UPDATE domain_key SET pem = NULL", NULL},
+        {"UPDATE domain_key SET pem = substr(pem, 1, length(pem) - 8) WHERE selector = 's1'",
+         "the row was changed"},
+        {"UPDATE domain_key SET pem = 'sealed:1:x' WHERE selector = 's1'", "the row was changed"},
+        {"UPDATE domain_key SET pem = replace(pem, ':1:', ':1:0') WHERE selector = 's1'",
+         "the row was changed"},
+        {"UPDATE webhook SET secret = replace(secret, substr(secret, 10, 8), '01234567')"
+         " WHERE n = 1; UPDATE domain_key SET pem = 'in clear'",
+         "sealed with the master key 01234567"},
+        {"UPDATE webhook SET previous_secret = 'sealed:1:x' WHERE n = 1", "the row was changed"},
+        {"UPDATE webhook SET secret = 'in clear', previous_secret = 'sealed:1:x' WHERE n = 2",
+         "the row was changed"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct kit *k = kit_new(STORE_SQLITE);
+        struct seal *first = ring_of(one, NULL), *second = ring_of(two, one);
+        k->options.seal = first;
+        kit_reopen(k);
+        struct domain_key_row keys[] = {
+            {.selector = STR("s1"), .algorithm = STR("a"), .pem = STR("pem 1")},
+            {.selector = STR("s2"), .algorithm = STR("a"), .pem = STR("pem 2")}};
+        struct store_domain_put d = {.domain = {.id = id_new(k->now_wall_ms),
+                                                .project = 1,
+                                                .name = STR("example.org"),
+                                                .key = keys,
+                                                .key_count = 2}};
+        RUN_OK(k, STORE_DOMAIN_PUT, &d);
+        kit_webhook(k, 1, "*");
+        kit_webhook(k, 1, "*");
+        store_close(&k->store);
+        damage(k, rows[i].damage);
+        const char *before = "CREATE TABLE was AS SELECT pem AS a, 0 AS b FROM domain_key"
+                             " UNION ALL SELECT secret, previous_secret FROM webhook";
+        const char *same = "CREATE TEMP TABLE t (n CHECK (n = 0)); INSERT INTO t SELECT count(*)"
+                           " FROM (SELECT pem, 0 FROM domain_key UNION ALL"
+                           " SELECT secret, previous_secret FROM webhook EXCEPT SELECT * FROM was);"
+                           " DROP TABLE was";
+        damage(k, before);
+        k->options.seal = second;
+        struct errinfo info = {0};
+        sqlite_at_open(i % 2 == 0 ? "PRAGMA secure_delete = FAST" : "PRAGMA secure_delete = OFF");
+        enum err e = store_open(&k->options, &k->store, &info);
+        sqlite_at_open(NULL);
+        if (rows[i].words == NULL) {
+            if (e != OK)
+                fail_msg("%s: %s: %s", rows[i].damage, err_name(e), info.text);
+            kit_check(k);
+        } else {
+            if (e != ERR_INVALID || strstr(info.text, rows[i].words) == NULL)
+                fail_msg("%s: %s: %s", rows[i].damage, err_name(e), info.text);
+            assert_string_equal(info.field, "master_key");
+            damage(k, same);
+        }
+        store_close(&k->store);
+        kit_free(k);
+        seal_free(&first);
+        seal_free(&second);
+    }
+}
+
+/* Each handle is told how it syncs. */
+static void it_syncs_as_the_options_say(void **state) {
+    struct kit *k = *state;
+    static const char *const pragma[] = {"PRAGMA synchronous = FULL",
+                                         "PRAGMA synchronous = NORMAL"};
+    for (int normal = 0; normal < 2; normal++)
+        for (int other = 0; other < 2; other++) {
+            store_close(&k->store);
+            k->options.synchronous_normal = normal;
+            k->options.cache_bytes = other ? (size_t)1 << 20 : 0;
+            struct errinfo info = {0};
+            sqlite_fail(&(struct sqlite_fault){
+                .rc = SQLITE_IOERR, .at = 1, .only = pragma[other ? !normal : normal]});
+            enum err e = store_open(&k->options, &k->store, &info);
+            assert_int_equal(sqlite_fail_end(), !other);
+            assert_int_equal(e, other ? OK : ERR_UNAVAILABLE);
+        }
+    k->options.synchronous_normal = false;
+    kit_reopen(k);
+    kit_accept(k, TO("ann@example.net"));
 }
 
 /* ---- kinds of failure ---- */
@@ -282,6 +382,158 @@ static void nothing_is_lost_while_nothing_works(void **state) {
     print_message("%ld calls\n", at);
     assert_int_equal(kit_state(k, m->id, 0), RECIPIENT_BOUNCED);
     assert_string_equal(kit_timeline(k, m->id), "message.accepted recipient.bounced");
+}
+
+/* While it is full, not even a probe begins. */
+static void a_probe_that_cannot_begin_finds_no_room(void **state) {
+    expect_log("the store is not writable");
+    struct kit *k = *state;
+    sqlite_fail(
+        &(struct sqlite_fault){.rc = SQLITE_FULL, .at = 1, .for_ever = true, .only = "BEGIN"});
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_accept_for(k, TO("ann@example.net"))),
+                     ERR_UNAVAILABLE);
+    while (sqlite_failed() < 2) /* the accept's, and the probe's a second later */
+        mailbox_wait(kit_box(k), 20);
+    assert_false(store_health(k->store).is_writable);
+    assert_true(sqlite_fail_end() > 1);
+    wait_writable(k);
+    kit_accept(k, TO("ann@example.net"));
+}
+
+/* Nothing hangs on somebody listening. */
+static void what_fails_fails_as_well_in_silence(void **state) {
+    struct kit *k = *state;
+    silence_log();
+    store_close(&k->store);
+    kit_remove_folder(k->folder);
+    k->options.checkpoint_pages = 1;
+    k->options.seal =
+        ring_of("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", NULL);
+    struct seal *ring = (struct seal *)(uintptr_t)k->options.seal;
+    kit_open_with(k, k->options);
+    kit_webhook(k, 1, "*");
+    struct message_row *m = kit_accept(k, TO("ann@example.net"));
+    assert_true(kit_claim(k, m->recipient[0].key));
+    sqlite_fail(&(struct sqlite_fault){
+        .rc = SQLITE_IOERR, .at = 1, .for_ever = true, .only = "checkpoint"});
+    for (int n = 0; n < 6; n++)
+        kit_accept(k, TO("ann@example.net"));
+    assert_true(sqlite_fail_end() > 0);
+    sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_FULL, .at = 3});
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_accept_for(k, TO("bob@example.net"))),
+                     ERR_UNAVAILABLE);
+    assert_int_equal(sqlite_fail_end(), 1);
+    wait_writable(k);
+    /* a lost transaction of a handle that is well */
+    sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_CONSTRAINT, .at = 1, .only = "COMMIT"});
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_accept_for(k, TO("bob@example.net"))),
+                     ERR_UNAVAILABLE);
+    assert_int_equal(sqlite_fail_end(), 1);
+    store_close(&k->store);
+    k->options.seal = NULL;
+    damage(k, "UPDATE webhook SET secret = 'in clear'");
+    k->options.seal = ring;
+    kit_open_with(k, k->options);
+    assert_true(kit_message(k, m->id).recipient[0].possible_duplicate);
+    store_close(&k->store);
+    k->options.seal = NULL;
+    damage(k, "UPDATE webhook SET secret = 'in clear'");
+    kit_open_with(k, k->options);
+    seal_free(&ring);
+}
+
+/* ---- several verbs in one transaction ---- */
+
+struct direct {
+    const struct store_ops *ops;
+    struct backend *b;
+    struct effects *fx;
+    struct content_budget *budget;
+};
+
+static void direct_open(struct kit *k, struct direct *d) {
+    store_close(&k->store);
+    d->ops = &store_sqlite_ops;
+    d->budget = content_budget_new(1 << 20);
+    d->fx = effects_new(d->budget);
+    assert_int_equal(d->ops->open(&k->options, true, &d->b, NULL), OK);
+}
+
+static void direct_close(struct kit *k, struct direct *d) {
+    d->ops->close(&d->b);
+    effects_free(&d->fx);
+    content_budget_unref(&d->budget);
+    kit_open_with(k, k->options);
+}
+
+static void direct_run(struct kit *k, struct direct *d, struct store_call *call,
+                       enum store_verb verb) {
+    call->verb = verb;
+    assert_int_equal(d->ops->write[verb](d->b, d->fx, call), OK);
+    kit_keep(k, call);
+}
+
+/* A queue that gets one and gives it away before anybody looks. */
+static void what_comes_and_goes_in_one_transaction_leaves_its_queue_as_it_was(void **state) {
+    struct kit *k = *state;
+    struct direct d;
+    direct_open(k, &d);
+    bool is_claimed = false;
+    for (int turn = 0; turn < 2; turn++) {
+        struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
+        struct store_cancel cancel = {
+            .id = q->message.id, .project = 1, .now_wall_ms = k->now_wall_ms};
+        recipient_key_t key;
+        struct store_claim claim = {
+            .key = &key, .count = 1, .now_wall_ms = k->now_wall_ms, .is_claimed = &is_claimed};
+        assert_int_equal(d.ops->begin(d.b), OK);
+        direct_run(k, &d, &q->call, STORE_ACCEPT);
+        key = q->message.recipient[0].key;
+        if (turn == 0)
+            direct_run(k, &d, &cancel.call, STORE_CANCEL);
+        else
+            direct_run(k, &d, &claim.call, STORE_CLAIM);
+        assert_int_equal(d.ops->commit(d.b), OK);
+        message_unref(&q->content);
+    }
+    assert_true(is_claimed);
+    expect_log("attempts were under way at the last stop; they are repeated");
+    direct_close(k, &d);
+    assert_int_equal(kit_due_count(k, INT64_MAX), 1); /* what was claimed is due again */
+}
+
+/* More queues than are remembered: they are read again. */
+static void queues_beyond_what_is_remembered_are_forgotten(void **state) {
+    enum { MESSAGES = 51, EACH = 1000 };
+    struct kit *k = *state;
+    struct direct d;
+    direct_open(k, &d);
+    const char *to[EACH + 1] = {NULL};
+    struct message_row *last = NULL;
+    for (int m = 0; m < MESSAGES; m++) {
+        for (int i = 0; i < EACH; i++)
+            to[i] = arena_printf(k->arena, "a@d%d-%d.example", m, i).p;
+        struct store_accept *q = kit_accept_for(k, to);
+        assert_int_equal(d.ops->begin(d.b), OK);
+        direct_run(k, &d, &q->call, STORE_ACCEPT);
+        assert_int_equal(d.ops->commit(d.b), OK);
+        effects_truncate(d.fx, 0);
+        message_unref(&q->content);
+        last = &q->message;
+    }
+    bool is_claimed[2] = {false};
+    recipient_key_t keys[] = {last->recipient[0].key, last->recipient[0].key - 1024};
+    struct store_claim claim = {
+        .key = keys, .count = 2, .now_wall_ms = k->now_wall_ms, .is_claimed = is_claimed};
+    struct store_release release = {
+        .key = keys, .count = 2, .due_wall_ms = k->now_wall_ms, .now_wall_ms = k->now_wall_ms};
+    assert_int_equal(d.ops->begin(d.b), OK);
+    direct_run(k, &d, &claim.call, STORE_CLAIM);
+    direct_run(k, &d, &release.call, STORE_RELEASE);
+    assert_int_equal(d.ops->commit(d.b), OK);
+    assert_true(is_claimed[0] && is_claimed[1]);
+    direct_close(k, &d);
+    assert_int_equal(kit_totals(k).accepted, MESSAGES * EACH);
 }
 
 /* ---- the log ---- */
@@ -513,6 +765,7 @@ static void damaged_rows_are_refused_when_they_are_changed(void **state) {
         {"DELETE FROM event WHERE seq = 1", NOTIFY_CLAIM, false, ERR_UNAVAILABLE},
         {"UPDATE event SET type = 99", NOTIFY_CLAIM, false, ERR_UNAVAILABLE},
         {"UPDATE notification SET state = 9", RETAIN, false, ERR_UNAVAILABLE},
+        {"DELETE FROM webhook", RETAIN, false, OK}, /* nobody's deliveries go */
         {"UPDATE notification SET state = 9", NOTIFY_SETTLE, false, ERR_UNAVAILABLE},
         {"UPDATE webhook SET state = 7", TEST_WEBHOOK, false, ERR_UNAVAILABLE},
     };
@@ -692,11 +945,17 @@ int main(void) {
         TEST(an_older_store_is_brought_up_after_any_failure),
         TEST(what_was_under_way_is_recovered_after_any_failure),
         TEST(secrets_are_sealed_after_any_failure),
+        TEST(a_secret_that_does_not_open_is_a_refusal),
+        TEST(it_syncs_as_the_options_say),
         TEST(each_kind_of_failure_is_told_from_a_defect),
         TEST(what_looks_like_a_defect_is_tried_once_more),
         TEST(savepoints_that_fail_lose_the_batch_and_nothing_else),
         TEST(a_transaction_that_cannot_be_undone_ends_with_its_handle),
         TEST(nothing_is_lost_while_nothing_works),
+        TEST(a_probe_that_cannot_begin_finds_no_room),
+        TEST(what_fails_fails_as_well_in_silence),
+        TEST(what_comes_and_goes_in_one_transaction_leaves_its_queue_as_it_was),
+        TEST(queues_beyond_what_is_remembered_are_forgotten),
         TEST(a_checkpoint_that_fails_is_told_and_made_later),
         TEST(damaged_rows_are_refused_when_they_are_read),
         TEST(damaged_rows_are_refused_when_they_are_changed),

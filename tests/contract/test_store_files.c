@@ -633,6 +633,11 @@ static void below_the_floor_nothing_new_is_taken_but_results_are(void **state) {
     struct id refused = q->message.id;
     assert_int_equal(RUN(k, STORE_ACCEPT, q), ERR_UNAVAILABLE);
     assert_non_null(strstr(q->call.info.text, "disk"));
+    struct store_accept *large = kit_accept_for(k, TO("bob@example.net"));
+    message_unref(&large->content);
+    large->content = kit_content(large->message.id, 2 * LIMIT_BODY_CHUNK);
+    assert_int_equal(RUN(k, STORE_ACCEPT, large), ERR_UNAVAILABLE);
+    assert_int_equal(query(k, "SELECT count(*) FROM body"), 1);
     assert_int_equal(kit_settle(k, kit_result(k, m->recipient[0].key, RECIPIENT_DELIVERED)), OK);
     store_set_disk_floor(k->store, 0);
     struct store_message look = {.id = refused, .project = 1};

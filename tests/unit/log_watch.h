@@ -11,5 +11,7 @@
 
 /* A WARN or ERROR whose message has these words in it belongs to the test. */
 void expect_log(const char *words);
+/* From here to the end of this test nothing at all is logged, nor noticed. */
+void silence_log(void);
 /* How many lines with these words, which were expected, this test has logged so far. */
 unsigned logged(const char *words);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "server/base/limits.h"
+#include "server/base/thread.h"
 #include "storage/store_ops.h"
 #include "tests/unit/log_watch.h"
 
@@ -36,8 +37,13 @@ static struct {
     int turn; /* of the batch: 0, 1 */
     size_t at, batch_size[CALLS];
     int64_t changes;
+    sem_t stopping;
     sem_t entered, go_on; /* the first write of a batch waits when `holds` */
     atomic_bool holds;
+    atomic_int naps_most; /* at so many of its naps somebody comes */
+    struct world *world;
+    struct store_key_put napping[CALLS];
+    int naps;
 } f;
 
 static enum err fake_open(const struct store_options *o, bool is_start, struct backend **out,
@@ -183,6 +189,7 @@ static int setup(void **state) {
     memset(&f, 0, sizeof(f));
     sem_init(&f.entered, 0, 0);
     sem_init(&f.go_on, 0, 0);
+    sem_init(&f.stopping, 0, 0);
     w->box = mailbox_new();
     w->watches = watch_list_new();
     w->budget = content_budget_new(1000);
@@ -204,6 +211,7 @@ static int teardown(void **state) {
     mailbox_free(&w->box);
     sem_destroy(&f.entered);
     sem_destroy(&f.go_on);
+    sem_destroy(&f.stopping);
     free(w);
     return 0;
 }
@@ -253,10 +261,36 @@ static void release(struct store_key_put *q, size_t count) {
         store_call_release(&q[i].call);
 }
 
+/* Many calls in one transaction, and what the next one shares. */
+static void post_many(struct world *w, struct store_key_put *q, int count) {
+    for (int i = 0; i < count; i++)
+        post(w, &q[i].call, STORE_KEY_PUT);
+}
+
 static bool becomes_writable(struct world *w) {
     for (int i = 0; i < 200 && !committer_health(w->c).is_writable; i++)
         mailbox_wait(w->box, 50);
     return committer_health(w->c).is_writable;
+}
+
+/* A nap of the committer (--wrap). The nap is none; at the first ones somebody comes. */
+int __real_nanosleep(const struct timespec *t, struct timespec *left);
+int __wrap_nanosleep(const struct timespec *t, struct timespec *left);
+int __wrap_nanosleep(const struct timespec *t, struct timespec *left) {
+    (void)t;
+    (void)left;
+    if (f.naps < f.naps_most)
+        post(f.world, &f.napping[f.naps].call, STORE_KEY_PUT);
+    f.naps++;
+    return 0;
+}
+
+/* Whoever stops it has told it so, and waits for its end. */
+void __real_thread_join(struct thread **tp);
+void __wrap_thread_join(struct thread **tp);
+void __wrap_thread_join(struct thread **tp) {
+    sem_post(&f.stopping);
+    __real_thread_join(tp);
 }
 
 /* ---- one fails ---- */
@@ -484,6 +518,157 @@ static void a_batch_ends_at_its_limits(void **state) {
     assert_int_equal(f.committed, 5);
 }
 
+/* A batch has a thousand calls at most, and 4 MiB. */
+static void many_calls_and_large_ones_are_several_batches(void **state) {
+    enum { MANY = LIMIT_BATCH_ROWS + 3 };
+    struct world *w = *state;
+    struct store_key_put first = {0}, *q = mem_zalloc(MANY * sizeof(*q));
+    f.holds = true;
+    post(w, &first.call, STORE_KEY_PUT);
+    sem_wait(&f.entered);
+    post_many(w, q, MANY);
+    sem_post(&f.go_on);
+    wait_done(w, MANY + 1);
+    release(q, MANY);
+    store_call_release(&first.call);
+    free(q);
+    assert_int_equal(f.batch_size[1], LIMIT_BATCH_ROWS);
+    assert_int_equal(f.batch_size[2], 3);
+    struct store_settle s[3] = {0};
+    struct attempt_row a = {.transcript = {NULL, LIMIT_BATCH_BYTES - 100000}}; /* not looked at */
+    w->done = 0;
+    f.committed = 0;
+    f.holds = true;
+    first = (struct store_key_put){0};
+    post(w, &first.call, STORE_KEY_PUT);
+    sem_wait(&f.entered);
+    for (int i = 0; i < 3; i++) {
+        post(w, &s[i].call, STORE_SETTLE);
+        s[i].attempt = i < 2 ? &a : NULL;
+    }
+    sem_post(&f.go_on);
+    wait_done(w, 4);
+    store_call_release(&first.call);
+    for (int i = 0; i < 3; i++)
+        store_call_release(&s[i].call);
+    assert_int_equal(f.batch_size[1], 1);
+    assert_int_equal(f.batch_size[2], 2);
+}
+
+/* What nobody waits for is collected for a moment, but not when much has come together. */
+static void many_patient_calls_wait_no_longer(void **state) {
+    enum { MANY = 70 };
+    struct world *w = *state;
+    struct store_key_put first = {0};
+    struct store_claim q[MANY] = {0};
+    f.holds = true;
+    post(w, &first.call, STORE_KEY_PUT);
+    sem_wait(&f.entered);
+    for (int i = 0; i < MANY; i++)
+        post(w, &q[i].call, STORE_CLAIM);
+    sem_post(&f.go_on);
+    wait_done(w, MANY + 1);
+    assert_int_equal(f.batch_size[1], MANY);
+    for (int i = 0; i < MANY; i++)
+        store_call_release(&q[i].call);
+    store_call_release(&first.call);
+}
+
+/* After a batch of many the next one waits while somebody comes at each nap, eight naps long. */
+static void a_crowd_is_waited_for_a_few_naps_long(void **state) {
+    enum { MANY = 40 };
+    struct world *w = f.world = *state;
+    static const struct {
+        int naps_most, naps, batch;
+    } rows[] = {{0, 1, 1}, {3, 4, 4}, {CALLS, 8, 9}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct store_key_put *q = mem_zalloc((MANY + 2) * sizeof(*q));
+        memset(f.napping, 0, sizeof(f.napping));
+        w->done = 0;
+        f.committed = 0;
+        f.naps_most = 0;
+        f.holds = true;
+        post(w, &q[MANY].call, STORE_KEY_PUT);
+        sem_wait(&f.entered);
+        post_many(w, q, MANY);
+        f.holds = true;
+        sem_post(&f.go_on);
+        sem_wait(&f.entered); /* all of them are in one */
+        f.naps = 0;
+        f.naps_most = rows[i].naps_most;
+        post(w, &q[MANY + 1].call, STORE_KEY_PUT);
+        sem_post(&f.go_on);
+        int came = rows[i].naps_most < rows[i].naps ? rows[i].naps_most : rows[i].naps;
+        wait_done(w, (size_t)(MANY + 2 + came));
+        assert_int_equal(f.naps, rows[i].naps);
+        assert_int_equal(f.batch_size[1], MANY);
+        assert_int_equal(f.batch_size[2], rows[i].batch);
+        release(q, MANY + 2);
+        release(f.napping, CALLS);
+        free(q);
+        f.naps_most = 0; /* it forgets the crowd */
+        assert_int_equal(run(w, STORE_KEY_PUT), OK);
+    }
+}
+
+static void stop(void *arg) {
+    struct world *w = arg;
+    committer_stop(&w->c);
+}
+
+/* Stopped while it would wait for more: for none then. */
+static void who_stops_waits_for_no_crowd(void **state) {
+    enum { MANY = 8 };
+    for (int turn = 0; turn < 2; turn++) {
+        struct world *w = f.world = *state;
+        struct store_key_put *q = mem_zalloc((MANY + 2) * sizeof(*q));
+        f.holds = true;
+        post(w, &q[MANY].call, STORE_KEY_PUT);
+        sem_wait(&f.entered);
+        post_many(w, q, MANY);
+        f.holds = true;
+        sem_post(&f.go_on);
+        sem_wait(&f.entered);
+        post(w, &q[MANY + 1].call, turn == 0 ? STORE_KEY_PUT : STORE_CLAIM);
+        f.naps = 0;
+        struct thread *t = thread_start("stop", stop, w);
+        sem_wait(&f.stopping);
+        sem_post(&f.go_on);
+        __real_thread_join(&t);
+        assert_null(w->c);
+        mailbox_wait(w->box, 0);
+        assert_int_equal(w->done, MANY + 2);
+        assert_int_equal(f.naps, 0);
+        release(q, MANY + 2);
+        free(q);
+        if (turn == 0) {
+            teardown(state);
+            setup(state);
+        }
+    }
+}
+
+/* More than one batch waits when it is told to end. */
+static void all_that_waits_is_done_before_it_stops(void **state) {
+    enum { MANY = LIMIT_BATCH_ROWS + 3 };
+    struct world *w = *state;
+    struct store_key_put first = {0}, *q = mem_zalloc(MANY * sizeof(*q));
+    f.holds = true;
+    post(w, &first.call, STORE_KEY_PUT);
+    sem_wait(&f.entered);
+    post_many(w, q, MANY);
+    struct thread *t = thread_start("stop", stop, w);
+    sem_wait(&f.stopping);
+    sem_post(&f.go_on);
+    __real_thread_join(&t);
+    mailbox_wait(w->box, 0);
+    assert_int_equal(w->done, MANY + 1);
+    assert_int_equal(f.batch_size[2], 3);
+    release(q, MANY);
+    store_call_release(&first.call);
+    free(q);
+}
+
 static void what_was_posted_is_done_before_it_stops(void **state) {
     struct world *w = *state;
     struct store_key_put first = {0}, q[CALLS] = {0};
@@ -522,6 +707,11 @@ int main(void) {
         TEST(a_full_disk_is_probed_until_there_is_room),
         TEST(a_large_content_goes_in_first_and_what_is_unused_out_again),
         TEST(a_batch_ends_at_its_limits),
+        TEST(many_calls_and_large_ones_are_several_batches),
+        TEST(many_patient_calls_wait_no_longer),
+        TEST(a_crowd_is_waited_for_a_few_naps_long),
+        TEST(who_stops_waits_for_no_crowd),
+        TEST(all_that_waits_is_done_before_it_stops),
         TEST(what_was_posted_is_done_before_it_stops),
         TEST(a_disk_that_cannot_be_asked_has_room),
     };
