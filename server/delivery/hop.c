@@ -15,8 +15,9 @@ enum {
     FAILED_MS = 30 * 1000, /* "there is no such domain": somebody may be making it */
 };
 
-/* What may be well again soon: our own network, the resolver, a name that was just repaired. */
-static const int64_t again_ms[] = {1000, 2000, 4000, 8000, 16000};
+/* What may be well again soon: our own network, the resolver, a name that was just repaired. The
+ * resolver itself keeps a failure for 5 s: the first question after that is soon enough. */
+static const int64_t again_ms[] = {1000, 1000, 1000, 1000, 1000, 1000, 2000, 4000, 8000, 16000};
 enum { AGAIN_STEPS = sizeof(again_ms) / sizeof(again_ms[0]) };
 static const struct backoff again = {again_ms, AGAIN_STEPS, FAILED_MS, 20};
 

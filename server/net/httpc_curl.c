@@ -152,12 +152,18 @@ static void collect_finished(struct httpc *h) {
     }
 }
 
+static void drive(struct httpc *h, curl_socket_t fd, int bits) {
+    int running;
+    /* A socket that it has no memory to keep account of it keeps by halves, and divides by zero
+     * when it comes back to it (7.88). */
+    NEED(curl_multi_socket_action(h->multi, fd, bits, &running) != CURLM_OUT_OF_MEMORY);
+    collect_finished(h);
+}
+
 static void socket_ready(evutil_socket_t fd, short what, void *arg) {
     struct httpc *h = arg;
-    int running,
-        bits = (what & EV_READ ? CURL_CSELECT_IN : 0) | (what & EV_WRITE ? CURL_CSELECT_OUT : 0);
-    curl_multi_socket_action(h->multi, fd, bits, &running);
-    collect_finished(h);
+    int bits = (what & EV_READ ? CURL_CSELECT_IN : 0) | (what & EV_WRITE ? CURL_CSELECT_OUT : 0);
+    drive(h, fd, bits);
 }
 
 static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg) {
@@ -187,9 +193,7 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void 
 
 void httpc_curl_timer(void *arg) {
     struct httpc *h = arg;
-    int running;
-    curl_multi_socket_action(h->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-    collect_finished(h);
+    drive(h, CURL_SOCKET_TIMEOUT, 0);
 }
 
 static int set_curl_timer(CURLM *multi, long ms, void *arg) {
