@@ -89,8 +89,10 @@ class Sink:
         return int(line[2]) / 1e6
 
     def stop(self):
-        self.process.kill()
-        self.process.wait()
+        """What it counted."""
+        self.process.terminate()
+        out = self.process.communicate(timeout=30)[0]
+        return json.loads(out.splitlines()[-1])
 
 
 class Watch:
@@ -124,6 +126,11 @@ class Bench:
             subprocess.run(["openssl", "genpkey", "-algorithm", *how, "-out", path], check=True, stderr=subprocess.DEVNULL)
             path.chmod(0o644 if os.getuid() == 0 and not args.alone else 0o600)
             self.keys[name] = path
+        self.certificate = SCRATCH / "receiver.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=sink.test",
+                        "-keyout", self.certificate, "-out", SCRATCH / "receiver.crt"], check=True, stderr=subprocess.DEVNULL)  # fmt: skip
+        with open(self.certificate, "a") as f:
+            f.write((SCRATCH / "receiver.crt").read_text())
 
     def make(self, kind, sink, algorithm, **options):
         self.number += 1
@@ -171,15 +178,17 @@ class Bench:
             sink.stop()
         return out
 
-    def end_to_end(self, kind, algorithm, bytes=2048, recipients=1, messages=None, **sink_options):
+    def end_to_end(self, kind, algorithm, bytes=2048, recipients=1, messages=None, tls=False, **sink_options):
         """From the first request to the receiver's 250 for the last recipient, 64 connections in, 20 sessions out."""
         messages = messages or self.args.messages
         if kind is not subjects.Postchute:
             messages = min(messages, self.args.peer_messages, kind.most)
+        if tls:
+            sink_options["tls"] = self.certificate
         sink = Sink(tell=f"{WARM},{WARM + messages * recipients}", **sink_options)
         raw_as = "ed25519" if algorithm == "ed25519" else "rsa"
         before = raw_signing(raw_as)
-        s = self.make(kind, sink, algorithm).start()
+        s = self.make(kind, sink, algorithm, tls=tls).start()
         try:
             load(s, 8, WARM, prefix="warm")
             sink.wait()
@@ -201,7 +210,9 @@ class Bench:
                 out["syncs"], out["bytes"] = (s.io()[0] - io[0]) / messages, (s.io()[1] - io[1]) / messages
         finally:
             s.stop()
-            sink.stop()
+            counts = sink.stop()
+        if tls and counts["encrypted"] < counts["messages"]:
+            raise RuntimeError(f"{counts['messages'] - counts['encrypted']} of {counts['messages']} messages came without TLS")
         raw = [before, raw_signing(raw_as)]
         out["raw_signing"] = statistics.mean(r["per_second"] for r in raw)
         out["raw_signing_cpu_us"] = statistics.mean(r["cpu_us"] for r in raw)
@@ -380,6 +391,7 @@ SHAPES = {
     "2 KiB": {},
     "20 KiB": {"bytes": 20480},
     "ten recipients": {"recipients": 10},
+    "STARTTLS": {"tls": True},
     "50 ms round trip": {"rtt_ms": 50},
     "a tenth deferred": {"defer_permille": 100},
 }

@@ -56,9 +56,9 @@ class Subject:
     signs_with = ("rsa", "none")  # what it can sign with here
     most = 1000000  # messages end to end; fewer for what would take minutes
 
-    def __init__(self, folder, sink, key=None, algorithm="none", hold=False, binary=None, settings=None):
+    def __init__(self, folder, sink, key=None, algorithm="none", hold=False, binary=None, tls=False):
         self.folder, self.sink, self.key, self.algorithm = pathlib.Path(folder), sink, key, algorithm
-        self.hold, self.binary, self.settings = hold, binary, settings or {}
+        self.hold, self.binary, self.tls = hold, binary, tls
         self.port, self.process, self.env = free_port(), None, {}
         self.folder.mkdir(mode=0o755)
         self.counts = self.folder / "counts"
@@ -151,7 +151,7 @@ class Postchute(Subject):
         self.env = {
             "POSTCHUTE_DATA": self.folder / "store",
             "POSTCHUTE_LISTEN": f"127.0.0.1:{self.port}",
-            "POSTCHUTE_ROUTE": f"smtp://127.0.0.1:{self.sink}?tls={self.settings.get('tls', 'none')}",
+            "POSTCHUTE_ROUTE": f"smtp://127.0.0.1:{self.sink}?tls={'opportunistic' if self.tls else 'none'}",
             "POSTCHUTE_ADMIN_KEY_FILE": self.folder / "admin.key",
             "POSTCHUTE_RETRY_AFTER": f"{RETRY_S}s",
             "POSTCHUTE_LOG_LEVEL": "warn" if self.algorithm != "none" else "error",
@@ -200,6 +200,7 @@ defer unix - - n - 0 bounce
 trace unix - - n - 0 bounce
 proxymap unix - - n - - proxymap
 tlsmgr unix - - n 1000? 1 tlsmgr
+tlsproxy unix - - n - 0 tlsproxy
 smtp unix - - n - - smtp
 relay unix - - n - - smtp
 error unix - - n - - error
@@ -231,7 +232,7 @@ class Postfix(Subject):
             milter = f"smtpd_milters = unix:{self.folder}/milter\nmilter_default_action = tempfail"
             self.fill("opendkim.conf", conf / "opendkim.conf")
             before = f"/usr/sbin/opendkim -f -x {conf}/opendkim.conf & "
-        self.fill("postfix.cf", conf / "main.cf", milter=milter, smtp_tls=self.settings.get("tls", "none"))
+        self.fill("postfix.cf", conf / "main.cf", milter=milter, smtp_tls="may" if self.tls else "none")
         (conf / "master.cf").write_text(_MASTER.format(port=self.port))
         return ["/bin/sh", "-c", f"{before}exec /usr/lib/postfix/sbin/master -c {conf} -d"]
 
@@ -248,7 +249,7 @@ class Exim(Subject):
         if self.algorithm != "none":
             dkim = f"  dkim_domain = acme.test\n  dkim_selector = s0\n  dkim_private_key = {self.key}\n  dkim_canon = relaxed"
         # every message would start a process that waits for a receiver that says nothing
-        self.fill("exim.conf", pathlib.Path("/etc/exim4/exim4.conf"), dkim=dkim, queue_only=str(self.hold).lower())
+        self.fill("exim.conf", pathlib.Path("/etc/exim4/exim4.conf"), dkim=dkim, queue_only=str(self.hold).lower(), avoid_tls="" if self.tls else "*")
         return ["/usr/sbin/exim4", "-bdf", f"-q{RETRY_S}s"]
 
 
@@ -284,7 +285,7 @@ class Haraka(Subject):
         (config / "plugins").write_text("bench\n" + ("dkim\n" if self.algorithm != "none" else ""))
         # nodes=2: one process for each core
         (config / "smtp.ini").write_text(f"listen=127.0.0.1:{self.port}\nnodes=2\n[headers]\nadd_received=true\n")
-        (config / "outbound.ini").write_text(f"concurrency_max=10\nenable_tls=false\ntemp_fail_intervals={RETRY_S}s,{RETRY_S}s,{RETRY_S}s\n")
+        (config / "outbound.ini").write_text(f"concurrency_max=10\nenable_tls={str(self.tls).lower()}\ntemp_fail_intervals={RETRY_S}s,{RETRY_S}s,{RETRY_S}s\n")
         (config / "dkim.ini").write_text("[sign]\nenabled=true\nselector=s0\ndomain=acme.test\n[verify]\nenabled=false\n")
         if self.algorithm != "none":
             (config / "dkim" / "acme.test").mkdir(parents=True)
@@ -302,7 +303,7 @@ class Node(Subject):
         self.env = {
             "NODE_PATH": TOP / "build/bench/npm/node_modules", "BENCH_QUEUE": self.queue, "BENCH_FOLDER": self.folder,
             "BENCH_PORT": self.port, "BENCH_SINK": self.sink, "BENCH_KEY": self.key if self.algorithm != "none" else "",
-            "BENCH_RETRY": RETRY_S, "NODE_ENV": "production",
+            "BENCH_RETRY": RETRY_S, "BENCH_TLS": int(self.tls), "NODE_ENV": "production",
         }  # fmt: skip
         node = PEERS / "node"
         parts = []

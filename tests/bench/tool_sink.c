@@ -1,7 +1,7 @@
 /* tool_sink: an SMTP receiver for load and crash tests: takes everything, remembers what it took.
  *
  *     tool_sink --listen 127.0.0.1:2525 [--ledger FILE] [--defer-permille N] [--drop-permille N]
- * [--delay-ms N] [--rtt-ms N] [--mute 1] [--tell N,M,...] [--by-name 1]
+ * [--delay-ms N] [--rtt-ms N] [--mute 1] [--tell N,M,...] [--by-name 1] [--tls CERTIFICATE.PEM]
  *
  * For each message and recipient it appends "got <X-Ledger value or -> <Message-ID> <recipient>" to
  * the ledger before it answers 250; with
@@ -10,7 +10,8 @@
  * --defer-permille answers some final dots with 451 ("deferred ..."). --rtt-ms holds every flight
  * of replies back, as a network with that round trip would; --mute accepts connections and says
  * nothing, so that a sender keeps what it has; --by-name refuses recipients whose names begin with
- * "bad" (550) and defers those that begin with "later" (451). Prints "ready PORT" once, "reached N
+ * "bad" (550) and defers those that begin with "later" (451). --tls offers STARTTLS; the file has
+ * the certificate and its key. Prints "ready PORT" once, "reached N
  * <monotonic microseconds>" when so many recipients were taken (--tell), and counts at SIGTERM:
  * "in_doubt" are recipients that were taken last in their sessions, of which no later command shows
  * that the sender heard so.
@@ -19,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <openssl/ssl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -32,11 +34,12 @@ enum { IN_MAX = 1 << 20, RCPT_MAX = 1000, EVENTS = 256, HEADER_MAX = 16384, OUT_
 
 struct peer {
     int fd;
+    SSL *ssl; /* NULL in clear */
     size_t in_n, in_room;
     char *in;
     char out[OUT_MAX];
     size_t out_n;
-    bool in_data, closing, has_answered;
+    bool in_data, closing, has_answered, wants_tls;
     char *rcpt[RCPT_MAX];
     size_t rcpt_count;
     char header[HEADER_MAX]; /* the start of the message */
@@ -50,9 +53,10 @@ struct peer {
 static int ledger = -1;
 static uint64_t messages, recipients, bytes, connections, deferred, dropped;
 static unsigned defer_permille, drop_permille, delay_ms, rtt_ms, mute, by_name;
-static uint64_t in_doubt;
+static uint64_t in_doubt, encrypted;
 static const char *tell = ""; /* what is left of --tell */
 static int epoll_fd;
+static SSL_CTX *tls; /* NULL: STARTTLS is not offered */
 static uint64_t random_state = 88172645463325252ull;
 static struct peer *delayed_first, *delayed_last;
 
@@ -95,7 +99,8 @@ static void say(struct peer *p, const char *text) {
 static void send_all(struct peer *p, const char *text, size_t size) {
     size_t at = 0;
     while (at < size) {
-        ssize_t n = send(p->fd, text + at, size - at, MSG_NOSIGNAL);
+        ssize_t n = p->ssl ? SSL_write(p->ssl, text + at, (int)(size - at))
+                           : send(p->fd, text + at, size - at, MSG_NOSIGNAL);
         if (n <= 0) {
             p->closing = true;
             break;
@@ -208,6 +213,7 @@ static void answer_dot(struct peer *p) {
         messages++;
         recipients += p->rcpt_count;
         bytes += p->size;
+        encrypted += p->ssl != NULL;
         in_doubt += p->rcpt_count;
         p->in_doubt = p->rcpt_count;
         say(p, "250 2.0.0 taken\r\n");
@@ -280,7 +286,10 @@ static void command(struct peer *p, const char *line, size_t n) {
     p->in_doubt = 0;
     if (n >= 4 && strncasecmp(line, "EHLO", 4) == 0) {
         say(p, "250-sink.test\r\n250-PIPELINING\r\n250-SIZE "
-               "52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n");
+               "52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n");
+        if (tls && !p->ssl)
+            say(p, "250-STARTTLS\r\n");
+        say(p, "250 ENHANCEDSTATUSCODES\r\n");
     } else if (n >= 4 && strncasecmp(line, "HELO", 4) == 0) {
         say(p, "250 sink.test\r\n");
     } else if (n >= 10 && strncasecmp(line, "MAIL FROM:", 10) == 0) {
@@ -306,6 +315,9 @@ static void command(struct peer *p, const char *line, size_t n) {
     } else if (n >= 4 && strncasecmp(line, "RSET", 4) == 0) {
         forget_message(p);
         say(p, "250 2.0.0 ok\r\n");
+    } else if (tls && !p->ssl && n >= 8 && strncasecmp(line, "STARTTLS", 8) == 0) {
+        say(p, "220 2.0.0 go on\r\n");
+        p->wants_tls = true;
     } else if (n >= 4 && strncasecmp(line, "QUIT", 4) == 0) {
         say(p, "221 2.0.0 bye\r\n");
         p->closing = true;
@@ -324,9 +336,19 @@ static void delay(struct peer *p) {
     delayed_last = p;
 }
 
+/* The 220 has left in clear. What came with the command belongs to nobody (RFC 3207 4.2). */
+static void begin_tls(struct peer *p) {
+    p->wants_tls = false;
+    p->in_n = 0;
+    p->ssl = SSL_new(tls);
+    if (!p->ssl || SSL_set_fd(p->ssl, p->fd) != 1)
+        die("tls");
+    SSL_set_accept_state(p->ssl);
+}
+
 static void work(struct peer *p) {
     size_t at = 0;
-    while (at < p->in_n && !p->closing && p->answer_at_ms == 0) {
+    while (at < p->in_n && !p->closing && !p->wants_tls && p->answer_at_ms == 0) {
         if (p->in_data) {
             bool done;
             at += take_data(p, p->in + at, p->in_n - at, &done);
@@ -348,6 +370,8 @@ static void work(struct peer *p) {
     memmove(p->in, p->in + at, p->in_n - at);
     p->in_n -= at;
     flush(p);
+    if (p->wants_tls && !p->closing)
+        begin_tls(p);
 }
 
 /* What was taken without an answer is acknowledged at once: a sender that writes a little at a time
@@ -371,13 +395,14 @@ static void end(struct peer *p) {
     for (struct late *l = late_first; l; l = l->next)
         if (l->peer == p)
             l->peer = NULL;
+    SSL_free(p->ssl);
     close(p->fd);
     forget_message(p);
     free(p->in);
     free(p);
 }
 
-static void readable(struct peer *p) {
+static void make_room(struct peer *p) {
     if (p->in_room - p->in_n < 65536) {
         p->in_room = p->in_room ? p->in_room * 2 : 131072;
         if (p->in_room > IN_MAX)
@@ -386,15 +411,36 @@ static void readable(struct peer *p) {
         if (!p->in)
             die("realloc");
     }
-    ssize_t n = p->in_room > p->in_n ? recv(p->fd, p->in + p->in_n, p->in_room - p->in_n, 0) : -1;
-    if (n <= 0 && !(n < 0 && errno == EAGAIN)) {
-        end(p);
-        return;
+}
+
+/* How many octets came; 0: none now, -1: the end. */
+static ssize_t take_in(struct peer *p) {
+    make_room(p);
+    if (p->in_room == p->in_n)
+        return -1;
+    if (p->ssl) {
+        int n = SSL_read(p->ssl, p->in + p->in_n, (int)(p->in_room - p->in_n));
+        return n > 0 ? n : SSL_get_error(p->ssl, n) == SSL_ERROR_WANT_READ ? 0 : -1;
     }
-    if (n > 0)
+    ssize_t n = recv(p->fd, p->in + p->in_n, p->in_room - p->in_n, 0);
+    return n > 0 ? n : n < 0 && errno == EAGAIN ? 0 : -1;
+}
+
+static void readable(struct peer *p) {
+    bool is_first = true;
+    do { /* what OpenSSL has read already epoll does not tell of */
+        ssize_t n = take_in(p);
+        if (n < 0) {
+            end(p);
+            return;
+        }
+        if (n == 0 && !is_first)
+            break;
         p->in_n += (size_t)n;
-    p->has_answered = false;
-    work(p);
+        p->has_answered = false;
+        work(p);
+        is_first = false;
+    } while (p->ssl && !p->closing && SSL_pending(p->ssl) > 0);
     acknowledge(p);
     if (p->closing)
         end(p);
@@ -463,6 +509,16 @@ static int listen_at(const char *text) {
     return fd;
 }
 
+static void load_certificate(const char *path) {
+    tls = SSL_CTX_new(TLS_server_method());
+    if (!tls || SSL_CTX_use_certificate_chain_file(tls, path) != 1 ||
+        SSL_CTX_use_PrivateKey_file(tls, path, SSL_FILETYPE_PEM) != 1) {
+        fprintf(stderr, "tool_sink: %s is no certificate with its key\n", path);
+        exit(64);
+    }
+    SSL_CTX_set_mode(tls, SSL_MODE_RELEASE_BUFFERS);
+}
+
 int main(int argc, char **argv) {
     const char *at = "127.0.0.1:0";
     if (argc % 2 == 0) {
@@ -488,6 +544,8 @@ int main(int argc, char **argv) {
             tell = argv[i + 1];
         else if (strcmp(argv[i], "--by-name") == 0)
             by_name = (unsigned)strtoul(argv[i + 1], NULL, 10);
+        else if (strcmp(argv[i], "--tls") == 0)
+            load_certificate(argv[i + 1]);
         else {
             fprintf(stderr, "tool_sink: unknown %s\n", argv[i]);
             return 64;
@@ -521,11 +579,11 @@ int main(int argc, char **argv) {
             } else if (got[i].data.ptr == &signal_tag) {
                 printf("{\"messages\": %llu, \"recipients\": %llu, \"bytes\": %llu, "
                        "\"connections\": %llu, \"deferred\": %llu, "
-                       "\"dropped\": %llu, \"in_doubt\": %llu}\n",
+                       "\"dropped\": %llu, \"in_doubt\": %llu, \"encrypted\": %llu}\n",
                        (unsigned long long)messages, (unsigned long long)recipients,
                        (unsigned long long)bytes, (unsigned long long)connections,
                        (unsigned long long)deferred, (unsigned long long)dropped,
-                       (unsigned long long)in_doubt);
+                       (unsigned long long)in_doubt, (unsigned long long)encrypted);
                 return 0;
             } else {
                 readable(got[i].data.ptr);
