@@ -413,9 +413,12 @@ static struct job *job_of(struct scheduler *s, struct bundle *b) {
     return j;
 }
 
-static void start_job(struct scheduler *s, struct site *site, struct bundle *b) {
+static void start_job(struct scheduler *s, struct site *site, struct bundle *b,
+                      int64_t now_mono_ms) {
     struct job *j = job_of(s, b);
     j->loop = site_choose_loop(site, s->workers);
+    j->site = site;
+    j->share = site_share(site, j->loop, s->workers, now_mono_ms);
     b->state = BUNDLE_SENT;
     site->sent++;
     site->sent_lane[b->fair.lane]++;
@@ -441,9 +444,10 @@ static size_t sessions_for(const struct scheduler *s, const struct site *site) {
     return site->sent == 0 ? most - most / 4 : most / 2;
 }
 
-static void send_ready(struct scheduler *s, struct site *site) {
-    while (site->sent < site->window.size && s->jobs < sessions_for(s, site)) {
-        struct fair_entry *e = fair_pick(site->ready, site->window.size, site->sent_lane);
+static void send_ready(struct scheduler *s, struct site *site, int64_t now_mono_ms) {
+    unsigned most = site_sends_most(site, s->workers, now_mono_ms);
+    while (site->sent < most && s->jobs < sessions_for(s, site)) {
+        struct fair_entry *e = fair_pick(site->ready, most, site->sent_lane);
         if (e == NULL)
             return;
         struct bundle *b = CONTAINER_OF(e, struct bundle, fair);
@@ -466,10 +470,10 @@ static void send_ready(struct scheduler *s, struct site *site) {
             park(s, site, clock_mono_ms() + wait_us / 1000 + 1);
             return;
         } else {
-            start_job(s, site, b);
+            start_job(s, site, b, now_mono_ms);
         }
     }
-    if (fair_count(site->ready) > 0 && site->sent < site->window.size)
+    if (fair_count(site->ready) > 0 && site->sent < most)
         dispatch_make_runnable(s, site); /* the whole server's limit: in the next turn */
 }
 
@@ -481,7 +485,7 @@ static void run_site(struct scheduler *s, struct site *site) {
     }
     if (site->parked_until_mono_ms > now_mono_ms)
         return;
-    send_ready(s, site);
+    send_ready(s, site, now_mono_ms);
     if (site->parked_until_mono_ms <= now_mono_ms)
         pick(s, site);
 }

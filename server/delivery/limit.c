@@ -21,6 +21,10 @@ void limit_set_rate(struct limit *l, unsigned rate_per_s) {
     l->rate = rate;
 }
 
+bool limit_has_rate(const struct limit *l) {
+    return l->rate.interval_us > 0;
+}
+
 bool limit_has_room(const struct limit *l) {
     return l->concurrency == 0 || l->in_use < l->concurrency;
 }

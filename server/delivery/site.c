@@ -5,6 +5,7 @@
 enum {
     PREFETCH_WINDOWS = 3, /* so many are claimed ahead: a claim takes a transaction's time */
     PREFETCH_MOST = 64,   /* ... and no more: repeated with `possible_duplicate` after a crash */
+    AHEAD_OF_LOOP = 6,    /* jobs that wait in a loop: two milliseconds of signatures */
     HOME_ENOUGH = 3,      /* transactions that one loop takes before the others are asked */
 };
 
@@ -65,6 +66,25 @@ void sites_free(struct sites *t) {
 unsigned site_picks_most(const struct site *s) {
     unsigned ahead = s->window.size * PREFETCH_WINDOWS;
     return s->window.size + (ahead < PREFETCH_MOST ? ahead : PREFETCH_MOST);
+}
+
+/* A site that is not known to take mail, or is small, is sent what can go at once: what waits in a
+ * loop cannot be called back. */
+static bool sends_ahead(const struct site *s, size_t loops, int64_t now_mono_ms) {
+    return s->window.is_proven && s->window.cohorts <= 0 &&
+           now_mono_ms - s->reached_mono_ms < SITE_AHEAD_MS && !limit_has_rate(&s->limit) &&
+           s->window.size >= HOME_ENOUGH * loops;
+}
+
+unsigned site_sends_most(const struct site *s, size_t loops, int64_t now_mono_ms) {
+    unsigned ahead = sends_ahead(s, loops, now_mono_ms) ? AHEAD_OF_LOOP * (unsigned)loops : 0;
+    return s->window.size + (ahead < s->window.size ? ahead : s->window.size);
+}
+
+unsigned site_share(const struct site *s, size_t loop, size_t loops, int64_t now_mono_ms) {
+    if (!sends_ahead(s, loops, now_mono_ms))
+        return 0;
+    return s->window.size / (unsigned)loops + (loop < s->window.size % loops);
 }
 
 void site_pick_slot(struct site *s, struct bundle *b) {

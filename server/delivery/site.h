@@ -3,7 +3,8 @@
  *
  * A slot is taken when a bundle is picked (its content is fetched, it is claimed) and given back
  * when its transaction is over. Twice the window may be picked, so that a claim is committed by the
- * time a slot for sending is free; only the window is sent at once.
+ * time a slot for sending is free; only the window is sent at once. To a site that answers loops
+ * are sent some more, which they sign and keep until one of their sessions is free.
  *
  * Thread: the scheduler's.
  */
@@ -58,6 +59,7 @@ struct site {
     unsigned sent, sent_lane[LANE_COUNT];
     unsigned sent_loop[DELIVERY_LOOPS_MAX];
     unsigned recipients_most; /* per transaction, learned */
+    int64_t reached_mono_ms;  /* when a transaction with it last ended; 0: never */
     size_t home_loop;         /* used while there is little: keeps its sessions in one pool */
     int64_t parked_until_mono_ms;
     void *owner;        /* the scheduler */
@@ -69,7 +71,10 @@ struct site {
 };
 TAILQ_HEAD(site_list, site);
 
-enum { SITE_RECIPIENTS_MAX = 100 /* RFC 5321 4.5.3.1.8: what every server must take */ };
+enum {
+    SITE_RECIPIENTS_MAX = 100, /* RFC 5321 4.5.3.1.8: what every server must take */
+    SITE_AHEAD_MS = 1000,      /* loops are sent more than can go while it answered this lately */
+};
 
 struct sites {
     struct table by_key;
@@ -84,6 +89,11 @@ void sites_sweep(struct sites *t, int64_t now_mono_ms);
 void sites_free(struct sites *t);
 
 unsigned site_picks_most(const struct site *s);
+/* How many jobs may be with loops: the window, and a few that wait there, signed, for a session to
+ * be free, so that no loop waits for the scheduler. */
+unsigned site_sends_most(const struct site *s, size_t loops, int64_t now_mono_ms);
+/* Of the window, what one loop may use at once; 0: it need not count. */
+unsigned site_share(const struct site *s, size_t loop, size_t loops, int64_t now_mono_ms);
 void site_pick_slot(struct site *s, struct bundle *b);
 void site_give_slot(struct site *s, struct bundle *b);
 /* The loop with the fewest transactions of this site; at home while that is good enough. */

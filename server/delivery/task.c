@@ -1,6 +1,6 @@
 /* task: one job on its loop.
  *
- *   task_start: sign -> order the addresses -> attempt
+ *   task_start: order the addresses -> attempt
  *   attempt:   pooled session -> transact        no session -> open -> (on_ready) transact
  *   transact:  up to recipients_most of those to be sent now -> (on_recipient...) -> on_done
  *   on_done:   decided ones into a report; others again at once on this session, or at the next
@@ -29,8 +29,7 @@ static void skip_this_host(struct task *t) {
 /* ---- signing ----------------------------------------------------------------------------------
  */
 
-static void sign(struct task *t) {
-    struct job *j = t->job;
+void task_sign(struct worker *w, struct job *j) {
     struct dkim_signer signer;
     struct errinfo info = {0};
     int64_t began_mono_us = clock_mono_us();
@@ -52,13 +51,16 @@ static void sign(struct task *t) {
         j->signed_message = made;
     }
     /* the library's trouble, or want of memory: a domain that signs does not send without */
-    t->is_put_off = j->is_put_off = e == ERR_INTERNAL || e == ERR_UNAVAILABLE;
-    j->signed_note.run = t->w->o.run_signed;
-    mailbox_send(t->w->o.reply_to, &j->signed_note);
+    j->is_put_off = e == ERR_INTERNAL || e == ERR_UNAVAILABLE;
+    j->signed_note.run = w->o.run_signed;
+    mailbox_send(w->o.reply_to, &j->signed_note);
 }
 
 static void task_free(struct task *t) {
     ASSERT(t->conn == NULL && t->left == 0);
+    struct worker *w = t->w;
+    struct share *share = t->share;
+    bool is_site_well = t->is_site_well;
     report_free(&t->report);
     LIST_REMOVE(t, link);
     buf_release(&t->prologue);
@@ -67,6 +69,7 @@ static void task_free(struct task *t) {
     free(t->rcpt);
     free(t->is_reported);
     free(t);
+    worker_task_ended(w, share, is_site_well);
 }
 
 static void release_session(struct task *t, bool is_reusable) {
@@ -423,12 +426,13 @@ void task_abort_all(struct worker *w) {
         pool_clear(w->pool);
 }
 
-void task_start(struct worker *w, struct job *j) {
+static struct task *task_new(struct worker *w, struct job *j, struct share *s) {
     if (w->pool == NULL)
         w->pool = pool_new(w->loop, WORKER_IDLE_MOST);
     struct task *t = mem_zalloc(sizeof(*t));
     t->w = w;
     t->job = j;
+    t->share = s;
     t->left = j->count;
     t->todo = mem_zalloc(j->count * sizeof(*t->todo));
     t->index = mem_zalloc(j->count * sizeof(*t->index));
@@ -439,12 +443,19 @@ void task_start(struct worker *w, struct job *j) {
     t->candidates = candidates_order(w, j, t->candidate);
     ASSERT(t->candidates > 0);
     t->at = &t->candidate[0];
-    if (j->sign)
-        sign(t);
+    return t;
+}
+
+void task_start(struct worker *w, struct job *j, struct share *s) {
+    struct task *t = task_new(w, j, s);
     if (w->is_aborting)
         abort_task(t);
-    else if (t->is_put_off)
+    else if (j->is_put_off)
         put_off(t);
     else
         try_next(t);
+}
+
+void task_give_back(struct worker *w, struct job *j, struct share *s) {
+    abort_task(task_new(w, j, s));
 }

@@ -115,6 +115,7 @@ void task_send_report(struct task *t) {
         r->feedback = SITE_REACHED;
     else if (!failure_is_ours(r->entry[0].last.failure))
         r->feedback = SITE_UNREACHABLE;
+    t->is_site_well = r->feedback == SITE_REACHED || r->feedback == SITE_SILENT;
     r->recipients_learned = t->accepted_most;
     r->note.run = t->w->o.run_report;
     mailbox_send(t->w->o.reply_to, &r->note);

@@ -22,13 +22,13 @@ struct task {
     LIST_ENTRY(task) link;
     struct worker *w;
     struct job *job;
+    struct share *share;
     enum todo *todo; /* one per recipient */
     size_t left;     /* not DECIDED */
 
     struct candidate candidate[LIMIT_MX_ADDRESSES];
     size_t candidates, next;    /* how many, and which is tried next */
     const struct candidate *at; /* the one being tried */
-    bool is_put_off;            /* could not be signed now */
     bool is_racing;             /* against candidate[next] */
     enum session_tls tls;
     bool in_clear;     /* TLS failed here: once more without */
@@ -39,6 +39,7 @@ struct task {
     bool is_ready;
     bool is_reused;  /* from the pool, and nothing was sent on it yet */
     bool is_reached; /* some session was greeted */
+    bool is_site_well;
 
     /* the transaction */
     struct report *report;

@@ -12,6 +12,17 @@ LIST_HEAD(task_list, task);
 
 enum { WORKER_IDLE_MOST = 500 /* sessions kept open for nothing, a loop */ };
 
+/* What a loop has of one site: transactions under way, and jobs that are here before a session is
+ * free for them. Lives while there is either. */
+struct share {
+    const void *site;
+    unsigned running;
+    struct note *held, **held_end; /* jobs, signed if they were to be */
+    int64_t moved_mono_ms;         /* when a transaction began or ended */
+    bool is_unwell;                /* held ones go back */
+    struct table_node in_table;
+};
+
 /* An address that did not answer a while ago: tried after the others. */
 struct dead_address {
     char text[SOCKADDR_TEXT_SIZE];
@@ -24,17 +35,29 @@ struct worker {
     struct loop *loop;
     struct pool *pool;
     struct task_list tasks;
-    struct table dead; /* oldest first */
+    struct note *to_sign, **to_sign_end; /* jobs that begin with a signature */
+    struct timer *sign_timer;            /* set while there are some */
+    struct table shares;
+    struct timer *held_timer; /* set while some are held */
+    struct table dead;        /* oldest first */
     bool is_aborting;
     int64_t local_told_mono_ms; /* trouble of this machine's own was logged; 0: never */
     struct note stop_note;
     struct mailbox *stop_reply;
 };
 
-/* task.c: runs the job to its last report, then frees itself. */
-void task_start(struct worker *w, struct job *j);
+/* task.c: signs the message, and gives it back signed. */
+void task_sign(struct worker *w, struct job *j);
+/* Runs the job to its last report, then frees itself. */
+void task_start(struct worker *w, struct job *j, struct share *s);
+/* The job goes back as it came, as at a shutdown: nothing was tried. */
+void task_give_back(struct worker *w, struct job *j, struct share *s);
 /* Ends every task at once. */
 void task_abort_all(struct worker *w);
+
+/* A task has ended: another of its site may begin. After one that did not get through, those that
+ * wait go back to the scheduler, who knows what follows. */
+void worker_task_ended(struct worker *w, struct share *s, bool is_site_well);
 
 bool worker_address_is_dead(struct worker *w, const struct sockaddr_any *a);
 void worker_address_died(struct worker *w, const struct sockaddr_any *a);

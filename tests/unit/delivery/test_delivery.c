@@ -521,6 +521,71 @@ static void a_slow_site_leaves_sessions_to_others(void **state) {
     end_slow(w, &slow);
 }
 
+/* ---- what waits in a loop ---- */
+
+static void loops_hold_more_than_sessions_and_open_no_more(void **state) {
+    struct world *w = *state;
+    w->route.concurrency = 6;
+    put_domain(w, "");
+    start(w);
+    for (int i = 0; i < 500; i++)
+        submit(w, "ok@example.net");
+    await_completed(w, 500);
+    assert_int_equal(sink_get(&w->sink->messages), 500);
+    assert_int_equal(sink_get(&w->sink->signed_), 500);
+    assert_in_range(sink_get(&w->sink->connections), 2, 6);
+}
+
+static bool flies_no_more_than(struct world *w, void *arg) {
+    return delivery_status(w->delivery).in_flight <= *(size_t *)arg;
+}
+
+static void what_waits_in_a_loop_for_silent_sessions_goes_back(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    size_t sessions = 6;
+    w->route.concurrency = (unsigned)sessions;
+    start(w);
+    for (int i = 0; i < 100; i++)
+        submit(w, "ok@example.net");
+    struct id last = {{0}};
+    for (int i = 0; i < 40; i++)
+        last = submit(w, "hold@example.net");
+    await_counter(w, &w->sink->held, (int)sessions);
+    if (!wait_until(w, flies_no_more_than, &sessions))
+        fail_msg("%zu are in flight", delivery_status(w->delivery).in_flight);
+    delivery_stop(&w->delivery);
+    assert_int_equal(sink_get(&w->sink->held), (int)sessions);
+    struct store_totals t = totals(w);
+    assert_int_equal(t.by_state[RECIPIENT_DELIVERED], 100);
+    assert_int_equal(t.by_state[RECIPIENT_QUEUED], 40);
+    assert_int_equal(recipient(w, last, 0).attempts, 0);
+}
+
+static void a_site_that_breaks_gets_nobody_an_attempt_that_only_waited(void **state) {
+    struct world *w = *state;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("site does not answer");
+    w->route.concurrency = 6;
+    w->o.site_dead_ms = 60000;
+    start(w);
+    for (int i = 0; i < 100; i++)
+        submit(w, "ok@example.net");
+    await_completed(w, 100);
+    sink_on_loop(w->sink->loop, sink_unlisten, w->sink);
+    sink_on_loop(w->sink->loop, sink_close_all, w->sink);
+    enum { MORE = 100 };
+    struct id id[MORE];
+    for (int i = 0; i < MORE; i++)
+        id[i] = submit(w, "ok@example.net");
+    await_state(w, id[0], RECIPIENT_QUEUED, 1);
+    delivery_stop(&w->delivery);
+    int attempts = 0;
+    for (int i = 0; i < MORE; i++)
+        attempts += recipient(w, id[i], 0).attempts;
+    assert_in_range(attempts, 1, 3 * 6 + 6); /* three windows, and one that was under way */
+}
+
 /* ---- a store that fails ---- */
 
 static void one_content_that_cannot_be_read_holds_up_nobody_else(void **state) {
@@ -639,6 +704,9 @@ int main(void) {
         T(a_slow_site_that_fills_memory_holds_up_no_retry_of_others),
         T(a_slow_site_that_fills_memory_with_contents_holds_up_no_others),
         T(a_slow_site_leaves_sessions_to_others),
+        T(loops_hold_more_than_sessions_and_open_no_more),
+        T(what_waits_in_a_loop_for_silent_sessions_goes_back),
+        T(a_site_that_breaks_gets_nobody_an_attempt_that_only_waited),
         T(one_content_that_cannot_be_read_holds_up_nobody_else),
         T(a_stop_while_claims_fail_ends_well),
         T(a_reload_changes_the_rate_of_a_site_in_use),
