@@ -47,10 +47,11 @@ void process_check_descriptors(size_t connections) {
 }
 
 /* What one thread allocates another one frees, here more than in most programs: with an arena for
- * each of twenty threads, what is free in one is of no use to the others. A fixed threshold lets
- * large bodies go back to the system at once, instead of being learned as the usual size. */
+ * each of twenty threads, what is free in one is of no use to the others; with two, those that are
+ * busy (HTTP, committer, scheduler, two loops) wait for each other. A fixed threshold lets large
+ * bodies go back to the system at once, instead of being learned as the usual size. */
 void process_tune_heap(void) {
-    enum { ARENAS = 2, MMAP_BYTES = 256 * 1024, TRIM_BYTES = 1024 * 1024 };
+    enum { ARENAS = 5, MMAP_BYTES = 256 * 1024, TRIM_BYTES = 1024 * 1024 };
     mallopt(M_ARENA_MAX, ARENAS);
     mallopt(M_MMAP_THRESHOLD, MMAP_BYTES);
     mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
