@@ -31,7 +31,7 @@
 enum {
     TICK_MS = 1000,
     LINGER_MS = 8,     /* after a commit, what nobody waits for is collected so long */
-    LINGER_CALLS = 64, /* ... or until so much has come together */
+    LINGER_ROWS = 128, /* ... or until so many rows have come together */
     CROWD = 4,         /* callers in one transaction that make the next one wait for more */
     CROWD_NAP_US = 200,
     CROWD_NAPS = 8,
@@ -83,7 +83,8 @@ struct committer {
         struct store_call *call; /* NULL: none is under way */
         size_t at, size;         /* what is committed of it */
     } staging;
-    /* collected since the last commit: those who can wait a moment, those who cannot */
+    /* collected since the last commit: rows of those who can wait a moment, calls of those who
+     * cannot */
     size_t pending_patient, pending_pressed, last_pressed;
     int64_t linger_until_mono_ms;
     int64_t next_tick_mono_ms;
@@ -205,6 +206,12 @@ static void measure(const struct store_call *call, size_t *rows, size_t *bytes) 
     } else if (call->verb == STORE_CAPTURE_PUT) {
         *bytes += CONTAINER_OF(call, const struct store_capture_put, call)->capture.content.n;
     }
+}
+
+static size_t rows_of(const struct store_call *call) {
+    size_t rows, bytes;
+    measure(call, &rows, &bytes);
+    return rows;
 }
 
 /* What is new needs room above the floor; results of what was accepted may use the rest. */
@@ -448,7 +455,7 @@ static void collect(struct committer *c, int timeout_ms) {
         *c->pending_end = n;
         c->pending_end = &n->next;
         if (is_patient(call))
-            c->pending_patient++;
+            c->pending_patient += rows_of(call);
         else
             c->pending_pressed++;
     }
@@ -458,7 +465,7 @@ static void collect(struct committer *c, int timeout_ms) {
  * or a hundred. The first one after a quiet moment waits for nothing. */
 static void linger(struct committer *c) {
     while (c->pending_pressed == 0 && c->staging.call == NULL && c->large == NULL &&
-           !c->is_stopping && c->pending_patient < LINGER_CALLS) {
+           !c->is_stopping && c->pending_patient < LINGER_ROWS) {
         int64_t left_ms = c->linger_until_mono_ms - clock_mono_ms();
         if (left_ms <= 0)
             return;

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 
 enum {
-    PREFETCH_WINDOWS = 3, /* so many are claimed ahead: a claim takes a transaction's time */
-    PREFETCH_MOST = 64,   /* ... and no more: repeated with `possible_duplicate` after a crash */
+    PREFETCH_WINDOWS = 6, /* so many are claimed ahead: a claim takes a transaction's time */
+    PREFETCH_MOST = 128,  /* ... and no more: repeated with `possible_duplicate` after a crash */
     AHEAD_OF_LOOP = 6,    /* jobs that wait in a loop: two milliseconds of signatures */
     HOME_ENOUGH = 3,      /* transactions that one loop takes before the others are asked */
 };
