@@ -8,7 +8,11 @@
 #include "server/base/thread.h"
 #include "storage/store_ops.h"
 
-enum { READERS_MOST = 16 };
+enum {
+    READERS_MOST = 16,
+    CONTENTS_MOST = 16, /* in one snapshot */
+    SNAPSHOT_MS = 20,   /* ... which ends after so long: the log cannot begin anew meanwhile */
+};
 
 struct reader {
     struct reader_pool *pool;
@@ -96,29 +100,61 @@ struct reader_pool {
     struct reader reader[READERS_MOST];
 };
 
-/* The next call, or NULL when the pool stops and nothing is left. */
-static struct store_call *next_call(struct reader_pool *p) {
+static bool is_content(const struct note *n) {
+    return CONTAINER_OF(n, const struct store_call, note)->verb == STORE_CONTENT;
+}
+
+/* The next call, with more contents behind a content; NULL when the pool stops and nothing is left.
+ */
+static struct note *next_calls(struct reader_pool *p) {
     pthread_mutex_lock(&p->shared.mu);
     while (p->shared.first == NULL && !p->shared.is_stopping)
         pthread_cond_wait(&p->shared.changed, &p->shared.mu);
     struct note *n = p->shared.first;
     if (n != NULL) {
-        p->shared.first = n->next;
+        struct note *last = n;
+        for (int i = 1;
+             i < CONTENTS_MOST && is_content(last) && last->next != NULL && is_content(last->next);
+             i++)
+            last = last->next;
+        p->shared.first = last->next;
+        last->next = NULL;
         if (p->shared.first == NULL)
             p->shared.end = &p->shared.first;
+        else
+            pthread_cond_signal(&p->shared.changed); /* the next reader */
     }
     pthread_mutex_unlock(&p->shared.mu);
-    return n == NULL ? NULL : CONTAINER_OF(n, struct store_call, note);
+    return n;
+}
+
+/* A snapshot costs more than what is read in it, and the pages above the rows are the same. */
+static void read_all(struct reader *r, struct note *n) {
+    const struct store_ops *ops = r->pool->ops;
+    bool is_shared = n->next != NULL && ops->read_begin != NULL;
+    int64_t end_mono_ms = clock_mono_ms() + SNAPSHOT_MS;
+    if (is_shared)
+        ops->read_begin(r->handle);
+    for (struct note *next; n != NULL; n = next) {
+        struct store_call *call = CONTAINER_OF(n, struct store_call, note);
+        next = n->next;
+        if (is_shared && clock_mono_ms() >= end_mono_ms) {
+            ops->read_end(r->handle);
+            is_shared = false;
+        }
+        store_call_finish(call, ops->read[call->verb](r->handle, call));
+    }
+    if (is_shared)
+        ops->read_end(r->handle);
 }
 
 static void reader_main(void *arg) {
     struct reader *r = arg;
-    struct store_call *call;
-    while ((call = next_call(r->pool)) != NULL) {
+    struct note *n;
+    while ((n = next_calls(r->pool)) != NULL) {
         gate_enter(r->pool->gate);
-        enum err e = r->pool->ops->read[call->verb](r->handle, call);
+        read_all(r, n);
         gate_leave(r->pool->gate);
-        store_call_finish(call, e);
     }
 }
 
@@ -153,9 +189,11 @@ void reader_pool_post(struct reader_pool *p, struct store_call *call) {
     call->note.next = NULL;
     pthread_mutex_lock(&p->shared.mu);
     ASSERT(!p->shared.is_stopping);
+    bool is_first = p->shared.first == NULL;
     *p->shared.end = &call->note;
     p->shared.end = &call->note.next;
-    pthread_cond_signal(&p->shared.changed);
+    if (is_first) /* else who was woken for the first wakes the next */
+        pthread_cond_signal(&p->shared.changed);
     pthread_mutex_unlock(&p->shared.mu);
 }
 

@@ -76,6 +76,9 @@ struct store_ops {
     enum err (*reader_open)(const struct store_options *o, struct backend *b,
                             struct backend_reader **out, struct errinfo *info);
     void (*reader_close)(struct backend_reader **rp);
+    /* Contents that are read between the two share a snapshot. NULL: there are none to share. */
+    void (*read_begin)(struct backend_reader *r);
+    void (*read_end)(struct backend_reader *r);
     /* true: everything is in the main file. Thread: checkpoint, on a reader of its own. */
     bool (*reader_checkpoint)(struct backend_reader *r);
     enum err (*check)(struct backend_reader *r, struct errinfo *info);

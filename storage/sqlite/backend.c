@@ -323,6 +323,15 @@ static void backend_reader_close(struct backend_reader **rp) {
     *rp = NULL;
 }
 
+static void backend_read_begin(struct backend_reader *r) {
+    sq_run(&r->h, sq_use(&r->h, SQL_READ_BEGIN));
+    sq_forget(&r->h); /* without it each read has a snapshot of its own */
+}
+
+static void backend_read_end(struct backend_reader *r) {
+    sq_end_snapshot(&r->h);
+}
+
 static bool backend_reader_checkpoint(struct backend_reader *r) {
     return copy_log(&r->h);
 }
@@ -348,6 +357,8 @@ const struct store_ops store_sqlite_ops = {
     .checkpoint = backend_checkpoint,
     .reader_open = backend_reader_open,
     .reader_close = backend_reader_close,
+    .read_begin = backend_read_begin,
+    .read_end = backend_read_end,
     .reader_checkpoint = backend_reader_checkpoint,
     .check = sqlite_check,
     .write =

@@ -48,25 +48,32 @@ enum err sqlite_content(struct backend_reader *r, struct store_call *call) {
     struct store_content *q = CONTAINER_OF(call, struct store_content, call);
     struct sq *h = &r->h;
     int64_t body = 0;
-    q->message = NULL;
-    /* One snapshot: retention must not erase between the two statements. */
-    sq_run(h, sq_use(h, SQL_READ_BEGIN));
-    int64_t seq = message_seq_find(h, &q->id, q->project, &body);
     char *bytes = NULL;
     size_t size = 0, read = 0;
-    if (seq != 0 && body != 0) {
-        sqlite3_stmt *st = sq_use(h, SQL_MESSAGE_SIZE);
-        sq_bind_int(st, 1, seq);
-        if (sq_row(h, st))
-            size = (size_t)sq_int(st, 0);
-        sq_end(st);
+    bool is_there = false;
+    q->message = NULL;
+    /* One snapshot, its own or one that several share: retention must not erase between the two
+     * statements. */
+    bool is_own = sqlite3_get_autocommit(h->db) != 0;
+    if (is_own)
+        sq_run(h, sq_use(h, SQL_READ_BEGIN));
+    sqlite3_stmt *st = sq_use(h, SQL_CONTENT_HEAD);
+    sq_bind_id(st, 1, &q->id);
+    if (sq_row(h, st) && (q->project == -1 || sq_int(st, 0) == q->project)) {
+        is_there = true;
+        size = (size_t)sq_int(st, 1);
+        body = sq_int(st, 2);
+    }
+    sq_end(st);
+    if (body != 0) {
         bytes = read_body(h, body, size, &read);
         if (bytes != NULL && read != size)
             sq_fail(h, SQLITE_CORRUPT, "a content is shorter than its message says");
     }
-    sq_end_snapshot(h);
+    if (is_own)
+        sq_end_snapshot(h);
     enum err e = finish(r, call);
-    if (e == OK && seq == 0)
+    if (e == OK && !is_there)
         e = err_set(&call->info, ERR_NOT_FOUND, "id", "no such message");
     else if (e == OK && body == 0)
         e = err_set(&call->info, ERR_NOT_FOUND, "content", "the content is erased");
