@@ -46,19 +46,34 @@ void pool_free(struct pool **pp) {
     *pp = NULL;
 }
 
+static void put(struct conn_key *k, const void *p, size_t n) {
+    if (n > sizeof(k->octets) - k->n)
+        n = sizeof(k->octets) - k->n; /* names: the key is compared, nobody reads it */
+    memcpy(k->octets + k->n, p, n);
+    k->n += n;
+}
+
+static void put_address(struct conn_key *k, const struct sockaddr_any *a) {
+    uint16_t port = sockaddr_port(a);
+    struct str ip = sockaddr_octets(a);
+    put(k, &port, sizeof(port));
+    put(k, &ip.n, sizeof(ip.n));
+    put(k, ip.p, ip.n);
+}
+
 void conn_key_make(struct conn_key *k, const struct session_options *o, uint64_t auth_tag) {
-    char to[SOCKADDR_TEXT_SIZE], source[SOCKADDR_TEXT_SIZE] = "";
-    sockaddr_print(&o->to, to);
-    if (o->source.len != 0)
-        sockaddr_print(&o->source, source);
-    int n = snprintf(k->text, sizeof(k->text), "%s %s %d %p %llx %s %s", source, to, (int)o->tls,
-                     (void *)o->tls_ctx, (unsigned long long)auth_tag, o->host_name, o->ehlo_name);
-    ASSERT(n > 0);
-    k->n = (size_t)n < sizeof(k->text) ? (size_t)n : sizeof(k->text) - 1;
+    k->n = 0;
+    put_address(k, &o->source);
+    put_address(k, &o->to);
+    put(k, &o->tls, sizeof(o->tls));
+    put(k, &o->tls_ctx, sizeof(o->tls_ctx));
+    put(k, &auth_tag, sizeof(auth_tag));
+    put(k, o->host_name, strlen(o->host_name) + 1);
+    put(k, o->ehlo_name, strlen(o->ehlo_name) + 1);
 }
 
 static struct conn_bucket *bucket_find(const struct pool *p, const struct conn_key *k) {
-    return table_find(&p->by_key, k->text, k->n);
+    return table_find(&p->by_key, k->octets, k->n);
 }
 
 static struct conn_bucket *bucket_get(struct pool *p, const struct conn_key *k) {
@@ -68,7 +83,7 @@ static struct conn_bucket *bucket_get(struct pool *p, const struct conn_key *k) 
     b = mem_zalloc(sizeof(*b));
     b->key = *k;
     TAILQ_INIT(&b->idle);
-    table_add(&p->by_key, &b->in_table, b->key.text, b->key.n, b);
+    table_add(&p->by_key, &b->in_table, b->key.octets, b->key.n, b);
     return b;
 }
 

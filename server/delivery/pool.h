@@ -20,7 +20,7 @@
 enum { CONN_KEY_SIZE = 512 };
 
 struct conn_key {
-    char text[CONN_KEY_SIZE];
+    char octets[CONN_KEY_SIZE];
     size_t n;
 };
 

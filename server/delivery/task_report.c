@@ -93,13 +93,15 @@ void task_fill_attempt(struct task *t) {
         a->tls_cipher = arena_dup(r->arena, str_of(tls->cipher));
         a->tls_verified = tls->is_verified;
     }
-    struct buf all = BUF_INIT(LIMIT_TRANSCRIPT);
-    buf_put(&all, buf_str(&t->prologue));
     struct str said = transcript_of(t);
-    size_t room = LIMIT_TRANSCRIPT - all.n;
-    buf_put(&all, said.n <= room ? said : str_slice(said, 0, room));
-    a->transcript = arena_dup(r->arena, buf_str(&all));
-    buf_release(&all);
+    size_t before = t->prologue.n, room = LIMIT_TRANSCRIPT - before;
+    size_t n = said.n <= room ? said.n : room;
+    char *all = arena_alloc(r->arena, before + n + 1);
+    if (before > 0)
+        memcpy(all, t->prologue.p, before);
+    if (n > 0)
+        memcpy(all + before, said.p, n);
+    a->transcript = str_make(all, before + n);
     buf_clear(&t->prologue);
 }
 

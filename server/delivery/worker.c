@@ -35,6 +35,8 @@ static void dead_forget(struct worker *w, struct dead_address *d) {
 }
 
 bool worker_address_is_dead(struct worker *w, const struct sockaddr_any *a) {
+    if (table_count(&w->dead) == 0)
+        return false;
     char text[SOCKADDR_TEXT_SIZE];
     sockaddr_print(a, text);
     struct dead_address *d = dead_find(w, text);

@@ -26,12 +26,22 @@ static bool is_wsp(char c) {
     return c == ' ' || c == '\t';
 }
 
+/* Is this CRLF, before which there is text, canonical as it is? Yes, when text follows. */
+static bool is_plain_line_end(struct str s, size_t cr) {
+    return cr + 2 < s.n && s.p[cr + 1] == '\n' && s.p[cr + 2] != '\r' && !is_wsp(s.p[cr + 2]);
+}
+
 /* Octets up to one that must be looked at: white space or CR; a single space between two other
- * octets stays in the run, being canonical already. */
+ * octets stays in the run, being canonical already, and so does a line end between two lines that
+ * neither end nor begin with white space. */
 static size_t plain_run(struct str s) {
     size_t i = 0;
     while (i < s.n) {
         char c = s.p[i];
+        if (c == '\r' && is_plain_line_end(s, i)) {
+            i += 2;
+            continue;
+        }
         if (c == '\r' || c == '\t')
             break;
         if (c == ' ' && (i + 1 == s.n || is_wsp(s.p[i + 1]) || s.p[i + 1] == '\r'))
@@ -91,19 +101,22 @@ void dkim_header_canon(struct str field, struct buf *out) {
     }
     buf_putc(out, ':');
     bool has_text = false, has_space = false;
-    for (size_t i = name_end + 1; i < field.n; i++) {
+    size_t i = name_end + 1;
+    while (i < field.n) {
         char c = field.p[i];
-        if (c == '\r' || c == '\n')
-            continue; /* unfolding: the white space that follows stays */
-        if (is_wsp(c)) {
-            has_space = true;
+        if (c == '\r' || c == '\n' || is_wsp(c)) {
+            has_space |= is_wsp(c); /* unfolding: the white space that follows stays */
+            i++;
             continue;
         }
+        size_t from = i;
+        while (i < field.n && !is_wsp(field.p[i]) && field.p[i] != '\r' && field.p[i] != '\n')
+            i++;
         if (has_space && has_text)
             buf_putc(out, ' ');
         has_space = false;
         has_text = true;
-        buf_putc(out, c);
+        buf_put(out, str_slice(field, from, i));
     }
 }
 
@@ -113,12 +126,14 @@ bool dkim_next_field(struct str *rest, struct str *field, struct str *name) {
         return false;
     size_t end = 0;
     for (;;) {
-        ptrdiff_t line = str_find(str_from(s, end), STR("\r\n"));
-        if (line < 0) {
+        const char *lf = memchr(s.p + end, '\n', s.n - end);
+        if (lf == NULL) {
             end = s.n;
             break;
         }
-        end += (size_t)line + 2;
+        end = (size_t)(lf - s.p) + 1;
+        if (lf == s.p || lf[-1] != '\r')
+            continue; /* no line end */
         if (end == s.n || !is_wsp(s.p[end]))
             break;
     }

@@ -8,6 +8,8 @@
 enum {
     LINE_MAX = 76,
     SIGNATURE_FIELD_MAX = 8 * 1024,
+    USUAL_NAMES = 512, /* more is only slower */
+    USUAL_SIGNATURE_FIELD = 1024,
     FIELDS_MAX = 2000 /* of one header; beyond it the message is not ours to sign */
 };
 
@@ -130,7 +132,11 @@ static void put_tag(struct buf *out, size_t *column, const char *tag, struct str
         buf_put(out, STR("\r\n"));
         *column = 0;
     }
-    buf_printf(out, " %s=%.*s;", tag, STR_ARG(value));
+    buf_putc(out, ' ');
+    buf_putz(out, tag);
+    buf_putc(out, '=');
+    buf_put(out, value);
+    buf_putc(out, ';');
     *column += 1 + n;
 }
 
@@ -142,6 +148,7 @@ NODISCARD static enum err put_signature(struct signing *s, const struct dkim_sig
     size_t start = out->n, column = strlen("DKIM-Signature:"), mark = s->canon.n;
     char seconds[24];
     snprintf(seconds, sizeof seconds, "%lld", (long long)(wall_ms / 1000));
+    (void)buf_reserve(out, USUAL_SIGNATURE_FIELD);
     buf_putz(out, "DKIM-Signature:");
     put_tag(out, &column, "v", STR("1"));
     put_tag(out, &column, "a", str_of(dkim_algorithm_name(dkim_key_algorithm(key))));
@@ -210,10 +217,12 @@ enum err dkim_sign(struct message *m, const struct dkim_signer *signer, int64_t 
     struct signing s = {.names = BUF_INIT(SIGNATURE_FIELD_MAX), .canon = BUF_INIT(LIMIT_MESSAGE)};
     enum err e = OK;
 
+    (void)buf_reserve(&s.names, USUAL_NAMES);
     if (!split(&s, whole, &body)) {
         e = err_set(info, ERR_INVALID, "message", "the header has more than %d fields", FIELDS_MAX);
         goto out;
     }
+    (void)buf_reserve(&s.canon, whole.n - body.n + USUAL_SIGNATURE_FIELD);
     if (!put_all_fields(&s)) {
         e = err_set(info, ERR_INVALID, "message", "the header has no From field");
         goto out;

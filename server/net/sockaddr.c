@@ -41,23 +41,58 @@ static bool is_ipv4(const struct sockaddr_any *a) {
     return a->len != 0 && a->ss.ss_family == AF_INET;
 }
 
+/* inet_ntop() and snprintf() cost a microsecond together, for each message several times. */
+static char *put_number(char *p, unsigned v) {
+    char digits[8];
+    size_t n = 0;
+    do {
+        digits[n++] = (char)('0' + v % 10);
+    } while ((v /= 10) > 0);
+    while (n > 0)
+        *p++ = digits[--n];
+    *p = 0;
+    return p;
+}
+
+static char *put_ipv4(char *p, const struct sockaddr_any *a) {
+    uint32_t v = ntohl(as_v4(a)->sin_addr.s_addr);
+    for (unsigned shift = 32; shift > 0;) {
+        shift -= 8;
+        p = put_number(p, v >> shift & 0xFF);
+        if (shift > 0)
+            *p++ = '.';
+    }
+    return p;
+}
+
 void sockaddr_print_ip(const struct sockaddr_any *a, char out[SOCKADDR_TEXT_SIZE]) {
     out[0] = 0;
     if (is_ipv4(a))
-        inet_ntop(AF_INET, &as_v4(a)->sin_addr, out, SOCKADDR_TEXT_SIZE);
+        put_ipv4(out, a);
     else if (sockaddr_is_ipv6(a))
         inet_ntop(AF_INET6, &as_v6(a)->sin6_addr, out, SOCKADDR_TEXT_SIZE);
 }
 
 void sockaddr_print(const struct sockaddr_any *a, char out[SOCKADDR_TEXT_SIZE]) {
-    char ip[SOCKADDR_TEXT_SIZE];
-    sockaddr_print_ip(a, ip);
     out[0] = 0;
-    /* INET6_ADDRSTRLEN (46) + "[]:65535" fits; the precision lets the compiler see it too */
-    if (is_ipv4(a))
-        snprintf(out, SOCKADDR_TEXT_SIZE, "%.46s:%u", ip, (unsigned)sockaddr_port(a));
-    else if (sockaddr_is_ipv6(a))
+    if (is_ipv4(a)) {
+        char *p = put_ipv4(out, a);
+        *p++ = ':';
+        put_number(p, sockaddr_port(a));
+    } else if (sockaddr_is_ipv6(a)) {
+        char ip[SOCKADDR_TEXT_SIZE];
+        sockaddr_print_ip(a, ip);
+        /* INET6_ADDRSTRLEN (46) + "[]:65535" fits; the precision lets the compiler see it too */
         snprintf(out, SOCKADDR_TEXT_SIZE, "[%.46s]:%u", ip, (unsigned)sockaddr_port(a));
+    }
+}
+
+struct str sockaddr_octets(const struct sockaddr_any *a) {
+    if (is_ipv4(a))
+        return str_make((const char *)&as_v4(a)->sin_addr, sizeof(struct in_addr));
+    if (sockaddr_is_ipv6(a))
+        return str_make((const char *)&as_v6(a)->sin6_addr, sizeof(struct in6_addr));
+    return STR("");
 }
 
 uint16_t sockaddr_port(const struct sockaddr_any *a) {

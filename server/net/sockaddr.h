@@ -18,6 +18,8 @@ NODISCARD enum err sockaddr_parse(struct str ip, uint16_t port, struct sockaddr_
 void sockaddr_print_ip(const struct sockaddr_any *a, char out[SOCKADDR_TEXT_SIZE]);
 /* "192.0.2.1:25" / "[2001:db8::1]:25". */
 void sockaddr_print(const struct sockaddr_any *a, char out[SOCKADDR_TEXT_SIZE]);
+/* The 4 or 16 octets of the address, in it; none: it is empty. */
+struct str sockaddr_octets(const struct sockaddr_any *a);
 uint16_t sockaddr_port(const struct sockaddr_any *a);
 void sockaddr_set_port(struct sockaddr_any *a, uint16_t port);
 bool sockaddr_is_ipv6(const struct sockaddr_any *a);

@@ -42,6 +42,16 @@ enum err body_check(struct message_pieces m, bool *is_8bit, struct errinfo *info
     return OK;
 }
 
+/* The LF of the first line that is followed by one with a dot in front. For needles this short
+ * memmem() looks at each octet; memchr() does not. */
+static const char *find_dot_line(struct str s) {
+    const char *end = s.p + s.n;
+    for (const char *p = s.p; (p = memchr(p, '\n', (size_t)(end - p))) != NULL; p++)
+        if (p + 1 < end && p[1] == '.')
+            return p;
+    return NULL;
+}
+
 void body_init(struct body *b, struct message_pieces m) {
     *b = (struct body){.pieces = m, .is_line_start = true};
 }
@@ -68,7 +78,7 @@ bool body_next(struct body *b, size_t max, struct str *out) {
         n = 1; /* this dot now, and the same one again at the front of the next run */
         stops_at_dot = true;
     } else {
-        const char *hit = memmem(rest.p, rest.n, "\n.", 2);
+        const char *hit = find_dot_line(rest);
         if (hit) {
             n = (size_t)(hit - rest.p) + 2;
             stops_at_dot = true;

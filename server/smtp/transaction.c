@@ -10,6 +10,7 @@ enum {
     SMALL_MESSAGE = 64 * 1024, /* is gathered whole: leaves in one write */
     GATHER_MOST =
         32 * 1024, /* here, before it is copied to the stream, which gathers a turn's writes */
+    ENVELOPE_USUAL = 192,
     RCPT_PATIENCE_MS = 30000, /* for each recipient, beyond the timeouts of single replies */
 };
 
@@ -128,6 +129,7 @@ void session_send(struct session *s, const struct transaction *t) {
     s->refusal_info = (struct errinfo){0};
     s->refusal = foresee(s, &s->refusal_info);
     struct buf lines = BUF_INIT(1024 * 1024 + t->count * 512);
+    (void)buf_reserve(&lines, ENVELOPE_USUAL + t->count * 64);
     enum err e = s->refusal == FAILURE_NONE ? put_envelope(s, &lines) : OK;
     if (e == ERR_UNAVAILABLE) {
         (void)err_set(&s->refusal_info, e, "", "no memory for the envelope");
@@ -187,6 +189,9 @@ static void pump_body(struct session *s) {
         message_size(s->t.message) <= SMALL_MESSAGE ? SMALL_MESSAGE + 1 : COPY_BELOW;
     struct buf gathered = BUF_INIT(GATHER_MOST);
     struct str piece;
+    size_t usual = message_size(s->t.message) + 64; /* dots that are doubled, and the end */
+    if (usual <= GATHER_MOST)
+        (void)buf_reserve(&gathered, usual);
     while (stream_pending(s->stream) + gathered.n < WINDOW) {
         if (!body_next(&s->body, WINDOW / 2, &piece)) {
             s->is_body_written = true;

@@ -5,11 +5,14 @@
 
 #include "server/base/limits.h"
 
+enum { USUAL = 1024 };
 static const char cut_note[] = "(cut)\n";
 
 void transcript_init(struct transcript *t, bool is_on) {
     *t = (struct transcript){.is_on = is_on};
     buf_init(&t->text, LIMIT_TRANSCRIPT);
+    if (is_on)
+        (void)buf_reserve(&t->text, USUAL);
 }
 
 void transcript_release(struct transcript *t) {
@@ -49,12 +52,21 @@ void transcript_server(struct transcript *t, const struct reply *r) {
         return;
     char enhanced[16];
     enhanced_code_print(r->enhanced, enhanced);
+    size_t n = strnlen(enhanced, sizeof(enhanced));
     struct str rest = r->text;
     while (!str_is_absent(rest)) {
         struct str line = str_split(&rest, '\n');
-        char head[32];
-        snprintf(head, sizeof(head), "S: %d%c%s%s", r->code, str_is_absent(rest) ? ' ' : '-',
-                 enhanced, enhanced[0] && line.n > 0 ? " " : "");
+        char head[32] = "S: ";
+        char *p = head + 3;
+        *p++ = (char)('0' + r->code / 100 % 10);
+        *p++ = (char)('0' + r->code / 10 % 10);
+        *p++ = (char)('0' + r->code % 10);
+        *p++ = str_is_absent(rest) ? ' ' : '-';
+        memcpy(p, enhanced, n);
+        p += n;
+        if (n > 0 && line.n > 0)
+            *p++ = ' ';
+        *p = '\0';
         put_line(t, head, line);
     }
 }
