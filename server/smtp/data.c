@@ -56,7 +56,7 @@ enum err data_read(struct data_reader *d, struct str *in, struct buf *out) {
                 keep(d, out, str_slice(*in, 0, taken));
             }
             break;
-        case DATA_CR:
+        default: /* DATA_CR */
             if (c != '\n')
                 return ERR_INVALID;
             keep(d, out, STR("\r\n"));

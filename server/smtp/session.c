@@ -164,7 +164,7 @@ void session_enter(struct session *s, enum session_state to) {
     int64_t timeout_ms = 0;
     if (states[to].timeout != 0)
         memcpy(&timeout_ms, (const char *)&s->o.timeouts + states[to].timeout, sizeof(timeout_ms));
-    if (s->stream && to != SESSION_CONNECTING)
+    if (s->stream)
         stream_set_deadline(s->stream, timeout_ms);
     switch (to) {
     case SESSION_GREETING:
@@ -203,9 +203,7 @@ void session_enter(struct session *s, enum session_state to) {
     case SESSION_REFUSED:
         timer_set(s->watchdog, 0);
         break;
-    case SESSION_CONNECTING:
-    case SESSION_DEAD:
-    case SESSION_STATE_COUNT:
+    default: /* CONNECTING, DEAD: nothing is to be done */
         break;
     }
 }
@@ -223,7 +221,7 @@ static void take_reply(struct session *s, const struct reply *r) {
     } else if (s->state == SESSION_BODY) {
         transaction_reply(s, r); /* a server may give up on a body before its end */
         return;
-    } else if (r->code == 421 && !s->in_transaction) {
+    } else if (r->code == 421) {
         session_die_refused(s, r);
         return;
     } else {
