@@ -4,7 +4,6 @@
 #include <stdatomic.h>
 #include <sys/queue.h>
 #include <unbound.h>
-#include <unistd.h>
 
 #include "server/base/log.h"
 #include "server/base/metrics.h"
@@ -17,14 +16,12 @@
 enum {
     GRACE_MS = 50,
     TIMEOUT_MS = 20000,
-    PROBE_AGAIN_MS = 5000,          /* nothing answered */
+    PROBE_AGAIN_MS = 1000, /* nothing answered; the library keeps a failure for 5 s */
+    PROBES_AFRESH = 10,
     PROBE_REPAIRED_MS = 10 * 60000, /* signatures were missing */
     DNS_NS = 2,
     DNS_DNSKEY = 48
 };
-
-#define SYSTEM_ANCHOR "/usr/share/dns/root.key"
-#define SYSTEM_HINTS "/usr/share/dns/root.hints"
 
 /* Two contexts with the same upstream; the second is made when first needed. */
 enum which { VALIDATING, PLAIN, CONTEXTS };
@@ -44,6 +41,7 @@ struct dns {
         struct dns *dns;
         struct dns_worker *worker;
         struct questions held; /* asked too early for this worker */
+        bool has_answered;     /* the network, through it */
     } end[CONTEXTS];
     struct dns_upstream from;
     struct dns_names names;
@@ -54,6 +52,7 @@ struct dns {
     enum probe probe;
     enum step step;
     bool is_step_asked; /* or it was too early for that */
+    int probes;
     bool is_stopping;
     atomic_uint refs;
     struct {
@@ -158,6 +157,7 @@ static void probed_plain(void *arg, int err, struct ub_result *r) {
     struct dns *d = arg;
     dns_worker_answered(d->end[PLAIN].worker);
     bool answers = err == 0 && r && (r->rcode == 0 || r->rcode == 3);
+    d->end[PLAIN].has_answered |= answers;
     ub_resolve_free(r);
     step_ended(d, answers ? IS_STRIPPED : d->probe == IS_STRIPPED ? IS_STRIPPED : PROBING);
 }
@@ -166,6 +166,7 @@ static void probed_keys(void *arg, int err, struct ub_result *r) {
     struct dns *d = arg;
     dns_worker_answered(d->end[VALIDATING].worker);
     bool is_secure = err == 0 && r && r->secure && r->havedata;
+    d->end[VALIDATING].has_answered |= is_secure;
     ub_resolve_free(r);
     if (is_secure) {
         step_ended(d, IS_VALIDATING);
@@ -191,6 +192,11 @@ static void take_step(struct dns *d) {
 
 static void probe(void *arg) {
     struct dns *d = arg;
+    /* a start in trouble: whoever knows nothing but failures forgets them */
+    for (size_t i = 0; i < CONTEXTS && d->probes < PROBES_AFRESH; i++)
+        if (!d->end[i].has_answered)
+            dns_worker_forget(d->end[i].worker);
+    d->probes++;
     d->step = KEYS;
     take_step(d);
 }
@@ -217,6 +223,7 @@ static void answered(void *arg, int err, struct ub_result *r) {
     struct dns_query *q = x->q;
     enum failure failure = dns_answer_failure(err, r);
     dns_worker_answered(d->end[x->which].worker);
+    d->end[x->which].has_answered |= failure != FAILURE_DNS_TEMPORARY;
     x->is_asked = false;
     bool is_last = x->name_at + 1 == x->name_count;
     if (failure == FAILURE_DNS_BOGUS && x->which == VALIDATING && d->probe == PROBING) {
@@ -389,13 +396,6 @@ enum err dns_check(const struct dns_options *o, struct errinfo *info) {
     return e;
 }
 
-/* A file of the system's that is not there is its decision; one that was given is a mistake. */
-static char *file_or_systems(const char *given, const char *systems) {
-    if (given)
-        return *given ? dupz(given) : NULL;
-    return access(systems, R_OK) == 0 ? dupz(systems) : NULL;
-}
-
 static enum err take_options(struct dns *d, const struct dns_options *o, struct errinfo *info) {
     enum err e = OK;
     struct dns_upstream *u = &d->from;
@@ -404,12 +404,12 @@ static enum err take_options(struct dns *d, const struct dns_options *o, struct 
     u->mode = dupz(o->mode);
     u->resolv_conf = dupz(resolv_conf);
     u->is_recursive = strcmp(o->mode, "recursive") == 0;
-    u->anchor_file = file_or_systems(o->trust_anchor_file, SYSTEM_ANCHOR);
+    u->anchor_file = dns_context_anchor_file(o->trust_anchor_file);
     if (is_system) {
         u->hosts_file = dupz(o->hosts_file ? o->hosts_file : "/etc/hosts");
         dns_names_read(&d->names, resolv_conf);
     } else if (u->is_recursive) {
-        u->hints_file = file_or_systems(o->root_hints_file, SYSTEM_HINTS);
+        u->hints_file = dns_context_hints_file(o->root_hints_file);
         if (u->hints_file)
             e = dns_context_check_hints(u->hints_file, info);
     } else {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unbound.h>
+#include <unistd.h>
 
 #include "server/net/dns_names.h"
 #include "server/net/sockaddr.h"
@@ -14,6 +15,20 @@ static FILE *nowhere;
 
 static void open_nowhere(void) {
     nowhere = fopen("/dev/null", "we");
+}
+
+static char *file_or_systems(const char *given, const char *systems) {
+    if (given)
+        return *given ? str_dupz(str_of(given)) : NULL;
+    return access(systems, R_OK) == 0 ? str_dupz(str_of(systems)) : NULL;
+}
+
+char *dns_context_anchor_file(const char *given) {
+    return file_or_systems(given, "/usr/share/dns/root.key");
+}
+
+char *dns_context_hints_file(const char *given) {
+    return file_or_systems(given, "/usr/share/dns/root.hints");
 }
 
 static enum err set_options(struct ub_ctx *ctx) {

@@ -22,6 +22,10 @@ struct dns_upstream {
     bool is_recursive;
 };
 
+/* That file, no file for "", the system's for NULL; the caller's. One of the system's that is not
+ * there is its decision; one that was given is a mistake. */
+char *dns_context_anchor_file(const char *given);
+char *dns_context_hints_file(const char *given);
 /* ERR_INVALID: names the setting that is wrong. */
 NODISCARD enum err dns_context_new(const struct dns_upstream *u, bool validates,
                                    struct ub_ctx **out, struct errinfo *info);

@@ -259,6 +259,11 @@ void dns_worker_cancel(struct dns_worker *w, int id) {
         found_broken(w);
 }
 
+void dns_worker_forget(struct dns_worker *w) {
+    if (w->ctx && w->is_proven && w->owed == 0 && !w->is_checked && !w->is_broken)
+        drop_context(w);
+}
+
 /* ---- from new to free ---- */
 
 struct dns_worker *dns_worker_new(const struct dns_worker_options *o) {

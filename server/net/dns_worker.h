@@ -51,5 +51,7 @@ NODISCARD enum err dns_worker_ask(struct dns_worker *w, const char *name, int ty
                                   dns_worker_fn *answered, int *id);
 void dns_worker_answered(struct dns_worker *w);
 void dns_worker_cancel(struct dns_worker *w, int id); /* one that was not answered yet */
+/* Forgets what it knows, if it owes nothing. The library keeps a failure for 5 s. */
+void dns_worker_forget(struct dns_worker *w);
 /* What was asked is not answered any more. Accepts NULL in *wp. */
 void dns_worker_free(struct dns_worker **wp);
