@@ -12,7 +12,7 @@ enum {
     WAITING_SITE_MS = 100, /* a site waits for something that no event announces */
     DRAIN_GRACE_MS = 5000,
     TURN_SPACING_US =
-        1000, /* between turns: what comes in meanwhile is claimed and settled together */
+        2000, /* between turns: what comes in meanwhile is claimed and settled together */
 };
 
 /* ---- metrics -----------------------------------------------------------------------------------

@@ -5,7 +5,7 @@
 enum {
     PREFETCH_WINDOWS = 6, /* so many are claimed ahead: a claim takes a transaction's time */
     PREFETCH_MOST = 128,  /* ... and no more: repeated with `possible_duplicate` after a crash */
-    AHEAD_OF_LOOP = 6,    /* jobs that wait in a loop: two milliseconds of signatures */
+    AHEAD_OF_LOOP = 10,   /* jobs that wait in a loop: three milliseconds of signatures */
     HOME_ENOUGH = 3,      /* transactions that one loop takes before the others are asked */
 };
 

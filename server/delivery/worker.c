@@ -9,6 +9,7 @@
 enum {
     DEAD_MOST = 5000,        /* addresses remembered, a loop */
     DEAD_MS = 3 * 60 * 1000, /* long enough to spare others the wait, short against a retry */
+    SIGN_AT_ONCE = 4,        /* in one turn */
     HELD_MS = 1000,          /* nothing ended meanwhile: others may have room */
 };
 
@@ -159,13 +160,14 @@ static void start_signing_job(struct worker *w) {
 
 static void sign_next(void *arg) {
     struct worker *w = arg;
-    start_signing_job(w);
+    for (int i = 0; i < SIGN_AT_ONCE && w->to_sign != NULL; i++)
+        start_signing_job(w);
     if (w->to_sign != NULL)
         timer_set(w->sign_timer, 0);
 }
 
-/* A signature takes as long as all the rest of a transaction ten times over. One a turn: what was
- * signed leaves before the next one is, and is answered meanwhile; else a loop signs for all of its
+/* A signature takes as long as all the rest of a transaction ten times over. A few a turn: they
+ * leave together, and are answered while the next ones are signed; else a loop signs for all of its
  * sessions, then waits for all of them. */
 static void job_arrived(struct note *n) {
     struct job *j = CONTAINER_OF(n, struct job, note);
