@@ -49,7 +49,8 @@ static enum err check_mailbox(struct str m) {
     size_t domain = m.n - (size_t)at - 1;
     if (at == 0 || domain == 0)
         return ERR_INVALID;
-    if (at > PATH_LOCAL_MAX || domain > PATH_DOMAIN_MAX)
+    _Static_assert(PATH_DOMAIN_MAX > PATH_MAX_OCTETS - 3, "a longer domain makes too long a path");
+    if (at > PATH_LOCAL_MAX)
         return ERR_LIMIT;
     return OK;
 }
