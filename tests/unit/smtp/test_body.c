@@ -181,7 +181,7 @@ static void test_8bit_is_seen(void **state) {
     struct message_pieces m = {{STR("A: b\r\n"), STR("\r\nc\r\n")}};
     assert_int_equal(body_check(m, &is_8bit, NULL), OK);
     assert_false(is_8bit);
-    m.piece[1] = STR("\r\nc\r\n\xc3\xa9");
+    m.piece[1] = STR("\r\nc\r\n\xc3\xa9\r\n\xc3\xa9");
     assert_int_equal(body_check(m, &is_8bit, NULL), OK);
     assert_true(is_8bit);
 }

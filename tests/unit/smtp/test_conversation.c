@@ -302,6 +302,87 @@ static void test_a_large_message_arrives_as_it_was(void **state) {
     send_large(w);
 }
 
+/* Runs of every length that is treated in its own way: gathered, copied at once, given away. */
+static void test_runs_of_all_lengths_arrive_as_they_were(void **state) {
+    struct world *w = *state;
+    static const struct {
+        size_t bytes, dot; /* where a line begins with a dot */
+    } rows[] = {{40000, 0},      {60000, 33000}, {64 * 1024, 64 * 1024 - 10},
+                {200000, 10000}, {200000, 7000}, {200000, 40000}};
+    open_session(w, SESSION_TLS_NONE, NULL);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char *bytes = mem_zalloc(rows[i].bytes);
+        for (size_t k = 0; k < rows[i].bytes; k++)
+            bytes[k] = k % 500 == 498 ? '\r' : k % 500 == 499 ? '\n' : 'a';
+        size_t dot = rows[i].dot / 500 * 500;
+        bytes[dot] = dot == 0 ? 'a' : '.';
+        memcpy(bytes + rows[i].bytes - 2, "\r\n", 2);
+        const char *to[] = {"b@mx.test"};
+        send_message(w, "", to, 1, bytes, rows[i].bytes);
+        assert_true(w->reusable);
+        assert_int_equal(w->data.n, rows[i].bytes);
+        assert_memory_equal(w->data.p, bytes, rows[i].bytes);
+        free(bytes);
+    }
+}
+
+/* Two addresses of one host: the transcript names both, and the one that it became. */
+static void test_the_transcript_names_both_addresses_of_a_race(void **state) {
+    struct world *w = *state;
+    struct sockaddr_any at, nobody;
+    assert_int_equal(sockaddr_parse(STR("127.0.0.1"), 0, &at), OK);
+    assert_int_equal(listener_open(w->loop, &at, on_accept, w, &w->listener, NULL), OK);
+    struct session_options o = {.host_name = "mx.test",
+                                .ehlo_name = "client.test",
+                                .rival = listener_address(w->listener),
+                                .head_start_ms = 10,
+                                .keep_transcript = true};
+    assert_int_equal(sockaddr_parse(STR("127.0.0.2"), 1, &nobody), OK); /* refuses */
+    o.to = nobody;
+    session_timeouts_default(&o.timeouts);
+    w->session = session_open(w->loop, &o, &events, w);
+    turn_until(w, &w->ready);
+    assert_true(w->ready);
+    struct str t = session_transcript(w->session);
+    char name[SOCKADDR_TEXT_SIZE], words[2 * SOCKADDR_TEXT_SIZE];
+    sockaddr_print(&o.rival, name);
+    snprintf(words, sizeof(words), " or %s", name);
+    assert_true(str_find(t, str_of(words)) >= 0);
+    snprintf(words, sizeof(words), "connected to %s", name);
+    assert_true(str_find(t, str_of(words)) >= 0);
+}
+
+static void test_an_address_that_is_not_ours_is_our_own_trouble(void **state) {
+    struct world *w = *state;
+    struct sockaddr_any to, source;
+    assert_int_equal(sockaddr_parse(STR("127.0.0.1"), 1, &to), OK);
+    assert_int_equal(sockaddr_parse(STR("192.0.2.1"), 0, &source), OK);
+    struct session_options o = {
+        .to = to, .source = source, .host_name = "mx.test", .ehlo_name = "client.test"};
+    session_timeouts_default(&o.timeouts);
+    w->session = session_open(w->loop, &o, &events, w);
+    turn_until(w, &w->failed);
+    assert_int_equal(w->failure, FAILURE_LOCAL);
+    assert_int_equal(w->stage, STAGE_CONNECT);
+}
+
+/* An account may have none; it needs TLS as any other. */
+static void test_C39_a_user_without_a_password_is_one(void **state) {
+    struct world *w = *state;
+    struct sockaddr_any at;
+    assert_int_equal(sockaddr_parse(STR("127.0.0.1"), 0, &at), OK);
+    assert_int_equal(listener_open(w->loop, &at, on_accept, w, &w->listener, NULL), OK);
+    struct session_options o = {.to = listener_address(w->listener),
+                                .host_name = "mx.test",
+                                .ehlo_name = "client.test",
+                                .auth_user = "user"};
+    session_timeouts_default(&o.timeouts);
+    w->session = session_open(w->loop, &o, &events, w);
+    turn_until(w, &w->failed);
+    assert_int_equal(w->failure, FAILURE_AUTH_UNAVAILABLE);
+    assert_int_equal(w->stage, STAGE_AUTH);
+}
+
 static void test_a_large_message_arrives_through_tls(void **state) {
     struct world *w = *state;
     with_tls(w);
@@ -413,6 +494,10 @@ int main(void) {
         WORLD(test_many_recipients_in_one_transaction),
         WORLD(test_a_large_message_arrives_as_it_was),
         WORLD(test_a_large_message_arrives_through_tls),
+        WORLD(test_runs_of_all_lengths_arrive_as_they_were),
+        WORLD(test_the_transcript_names_both_addresses_of_a_race),
+        WORLD(test_an_address_that_is_not_ours_is_our_own_trouble),
+        WORLD(test_C39_a_user_without_a_password_is_one),
         WORLD(test_verified_tls_refuses_a_self_signed_certificate),
         WORLD(test_C34_required_tls_is_not_done_without),
         WORLD(test_C39_a_password_needs_verified_tls),
