@@ -145,6 +145,25 @@ static void test_T21_ring_finds_only_what_is_in_force(void **state) {
     ring_free(&r);
 }
 
+/* What counts against a project's limit: its keys that are in force. */
+static void test_the_ring_counts_what_a_project_can_use(void **state) {
+    struct ring r;
+    (void)state;
+    ring_make(&r);
+    assert_int_equal(keyring_count(r.keyring, 7, 999), 3);
+    assert_int_equal(keyring_count(r.keyring, 7, 1000), 2);
+    assert_int_equal(keyring_count(r.keyring, 8, 999), 0);
+    keyring_unref(&r.keyring);
+    r.row[0].project = r.row[1].project = 8;
+    r.keyring = keyring_new(r.row, 4);
+    assert_int_equal(keyring_count(r.keyring, 7, 999), 2);
+    assert_int_equal(keyring_count(r.keyring, 8, 999), 1); /* the other is revoked */
+    keyring_unref(&r.keyring);
+    r.keyring = keyring_new(r.row, 0);
+    assert_int_equal(keyring_count(r.keyring, 7, 999), 0);
+    ring_free(&r);
+}
+
 static void test_T21_right_prefix_with_another_secret_is_nobody(void **state) {
     struct ring r;
     (void)state;
@@ -244,6 +263,7 @@ int main(void) {
         cmocka_unit_test(test_bearer),
         cmocka_unit_test(test_scopes),
         cmocka_unit_test(test_T21_ring_finds_only_what_is_in_force),
+        cmocka_unit_test(test_the_ring_counts_what_a_project_can_use),
         cmocka_unit_test(test_T21_right_prefix_with_another_secret_is_nobody),
         cmocka_unit_test(test_the_ring_lives_as_long_as_its_last_holder),
         cmocka_unit_test(test_each_key_knows_whether_it_is_for_tests),

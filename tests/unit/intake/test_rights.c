@@ -174,6 +174,22 @@ static void test_domains_are_found_by_name(void **state) {
     domains_unref(&d);
 }
 
+static void test_domains_are_counted_by_project(void **state) {
+    static const struct domain_row of_both[] = {{.project = 1, .name = STR("a.test")},
+                                                {.project = 2, .name = STR("b.test")},
+                                                {.project = 1, .name = STR("c.test")},
+                                                {.project = 1, .name = STR("d.test")}};
+    (void)state;
+    for (size_t n = 0; n <= 4; n++) {
+        static const size_t want[] = {0, 1, 1, 2, 3};
+        struct domains *d = domains_new(of_both, n);
+        assert_int_equal(domains_count(d, 1), want[n]);
+        assert_int_equal(domains_count(d, 2), n > 1);
+        assert_int_equal(domains_count(d, 3), 0);
+        domains_unref(&d);
+    }
+}
+
 static void test_domains_live_as_long_as_their_last_holder(void **state) {
     (void)state;
     struct domains *d = world_domains(), *held = domains_ref(d);
@@ -205,6 +221,11 @@ static void test_T11_stored_message_takes_the_rights_of_its_sender(void **state)
          "b.test",
          "bounces@far.test",
          {"b.test", "a.test"},
+         true},
+        {"the same with its rules the other way round",
+         "b.test",
+         "bounces@far.test",
+         {"a.test", "b.test"},
          true},
         {"bounce address that was changed since", "a.test", "old@far.test", {"a.test"}, false},
         {"an at sign in the local part", "a.test", "\"x@a.test\"@b.test", {"a.test"}, false},
@@ -255,6 +276,7 @@ int main(void) {
         cmocka_unit_test(test_T11_stored_message_takes_the_rights_of_its_sender),
         cmocka_unit_test(test_a_rule_is_within_another_when_it_covers_nothing_else),
         cmocka_unit_test(test_domains_are_found_by_name),
+        cmocka_unit_test(test_domains_are_counted_by_project),
         cmocka_unit_test(test_domains_live_as_long_as_their_last_holder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
