@@ -10,6 +10,7 @@
 
 #include "server/base/buf.h"
 #include "server/base/clock.h"
+#include "tests/unit/patience.h"
 
 enum { CLIENT_TIMEOUT_MS = 20 * 1000, CLIENT_ANSWER_MAX = 64 * 1024 * 1024 };
 
@@ -69,7 +70,7 @@ static bool client_read_more(int fd, struct answer *a, int64_t until_mono_ms) {
 
 /* One answer; `out` is released with client_release(). `is_head`: no body follows. */
 static void client_read(int fd, bool is_head, struct answer *out) {
-    int64_t until = clock_mono_ms() + CLIENT_TIMEOUT_MS;
+    int64_t until = clock_mono_ms() + patience_ms(CLIENT_TIMEOUT_MS);
     *out = (struct answer){.bytes = BUF_INIT(CLIENT_ANSWER_MAX)};
     ptrdiff_t end;
     for (;;) {
@@ -110,7 +111,7 @@ static void client_release(struct answer *a) {
 static inline bool client_is_closed(int fd) {
     struct pollfd p = {.fd = fd, .events = POLLIN};
     char byte;
-    return poll(&p, 1, CLIENT_TIMEOUT_MS) == 1 && recv(fd, &byte, 1, 0) <= 0;
+    return poll(&p, 1, (int)patience_ms(CLIENT_TIMEOUT_MS)) == 1 && recv(fd, &byte, 1, 0) <= 0;
 }
 
 /* Bytes out, one answer in, on a connection of its own. */

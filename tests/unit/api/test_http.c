@@ -744,7 +744,7 @@ static void test_T16_one_key_cannot_set_aside_all_memory(void **state) {
         slow[i] = client_connect(w->port);
         client_send(slow[i], buf_str(&head));
         p.fd = slow[i];
-        assert_int_equal(poll(&p, 1, CLIENT_TIMEOUT_MS), 1); /* 100, or 503 */
+        assert_int_equal(poll(&p, 1, (int)patience_ms(CLIENT_TIMEOUT_MS)), 1); /* 100, or 503 */
         buf_release(&head);
     }
     client_read(slow[SLOW - 1], false, &a);
@@ -1122,7 +1122,8 @@ static void test_key_revoked_while_its_body_comes_is_refused(void **state) {
     int fd = client_connect(w->port);
     client_send(fd, head);
     struct pollfd p = {.fd = fd, .events = POLLIN};
-    assert_int_equal(poll(&p, 1, CLIENT_TIMEOUT_MS), 1); /* 100: the key was looked at */
+    assert_int_equal(poll(&p, 1, (int)patience_ms(CLIENT_TIMEOUT_MS)),
+                     1); /* 100: the key was looked at */
     ask(w, "DELETE", path, &w->key, "", STR_NONE, &a);
     assert_int_equal(a.status, 204);
     client_release(&a);
@@ -1413,7 +1414,7 @@ static void test_T16_large_answers_are_taken_out_of_the_memory_set_aside(void **
         fd[i] = client_connect(w->port);
         client_send(fd[i], buf_str(&b));
         p.fd = fd[i];
-        assert_int_equal(poll(&p, 1, CLIENT_TIMEOUT_MS), 1);
+        assert_int_equal(poll(&p, 1, (int)patience_ms(CLIENT_TIMEOUT_MS)), 1);
     }
     for (int i = 1; i < SLOW; i++) {
         client_read(fd[i], false, &a);

@@ -18,6 +18,7 @@
 #include "server/delivery/housekeeping.h"
 #include "tests/unit/delivery/sink.h"
 #include "tests/unit/log_watch.h"
+#include "tests/unit/patience.h"
 
 #define WORLD static __attribute__((unused))
 
@@ -195,7 +196,7 @@ WORLD struct id submit(struct world *w, const char *to) {
 }
 
 WORLD bool wait_until(struct world *w, bool (*is_so)(struct world *w, void *arg), void *arg) {
-    int64_t end_mono_ms = clock_mono_ms() + PATIENCE_MS;
+    int64_t end_mono_ms = clock_mono_ms() + patience_ms(PATIENCE_MS);
     while (!is_so(w, arg)) {
         if (clock_mono_ms() >= end_mono_ms)
             return false;

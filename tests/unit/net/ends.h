@@ -14,6 +14,7 @@
 #include "server/base/buf.h"
 #include "server/base/clock.h"
 #include "server/net/stream.h"
+#include "tests/unit/patience.h"
 
 struct end {
     struct loop *loop;
@@ -135,10 +136,10 @@ static inline void tcp_pair(int fds[2]) {
     close(l);
 }
 
-/* Turns the loop until `cond`, at most 10 s. */
+/* Turns the loop until `cond`, at most 10 s (patience.h). */
 #define TURN_UNTIL(l, cond)                                                                        \
     do {                                                                                           \
-        int64_t until_mono_ms = clock_mono_ms() + 10000;                                           \
+        int64_t until_mono_ms = clock_mono_ms() + patience_ms(10000);                              \
         while (!(cond) && clock_mono_ms() < until_mono_ms)                                         \
             loop_dispatch_once((l), 20);                                                           \
         assert_true(cond);                                                                         \

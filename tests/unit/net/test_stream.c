@@ -48,7 +48,7 @@ static void reset(int fd) {
 /* Reads from a raw socket while the loop turns, until `n` bytes came or the peer ended. */
 static size_t collect(int fd, char *to, size_t n) {
     size_t have = 0;
-    int64_t until_mono_ms = clock_mono_ms() + 10000;
+    int64_t until_mono_ms = clock_mono_ms() + patience_ms(10000);
     while (have < n && clock_mono_ms() < until_mono_ms) {
         loop_dispatch_once(l, 5);
         ssize_t r = recv(fd, to + have, n - have, MSG_DONTWAIT);
@@ -79,7 +79,8 @@ static void two_streams_exchange_lines(void **state) {
     struct end c, s;
     end_init(&c, l);
     end_init(&s, l);
-    end_connect(&c, &(struct stream_connect_options){.to = at, .connect_timeout_ms = 5000});
+    end_connect(
+        &c, &(struct stream_connect_options){.to = at, .connect_timeout_ms = patience_ms(5000)});
     assert_int_equal(c.opened, 0);
     TURN_UNTIL(l, c.opened == 1);
     s.at_open = greet;
@@ -108,7 +109,8 @@ static void a_refused_connection_is_reported_from_the_loop(void **state) {
     close(listen_any(&at, 1)); /* nobody listens there now */
     struct end c;
     end_init(&c, l);
-    end_connect(&c, &(struct stream_connect_options){.to = at, .connect_timeout_ms = 5000});
+    end_connect(
+        &c, &(struct stream_connect_options){.to = at, .connect_timeout_ms = patience_ms(5000)});
     assert_int_equal(c.failed, 0);
     TURN_UNTIL(l, c.failed == 1);
     assert_int_equal(c.why, FAILURE_CONNECT_REFUSED);
@@ -357,7 +359,7 @@ static void a_flood_stays_in_the_kernel(void **state) {
     struct str in = stream_peek(e.s);
     buf_put(&e.got, in);
     stream_drain(e.s, in.n);
-    int64_t until_mono_ms = clock_mono_ms() + 10000;
+    int64_t until_mono_ms = clock_mono_ms() + patience_ms(10000);
     while (e.got.n < N && clock_mono_ms() < until_mono_ms) {
         ssize_t n = sent < N ? send(fd, want + sent, N - sent, MSG_NOSIGNAL) : 0;
         sent += n > 0 ? (size_t)n : 0;
@@ -480,7 +482,7 @@ static void a_reader_that_never_reads_is_given_two_seconds(void **state) {
     int64_t start_mono_ms = clock_mono_ms();
     stream_close(&e.s, true);
     TURN_UNTIL(l, count_fds() == before - 1);
-    assert_in_range(clock_mono_ms() - start_mono_ms, 1900, 6000);
+    assert_in_range(clock_mono_ms() - start_mono_ms, 1900, patience_ms(6000));
     end_release(&e);
     close(fd);
 }
