@@ -402,7 +402,7 @@ def plan(args, kinds):
     b = Bench(args)
     for kind in kinds:
         yield ("accept", kind.name), lambda k=kind: b.accept(k)
-    shapes = list(SHAPES) if args.long else ["2 KiB"]
+    shapes = args.shapes.split(",") if args.shapes else list(SHAPES) if args.long else ["2 KiB"]
     for shape in shapes:
         for algorithm in ("rsa", "ed25519", "none"):
             for kind in kinds:
@@ -421,6 +421,7 @@ def main():
     parser.add_argument("--only", help="subjects, separated by commas: " + ", ".join(k.name for k in subjects.ALL))
     parser.add_argument("--alone", action="store_true", help="postchute alone, without private namespaces")
     parser.add_argument("--what", help="accept, 'end to end', beside, queued; separated by commas")
+    parser.add_argument("--shapes", help="of 'end to end': " + ", ".join(SHAPES) + "; separated by commas")
     parser.add_argument("--queued", type=int, nargs="*", help="how many messages wait; 1000 100000 1000000 in the long form")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--messages", type=int, default=10000)
