@@ -376,6 +376,14 @@ static void test_421_moves_on_until_the_message_is_under_way(void **state) {
     assert_false(
         judge_text(closing, (struct outcome_input){.stage = STAGE_RCPT, .is_last_host = true})
             .try_next_host);
+    /* any other refusal of a transaction is the site's: its other hosts would say the same */
+    static const char *const others[] = {"451 4.3.2 later", "550 5.7.1 no", "452 4.2.2 full"};
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        assert_false(
+            judge_text(others[i], (struct outcome_input){.stage = STAGE_MAIL}).try_next_host);
+        assert_false(
+            judge_text(others[i], (struct outcome_input){.stage = STAGE_RCPT}).try_next_host);
+    }
 }
 
 static void test_a_failure_of_the_dns_has_the_code_that_a_server_would_give(void **state) {
