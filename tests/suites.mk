@@ -87,6 +87,11 @@ coverage:
 	@$(MAKE) deps-test
 	@tests/coverage
 
+## branches   the branches of the outbox and of what writes to the wire, by their own tests: each has to be taken
+.PHONY: branches
+branches:
+	@tests/coverage --branches
+
 ## mutation   changes the code in small ways, MUTATION_SAMPLE=60 a room (0: all), and counts how many changes a test notices
 MUTATION_SAMPLE ?= 60
 .PHONY: mutation

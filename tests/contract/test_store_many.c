@@ -414,6 +414,48 @@ static void shares_that_stay_empty_are_given_to_others_a_few_times(void **state)
     kit_due_release(&q);
 }
 
+static void content_came(struct store_call *c) {
+    ++*(size_t *)c->ctx;
+}
+
+/* Asked for at once: each gets its own, also those behind one that is not there. */
+static void contents_asked_for_together_are_each_their_own(void **state) {
+    enum { MANY = 60 };
+    struct kit *k = *state;
+    int budget = calm(k);
+    store_close(&k->store);
+    k->options.readers = 1;
+    kit_open_with(k, k->options);
+    struct store_content *q = ARENA_ARRAY(k->arena, struct store_content, MANY);
+    size_t came = 0;
+    for (size_t i = 0; i < MANY; i++) {
+        struct store_accept *a = kit_accept_for(k, TO("ann@example.net"));
+        message_unref(&a->content);
+        a->content = kit_content(a->message.id, 10 + i);
+        RUN_OK(k, STORE_ACCEPT, a);
+        q[i].id = i % 7 == 3 ? id_of(77) : a->message.id;
+        q[i].project = i % 5 == 4 ? 2 : i % 2 == 0 ? 1 : -1;
+        q[i].call = (struct store_call){
+            .verb = STORE_CONTENT, .reply_to = kit_box(k), .done = content_came, .ctx = &came};
+    }
+    for (size_t i = 0; i < MANY; i++)
+        store_post(k->store, &q[i].call);
+    while (came < MANY)
+        mailbox_wait(k->box, -1);
+    for (size_t i = 0; i < MANY; i++) {
+        bool is_there = i % 7 != 3 && i % 5 != 4;
+        assert_int_equal(q[i].call.err, is_there ? OK : ERR_NOT_FOUND);
+        if (is_there)
+            assert_int_equal(message_size(q[i].message), 10 + i);
+        message_unref(&q[i].message);
+        store_call_release(&q[i].call);
+    }
+    fail_each_step(k, budget);
+    struct store_content one = {.id = q[0].id, .project = 1};
+    RUN_OK(k, STORE_CONTENT, &one);
+    message_unref(&one.message);
+}
+
 /* ---- sweeps ---- */
 
 static void those_that_expire_first_come_first(void **state) {
@@ -634,7 +676,7 @@ static void what_is_not_there_is_not_found_when_looking_works(void **state) {
         T(several_of_one_message_and_of_others_are_released),                                      \
         T(a_retry_leaves_alone_what_does_not_wait), T(what_is_due_is_found_in_any_order),          \
         T(shares_that_stay_empty_are_given_to_others_a_few_times),                                 \
-        T(those_that_expire_first_come_first),                                                     \
+        T(contents_asked_for_together_are_each_their_own), T(those_that_expire_first_come_first),  \
         T(it_expires_also_when_nobody_knows_any_more_what_was_said),                               \
         T(mending_steps_over_what_needs_none), T(times_of_the_future_are_mended_by_steps),         \
         T(events_go_up_to_the_first_that_is_needed), T(results_with_an_attempt_fail_well),         \

@@ -564,8 +564,10 @@ static void many_patient_calls_wait_no_longer(void **state) {
     f.holds = true;
     post(w, &first.call, STORE_KEY_PUT);
     sem_wait(&f.entered);
-    for (int i = 0; i < MANY; i++)
+    for (int i = 0; i < MANY; i++) {
+        q[i].count = 10;
         post(w, &q[i].call, STORE_CLAIM);
+    }
     sem_post(&f.go_on);
     wait_done(w, MANY + 1);
     assert_int_equal(f.batch_size[1], MANY);

@@ -17,7 +17,19 @@ static struct {
     sem_t entered, go_on;
     atomic_int opened;
     int open_most; /* from then on there is no handle */
+    /* of contents */
+    atomic_int begun, ended, read_shared, read_alone;
+    atomic_bool is_open;         /* the snapshot */
+    atomic_bool is_frozen;       /* the clock: it goes on at each content only, ... */
+    atomic_llong later_ms;       /* ... so much */
+    _Atomic(int64_t) forward_ms; /* how far it has gone on */
 } f;
+
+int64_t __real_clock_mono_ms(void);
+int64_t __wrap_clock_mono_ms(void);
+int64_t __wrap_clock_mono_ms(void) {
+    return f.is_frozen ? 1000 + f.forward_ms : __real_clock_mono_ms();
+}
 
 struct backend_reader {
     int number;
@@ -46,11 +58,43 @@ static enum err fake_read(struct backend_reader *r, struct store_call *call) {
     return OK;
 }
 
+static void fake_begin(struct backend_reader *r) {
+    (void)r;
+    assert_false(f.is_open);
+    f.is_open = true;
+    f.begun++;
+}
+static void fake_end(struct backend_reader *r) {
+    (void)r;
+    assert_true(f.is_open);
+    f.is_open = false;
+    f.ended++;
+}
+static enum err fake_content(struct backend_reader *r, struct store_call *call) {
+    (void)r;
+    (void)call;
+    if (f.is_open)
+        f.read_shared++;
+    else
+        f.read_alone++;
+    f.forward_ms += f.later_ms;
+    return OK;
+}
+
 static const struct store_ops fake_ops = {
     .name = "fake",
     .reader_open = fake_open,
     .reader_close = fake_close,
-    .read = {[STORE_TOTALS] = fake_read},
+    .read_begin = fake_begin,
+    .read_end = fake_end,
+    .read = {[STORE_TOTALS] = fake_read, [STORE_CONTENT] = fake_content},
+};
+/* One without snapshots. */
+static const struct store_ops plain_ops = {
+    .name = "plain",
+    .reader_open = fake_open,
+    .reader_close = fake_close,
+    .read = {[STORE_TOTALS] = fake_read, [STORE_CONTENT] = fake_content},
 };
 
 struct world {
@@ -64,7 +108,9 @@ static int setup(void **state) {
     struct world *w = *state = mem_zalloc(sizeof(*w));
     sem_init(&f.entered, 0, 0);
     sem_init(&f.go_on, 0, 0);
-    f.opened = 0;
+    f.opened = f.begun = f.ended = f.read_shared = f.read_alone = 0;
+    f.later_ms = f.forward_ms = 0;
+    f.is_frozen = false;
     f.open_most = 16;
     w->gate = gate_new();
     w->box = mailbox_new();
@@ -176,6 +222,66 @@ static void what_waits_when_it_stops_is_read_before(void **state) {
     assert_int_equal(w->done, CALLS);
 }
 
+/* What is asked for while another call is read, and by which calls. */
+static void contents_that_wait_together_share_a_snapshot(void **state) {
+    static const struct {
+        const char *calls; /* c: a content, t: totals */
+        const struct store_ops *ops;
+        int64_t later_ms;
+        int begun, shared, alone;
+    } rows[] = {
+        {"c", &fake_ops, 0, 0, 0, 1},
+        {"cc", &fake_ops, 0, 1, 2, 0},
+        {"cct", &fake_ops, 0, 1, 2, 0},
+        {"tcc", &fake_ops, 0, 1, 2, 0},
+        {"ctc", &fake_ops, 0, 0, 0, 2},
+        {"cctccc", &fake_ops, 0, 2, 5, 0},
+        {"ccc", &plain_ops, 0, 0, 0, 3},
+        {"cccc", &fake_ops, 60000, 1, 1, 3},
+        {"ccccccccccccccccccccccccccccccccccccccccc", &fake_ops, 0, -1, -1, -1},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct world *w = *state;
+        struct errinfo info;
+        enum { MOST = 64 };
+        size_t n = strlen(rows[i].calls);
+        struct store_totals first = {0}, t[MOST] = {0};
+        struct store_content c[MOST] = {0};
+        assert_int_equal(reader_pool_start(rows[i].ops, &(struct store_options){0}, NULL, w->gate,
+                                           1, &w->pool, &info),
+                         OK);
+        f.is_frozen = true;
+        f.later_ms = rows[i].later_ms;
+        post(w, &first);
+        sem_wait(&f.entered);
+        for (size_t k = 0; k < n; k++) {
+            if (rows[i].calls[k] == 't') {
+                post(w, &t[k]);
+                continue;
+            }
+            c[k].call = (struct store_call){
+                .verb = STORE_CONTENT, .reply_to = w->box, .done = done, .ctx = w};
+            reader_pool_post(w->pool, &c[k].call);
+        }
+        for (size_t k = 0; k <= n; k++)
+            sem_post(&f.go_on);
+        wait_done(w, n + 1);
+        reader_pool_stop(&w->pool);
+        assert_int_equal(f.begun, f.ended);
+        if (rows[i].begun >= 0) {
+            if (f.begun != rows[i].begun || f.read_shared != rows[i].shared ||
+                f.read_alone != rows[i].alone)
+                fail_msg("%s: %d snapshots, %d in them, %d alone", rows[i].calls, f.begun,
+                         f.read_shared, f.read_alone);
+        } else { /* more than share one */
+            assert_true(f.begun > 1);
+            assert_int_equal(f.read_shared + f.read_alone, n);
+        }
+        teardown(state);
+        setup(state);
+    }
+}
+
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -183,6 +289,7 @@ int main(void) {
         TEST(who_closes_the_gate_waits_for_the_last_to_leave),
         TEST(a_pool_without_all_of_its_handles_is_none),
         TEST(what_waits_when_it_stops_is_read_before),
+        TEST(contents_that_wait_together_share_a_snapshot),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
