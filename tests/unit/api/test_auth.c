@@ -4,7 +4,12 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <string.h>
+
 #include "api/auth.h"
+#include "server/base/base64.h"
+#include "server/base/buf.h"
+#include "server/base/digest.h"
 
 static void test_made_key_is_well_formed_and_no_two_are_equal(void **state) {
     struct auth_key_text a, b;
@@ -58,6 +63,33 @@ static void test_what_is_no_key(void **state) {
                                auth_key_str(&upper)};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         assert_false(auth_key_is_well_formed(rows[i]));
+}
+
+/* With the checksum that belongs to it: a wrong one would hide what else is wrong. */
+static bool is_key(const char *kind, char at_first, char at_last) {
+    char text[AUTH_KEY_TEXT + 1];
+    uint8_t hash[SHA256_BYTES];
+    struct buf check = BUF_INIT(100);
+    memset(text, 'b', sizeof(text));
+    memcpy(text, kind, AUTH_KEY_KIND);
+    text[AUTH_KEY_KIND] = at_first;
+    text[AUTH_KEY_PREFIX + AUTH_KEY_SECRET - 1] = at_last;
+    digest_sha256(str_make(text, AUTH_KEY_PREFIX + AUTH_KEY_SECRET), hash);
+    base32_encode(str_make(hash, 5), &check);
+    memcpy(text + AUTH_KEY_PREFIX + AUTH_KEY_SECRET, check.p, AUTH_KEY_CHECK);
+    buf_release(&check);
+    return auth_key_is_well_formed(str_make(text, AUTH_KEY_TEXT));
+}
+
+static void test_a_right_checksum_makes_no_key_of_other_characters(void **state) {
+    static const char good[] = "abyz2347", bad[] = "`{AZ@[1890_-. \x7f\x80\xff";
+    (void)state;
+    for (size_t i = 0; i + 1 < sizeof(good); i++)
+        assert_true(is_key("pc_live_", good[i], 'b') && is_key("pc_test_", 'b', good[i]));
+    for (size_t i = 0; i < sizeof(bad); i++) /* with the NUL */
+        assert_false(is_key("pc_live_", bad[i], 'b') || is_key("pc_live_", 'b', bad[i]));
+    assert_false(is_key("pc_prod_", 'b', 'b'));
+    assert_false(is_key("pc_LIVE_", 'b', 'b'));
 }
 
 static void test_bearer(void **state) {
@@ -260,6 +292,7 @@ int main(void) {
         cmocka_unit_test(test_keys_of_always_are_keys),
         cmocka_unit_test(test_each_changed_character_is_noticed),
         cmocka_unit_test(test_what_is_no_key),
+        cmocka_unit_test(test_a_right_checksum_makes_no_key_of_other_characters),
         cmocka_unit_test(test_bearer),
         cmocka_unit_test(test_scopes),
         cmocka_unit_test(test_T21_ring_finds_only_what_is_in_force),
