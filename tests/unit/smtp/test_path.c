@@ -13,6 +13,7 @@
 
 #define TEN "0123456789"
 #define SIXTY TEN TEN TEN TEN TEN TEN
+#define LONG SIXTY "." SIXTY "." SIXTY "."
 #define LABELS "a." SIXTY "." SIXTY "." SIXTY
 
 static void a_path_is_read_or_refused(void **state) {
@@ -32,6 +33,8 @@ static void a_path_is_read_or_refused(void **state) {
         {"<a@b@c>", OK, "a@b@c", ""},
         {"<\xc3\xa9@b>", OK, "\xc3\xa9@b", ""},
         {"<" SIXTY "0123@b>", OK, SIXTY "0123@b", ""},
+        {"<" SIXTY "0123@" LONG "123456>", OK, SIXTY "0123@" LONG "123456", ""}, /* 256 octets */
+        {"<" SIXTY "0123@" LONG "1234567>", ERR_LIMIT, NULL, NULL},
         {"", ERR_INVALID, NULL, NULL},
         {"    ", ERR_INVALID, NULL, NULL},
         {"a@b", ERR_INVALID, NULL, NULL},

@@ -196,6 +196,63 @@ static void a_stream_may_send_all_at_once(void **state) {
     assert_int_equal(w->code, 250);
 }
 
+/* Codes at the edge of what they mean, as the answer to DATA and to the message. */
+static void each_code_means_what_its_first_digit_says(void **state) {
+    static const struct {
+        int code;
+        bool at_end;
+        enum failure failure;
+    } rows[] = {
+        {400, false, FAILURE_NONE},     {399, false, FAILURE_PROTOCOL}, {599, false, FAILURE_NONE},
+        {355, false, FAILURE_PROTOCOL}, {250, false, FAILURE_PROTOCOL}, {400, true, FAILURE_NONE},
+        {399, true, FAILURE_PROTOCOL},  {200, true, FAILURE_NONE},      {299, true, FAILURE_NONE},
+        {300, true, FAILURE_PROTOCOL},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct world *w = *state;
+        send_until_data(w);
+        if (rows[i].at_end)
+            reply(w, 354);
+        reply(w, rows[i].code);
+        assert_int_equal(w->reported, RECIPIENTS);
+        assert_int_equal(w->failure, rows[i].failure);
+        assert_int_equal(w->stage, rows[i].at_end ? STAGE_END : STAGE_DATA);
+        if (rows[i].failure == FAILURE_NONE)
+            assert_int_equal(w->code, rows[i].code);
+        again(state);
+    }
+}
+
+/* The same before: of MAIL, and of the first recipient. */
+static void each_code_of_the_envelope_means_what_its_first_digit_says(void **state) {
+    static const struct {
+        int code;
+        bool is_accepted;
+        enum failure failure;
+    } rows[] = {{200, true, FAILURE_NONE},      {299, true, FAILURE_NONE},
+                {300, false, FAILURE_PROTOCOL}, {399, false, FAILURE_PROTOCOL},
+                {400, false, FAILURE_NONE},     {599, false, FAILURE_NONE}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        for (int at_rcpt = 0; at_rcpt < 2; at_rcpt++) {
+            struct world *w = *state;
+            session_send(&w->s, &w->t);
+            if (at_rcpt)
+                reply(w, 250);
+            reply(w, rows[i].code);
+            bool is_known = !rows[i].is_accepted;
+            size_t told = !is_known                                    ? 0
+                          : at_rcpt && rows[i].failure == FAILURE_NONE ? 1
+                                                                       : RECIPIENTS;
+            assert_int_equal(w->reported, told);
+            assert_int_equal(w->s.accepted, at_rcpt && rows[i].is_accepted);
+            if (is_known)
+                assert_int_equal(w->failure, rows[i].failure);
+            if (is_known && rows[i].failure == FAILURE_NONE)
+                assert_int_equal(w->code, rows[i].code);
+            again(state);
+        }
+}
+
 /* ---- what is not sent ---- */
 
 static void what_cannot_be_sent_is_refused_before_an_octet_leaves(void **state) {
@@ -273,6 +330,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(a_reply_may_overtake_the_word_that_the_body_is_sent),
         TEST(a_stream_may_send_all_at_once),
+        TEST(each_code_means_what_its_first_digit_says),
+        TEST(each_code_of_the_envelope_means_what_its_first_digit_says),
         TEST(what_cannot_be_sent_is_refused_before_an_octet_leaves),
         TEST(a_reply_in_a_state_that_awaits_none_ends_it),
         TEST(an_answer_to_starttls_before_it_has_left_ends_it),
