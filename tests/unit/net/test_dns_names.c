@@ -65,10 +65,27 @@ static void what_only_a_local_resolver_knows_is_private(void **state) {
     assert_false(dns_name_is_private(STR("xinternal.org")));
 }
 
+static void a_name_is_in_its_zone(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *zone;
+        bool want;
+    } table[] = {
+        {"corp.test", "corp.test.", true},  {"a.corp.test", "corp.test", true},
+        {"A.Corp.Test", "corp.test", true}, {"acorp.test", "corp.test", false},
+        {"test", "corp.test", false},       {"corp.test", ".", false},
+        {"corp.test", "", false},           {"", "corp.test", false},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        assert_int_equal(dns_name_is_below(str_of(table[i].name), str_of(table[i].zone)),
+                         table[i].want);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_are_asked_for_in_their_order_or_not_at_all),
         cmocka_unit_test(a_name_that_is_too_long_with_the_search_list_is_left_out),
+        cmocka_unit_test(a_name_is_in_its_zone),
         cmocka_unit_test(what_only_a_local_resolver_knows_is_private),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,10 +15,15 @@
 #include "tests/unit/log_watch.h"
 #include "tests/unit/net/responder.h"
 
-/* What the library's thread had when it could not go on is lost by the library. */
+/* What the library's thread had when it could not go on is lost by the library; so is the thread,
+ * as it cannot be asked whether there is one to wait for. */
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void) {
     return "leak:libunbound";
+}
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void) {
+    return "report_thread_leaks=0";
 }
 
 /* These stand for libc's. Loops are made by the test, sets for the library's threads by the loop.
