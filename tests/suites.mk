@@ -28,7 +28,7 @@ e2e-tsan:
 valgrind: unit-bins
 	@tests/valgrind $(UNIT_BIN)
 
-## proof      kills, power cuts, failing calls and a soak, in short forms of a minute or two together
+## proof      kills, power cuts, failing calls and a soak, in short forms of three minutes together
 .PHONY: proof
 proof:
 	@$(MAKE) deps-test

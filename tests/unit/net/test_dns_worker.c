@@ -90,7 +90,7 @@ static struct dns *start(int64_t timeout_ms) {
     assert_int_equal(dns_start(&(struct dns_options){.mode = server.mode,
                                                      .trust_anchor_file = "",
                                                      .timeout_ms = timeout_ms,
-                                                     .alive_ms = 100},
+                                                     .alive_ms = 500},
                                &d, NULL),
                      OK);
     return d;
