@@ -121,13 +121,17 @@ enum err dns_context_new(const struct dns_upstream *u, bool validates, struct ub
                     u->anchor_file);
     if (e == OK && ub_ctx_async(ctx, 1) != 0)
         e = ERR_INTERNAL;
+    bool is_half = false;
     /* RFC 6761 reserves it for what it is used for here; from now on nothing can be set any more */
-    if (e == OK && !u->is_recursive && ub_ctx_zone_remove(ctx, "test.") != 0)
+    if (e == OK && !u->is_recursive && ub_ctx_zone_remove(ctx, "test.") != 0) {
         e = err_set(info, ERR_INVALID, "dns", "the resolver does not take these settings");
+        is_half = true; /* without memory; freeing it would read through a null pointer */
+    }
     if (e == OK && u->hosts_file)
         add_hosts(u, ctx);
     if (e != OK) {
-        ub_ctx_delete(ctx);
+        if (!is_half)
+            ub_ctx_delete(ctx);
         return e;
     }
     *out = ctx;
