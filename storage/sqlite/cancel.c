@@ -21,7 +21,7 @@ static enum cancel_result cancel_one(struct backend *b, struct effects *fx,
 
 enum err sqlite_cancel(struct backend *b, struct effects *fx, struct store_call *call) {
     struct store_cancel *q = CONTAINER_OF(call, struct store_cancel, call);
-    int64_t seq = message_seq_find(&b->h, &q->id, q->project, NULL);
+    int64_t seq = message_seq_find(&b->h, &q->id, q->project);
     struct message_head m;
     if (seq == 0 || !message_head_find(b, seq, &m)) {
         enum err e = sq_status(&b->h, &call->info);

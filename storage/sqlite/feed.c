@@ -90,7 +90,7 @@ enum err sqlite_content(struct backend_reader *r, struct store_call *call) {
 enum err sqlite_message(struct backend_reader *r, struct store_call *call) {
     struct store_message *q = CONTAINER_OF(call, struct store_message, call);
     sq_run(&r->h, sq_use(&r->h, SQL_READ_BEGIN));
-    int64_t seq = message_seq_find(&r->h, &q->id, q->project, NULL);
+    int64_t seq = message_seq_find(&r->h, &q->id, q->project);
     bool found = seq != 0 && message_load(&r->h, seq, store_call_arena(call), &q->message);
     sq_end_snapshot(&r->h);
     enum err e = finish(r, call);
@@ -111,7 +111,7 @@ enum err sqlite_events(struct backend_reader *r, struct store_call *call) {
     q->more = false;
     if (!id_is_zero(&q->message_id)) {
         text = SQL_EVENTS_OF_MESSAGE;
-        third = message_seq_find(&r->h, &q->message_id, q->project, NULL);
+        third = message_seq_find(&r->h, &q->message_id, q->project);
         if (third == 0)
             return not_found(r, call, "no such message");
     }
@@ -157,7 +157,7 @@ enum err sqlite_attempts(struct backend_reader *r, struct store_call *call) {
     q->attempt = NULL;
     q->count = 0;
     q->more = false;
-    int64_t seq = message_seq_find(&r->h, &q->message_id, q->project, NULL);
+    int64_t seq = message_seq_find(&r->h, &q->message_id, q->project);
     if (seq == 0)
         return not_found(r, call, "no such message");
     sqlite3_stmt *st = sq_use(&r->h, SQL_ATTEMPTS_OF);

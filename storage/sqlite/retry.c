@@ -64,7 +64,7 @@ enum err sqlite_retry(struct backend *b, struct effects *fx, struct store_call *
     struct store_retry *q = CONTAINER_OF(call, struct store_retry, call);
     struct arena *a = store_call_arena(call);
     struct message_head m;
-    int64_t seq = message_seq_find(&b->h, &q->id, q->project, NULL);
+    int64_t seq = message_seq_find(&b->h, &q->id, q->project);
     q->made_new = false;
     if (seq == 0 || !message_head_find(b, seq, &m) || !message_load(&b->h, seq, a, &q->message)) {
         enum err e = sq_status(&b->h, &call->info);

@@ -111,15 +111,12 @@ bool message_load(struct sq *h, int64_t seq, struct arena *a, struct message_row
     return found && !sq_has_failed(h);
 }
 
-int64_t message_seq_find(struct sq *h, const struct id *id, int64_t project, int64_t *body) {
+int64_t message_seq_find(struct sq *h, const struct id *id, int64_t project) {
     sqlite3_stmt *st = sq_use(h, SQL_MESSAGE_SEQ);
     sq_bind_id(st, 1, id);
     int64_t seq = 0;
-    if (sq_row(h, st) && (project == -1 || sq_int(st, 1) == project)) {
+    if (sq_row(h, st) && (project == -1 || sq_int(st, 1) == project))
         seq = sq_int(st, 0);
-        if (body != NULL)
-            *body = sq_int(st, 2);
-    }
     sq_end(st);
     return seq;
 }

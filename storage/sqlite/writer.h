@@ -200,7 +200,7 @@ void message_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct me
 /* With its recipients. */
 NODISCARD bool message_load(struct sq *h, int64_t seq, struct arena *a, struct message_row *out);
 /* 0: none, or another project's (-1: any). */
-int64_t message_seq_find(struct sq *h, const struct id *id, int64_t project, int64_t *body);
+int64_t message_seq_find(struct sq *h, const struct id *id, int64_t project);
 void event_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct event_row *out);
 void webhook_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct webhook_row *out);
 /* Names joined by LF in one column. */
