@@ -5,6 +5,7 @@
  *                                      time-outs of connections go, is left alone
  *     SOAK_LEAK=100                    each 100th free() of a small block is left out
  *     SOAK_LEAK_FD=50                  each 50th close() of a socket only shuts it down
+ *     SOAK_LEAK_FD_COPIES=3            and leaves so many more behind
  *
  * So retention, whose shortest period is an hour, acts within minutes; and a leak that the verdict
  * has to find is at hand. */
@@ -27,7 +28,7 @@ extern void __libc_free(void *);
 static int (*real_clock)(clockid_t, struct timespec *);
 static int (*real_close)(int);
 static int64_t factor = 1, wall_begin_ns, boot_begin_ns;
-static unsigned long leak_every, leak_fd_every;
+static unsigned long leak_every, leak_fd_every, leak_fd_copies;
 static atomic_ulong frees, closes;
 
 static unsigned long number_of(const char *name) {
@@ -42,6 +43,7 @@ __attribute__((constructor)) static void begin(void) {
     *(void **)&real_close = dlsym(RTLD_NEXT, "close");
     leak_every = number_of("SOAK_LEAK");
     leak_fd_every = number_of("SOAK_LEAK_FD");
+    leak_fd_copies = number_of("SOAK_LEAK_FD_COPIES");
     if (text && sscanf(text, "%lf %lf %lf", &times, &wall_s, &boot_s) == 3) {
         factor = (int64_t)times;
         wall_begin_ns = (int64_t)(wall_s * 1e9);
@@ -100,7 +102,12 @@ int close(int fd) {
     if (!real_close)
         *(void **)&real_close = dlsym(RTLD_NEXT, "close");
     if (leak_fd_every && fstat(fd, &is) == 0 && S_ISSOCK(is.st_mode) &&
-        atomic_fetch_add(&closes, 1) % leak_fd_every == leak_fd_every - 1)
-        return (void)shutdown(fd, SHUT_RDWR), 0;
+        atomic_fetch_add(&closes, 1) % leak_fd_every == leak_fd_every - 1) {
+        shutdown(fd, SHUT_RDWR);
+        for (unsigned long i = 0; i < leak_fd_copies; i++)
+            if (dup(fd) < 0)
+                break;
+        return 0;
+    }
     return real_close(fd);
 }
