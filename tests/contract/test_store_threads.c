@@ -69,6 +69,34 @@ static void watchers_hear_of_what_was_committed(void **state) {
     message_unref(&content);
 }
 
+static void watchers_hear_of_a_retry_and_of_an_endpoint_that_fails(void **state) {
+    struct kit *k = *state;
+    struct mailbox *box = kit_box(k);
+    struct heard h = {0};
+    kit_webhook(k, 1, "message.accepted");
+    struct message_row *m = kit_accept(k, TO("ann@example.net"));
+    kit_attempt(k, m->recipient[0].key, RECIPIENT_QUEUED);
+    struct store_notify_claim *c = kit_notify_claim(k);
+    assert_int_equal(c->count, 1);
+    store_watch(k->store, 0xFFFF, box, hear, &h);
+    struct store_retry q = {
+        .id = m->id, .project = 1, .new_id = id_new(k->now_wall_ms), .now_wall_ms = k->now_wall_ms};
+    RUN_OK(k, STORE_RETRY, &q);
+    mailbox_wait(box, 0);
+    assert_int_equal(h.due, 1);
+    assert_int_equal(h.message, 1);
+    assert_int_equal(h.complete, 0); /* it goes on */
+    struct notify_result failed = {.seq = c->notification[0].seq,
+                                   .state = NOTIFICATION_FAILED,
+                                   .counts = true,
+                                   .mark_failing = true};
+    assert_int_equal(kit_notify_settle(k, failed), OK);
+    mailbox_wait(box, 0);
+    assert_int_equal(h.webhooks, 1);
+    store_unwatch(k->store, box);
+    outgoing_unref(&h.outgoing);
+}
+
 static void large_and_too_many_contents_do_not_ride_along(void **state) {
     struct kit *k = *state;
     struct mailbox *box = kit_box(k);
@@ -215,7 +243,9 @@ static void a_watch_that_begins_in_a_commit_misses_nothing(void **state) {
 }
 
 #define TESTS(T)                                                                                   \
-    T(watchers_hear_of_what_was_committed), T(large_and_too_many_contents_do_not_ride_along),      \
-        T(many_threads_share_the_store), T(a_watch_that_begins_in_a_commit_misses_nothing)
+    T(watchers_hear_of_what_was_committed),                                                        \
+        T(watchers_hear_of_a_retry_and_of_an_endpoint_that_fails),                                 \
+        T(large_and_too_many_contents_do_not_ride_along), T(many_threads_share_the_store),         \
+        T(a_watch_that_begins_in_a_commit_misses_nothing)
 
 MAIN_ON_EVERY_BACKEND(TESTS)
