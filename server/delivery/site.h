@@ -2,7 +2,7 @@
  * behind one provider share one site, its window and its sessions.
  *
  * A slot is taken when a bundle is picked (its content is fetched, it is claimed) and given back
- * when its transaction is over. Twice the window may be picked, so that a claim is committed by the
+ * when its transaction is over. Several windows may be picked, so that a claim is committed by the
  * time a slot for sending is free; only the window is sent at once. To a site that answers loops
  * are sent some more, which they sign and keep until one of their sessions is free.
  *
