@@ -26,6 +26,15 @@ static inline void certs_check(bool ok, const char *what) {
     }
 }
 
+/* The text of a file, into `text`. */
+static inline const char *certs_pem(const char *path, char *text, size_t size) {
+    FILE *f = fopen(path, "r");
+    certs_check(f != NULL, path);
+    text[fread(text, 1, size - 1, f)] = 0;
+    fclose(f);
+    return text;
+}
+
 static inline void certs_extension(X509 *x, X509 *issuer, int nid, const char *value) {
     X509V3_CTX v3;
     X509V3_set_ctx(&v3, issuer, x, NULL, NULL, 0);

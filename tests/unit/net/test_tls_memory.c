@@ -37,14 +37,6 @@ static void put_back(void *p, const char *file, int line) {
     free(p);
 }
 
-static const char *pem(const char *path, char *text, size_t size) {
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    text[fread(text, 1, size - 1, f)] = 0;
-    fclose(f);
-    return text;
-}
-
 static void a_good_pair_is_never_said_to_be_wrong(void **state) {
     (void)state;
     static const long times[] = {1, 1000000};
@@ -52,8 +44,8 @@ static void a_good_pair_is_never_said_to_be_wrong(void **state) {
     struct certs certs;
     certs_init(&certs);
     struct cert_files good = certs_issue(&certs, "a.example", NULL, -1000, 86400, false);
-    pem(good.cert, cert, sizeof cert);
-    pem(good.key, key, sizeof key);
+    certs_pem(good.cert, cert, sizeof cert);
+    certs_pem(good.key, key, sizeof key);
     for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
         long failed = 0;
         for (long n = 1;; n += 1 + n / 100) {

@@ -259,22 +259,14 @@ static void a_self_made_certificate_serves_who_does_not_ask(void **state) {
     tls_server_ctx_unref(&sctx);
 }
 
-static const char *pem(const char *path, char *text, size_t size) {
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    text[fread(text, 1, size - 1, f)] = 0;
-    fclose(f);
-    return text;
-}
-
 static void a_chain_and_its_key_are_checked_as_texts(void **state) {
     (void)state;
     static char cert[4096], key[4096], other_key[4096], chain[9000], locked[4096];
     struct cert_files other = certs_issue(&certs, NAME, NULL, -DAY, DAY, false);
-    pem(good.cert, cert, sizeof cert);
-    pem(good.key, key, sizeof key);
-    pem(other.key, other_key, sizeof other_key);
-    snprintf(chain, sizeof chain, "%s%s", cert, pem(other.cert, locked, sizeof locked));
+    certs_pem(good.cert, cert, sizeof cert);
+    certs_pem(good.key, key, sizeof key);
+    certs_pem(other.key, other_key, sizeof other_key);
+    snprintf(chain, sizeof chain, "%s%s", cert, certs_pem(other.cert, locked, sizeof locked));
     BIO *bio = BIO_new_mem_buf(key, -1), *out = BIO_new(BIO_s_mem());
     EVP_PKEY *k = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
     assert_int_equal(
