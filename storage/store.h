@@ -226,7 +226,7 @@ struct store_accept {
     const struct str *queue_key; /* one per recipient: named route or domain */
     struct message *content;     /* a reference that the store takes over */
     struct str idempotency_key;  /* absent: none */
-    uint8_t fingerprint[32];
+    uint8_t fingerprint[32];     /* of the submission; not looked at without a key */
     int64_t idempotency_until_wall_ms;
     int64_t now_wall_ms;
     /* out */

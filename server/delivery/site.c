@@ -5,7 +5,8 @@
 enum {
     PREFETCH_WINDOWS = 6, /* so many are claimed ahead: a claim takes a transaction's time */
     PREFETCH_MOST = 128,  /* ... and no more: repeated with `possible_duplicate` after a crash */
-    AHEAD_OF_LOOP = 10,   /* jobs that wait in a loop: three milliseconds of signatures */
+    AHEAD_OF_LOOP = 20,   /* jobs that wait in a loop: six milliseconds of signatures, three of the
+                             scheduler's turns */
     HOME_ENOUGH = 3,      /* transactions that one loop takes before the others are asked */
 };
 
@@ -78,7 +79,7 @@ static bool sends_ahead(const struct site *s, size_t loops, int64_t now_mono_ms)
 
 unsigned site_sends_most(const struct site *s, size_t loops, int64_t now_mono_ms) {
     unsigned ahead = sends_ahead(s, loops, now_mono_ms) ? AHEAD_OF_LOOP * (unsigned)loops : 0;
-    return s->window.size + (ahead < s->window.size ? ahead : s->window.size);
+    return s->window.size + (ahead < 2 * s->window.size ? ahead : 2 * s->window.size);
 }
 
 unsigned site_share(const struct site *s, size_t loop, size_t loops, int64_t now_mono_ms) {

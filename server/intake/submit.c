@@ -259,6 +259,14 @@ static enum submit_result compose_it(const struct work *w, struct store_accept *
     return SUBMIT_OK;
 }
 
+static void fingerprint(const struct submit_input *in, uint8_t out[32]) {
+    submission_fingerprint(in->submission, out);
+    /* The same words for the sandbox and for the world are two messages: a test must not be
+     * answered with what was sent, nor the other way round. */
+    if (in->rights.is_test)
+        out[0] ^= 0xFF;
+}
+
 enum submit_result submit_prepare(const struct submit_input *in, struct faults *faults,
                                   struct arena *a, struct store_accept **out) {
     const struct submission *s = in->submission;
@@ -292,11 +300,8 @@ enum submit_result submit_prepare(const struct submit_input *in, struct faults *
         w.queue_key[i] = arena_dup(a, w.queue_key[i]);
     accept->queue_key = w.queue_key;
     accept->idempotency_key = in->idempotency_key;
-    submission_fingerprint(s, accept->fingerprint);
-    /* The same words for the sandbox and for the world are two messages: a test must not be
-     * answered with what was sent, nor the other way round. */
-    if (in->rights.is_test)
-        accept->fingerprint[0] ^= 0xFF;
+    if (!str_is_absent(in->idempotency_key))
+        fingerprint(in, accept->fingerprint);
     accept->idempotency_until_wall_ms = in->now_wall_ms + w.settings->idempotency_keep_ms;
     accept->now_wall_ms = in->now_wall_ms;
     *out = accept;
