@@ -239,6 +239,7 @@ class Postfix(Subject):
 
 class Exim(Subject):
     name, speaks = "exim", "smtp"
+    most = 1000
 
     def command(self):
         (self.folder / "spool").mkdir()
@@ -255,7 +256,7 @@ class Exim(Subject):
 
 class OpenSMTPD(Subject):
     name, speaks = "opensmtpd", "smtp"
-    most = 300
+    most = 2000
 
     def command(self):
         shutil.rmtree("/var/spool/smtpd", ignore_errors=True)
@@ -285,7 +286,8 @@ class Haraka(Subject):
         (config / "plugins").write_text("bench\n" + ("dkim\n" if self.algorithm != "none" else ""))
         # nodes=2: one process for each core
         (config / "smtp.ini").write_text(f"listen=127.0.0.1:{self.port}\nnodes=2\n[headers]\nadd_received=true\n")
-        (config / "outbound.ini").write_text(f"concurrency_max=10\nenable_tls={str(self.tls).lower()}\ntemp_fail_intervals={RETRY_S}s,{RETRY_S}s,{RETRY_S}s\n")
+        retries = ",".join([f"{RETRY_S}s"] * 8)  # without enough of them some of the deferred never arrive
+        (config / "outbound.ini").write_text(f"concurrency_max=10\nenable_tls={str(self.tls).lower()}\ntemp_fail_intervals={retries}\n")
         (config / "dkim.ini").write_text("[sign]\nenabled=true\nselector=s0\ndomain=acme.test\n[verify]\nenabled=false\n")
         if self.algorithm != "none":
             (config / "dkim" / "acme.test").mkdir(parents=True)

@@ -315,7 +315,7 @@ static void parse(int argc, char **argv) {
 /* Lines of 76, as quoted-printable has them. */
 static void make_body(void) {
     size_t n = 0, column = 0;
-    body_text = malloc(body_bytes + body_bytes / 76 * 3 + 1);
+    body_text = malloc(body_bytes + body_bytes / 75 * 3 + 1);
     if (!body_text)
         exit(1);
     for (size_t i = 0; i < body_bytes; i++) {
