@@ -29,8 +29,17 @@ enum err request_decode(struct str s, bool plus_is_space, struct arena *a, struc
     return str_is_utf8(*out) && !str_has_control(*out, false) ? OK : ERR_INVALID;
 }
 
-/* RFC 9112 3.2.2: the absolute form is accepted; its authority says nothing new. */
-static struct str origin_form(struct str target) {
+static bool is_host(struct str s) {
+    static const char others[] = "-._~!$&'()*+,;=:[]%";
+    for (size_t i = 0; i < s.n; i++)
+        if (!ascii_is_alnum(s.p[i]) && (s.p[i] == '\0' || strchr(others, s.p[i]) == NULL))
+            return false;
+    return true;
+}
+
+/* RFC 9112 3.2.2: the absolute form is accepted; its authority says nothing new, but ends where
+ * everybody else sees its end (RFC 3986 3.2), and is there (RFC 9110 4.2.1). Absent: it is none. */
+static struct str origin_form(struct str target, struct arena *a) {
     struct str rest = target;
     if (str_starts_with_nocase(target, STR("http://")))
         rest = str_from(target, 7);
@@ -38,8 +47,14 @@ static struct str origin_form(struct str target) {
         rest = str_from(target, 8);
     else
         return target;
-    ptrdiff_t slash = str_find_char(rest, '/');
-    return slash >= 0 ? str_from(rest, (size_t)slash) : STR("/");
+    size_t n = 0;
+    while (n < rest.n && rest.p[n] != '/' && rest.p[n] != '?')
+        n++;
+    struct str authority = str_slice(rest, 0, n);
+    if (authority.n == 0 || !is_host(authority))
+        return STR_NONE;
+    rest = str_from(rest, n);
+    return str_starts_with(rest, STR("/")) ? rest : arena_printf(a, "/%.*s", STR_ARG(rest));
 }
 
 static bool parse_query(struct request *r, struct str query) {
@@ -61,7 +76,7 @@ static bool parse_query(struct request *r, struct str query) {
 }
 
 bool request_parse_target(struct request *r) {
-    struct str rest = origin_form(r->target);
+    struct str rest = origin_form(r->target, r->arena);
     if (!str_starts_with(rest, STR("/")))
         return request_invalid(r, "the request target is not a path");
     for (size_t i = 0; i < rest.n; i++)
@@ -117,14 +132,6 @@ static bool check_length(struct request *r, bool is_1_1) {
         return request_invalid(r, "the only Transfer-Encoding that is understood is chunked");
     if (codings == 1 && !is_1_1)
         return request_invalid(r, "HTTP/1.0 has no Transfer-Encoding");
-    return true;
-}
-
-static bool is_host(struct str s) {
-    static const char others[] = "-._~!$&'()*+,;=:[]%";
-    for (size_t i = 0; i < s.n; i++)
-        if (!ascii_is_alnum(s.p[i]) && (s.p[i] == '\0' || strchr(others, s.p[i]) == NULL))
-            return false;
     return true;
 }
 

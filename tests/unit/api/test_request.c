@@ -169,6 +169,47 @@ static void test_routes(void **state) {
     }
 }
 
+/* What stands before us decides by the path, too: it has to be the same one. */
+static void test_T18_the_path_of_a_target_is_where_others_see_it(void **state) {
+    (void)state;
+    static const struct {
+        const char *target;
+        const char *path; /* NULL: refused */
+        const char *name; /* of the first parameter of the query; NULL: there is none */
+    } rows[] = {
+        {"/send", "/send", NULL},
+        {"/send?a=b", "/send", "a"},
+        {"http://x/send", "/send", NULL},
+        {"HTTPS://x:8025/send?a", "/send", "a"},
+        {"http://[::1]:8025/send", "/send", NULL},
+        {"http://x", "/", NULL},
+        {"http://x?a=/v1/keys", "/", "a"},
+        {"http://x?/v1/keys", "/", "/v1/keys"},
+        {"http://x#/v1/keys", NULL, NULL},
+        {"http:///v1/keys", NULL, NULL},
+        {"http://?/v1/keys", NULL, NULL},
+        {"http://u:p@x/v1/keys", NULL, NULL},
+        {"http://x\\@y/v1/keys", NULL, NULL},
+        {"ftp://x/send", NULL, NULL},
+        {"x:8025", NULL, NULL},
+        {"*", NULL, NULL},
+        {"", NULL, NULL},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct request *r = request_new(NULL, NULL, str_of(rows[i].target));
+        bool is_good = request_parse_target(r);
+        if (is_good != (rows[i].path != NULL) ||
+            (is_good && !str_equal(r->path, str_of(rows[i].path))))
+            fail_msg("%s: %.*s", rows[i].target, STR_ARG(r->path));
+        if (is_good && (r->query_count > 0) != (rows[i].name != NULL))
+            fail_msg("%s: %zu parameters", rows[i].target, r->query_count);
+        if (rows[i].name != NULL)
+            assert_true(str_equal(r->query[0].name, str_of(rows[i].name)));
+        assert_int_equal(r->reply.status, is_good ? 0 : 400);
+        request_free(&r);
+    }
+}
+
 static void test_every_route_that_is_not_public_needs_a_scope(void **state) {
     (void)state;
     for (size_t i = 0; i < route_count; i++) {
@@ -211,6 +252,7 @@ int main(void) {
         cmocka_unit_test(test_prefer),
         cmocka_unit_test(test_media_type),
         cmocka_unit_test(test_routes),
+        cmocka_unit_test(test_T18_the_path_of_a_target_is_where_others_see_it),
         cmocka_unit_test(test_every_route_that_is_not_public_needs_a_scope),
         cmocka_unit_test(test_cursors_come_back),
     };
