@@ -240,7 +240,6 @@ void v1_message_raw(struct request *r) {
 
 /* ---- cancel and retry ---- */
 
-/* Who may not send a message may not decide about it either: neither stop it, nor send it again. */
 static bool may_use_sender(struct request *r, const struct message_row *m) {
     const struct rights rights = request_rights(r);
     struct domains *domains = env_domains(r->env);
@@ -250,6 +249,19 @@ static bool may_use_sender(struct request *r, const struct message_row *m) {
         return true;
     request_problem(r, PROBLEM_FROM_NOT_ALLOWED, "this key may not send from %.*s by %.*s",
                     STR_ARG(m->from_domain), STR_ARG(m->mail_from));
+    request_finish(r);
+    return false;
+}
+
+/* Who may not send a message may not decide about it either: neither stop it, nor send it again.
+ * What a live key sent is real mail, which a test key cannot send. */
+static bool may_decide(struct request *r, const struct message_row *m) {
+    if (!may_use_sender(r, m))
+        return false;
+    if (!r->identity.is_test || keyring_is_test(r->keyring, &m->key_id))
+        return true;
+    request_problem(r, PROBLEM_FORBIDDEN,
+                    "a test key cancels and sends again only what a test key sent");
     request_finish(r);
     return false;
 }
@@ -282,7 +294,7 @@ static void canceled(struct request *r, struct store_call *call) {
 static void cancel_of_found(struct request *r, struct store_call *call) {
     struct store_cancel *q = r->state;
     if (v1_is_done(r, call, no_message) &&
-        may_use_sender(r, &CONTAINER_OF(call, struct store_message, call)->message))
+        may_decide(r, &CONTAINER_OF(call, struct store_message, call)->message))
         request_store(r, &q->call, STORE_CANCEL, canceled);
 }
 
@@ -311,21 +323,10 @@ static void retried(struct request *r, struct store_call *call) {
     request_finish(r);
 }
 
-/* What a live key sent is real mail. */
-static bool may_send_again(struct request *r, const struct message_row *m) {
-    if (!may_use_sender(r, m))
-        return false;
-    if (!r->identity.is_test || keyring_is_test(r->keyring, &m->key_id))
-        return true;
-    request_problem(r, PROBLEM_FORBIDDEN, "a test key sends again only what a test key sent");
-    request_finish(r);
-    return false;
-}
-
 static void retry_of_found(struct request *r, struct store_call *call) {
     struct store_retry *q = r->state;
     if (v1_is_done(r, call, no_message) &&
-        may_send_again(r, &CONTAINER_OF(call, struct store_message, call)->message))
+        may_decide(r, &CONTAINER_OF(call, struct store_message, call)->message))
         request_store(r, &q->call, STORE_RETRY, retried);
 }
 

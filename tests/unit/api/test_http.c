@@ -1045,7 +1045,8 @@ static void make_key(struct world *w, const char *form, struct auth_key_text *ou
     client_release(&a);
 }
 
-static void test_retry_asks_for_the_rights_of_sending(void **state) {
+static void test_retry_and_cancel_ask_for_the_rights_of_sending(void **state) {
+    static const char *const acts[] = {"retry", "cancel"};
     struct world *w = *state;
     struct answer a;
     struct auth_key_text other, same, test;
@@ -1058,23 +1059,25 @@ static void test_retry_asks_for_the_rights_of_sending(void **state) {
     ask(w, "POST", "/send", &w->test_key, "", body_text(), &a);
     client_release(&a);
     assert_int_equal(w->store->message_count, 2);
-    id_print(&w->store->message[0].id, id);
-    snprintf(of_live, sizeof(of_live), "/v1/messages/%s/retry", id);
-    id_print(&w->store->message[1].id, id);
-    snprintf(of_test, sizeof(of_test), "/v1/messages/%s/retry", id);
-    ask(w, "POST", of_live, &other, "", STR("{}"), &a);
-    assert_problem(&a, 403, "from_not_allowed");
-    client_release(&a);
-    ask(w, "POST", of_live, &test, "", STR("{}"), &a);
-    assert_problem(&a, 403, "forbidden");
-    client_release(&a);
-    /* the fake has no retry: these got through to it */
-    ask(w, "POST", of_live, &same, "", STR("{}"), &a);
-    assert_problem(&a, 503, "unavailable");
-    client_release(&a);
-    ask(w, "POST", of_test, &test, "", STR("{}"), &a);
-    assert_problem(&a, 503, "unavailable");
-    client_release(&a);
+    for (size_t i = 0; i < sizeof(acts) / sizeof(acts[0]); i++) {
+        id_print(&w->store->message[0].id, id);
+        snprintf(of_live, sizeof(of_live), "/v1/messages/%s/%s", id, acts[i]);
+        id_print(&w->store->message[1].id, id);
+        snprintf(of_test, sizeof(of_test), "/v1/messages/%s/%s", id, acts[i]);
+        ask(w, "POST", of_live, &other, "", STR("{}"), &a);
+        assert_problem(&a, 403, "from_not_allowed");
+        client_release(&a);
+        ask(w, "POST", of_live, &test, "", STR("{}"), &a);
+        assert_problem(&a, 403, "forbidden");
+        client_release(&a);
+        /* the fake does neither: these got through to it */
+        ask(w, "POST", of_live, &same, "", STR("{}"), &a);
+        assert_problem(&a, 503, "unavailable");
+        client_release(&a);
+        ask(w, "POST", of_test, &test, "", STR("{}"), &a);
+        assert_problem(&a, 503, "unavailable");
+        client_release(&a);
+    }
 }
 
 /* A body that came slowly would have let its key in long after the answer that it is revoked. */
@@ -1686,7 +1689,7 @@ int main(void) {
         cmocka_unit_test(test_T17_drop_by_drop_header_does_not_extend_the_deadline),
         cmocka_unit_test(test_T17_connections_of_one_address_are_limited),
         cmocka_unit_test(test_T18_requests_that_two_parsers_read_differently_are_refused),
-        SERVED(test_retry_asks_for_the_rights_of_sending),
+        SERVED(test_retry_and_cancel_ask_for_the_rights_of_sending),
         SERVED(test_T21_revoked_key_is_refused_at_once),
         SERVED(test_T32_key_with_a_rate_makes_no_more_requests),
         SERVED(test_key_revoked_while_its_body_comes_is_refused),
