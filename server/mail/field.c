@@ -3,6 +3,7 @@
 #include "server/base/limits.h"
 
 static const char written[] = "it is written by the relay";
+static const char bounces[] = "bounces go to the bounce address of the domain, or to 'sender'";
 
 static const struct field_rule rule[] = {
     {"from", "use the field 'from'", FIELD_TEXT, true},
@@ -15,9 +16,9 @@ static const struct field_rule rule[] = {
     {"subject", "use the field 'subject'", FIELD_TEXT, true},
     {"in-reply-to", "use the field 'in_reply_to'", FIELD_TEXT, true},
     {"references", "use the field 'references'", FIELD_TEXT, true},
-    {"return-path", "use the field 'return_path'", FIELD_TEXT, true},
-    {"errors-to", "use the field 'return_path'", FIELD_TEXT, true},
-    {"date", "it is written by the relay; use 'send_at' to send later", FIELD_TEXT, true},
+    {"return-path", bounces, FIELD_TEXT, true},
+    {"errors-to", bounces, FIELD_TEXT, true},
+    {"date", written, FIELD_TEXT, true},
     {"message-id", written, FIELD_TEXT, true},
     {"content-*", "it is written by the relay; use 'text', 'html' and 'attachments'", FIELD_TEXT,
      true},
