@@ -209,11 +209,10 @@ static void put_attachment(struct composing *c, const struct attachment *a) {
     struct mime_type type;
     attachment_type(a, &type);
     bool is_message = is_message_type(&type);
-    bool is_inline = a->is_inline || !str_is_absent(a->cid);
     put_attachment_type(c, a, &type);
     put_encoding(c, is_message ? ENCODING_7BIT : ENCODING_BASE64);
     header_begin(w, STR("Content-Disposition"));
-    header_put_word(w, is_inline ? STR("inline") : STR("attachment"));
+    header_put_word(w, a->is_inline ? STR("inline") : STR("attachment"));
     if (!str_is_absent(a->filename))
         header_put_parameter(w, "filename", a->filename);
     header_end(w);

@@ -42,8 +42,8 @@ struct attachment {
     struct str filename;     /* UTF-8, no path separators; may be absent for inline parts */
     struct str content_type; /* type/subtype with parameters, absent: application/octet-stream */
     struct str content;      /* decoded bytes */
-    struct str cid;          /* without brackets; present makes it inline */
-    bool is_inline;
+    struct str cid;          /* without brackets */
+    bool is_inline;          /* also, unless something else was said, of what has a cid */
 };
 
 struct header_field {

@@ -205,7 +205,7 @@ static struct attachment random_attachment(struct arena *a, size_t number) {
     }
     if (chance(30))
         at.cid = arena_printf(a, "cid.%zu@x", number);
-    at.is_inline = chance(20);
+    at.is_inline = chance(str_is_absent(at.cid) ? 20 : 80);
     return at;
 }
 
@@ -280,11 +280,11 @@ static json_t *expected(const struct submission *s, const struct composed *c) {
     json_t *at = json_array(), *headers = json_array(), *references = json_array();
     for (size_t i = 0; i < s->attachment_count; i++) {
         const struct attachment *x = &s->attachments[i];
-        json_array_append_new(
-            at, json_pack("{s:o, s:o, s:o, s:o, s:b, s:b}", "filename", text_of(x->filename),
-                          "type", text_of(x->content_type), "content", bytes_of(x->content), "cid",
-                          text_of(x->cid), "inline", x->is_inline || !str_is_absent(x->cid),
-                          "related", !str_is_absent(x->cid) && !str_is_absent(s->html)));
+        json_array_append_new(at, json_pack("{s:o, s:o, s:o, s:o, s:b, s:b}", "filename",
+                                            text_of(x->filename), "type", text_of(x->content_type),
+                                            "content", bytes_of(x->content), "cid", text_of(x->cid),
+                                            "inline", x->is_inline, "related",
+                                            !str_is_absent(x->cid) && !str_is_absent(s->html)));
     }
     for (size_t i = 0; i < s->header_count; i++)
         json_array_append_new(headers, json_pack("[o, o]", text_of(s->headers[i].name),

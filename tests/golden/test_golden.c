@@ -53,11 +53,14 @@ static struct address_list addresses_of(const json_t *j) {
 }
 
 static struct attachment attachment_of(const json_t *j) {
+    struct str disposition = member(j, "disposition");
+    bool is_inline = str_is_absent(disposition) ? !str_is_absent(member(j, "cid"))
+                                                : str_equal(disposition, STR("inline"));
     struct attachment a = {.filename = member(j, "filename"),
                            .content_type = member(j, "type"),
                            .content = member(j, "text"),
                            .cid = member(j, "cid"),
-                           .is_inline = str_equal(member(j, "disposition"), STR("inline"))};
+                           .is_inline = is_inline};
     struct str base64 = member(j, "content");
     if (!str_is_absent(base64)) {
         struct buf b = BUF_INIT(1 << 20);

@@ -387,6 +387,28 @@ static void test_M14_messages_are_never_base64(void **state) {
     }
 }
 
+/* With a content id, too, which makes it no more than something that can be referred to. */
+static void test_an_attachment_has_the_disposition_that_was_asked_for(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct address to;
+        struct submission s = simple(&to);
+        struct attachment at = {.content = STR("z"),
+                                .filename = STR("f"),
+                                .cid = i & 1 ? STR("c") : STR_NONE,
+                                .is_inline = (i & 2) != 0};
+        s.html = STR("<p>y");
+        s.attachments = &at;
+        s.attachment_count = 1;
+        struct composed c = must_compose(&s);
+        assert_true(has(&c, at.is_inline
+                                ? "\r\nContent-Disposition: inline; filename=\"f\"\r\n"
+                                : "\r\nContent-Disposition: attachment; filename=\"f\"\r\n"));
+        assert_int_equal(has(&c, "\r\nContent-ID: <c>\r\n"), i & 1);
+        message_unref(&c.message);
+    }
+}
+
 /* RFC 2046 5.1.4: the last one is the best one; so it also is inside related. */
 static void test_M21_plain_stands_before_html(void **state) {
     (void)state;
@@ -710,6 +732,8 @@ int main(void) {
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_M14_messages_are_never_base64, setup, teardown),
         cmocka_unit_test_setup_teardown(test_M21_plain_stands_before_html, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_attachment_has_the_disposition_that_was_asked_for,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_M10_nothing_obsolete_is_written, setup, teardown),
         cmocka_unit_test_setup_teardown(test_M19_attached_text_says_its_charset, setup, teardown),
         cmocka_unit_test_setup_teardown(test_T14_a_text_that_holds_the_boundary_gets_another, setup,
