@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "api/request.h"
 #include "server/base/clock.h"
 #include "server/base/id.h"
 #include "server/base/limits.h"
@@ -240,9 +241,10 @@ static int send_message(const struct options *o, char *const *env) {
     id_print(&made, made_text);
     const char *key = options_text(o, "idempotency-key", made_text);
     enum err e = prepare(&s, o, env, &info);
-    if (e == OK && (strlen(key) > LIMIT_IDEMPOTENCY_KEY || str_has_control(str_of(key), false)))
+    /* an empty one would be left out on the way, and what is repeated be sent twice */
+    if (e == OK && !request_is_idempotency_key(str_of(key)))
         e = err_set(&info, ERR_INVALID, "--idempotency-key",
-                    "is too long or has control characters");
+                    "expects 1 to %d visible characters of us-ascii", (int)LIMIT_IDEMPOTENCY_KEY);
     code = e == OK ? run(&s, key) : cli_fail(CLI_USAGE, "send", &info);
     json_decref(s.body);
     buf_release_secret(&s.key);

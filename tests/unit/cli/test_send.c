@@ -255,6 +255,8 @@ static void wrong_usage_reaches_no_server(void **state) {
         {"--text|\xFF", "is not UTF-8"},
         {"--to|a@b.test|--key-file|/dev/null", "holds no API key"},
         {"--to|a@b.test|--idempotency-key|a\rb", "--idempotency-key"},
+        {"--to|a@b.test|--idempotency-key|a b", "--idempotency-key: expects 1 to 256 visible"},
+        {"--to|a@b.test|--idempotency-key=", "--idempotency-key: expects 1 to 256 visible"},
         {"--file|/dev/null", "--file"},
         {"word", "only `-`"},
         {"a|b", "one word too many"},
