@@ -120,6 +120,17 @@ static ptrdiff_t find_field(const struct json_field *fields, size_t count, struc
     return -1;
 }
 
+/* Who checks values later names fields by their own names. */
+static void note_other_name(const struct json_at *given, const char *name) {
+    struct json_at usual = json_member(given->parent, name);
+    faults_place(faults_of(given), json_pointer(&usual), json_pointer(given), false);
+}
+
+void json_note_single(const struct json_at *at) {
+    struct str pointer = json_pointer(at);
+    faults_place(faults_of(at), pointer, pointer, true);
+}
+
 enum { FIELDS_MAX = 64 };
 
 void json_read_object(const struct json_at *at, const struct json_node *v,
@@ -142,6 +153,8 @@ void json_read_object(const struct json_at *at, const struct json_node *v,
                        fields[i].name);
         } else {
             seen |= UINT64_C(1) << i;
+            if (!is_name(fields[i].name, member->name))
+                note_other_name(&here, fields[i].name);
             fields[i].read(&here, member, out);
         }
     }
@@ -208,6 +221,7 @@ bool json_read_strs(const struct json_at *at, const struct json_node *v, size_t 
     if (v->kind == JSON_IS_STRING) {
         *out = ARENA_NEW(a, struct str);
         *count = 1;
+        json_note_single(at);
         return json_read_str(at, v, &(*out)[0]);
     }
     if (v->kind != JSON_IS_ARRAY)
@@ -219,7 +233,6 @@ bool json_read_strs(const struct json_at *at, const struct json_node *v, size_t 
     *out = ARENA_ARRAY(a, struct str, (size_t)v->count + 1);
     for (const struct json_node *each = v->first; each != NULL; each = each->next, i++) {
         struct json_at here = json_element(at, i);
-        (*out)[i] = STR("");
         is_good &= json_read_str(&here, each, &(*out)[i]);
     }
     *count = i;

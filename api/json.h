@@ -43,6 +43,8 @@ struct arena *json_arena(const struct json_at *at);
 /* "#/to/0" (RFC 6901 6). In the arena of the faults. */
 struct str json_pointer(const struct json_at *at);
 void json_fault(const struct json_at *at, const char *code, const char *fmt, ...) PRINTF(3, 4);
+/* One value stands there, where a list is usual: faults of its elements are told there. */
+void json_note_single(const struct json_at *at);
 
 typedef void (*json_read_fn)(const struct json_at *at, const struct json_node *v, void *out);
 struct json_field {
@@ -65,6 +67,6 @@ bool json_read_bool(const struct json_at *at, const struct json_node *v, bool *o
 bool json_read_int(const struct json_at *at, const struct json_node *v, int64_t least, int64_t most,
                    int64_t *out);
 bool json_read_array(const struct json_at *at, const struct json_node *v, size_t most);
-/* An array of strings, or one string alone. */
+/* An array of strings, or one string alone. false: those that are none are absent. */
 bool json_read_strs(const struct json_at *at, const struct json_node *v, size_t most,
                     struct str **out, size_t *count);

@@ -50,10 +50,17 @@ bool v1_read_body(struct request *r, const struct json_field *fields, size_t cou
     return true;
 }
 
+/* Nothing, or an object of nothing. */
+static bool is_empty_form(struct str body) {
+    body = str_trim(body);
+    if (body.n < 2 || body.p[0] != '{' || body.p[body.n - 1] != '}')
+        return body.n == 0;
+    return str_trim(str_slice(body, 1, body.n - 1)).n == 0;
+}
+
 bool v1_read_nothing(struct request *r) {
     request_check_query(r, NULL, 0);
-    struct str body = str_trim(buf_str(&r->body));
-    if (body.n > 0 && !str_equal(body, STR("{}")))
+    if (!is_empty_form(buf_str(&r->body)))
         faults_add(&r->faults, STR("#"), "unknown_field", "this takes no fields");
     return v1_is_good(r);
 }

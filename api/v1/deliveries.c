@@ -163,8 +163,12 @@ void v1_webhook_replay(struct request *r) {
     if (!v1_read_body(r, fields, sizeof(fields) / sizeof(fields[0]), q, &root))
         return;
     struct json_at top = {.faults = &r->faults};
-    if (r->faults.count == 0 && q->seq == 0 && q->since_wall_ms == 0)
+    struct json_at delivery = json_member(&top, "delivery");
+    bool has_one = json_has(root, "delivery"), has_period = json_has(root, "since");
+    if (root->kind == JSON_IS_OBJECT && !has_one && !has_period)
         json_fault(&top, "required", "say which: \"delivery\", or a period from \"since\" on");
+    if (has_one && (has_period || json_has(root, "until")))
+        json_fault(&delivery, "conflict", "one delivery, or a period: not both");
     if (v1_is_good(r))
         replay_step(r, p);
 }

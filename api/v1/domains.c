@@ -134,8 +134,13 @@ static void was_made(struct request *r) {
         request_store(r, &m->put.call, STORE_DOMAIN_PUT, stored);
         return;
     }
-    request_problem(r, m->err == ERR_INVALID ? PROBLEM_VALIDATION_FAILED : PROBLEM_INTERNAL, "%s",
-                    m->info.text);
+    if (m->err == ERR_INVALID) { /* too long for the names of its records */
+        const struct json_at top = {.faults = &r->faults}, name = json_member(&top, "name");
+        json_fault(&name, "invalid_domain", "%s", m->info.text);
+        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
+    } else {
+        request_problem(r, PROBLEM_INTERNAL, "%s", m->info.text);
+    }
     request_finish(r);
 }
 
@@ -157,7 +162,7 @@ void v1_domains_create(struct request *r) {
         return;
     struct json_at top = {.faults = &r->faults};
     struct json_at name = json_member(&top, "name");
-    if (str_is_absent(m->name) && r->faults.count == 0)
+    if (root->kind == JSON_IS_OBJECT && !json_has(root, "name") && !json_has(root, "domain"))
         json_fault(&name, "required", "the name is missing");
     if (v1_is_good(r) && is_room(r))
         request_work(r, make, was_made);

@@ -15,6 +15,7 @@ struct making {
     int tries;
     struct str *scopes;
     size_t scope_count;
+    bool has_no_scope; /* an empty list */
 };
 
 /* ---- what is shown ---- */
@@ -55,10 +56,12 @@ static void read_name(const struct json_at *at, const struct json_node *v, void 
 
 static void read_scopes(const struct json_at *at, const struct json_node *v, void *out) {
     struct making *m = out;
-    if (!json_read_strs(at, v, 8, &m->scopes, &m->scope_count))
-        return;
+    (void)json_read_strs(at, v, 8, &m->scopes, &m->scope_count);
+    m->has_no_scope = v->kind == JSON_IS_ARRAY && v->count == 0;
     for (size_t i = 0; i < m->scope_count; i++) {
         struct json_at here = json_element(at, i);
+        if (str_is_absent(m->scopes[i]))
+            continue; /* no text, which was said */
         if (auth_scope_parse(m->scopes[i], &m->put.key.scopes) != OK)
             json_fault(&here, "invalid_value", "this is one of send, read, manage, admin");
     }
@@ -66,13 +69,14 @@ static void read_scopes(const struct json_at *at, const struct json_node *v, voi
 
 static void read_from_domains(const struct json_at *at, const struct json_node *v, void *out) {
     struct key_row *k = &MAKING->put.key;
-    struct str *list;
-    size_t count;
-    if (!json_read_strs(at, v, FROM_DOMAINS_MAX, &list, &count))
-        return;
+    struct str *list = NULL;
+    size_t count = 0;
+    (void)json_read_strs(at, v, FROM_DOMAINS_MAX, &list, &count);
     for (size_t i = 0; i < count; i++) {
         struct json_at here = json_element(at, i);
         struct errinfo info = {0};
+        if (str_is_absent(list[i]))
+            continue;
         if (rights_rule_parse(list[i], json_arena(at), &list[i], &info) != OK)
             json_fault(&here, "invalid_domain", "%s", info.text);
     }
@@ -211,7 +215,7 @@ void v1_keys_create(struct request *r) {
     struct json_at name = json_member(&top, "name"), scopes = json_member(&top, "scopes");
     if (root->kind == JSON_IS_OBJECT && !json_has(root, "name"))
         json_fault(&name, "required", "the name is missing");
-    if (root->kind == JSON_IS_OBJECT && m->put.key.scopes == 0 && r->faults.count == 0)
+    if (root->kind == JSON_IS_OBJECT && (!json_has(root, "scopes") || m->has_no_scope))
         json_fault(&scopes, "required", "which of send, read, manage, admin may it?");
     m->put.key.name = arena_dup(r->arena, m->put.key.name);
     if (v1_is_good(r) && is_within_own(r, &m->put.key) && is_room(r))

@@ -77,6 +77,7 @@ static void read_list(const struct json_at *at, const struct json_node *v,
         out->list = ARENA_NEW(a, struct address);
         out->count = 1;
         read_one(at, v, &out->list[0]);
+        json_note_single(at);
         return;
     }
     if (!json_read_array(at, v, LIMIT_RECIPIENTS_MAX))
@@ -314,6 +315,7 @@ static void read_references(const struct json_at *at, const struct json_node *v,
         return;
     }
     (void)json_read_str(at, v, &text);
+    json_note_single(at);
     SUBMISSION->references = ARENA_ARRAY(json_arena(at), struct str, LIMIT_REFERENCES + 1);
     while (!str_is_absent(text)) {
         struct str id = str_split(&text, ' ');

@@ -96,15 +96,14 @@ static bool is_event(struct str name) {
 
 static void read_events(const struct json_at *at, const struct json_node *v, void *out) {
     struct arena *a = json_arena(at);
-    struct str *list;
-    size_t count;
+    struct str *list = NULL;
+    size_t count = 0;
     FORM->has_events = true;
-    if (!json_read_strs(at, v, 2 * EVENT_TYPE_COUNT, &list, &count))
-        return;
+    (void)json_read_strs(at, v, 2 * EVENT_TYPE_COUNT, &list, &count);
     for (size_t i = 0; i < count; i++) {
         struct json_at here = json_element(at, i);
         list[i] = arena_dup(a, list[i]);
-        if (!is_event(list[i]))
+        if (!str_is_absent(list[i]) && !is_event(list[i]))
             json_fault(&here, "invalid_value", "there is no such event");
     }
     FORM->row.events = list;

@@ -13,6 +13,35 @@ void faults_init(struct faults *f, struct arena *a) {
     *f = (struct faults){.arena = a};
 }
 
+struct fault_place {
+    struct str usual, given;
+    bool is_single;
+    struct fault_place *next;
+};
+
+void faults_place(struct faults *f, struct str usual, struct str given, bool is_single) {
+    struct fault_place *p = ARENA_NEW(f->arena, struct fault_place), **end = &f->places;
+    *p = (struct fault_place){.usual = usual, .given = given, .is_single = is_single};
+    while (*end != NULL)
+        end = &(*end)->next;
+    *end = p;
+}
+
+static bool is_at_or_below(struct str pointer, struct str place) {
+    return str_starts_with(pointer, place) && (pointer.n == place.n || pointer.p[place.n] == '/');
+}
+
+/* Where the value is that `pointer` means. */
+static struct str place_of(const struct faults *f, struct str pointer) {
+    for (const struct fault_place *p = f->places; p != NULL; p = p->next) {
+        if (!is_at_or_below(pointer, p->usual))
+            continue;
+        struct str below = p->is_single ? STR("") : str_from(pointer, p->usual.n);
+        pointer = arena_printf(f->arena, "%.*s%.*s", STR_ARG(p->given), STR_ARG(below));
+    }
+    return pointer;
+}
+
 void faults_add(struct faults *f, struct str pointer, const char *code, const char *fmt, ...) {
     f->count++;
     if (f->count > LIMIT_FAULTS)
@@ -22,7 +51,7 @@ void faults_add(struct faults *f, struct str pointer, const char *code, const ch
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    f->list[f->count - 1] = (struct fault){.pointer = arena_dup(f->arena, pointer),
+    f->list[f->count - 1] = (struct fault){.pointer = arena_dup(f->arena, place_of(f, pointer)),
                                            .code = code,
                                            .detail = arena_dup(f->arena, str_of(text))};
 }
@@ -31,11 +60,9 @@ void faults_add(struct faults *f, struct str pointer, const char *code, const ch
  * is absent here, and "it is missing" would be a second, wrong fault. */
 static bool is_faulty(const struct faults *f, const char *pointer) {
     struct str p = str_of(pointer);
-    for (size_t i = 0; i < f->count && i < LIMIT_FAULTS; i++) {
-        struct str has = f->list[i].pointer;
-        if (str_starts_with(has, p) && (has.n == p.n || has.p[p.n] == '/'))
+    for (size_t i = 0; i < f->count && i < LIMIT_FAULTS; i++)
+        if (is_at_or_below(f->list[i].pointer, p))
             return true;
-    }
     return f->count > LIMIT_FAULTS;
 }
 
@@ -238,18 +265,18 @@ static void check_header(const struct submission *s, struct faults *f, size_t i)
 /* RFC 8058 3.1: one-click needs a List-Unsubscribe with exactly one https URI. */
 static void check_one_click(const struct submission *s, struct faults *f) {
     size_t https = 0;
-    bool is_one_click = false;
+    struct str one_click = STR_NONE; /* as it was written */
     for (size_t i = 0; i < s->header_count; i++) {
         struct str rest = s->headers[i].value, uri;
         if (str_equal_nocase(s->headers[i].name, STR("list-unsubscribe-post")))
-            is_one_click = true;
+            one_click = s->headers[i].name;
         if (!str_equal_nocase(s->headers[i].name, STR("list-unsubscribe")))
             continue;
         while (field_next_uri(&rest, &uri))
             https += str_starts_with_nocase(uri, STR("<https:"));
     }
-    if (is_one_click && https != 1)
-        faults_add(f, STR("#/headers/List-Unsubscribe-Post"), "invalid_header_value",
+    if (!str_is_absent(one_click) && https != 1)
+        faults_add(f, pointer_to_key(f, "headers", one_click), "invalid_header_value",
                    "one-click needs List-Unsubscribe with exactly one https URI; there are %zu",
                    https);
 }

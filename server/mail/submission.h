@@ -20,15 +20,23 @@ struct fault {
     struct str detail;
 };
 
+struct fault_place;
+
 struct faults {
     struct arena *arena;
-    size_t count; /* faults seen; only the first LIMIT_FAULTS are kept */
+    struct fault_place *places; /* of faults_place() */
+    size_t count;               /* faults seen; only the first LIMIT_FAULTS are kept */
     struct fault list[LIMIT_FAULTS];
 };
 
 void faults_init(struct faults *f, struct arena *a);
 void faults_add(struct faults *f, struct str pointer, const char *code, const char *fmt, ...)
     PRINTF(4, 5);
+/* What was given stands at `given`, not where the form usually has it: from now on a fault at
+ * `usual` or below it is told at `given`, with what stood below, or without (is_single: one value
+ * where a list is usual). Rules go in their order over what the one before made. Both live as long
+ * as the arena. */
+void faults_place(struct faults *f, struct str usual, struct str given, bool is_single);
 
 /* Stored as a number: append only, never renumber. */
 enum recipient_kind { RECIPIENT_TO, RECIPIENT_CC, RECIPIENT_BCC };

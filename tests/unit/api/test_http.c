@@ -540,22 +540,128 @@ static void test_405_says_what_is_allowed(void **state) {
 }
 
 static void test_all_faults_come_at_once(void **state) {
+    enum { MOST = 6 };
+    static const struct {
+        const char *path, *body, *pointer[MOST + 1];
+    } rows[] = {
+        {"/send",
+         "{\"from\":\"x\",\"to\":[1,\"b@example.net\",\"c\"],\"subject\":7,\"nope\":1,"
+         "\"attachments\":[{\"filename\":\"a\",\"content\":\"!\"}],\"text\":\"t\"}",
+         {"#/from", "#/to/0", "#/to/2", "#/subject", "#/nope", "#/attachments/0/content"}},
+        {"/v1/keys", "{}", {"#/name", "#/scopes"}},
+        {"/v1/keys", "{\"nope\":1,\"scopes\":[]}", {"#/nope", "#/name", "#/scopes"}},
+        {"/v1/keys", "{\"scopes\":null,\"name\":\"\"}", {"#/name", "#/scopes"}},
+        {"/v1/keys", "{\"name\":\"a\",\"scopes\":\"x\"}", {"#/scopes"}},
+        {"/v1/keys", "{\"name\":\"a\",\"scopes\":\"\"}", {"#/scopes"}},
+        {"/v1/keys", "{\"name\":\"a\",\"scopes\":[\"\"]}", {"#/scopes/0"}},
+        {"/v1/keys",
+         "{\"name\":\"a\",\"scopes\":[\"x\",\"send\",1],\"from_domains\":[null,\"-\"]}",
+         {"#/scopes/2", "#/scopes/0", "#/from_domains/0", "#/from_domains/1"}},
+        {"/v1/keys",
+         "{\"name\":\"a\",\"scopes\":\"send\",\"fromDomains\":\"-\",\"rate\":0,"
+         "\"expiresAt\":\"x\"}",
+         {"#/fromDomains", "#/rate", "#/expiresAt"}},
+        {"/v1/keys", "[]", {"#"}},
+        {"/v1/domains", "{\"bounce_address\":\"x\"}", {"#/bounce_address", "#/name"}},
+        {"/v1/domains",
+         "{\"domain\":\"x\",\"bounceAddress\":\"x\"}",
+         {"#/domain", "#/bounceAddress"}},
+        {"/v1/webhooks", "{\"events\":\"x\"}", {"#/events", "#/url"}},
+        {"/v1/webhooks",
+         "{\"events\":[\"x\",1,\"\"]}",
+         {"#/events/1", "#/events/0", "#/events/2", "#/url"}},
+    };
+    struct world *w = *state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct answer a;
+        size_t n = 0;
+        ask(w, "POST", rows[i].path, &w->key, "", str_of(rows[i].body), &a);
+        assert_problem(&a, 422, "validation_failed");
+        json_t *v = json_of(&a), *errors = json_object_get(v, "errors");
+        for (; rows[i].pointer[n] != NULL; n++) {
+            const char *has =
+                json_string_value(json_object_get(json_array_get(errors, n), "pointer"));
+            if (has == NULL || strcmp(has, rows[i].pointer[n]) != 0)
+                fail_msg("%s: %s is not named: %.*s", rows[i].body, rows[i].pointer[n],
+                         STR_ARG(a.body));
+        }
+        if (json_array_size(errors) != n)
+            fail_msg("%s: more than that: %.*s", rows[i].body, STR_ARG(a.body));
+        json_decref(v);
+        client_release(&a);
+    }
+}
+
+/* The store of these tests replays nothing: 503 got through to it. */
+static void test_replay_is_of_one_delivery_or_of_a_period(void **state) {
+    static const struct {
+        const char *body, *pointer; /* NULL: taken */
+    } rows[] = {
+        {"{}", "#"},
+        {"{\"only_failed\":true}", "#"},
+        {"{\"delivery\":null,\"since\":null}", "#"},
+        {"{\"until\":\"2026-01-01T00:00:00Z\"}", "#"},
+        {"{\"delivery\":0}", "#/delivery"},
+        {"{\"delivery\":1,\"since\":\"2026-01-01T00:00:00Z\"}", "#/delivery"},
+        {"{\"delivery\":1,\"until\":\"2026-01-01T00:00:00Z\"}", "#/delivery"},
+        {"{\"since\":\"x\"}", "#/since"},
+        {"{\"delivery\":1}", NULL},
+        {"{\"since\":\"2026-01-01T00:00:00Z\",\"until\":\"2026-01-01T00:00:00Z\"}", NULL},
+        {"{\"since\":\"1970-01-01T00:00:00Z\"}", NULL}, /* whatever there is */
+    };
+    struct world *w = *state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct answer a;
+        ask(w, "POST", "/v1/webhooks/0199f3a0-0000-7000-8000-000000000001/replay", &w->key, "",
+            str_of(rows[i].body), &a);
+        if (a.status != (rows[i].pointer != NULL ? 422 : 503))
+            fail_msg("%s: %d %.*s", rows[i].body, a.status, STR_ARG(a.body));
+        json_t *v = json_of(&a), *errors = json_object_get(v, "errors");
+        if (rows[i].pointer != NULL)
+            assert_string_equal(
+                json_string_value(json_object_get(json_array_get(errors, 0), "pointer")),
+                rows[i].pointer);
+        assert_int_equal(json_array_size(errors), rows[i].pointer != NULL);
+        json_decref(v);
+        client_release(&a);
+    }
+}
+
+static void test_what_takes_nothing_takes_an_empty_object(void **state) {
+    static const struct {
+        const char *body;
+        int status; /* 404: it was taken, and there is no such message */
+    } rows[] = {{"", 404},  {"{}", 404}, {" { \n\t} ", 404}, {"{\"a\":1}", 422}, {"[]", 422},
+                {"x", 422}, {"{", 422},  {"}", 422},         {"{}{}", 422},      {"{{}}", 422}};
+    struct world *w = *state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct answer a;
+        ask(w, "POST", "/v1/messages/01930000-0000-7000-8000-000000000000/cancel", &w->key, "",
+            str_of(rows[i].body), &a);
+        if (a.status != rows[i].status)
+            fail_msg("%s: %d %.*s", rows[i].body, a.status, STR_ARG(a.body));
+        client_release(&a);
+    }
+}
+
+/* The server would have no name for the records; what it would call its keys nobody asked. */
+static void test_domain_that_is_too_long_for_its_records_is_named(void **state) {
     struct world *w = *state;
     struct answer a;
-    ask(w, "POST", "/send", &w->key, "",
-        STR("{\"from\":\"x\",\"to\":[1,\"b@example.net\",\"c\"],\"subject\":7,\"nope\":1,"
-            "\"attachments\":[{\"filename\":\"a\",\"content\":\"!\"}],\"text\":\"t\"}"),
-        &a);
+    struct buf b = BUF_INIT(1024);
+    buf_putz(&b, "{\"name\":\"");
+    for (int i = 0; i < 245; i++)
+        buf_putc(&b, i % 49 == 48 ? '.' : 'a');
+    buf_putz(&b, "test\"}");
+    ask(w, "POST", "/v1/domains", &w->key, "", buf_str(&b), &a);
     assert_problem(&a, 422, "validation_failed");
-    json_t *v = json_of(&a), *errors = json_object_get(v, "errors");
-    static const char *const pointers[] = {"#/from",    "#/to/0", "#/to/2",
-                                           "#/subject", "#/nope", "#/attachments/0/content"};
-    assert_int_equal(json_array_size(errors), sizeof(pointers) / sizeof(pointers[0]));
-    for (size_t i = 0; i < sizeof(pointers) / sizeof(pointers[0]); i++)
-        assert_string_equal(
-            json_string_value(json_object_get(json_array_get(errors, i), "pointer")), pointers[i]);
+    json_t *v = json_of(&a);
+    json_t *fault = json_array_get(json_object_get(v, "errors"), 0);
+    assert_string_equal(json_string_value(json_object_get(fault, "pointer")), "#/name");
+    assert_string_equal(json_string_value(json_object_get(fault, "code")), "invalid_domain");
     json_decref(v);
     client_release(&a);
+    buf_release(&b);
 }
 
 /* ---- limits ---- */
@@ -1679,6 +1785,9 @@ int main(void) {
         SERVED(test_several_accept_fields_are_one_list),
         SERVED(test_405_says_what_is_allowed),
         SERVED(test_all_faults_come_at_once),
+        SERVED(test_replay_is_of_one_delivery_or_of_a_period),
+        SERVED(test_what_takes_nothing_takes_an_empty_object),
+        SERVED(test_domain_that_is_too_long_for_its_records_is_named),
         SERVED(test_T16_body_over_the_limit_is_413_and_names_it),
         SERVED(test_what_is_accepted_is_answered_however_large_the_header),
         SERVED(test_refused_body_that_is_announced_is_not_asked_for),
