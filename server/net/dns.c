@@ -268,8 +268,10 @@ static void worker_ready(void *arg) {
     struct dns *d = end->dns;
     if (d->step != NOT_ASKING && !d->is_step_asked && &d->end[step_asks(d)] == end)
         take_step(d);
-    while (!TAILQ_EMPTY(&end->held) && ask_current(TAILQ_FIRST(&end->held)))
-        continue;
+    /* what the probe found meanwhile may have made one the other end's: it waits there */
+    for (struct question *x; (x = TAILQ_FIRST(&end->held)) != NULL;)
+        if (!ask_current(x) && x->in == &end->held)
+            break;
 }
 
 /* Its questions are asked once more: their time goes on. */

@@ -306,18 +306,24 @@ static void await_probe(struct dns *d) {
     assert_true(dns_status(d).is_known);
 }
 
+static char anchor[64];
+
 /* The responder has no signature for the root, as a resolver that strips. */
-static void behind_a_stripping_resolver_answers_still_come(void **state) {
-    expect_log("DNSSEC signatures do not come through: no validation, no DANE");
-    (void)state;
-    char anchor[] = "/tmp/postchute-anchor-XXXXXX";
-    int fd = mkstemp(anchor);
+static struct dns *start_stripped(void) {
     static const char ds[] = "; the root's\n"
                              ". 3600 IN DS 20326 8 2 "
                              "E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D\n";
+    expect_log("DNSSEC signatures do not come through: no validation, no DANE");
+    snprintf(anchor, sizeof anchor, "/tmp/postchute-anchor-XXXXXX");
+    int fd = mkstemp(anchor);
     assert_int_equal(write(fd, ds, sizeof ds - 1), sizeof ds - 1);
     close(fd);
-    struct dns *d = start(&(struct dns_options){.mode = server.mode, .trust_anchor_file = anchor});
+    return start(&(struct dns_options){.mode = server.mode, .trust_anchor_file = anchor});
+}
+
+static void behind_a_stripping_resolver_answers_still_come(void **state) {
+    (void)state;
+    struct dns *d = start_stripped();
     struct dns_query *q = ask(d, DNS_MX, "m.example", false); /* before the probe ends */
     wait_for(1);
     assert_int_equal(q->failure, FAILURE_NONE);
@@ -330,6 +336,26 @@ static void behind_a_stripping_resolver_answers_still_come(void **state) {
     q = lookup(d, DNS_A, "a.example");
     assert_int_equal(q->failure, FAILURE_NONE);
     done(q);
+    dns_stop(&d);
+    unlink(anchor);
+}
+
+/* More than the library is asked at once, so that most of them wait while the probe finds out. */
+static void what_waited_for_the_probe_in_a_crowd_is_asked_without_validation(void **state) {
+    (void)state;
+    enum { N = 2000 };
+    static struct dns_query *q[N];
+    struct dns *d = start_stripped();
+    char name[64];
+    for (int i = 0; i < N; i++) {
+        snprintf(name, sizeof name, "n%d.example", i);
+        q[i] = ask(d, DNS_A, name, false);
+    }
+    wait_for(N);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(q[i]->failure, FAILURE_DNS_NXDOMAIN);
+        done(q[i]);
+    }
     dns_stop(&d);
     unlink(anchor);
 }
@@ -452,6 +478,7 @@ int main(void) {
         T(many_questions_at_once_are_all_answered),
         T(a_stop_answers_what_is_under_way),
         T(behind_a_stripping_resolver_answers_still_come),
+        T(what_waited_for_the_probe_in_a_crowd_is_asked_without_validation),
         T(without_an_anchor_nothing_is_validated),
         T(system_mode_knows_the_hosts_file),
         T(names_of_private_networks_are_asked_upstream),
