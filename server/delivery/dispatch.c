@@ -86,15 +86,23 @@ static void claim_failed(struct scheduler *s, struct bundle *b) {
     gather_free_bundle(s, b);
 }
 
+static bool is_expired(struct scheduler *s, const struct bundle *b) {
+    return b->letter->outgoing->expires_wall_ms <= scheduler_expiry_wall_ms(s);
+}
+
+/* Never late: the sweep ends it, which may take some seconds. */
+static void release_expired(struct scheduler *s, struct bundle *b) {
+    dispatch_release_bundle(s, b, clock_wall_ms() + EXPIRED_AGAIN_MS);
+}
+
 static void bundle_claimed(struct scheduler *s, struct bundle *b) {
     if (b->count == 0) { /* all were canceled meanwhile */
         is_signer_no_more(s, b);
         gather_free_bundle(s, b);
     } else if (s->is_draining) {
         dispatch_release_bundle(s, b, clock_wall_ms());
-    } else if (b->letter->outgoing->expires_wall_ms <= scheduler_expiry_wall_ms(s)) {
-        /* never late: the sweep ends it, which may take some seconds */
-        dispatch_release_bundle(s, b, clock_wall_ms() + EXPIRED_AGAIN_MS);
+    } else if (is_expired(s, b)) {
+        release_expired(s, b);
     } else if (b->is_preset) {
         settle_preset(s, b);
     } else if (window_is_dead(&b->site->window, clock_mono_ms())) {
@@ -452,7 +460,9 @@ static void send_ready(struct scheduler *s, struct site *site, int64_t now_mono_
             return;
         struct bundle *b = CONTAINER_OF(e, struct bundle, fair);
         int64_t wait_us;
-        if (b->hop->hosts == NULL) { /* it cannot be resolved any more */
+        if (is_expired(s, b)) {
+            release_expired(s, b);
+        } else if (b->hop->hosts == NULL) { /* it cannot be resolved any more */
             b->is_preset = true;
             b->failure = b->hop->failure;
             is_signer_no_more(s, b);

@@ -521,6 +521,28 @@ static void a_slow_site_leaves_sessions_to_others(void **state) {
     end_slow(w, &slow);
 }
 
+/* ---- what is claimed and waits ---- */
+
+/* The only session hangs, and the next message is claimed already. */
+static void what_expires_while_it_waits_for_a_session_is_not_sent(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    w->route.concurrency = 1;
+    start(w);
+    submit(w, "hold@example.net");
+    await_counter(w, &w->sink->held, 1);
+    int64_t expires_wall_ms = clock_wall_ms() + patience_ms(1000);
+    struct id id =
+        submit_with(w, "ok@example.net", &(struct message_row){.expires_wall_ms = expires_wall_ms});
+    await_state(w, id, RECIPIENT_SENDING, 0);
+    while (clock_wall_ms() <= expires_wall_ms)
+        mailbox_wait(w->box, 20);
+    sink_on_loop(w->sink->loop, sink_close_all, w->sink);
+    await_state(w, id, RECIPIENT_QUEUED, 0);
+    assert_int_equal(sink_get(&w->sink->messages), 0);
+    delivery_stop(&w->delivery);
+}
+
 /* ---- what waits in a loop ---- */
 
 static void loops_hold_more_than_sessions_and_open_no_more(void **state) {
@@ -717,6 +739,7 @@ int main(void) {
         T(a_slow_site_that_fills_memory_holds_up_no_retry_of_others),
         T(a_slow_site_that_fills_memory_with_contents_holds_up_no_others),
         T(a_slow_site_leaves_sessions_to_others),
+        T(what_expires_while_it_waits_for_a_session_is_not_sent),
         T(loops_hold_more_than_sessions_and_open_no_more),
         T(what_waits_in_a_loop_for_silent_sessions_goes_back),
         T(a_site_that_breaks_gets_nobody_an_attempt_that_only_waited),
