@@ -25,6 +25,11 @@ bool limit_has_rate(const struct limit *l) {
     return l->rate.interval_us > 0;
 }
 
+unsigned limit_per_second(const struct limit *l) {
+    enum { SECOND_US = 1000000 };
+    return l->rate.interval_us < SECOND_US ? (unsigned)(SECOND_US / l->rate.interval_us) : 1;
+}
+
 bool limit_has_room(const struct limit *l) {
     return l->concurrency == 0 || l->in_use < l->concurrency;
 }

@@ -16,7 +16,8 @@ struct limit {
 void limit_init(struct limit *l, unsigned concurrency, unsigned rate_per_s);
 /* Another rate from now on; what was taken stays taken. */
 void limit_set_rate(struct limit *l, unsigned rate_per_s);
-bool limit_has_rate(const struct limit *l); /* is there one at all? */
+bool limit_has_rate(const struct limit *l);       /* is there one at all? */
+unsigned limit_per_second(const struct limit *l); /* at least 1; only when there is a rate */
 /* Is a slot free, concurrency alone? */
 bool limit_has_room(const struct limit *l);
 /* Takes one slot and `units` of the rate. False: nothing was taken, and *wait_us says when the rate

@@ -306,7 +306,7 @@ static void feed_back(struct scheduler *s, struct site *site, const struct repor
     if (r->feedback == SITE_LOCKED) {
         site_locked(s, site, r);
     } else if (r->feedback == SITE_REACHED) {
-        site->reached_mono_ms = clock_mono_ms();
+        site_reached(site, r->attempt.took_ms, clock_mono_ms());
         window_success(&site->window, site->sent);
     } else if (r->feedback == SITE_UNREACHABLE &&
                window_failure(&site->window, clock_mono_ms(), dead_ms)) {

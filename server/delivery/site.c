@@ -5,6 +5,7 @@
 enum {
     PREFETCH_WINDOWS = 6, /* so many are claimed ahead: a claim takes a transaction's time */
     PREFETCH_MOST = 128,  /* ... and no more: repeated with `possible_duplicate` after a crash */
+    QUICK_MS = 250,       /* a transaction: else a window of claims is time enough for the next */
     AHEAD_OF_LOOP = 20,   /* jobs that wait in a loop: six milliseconds of signatures, three of the
                              scheduler's turns */
     HOME_ENOUGH = 3,      /* transactions that one loop takes before the others are asked */
@@ -18,6 +19,7 @@ struct site *sites_get(struct sites *t, const char *key, const struct route *r, 
         s->waiting = fair_new();
         s->ready = fair_new();
         s->recipients_most = SITE_RECIPIENTS_MAX;
+        s->took_ms = QUICK_MS;
         window_init(&s->window, r->concurrency);
         limit_init(&s->limit, 0, r->rate_per_s);
         table_add(&t->by_key, &s->in_table, s->key, strlen(s->key), s);
@@ -64,28 +66,50 @@ void sites_free(struct sites *t) {
     }
 }
 
-unsigned site_picks_most(const struct site *s) {
-    unsigned ahead = s->window.size * PREFETCH_WINDOWS;
-    return s->window.size + (ahead < PREFETCH_MOST ? ahead : PREFETCH_MOST);
+void site_reached(struct site *s, int64_t took_ms, int64_t now_mono_ms) {
+    bool is_first = s->reached_mono_ms == 0;
+    s->reached_mono_ms = now_mono_ms;
+    s->took_ms += ((double)took_ms - s->took_ms) / (is_first ? 1 : 8);
 }
 
-/* A site that is not known to take mail, or is small, is sent what can go at once: what waits in a
- * loop cannot be called back. */
+static bool is_quick(const struct site *s) {
+    return s->took_ms < QUICK_MS;
+}
+
+static unsigned least(unsigned a, unsigned b) {
+    return a < b ? a : b;
+}
+
+unsigned site_picks_most(const struct site *s) {
+    unsigned ahead =
+        is_quick(s) ? least(s->window.size * PREFETCH_WINDOWS, PREFETCH_MOST) : s->window.size;
+    unsigned most = s->window.size + ahead;
+    return limit_has_rate(&s->limit) ? least(most, s->sent + limit_per_second(&s->limit)) : most;
+}
+
+/* A site that is not known to take mail quickly, or is small, is sent what can go at once: what
+ * waits in a loop cannot be called back. */
 static bool sends_ahead(const struct site *s, size_t loops, int64_t now_mono_ms) {
     return s->window.is_proven && s->window.cohorts <= 0 &&
-           now_mono_ms - s->reached_mono_ms < SITE_AHEAD_MS && !limit_has_rate(&s->limit) &&
-           s->window.size >= HOME_ENOUGH * loops;
+           now_mono_ms - s->reached_mono_ms < SITE_AHEAD_MS && is_quick(s) &&
+           !limit_has_rate(&s->limit) && s->window.size >= HOME_ENOUGH * loops;
 }
 
 unsigned site_sends_most(const struct site *s, size_t loops, int64_t now_mono_ms) {
     unsigned ahead = sends_ahead(s, loops, now_mono_ms) ? AHEAD_OF_LOOP * (unsigned)loops : 0;
-    return s->window.size + (ahead < 2 * s->window.size ? ahead : 2 * s->window.size);
+    return s->window.size + least(ahead, 2 * s->window.size);
+}
+
+/* Loops have places: home is the first. Who comes earlier has one more when they do not come out
+ * even, as in site_choose_loop(). */
+static size_t place_of(const struct site *s, size_t loop, size_t loops) {
+    return (loop + loops - s->home_loop) % loops;
 }
 
 unsigned site_share(const struct site *s, size_t loop, size_t loops, int64_t now_mono_ms) {
     if (!sends_ahead(s, loops, now_mono_ms))
         return 0;
-    return s->window.size / (unsigned)loops + (loop < s->window.size % loops);
+    return s->window.size / (unsigned)loops + (place_of(s, loop, loops) < s->window.size % loops);
 }
 
 void site_pick_slot(struct site *s, struct bundle *b) {
@@ -107,7 +131,8 @@ size_t site_choose_loop(const struct site *s, size_t loops) {
     size_t best = s->home_loop;
     if (s->sent_loop[best] < HOME_ENOUGH)
         return best;
-    for (size_t i = 0; i < loops; i++) {
+    for (size_t place = 1; place < loops; place++) {
+        size_t i = (s->home_loop + place) % loops;
         if (s->sent_loop[i] < s->sent_loop[best])
             best = i;
     }

@@ -2,9 +2,13 @@
  * behind one provider share one site, its window and its sessions.
  *
  * A slot is taken when a bundle is picked (its content is fetched, it is claimed) and given back
- * when its transaction is over. Several windows may be picked, so that a claim is committed by the
- * time a slot for sending is free; only the window is sent at once. To a site that answers loops
- * are sent some more, which they sign and keep until one of their sessions is free.
+ * when its transaction is over. More than the window may be picked, so that a claim is committed by
+ * the time a slot for sending is free; only the window is sent at once. To a site that answers
+ * loops are sent some more, which they sign and keep until one of their sessions is free.
+ *
+ * What is claimed can be neither canceled nor overtaken, and expires late: to a site that takes its
+ * time no more is claimed ahead than a window, to one with a rate no more than goes in a second,
+ * and nothing waits in loops.
  *
  * Thread: the scheduler's.
  */
@@ -60,7 +64,8 @@ struct site {
     unsigned sent_loop[DELIVERY_LOOPS_MAX];
     unsigned recipients_most; /* per transaction, learned */
     int64_t reached_mono_ms;  /* when a transaction with it last ended; 0: never */
-    size_t home_loop;         /* used while there is little: keeps its sessions in one pool */
+    double took_ms;   /* a transaction, by the last ones; before the first: it is not quick */
+    size_t home_loop; /* used while there is little: keeps its sessions in one pool */
     int64_t parked_until_mono_ms;
     void *owner;        /* the scheduler */
     struct wakeup wake; /* set while parked or dead */
@@ -88,11 +93,15 @@ void site_release(struct site **sp);
 void sites_sweep(struct sites *t, int64_t now_mono_ms);
 void sites_free(struct sites *t);
 
+/* A transaction with it has ended, and took so long. */
+void site_reached(struct site *s, int64_t took_ms, int64_t now_mono_ms);
 unsigned site_picks_most(const struct site *s);
 /* How many jobs may be with loops: the window, and a few that wait there, signed, for a session to
  * be free, so that no loop waits for the scheduler. */
 unsigned site_sends_most(const struct site *s, size_t loops, int64_t now_mono_ms);
-/* Of the window, what one loop may use at once; 0: it need not count. */
+/* Of the window, what one loop may use at once; 0: it need not count. All shares together are the
+ * window, and site_choose_loop() gives no loop more than its share while no more than the window is
+ * sent. */
 unsigned site_share(const struct site *s, size_t loop, size_t loops, int64_t now_mono_ms);
 void site_pick_slot(struct site *s, struct bundle *b);
 void site_give_slot(struct site *s, struct bundle *b);

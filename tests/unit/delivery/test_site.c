@@ -1,0 +1,146 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdlib.h>
+
+#include "server/delivery/site.h"
+
+enum { NOW = 1000000 };
+
+struct fixture {
+    struct sites sites;
+    struct site *site;
+};
+
+static void begin(struct fixture *f, unsigned concurrency, unsigned rate_per_s, size_t loops) {
+    const struct route r = {.concurrency = concurrency, .rate_per_s = rate_per_s};
+    *f = (struct fixture){0};
+    f->site = sites_get(&f->sites, "relay", &r, loops);
+    f->site->window.size = concurrency;
+}
+
+/* It has taken mail a moment ago, which took so long. */
+static void answer_after(struct fixture *f, int64_t took_ms) {
+    window_success(&f->site->window, 1);
+    site_reached(f->site, took_ms, NOW);
+}
+
+static void end(struct fixture *f) {
+    site_release(&f->site);
+    sites_free(&f->sites);
+}
+
+static void a_quick_site_is_sent_more_than_can_go(void **state) {
+    (void)state;
+    struct fixture f;
+    begin(&f, 20, 0, 2);
+    assert_int_equal(site_sends_most(f.site, 2, NOW), 20); /* not known yet */
+    assert_int_equal(site_picks_most(f.site), 40);
+    answer_after(&f, 5);
+    assert_int_equal(site_sends_most(f.site, 2, NOW), 60);
+    assert_int_equal(site_sends_most(f.site, 2, NOW + SITE_AHEAD_MS), 20); /* silent since */
+    assert_int_equal(site_picks_most(f.site), 140);
+    end(&f);
+}
+
+/* What is urgent would wait behind what is held; and all of it could not be canceled meanwhile. */
+static void a_slow_site_is_sent_its_window_and_claimed_no_more_than_another_one(void **state) {
+    (void)state;
+    struct fixture f;
+    begin(&f, 20, 0, 2);
+    answer_after(&f, 5000);
+    assert_int_equal(site_sends_most(f.site, 2, NOW), 20);
+    assert_int_equal(site_share(f.site, 0, 2, NOW), 0);
+    assert_int_equal(site_picks_most(f.site), 40);
+    end(&f);
+}
+
+static void a_site_is_slow_when_most_of_its_last_transactions_were(void **state) {
+    (void)state;
+    struct fixture f;
+    begin(&f, 20, 0, 2);
+    for (int i = 0; i < 10; i++)
+        answer_after(&f, 5);
+    answer_after(&f, 1000);
+    assert_int_equal(site_sends_most(f.site, 2, NOW), 60);
+    for (int i = 0; i < 3; i++)
+        answer_after(&f, 1000);
+    assert_int_equal(site_sends_most(f.site, 2, NOW), 20);
+    for (int i = 0; i < 10; i++)
+        answer_after(&f, 5);
+    assert_int_equal(site_sends_most(f.site, 2, NOW), 60);
+    end(&f);
+}
+
+/* Two a second, and 140 of them claimed: the last one would be beyond recall for 70 seconds. */
+static void of_a_site_with_a_rate_no_more_is_claimed_ahead_than_goes_in_a_second(void **state) {
+    (void)state;
+    static const struct {
+        unsigned rate_per_s, sent, want;
+    } rows[] = {{1, 0, 1}, {1, 3, 4}, {2, 0, 2}, {50, 10, 60}, {1000, 10, 140}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fixture f;
+        begin(&f, 20, rows[i].rate_per_s, 2);
+        answer_after(&f, 5);
+        f.site->sent = rows[i].sent;
+        assert_int_equal(site_picks_most(f.site), rows[i].want);
+        f.site->sent = 0;
+        end(&f);
+    }
+}
+
+static unsigned shares(const struct fixture *f, size_t loops) {
+    unsigned sum = 0;
+    for (size_t i = 0; i < loops; i++)
+        sum += site_share(f->site, i, loops, NOW);
+    return sum;
+}
+
+static void send_one(struct fixture *f, size_t loops) {
+    size_t loop = site_choose_loop(f->site, loops);
+    f->site->sent++;
+    f->site->sent_loop[loop]++;
+    /* as soon as it answers again, a loop may have its share: who has more already is over it */
+    assert_true(f->site->sent_loop[loop] <= site_share(f->site, loop, loops, NOW));
+}
+
+/* In any order of ends, transactions that were sent while nothing is sent ahead leave each loop
+ * within its share: together with what is held they open no more sessions than the window. */
+static void no_loop_gets_more_than_its_share_of_the_window(void **state) {
+    (void)state;
+    srand(1);
+    for (size_t loops = 1; loops <= 5; loops++) {
+        for (unsigned window = 3 * (unsigned)loops; window < 30; window++) {
+            struct fixture f;
+            begin(&f, window, 0, loops);
+            answer_after(&f, 5);
+            f.site->home_loop = (size_t)rand() % loops;
+            assert_int_equal(shares(&f, loops), window);
+            for (int turn = 0; turn < 2000; turn++) {
+                size_t loop = (size_t)rand() % loops;
+                if (f.site->sent < window && rand() % 3 > 0) {
+                    send_one(&f, loops);
+                } else if (f.site->sent_loop[loop] > 0) {
+                    f.site->sent--;
+                    f.site->sent_loop[loop]--;
+                }
+            }
+            end(&f);
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_quick_site_is_sent_more_than_can_go),
+        cmocka_unit_test(a_slow_site_is_sent_its_window_and_claimed_no_more_than_another_one),
+        cmocka_unit_test(a_site_is_slow_when_most_of_its_last_transactions_were),
+        cmocka_unit_test(of_a_site_with_a_rate_no_more_is_claimed_ahead_than_goes_in_a_second),
+        cmocka_unit_test(no_loop_gets_more_than_its_share_of_the_window),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
