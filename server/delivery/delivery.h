@@ -68,7 +68,7 @@ struct delivery;
 /* ERR_INVALID: an option is wrong (info->field names it). */
 NODISCARD enum err delivery_start(const struct delivery_options *o, struct delivery **out,
                                   struct errinfo *info);
-/* New options for everything that has not been claimed yet; what is under way ends under the old
+/* New options for everything that no delivery loop has yet; what is under way ends under the old
  * ones. store, dns and loops must be the same. In two steps, so that a reload of several rooms is
  * all or nothing: only the first can fail, and it changes nothing. */
 struct settings;
@@ -90,6 +90,7 @@ void delivery_stop(struct delivery **dp);
 /* For readiness and the queue view; a snapshot, at most a second old. */
 struct delivery_status {
     bool is_running, is_paused; /* paused: the store cannot be written */
-    size_t in_memory, in_flight, sites;
+    size_t in_memory, sites;
+    size_t in_flight; /* with the loops: transactions, and what waits there for a session */
 };
 struct delivery_status delivery_status(struct delivery *d); /* Thread: any */

@@ -95,11 +95,15 @@ static void release_expired(struct scheduler *s, struct bundle *b) {
     dispatch_release_bundle(s, b, clock_wall_ms() + EXPIRED_AGAIN_MS);
 }
 
+static bool is_of_old_settings(const struct scheduler *s, const struct bundle *b) {
+    return b->hop != NULL && b->hop->settings != s->settings;
+}
+
 static void bundle_claimed(struct scheduler *s, struct bundle *b) {
     if (b->count == 0) { /* all were canceled meanwhile */
         is_signer_no_more(s, b);
         gather_free_bundle(s, b);
-    } else if (s->is_draining) {
+    } else if (s->is_draining || is_of_old_settings(s, b)) {
         dispatch_release_bundle(s, b, clock_wall_ms());
     } else if (is_expired(s, b)) {
         release_expired(s, b);

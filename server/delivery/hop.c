@@ -105,10 +105,24 @@ static int64_t bounded_ttl_ms(int64_t ttl_ms) {
 }
 
 static void set_site_key(struct hop *h, struct str site) {
-    struct buf b = BUF_INIT(64 * 1024);
-    buf_printf(&b, "%s %.*s", h->route->route->name, STR_ARG(site));
+    const char *route = h->route->route->name;
+    struct buf b = BUF_INIT(strlen(route) + 1 + site.n);
+    buf_printf(&b, "%s %.*s", route, STR_ARG(site));
     free(h->site_key);
     h->site_key = buf_take(&b, NULL);
+}
+
+/* By their names: a route that goes elsewhere after a reload has another site, which waits for no
+ * session of the old one. */
+static void set_smarthosts_key(struct hop *h) {
+    size_t count = h->route->route->smarthost_count;
+    struct buf b = BUF_INIT(count * (sizeof(h->route->host->host.host) + sizeof(":65535 ")));
+    for (size_t i = 0; i < count; i++) {
+        const struct smarthost *sh = &h->route->host[i].host;
+        buf_printf(&b, "%s%s:%u", i > 0 ? "," : "", sh->host, (unsigned)sh->port);
+    }
+    set_site_key(h, buf_str(&b));
+    buf_release(&b);
 }
 
 /* ttl_ms 0: some lookup found out nothing. */
@@ -177,7 +191,7 @@ static void finish_smarthosts(struct hops *t, struct hop *h, int64_t now_mono_ms
         tell_unresolved(h, failure);
         ttl_ms = ttl_ms < FAILED_MS ? ttl_ms : FAILED_MS;
     }
-    set_site_key(h, STR("smarthosts"));
+    set_smarthosts_key(h);
     resolved(t, h, hosts, failure, ttl_ms, now_mono_ms);
 }
 

@@ -202,11 +202,21 @@ static void revive_sites(struct scheduler *s) {
     }
 }
 
+static void release_all_ready(struct scheduler *s) {
+    struct site *site;
+    struct table_cursor c = table_begin(&s->sites.by_key);
+    while ((site = table_next(&c)) != NULL) {
+        dispatch_release_ready(s, site, clock_wall_ms());
+    }
+}
+
 static void reload_run(struct note *n) {
     struct reload_note *r = CONTAINER_OF(n, struct reload_note, note);
     struct scheduler *s = r->s;
-    /* what is not claimed finds its route afresh; what is claimed ends as it began */
+    /* What is not with a loop finds its route afresh, claimed or not: the old one may be what was
+     * wrong. What is, ends as it began; bundle_claimed() sees to claims on their way. */
     gather_evict_all(s);
+    release_all_ready(s);
     due_unpark_all(s->due);
     settings_unref(&s->settings);
     s->settings = r->settings;
@@ -270,11 +280,7 @@ static void drain_run(struct note *n) {
     if (!s->is_draining) {
         s->is_draining = true;
         gather_evict_all(s);
-        struct site *site;
-        struct table_cursor c = table_begin(&s->sites.by_key);
-        while ((site = table_next(&c)) != NULL) {
-            dispatch_release_ready(s, site, clock_wall_ms());
-        }
+        release_all_ready(s);
     }
     wakeup_set(s->wakeups, &s->drain_wake, d->deadline_mono_ms);
 }

@@ -12,7 +12,8 @@
  *   --settle_report(last)--> freed
  *   QUEUED, RESOLVING, WAITING --gather_drop--> freed (gone, evicted: not claimed, so nothing is
  *   lost)
- *   CLAIMING --claimed (draining, site dead)--> released
+ *   CLAIMING --claimed (draining, site dead, expired, of old settings)--> released
+ *   READY --dispatch_release_ready (draining, site dead, reload), send_ready (expired)--> released
  *
  * Thread: the scheduler's, but for `shared`.
  */

@@ -7,9 +7,9 @@
  *   few...        452 4.5.3 from the fourth RCPT of a transaction on
  *   hold...       the message is taken, but the answer after the final dot never comes
  *
- * `break_every` n: each n-th message's connection is closed instead of an answer. A server without
- * SMTP (`sink_hostile`) closes, talks nonsense, or stays silent.
- * Thread: counters are read from the test's thread; all else on the sink's loop. */
+ * `holds_all`: no message is ever answered. `break_every` n: each n-th message's connection is
+ * closed instead of an answer. A server without SMTP (`sink_hostile`) closes, talks nonsense, or
+ * stays silent. Thread: counters are read from the test's thread; all else on the sink's loop. */
 #pragma once
 
 #include <stdio.h>
@@ -37,6 +37,7 @@ struct sink {
         unsigned rcpts;
     } connection[SINK_CONNECTIONS];
     int later_times, break_every;
+    bool holds_all;
     const char *hostile; /* raw text said at once; "": closes; NULL: a real server */
     int hostile_fd[SINK_CONNECTIONS];
     /* counters, atomic */
@@ -122,7 +123,7 @@ SINK void sink_on_message(void *ctx, struct receive *r, const struct received *m
         sink_add(&s->tls_messages, 1);
     if (m->rcpt_count > 1)
         sink_add(&s->many, 1);
-    if (str_starts_with(m->rcpt[0], STR("hold"))) {
+    if (s->holds_all || str_starts_with(m->rcpt[0], STR("hold"))) {
         sink_add(&s->held, 1);
         return;
     }

@@ -326,6 +326,32 @@ static void a_reload_sends_what_is_queued_by_the_new_route(void **state) {
     sink_free(&closed);
 }
 
+/* All sessions with the old server hang; what is behind them, claimed or not, has a new way. */
+static void a_reload_leaves_nothing_behind_sessions_that_hang(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    struct sink *hung = sink_new(false, NULL);
+    struct sink *open = w->sink;
+    hung->holds_all = true;
+    w->o.retry_ms[0] = 60000;
+    point_at(w, hung, "tls=none");
+    w->route.concurrency = 3;
+    start(w);
+    enum { MESSAGES = 30 };
+    for (int i = 0; i < MESSAGES; i++)
+        submit(w, "ok@example.net");
+    await_counter(w, &hung->held, 3);
+    point_at(w, open, "tls=none");
+    w->route.concurrency = 3;
+    struct errinfo info = {0};
+    assert_int_equal(delivery_reload(w->delivery, &w->o, &info), OK);
+    await_completed(w, MESSAGES - 3);
+    assert_int_equal(sink_get(&open->messages), MESSAGES - 3);
+    assert_int_equal(sink_get(&hung->held), 3);
+    delivery_stop(&w->delivery);
+    sink_free(&hung);
+}
+
 static void a_message_for_a_route_that_is_gone_waits_with_a_reason(void **state) {
     struct world *w = *state;
     start(w);
@@ -732,6 +758,7 @@ int main(void) {
         T(drain_ends_what_hangs_and_keeps_what_may_have_been_taken),
         T(a_stop_under_load_loses_and_repeats_nothing),
         T(a_reload_sends_what_is_queued_by_the_new_route),
+        T(a_reload_leaves_nothing_behind_sessions_that_hang),
         T(a_message_for_a_route_that_is_gone_waits_with_a_reason),
         T(what_is_canceled_while_queued_is_not_sent),
         T(housekeeping_expires_what_is_too_old),
