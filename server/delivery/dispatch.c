@@ -318,6 +318,7 @@ static void proceed_unsigned(struct scheduler *s, struct bundle *b) {
     struct letter *l = b->letter;
     struct dkim_signer signer;
     bool published_only = l->key.signing == ROUTE_SIGNING_PUBLISHED;
+    l->is_outdated = false;
     if (signers_find(s->signers, l->outgoing->from_domain, published_only, &signer)) {
         l->state = LETTER_SIGNING;
         b->is_signer = true;
@@ -328,9 +329,21 @@ static void proceed_unsigned(struct scheduler *s, struct bundle *b) {
     dispatch_claim(s, b);
 }
 
+/* Others are on their way with the signature that the letter has. */
+static bool is_in_use(const struct letter *l) {
+    const struct bundle *b;
+    TAILQ_FOREACH (b, &l->bundles, of_letter) {
+        if (b->state == BUNDLE_CLAIMING || b->state == BUNDLE_READY)
+            return true;
+    }
+    return false;
+}
+
 /* A picked bundle goes as far as its letter is. */
 static void proceed(struct scheduler *s, struct bundle *b) {
     struct letter *l = b->letter;
+    if (l->state == LETTER_READY && l->is_outdated && !is_in_use(l))
+        letter_set_unsigned(s->letters, l);
     switch (l->state) {
     case LETTER_BARE:
         ask_content(s, l);

@@ -116,6 +116,28 @@ void letter_set_ready(struct letters *t, struct letter *l, struct message *m) {
     l->state = LETTER_READY;
 }
 
+void letter_set_unsigned(struct letters *t, struct letter *l) {
+    ASSERT(l->state == LETTER_READY && l->key.signing != ROUTE_SIGNING_OFF);
+    l->is_outdated = false;
+    if (l->outgoing->message != NULL)
+        letter_set_content(t, l, message_ref(l->outgoing->message));
+    else
+        letter_set_bare(t, l);
+}
+
+void letters_outdate(struct letters *t) {
+    struct letter *l;
+    struct table_cursor c = table_begin(&t->by_key);
+    while ((l = table_next(&c)) != NULL) {
+        if (l->key.signing == ROUTE_SIGNING_OFF)
+            continue;
+        if (l->is_kept)
+            letter_free(t, l);
+        else if (l->state == LETTER_READY || l->state == LETTER_SIGNING)
+            l->is_outdated = true;
+    }
+}
+
 static void trim(struct letters *t) {
     while (t->kept_bytes > t->kept_bytes_max)
         letter_free(t, TAILQ_FIRST(&t->kept));
@@ -127,7 +149,7 @@ void letter_settle(struct letters *t, struct letter **lp) {
     if (!TAILQ_EMPTY(&l->bundles) || l->is_kept)
         return;
     /* LOADING: the answer will look for it by its key, and throw away what it does not find */
-    if (!l->has_retry || l->state != LETTER_READY) {
+    if (!l->has_retry || l->state != LETTER_READY || l->is_outdated) {
         letter_free(t, l);
         return;
     }

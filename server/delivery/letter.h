@@ -7,7 +7,8 @@
  *
  * A message is signed once per rule: its first job goes alone; the others follow when the signed
  * one is back. Letters whose recipients must be tried again are kept, within a bound of bytes, so
- * that a retry neither reads nor signs again.
+ * that a retry neither reads nor signs again. When keys change, signatures made before are not used
+ * again, but by what is claimed with them already.
  *
  * Thread: the scheduler's.
  */
@@ -42,6 +43,7 @@ struct letter {
     struct bundles waiting;    /* picked, for content or signature, by bundle.wait */
     bool is_kept;              /* on the list of kept ones: no bundle uses it */
     bool has_retry;            /* keep it when the last bundle is gone */
+    bool is_outdated;          /* READY or SIGNING: by keys that may be gone */
     TAILQ_ENTRY(letter) kept;
     struct table_node in_table;
 };
@@ -59,6 +61,10 @@ void letter_set_bare(struct letters *t, struct letter *l);
 void letter_set_content(struct letters *t, struct letter *l, struct message *m);
 /* What is sent from now on; takes the reference. */
 void letter_set_ready(struct letters *t, struct letter *l, struct message *m);
+/* Keys have changed: what was signed is read and signed again before it is next used. */
+void letters_outdate(struct letters *t);
+/* READY becomes BARE, or UNSIGNED when the content is here; no bundle may be claimed. */
+void letter_set_unsigned(struct letters *t, struct letter *l);
 /* To be called when a bundle left: frees or keeps the letter once none is left. */
 void letter_settle(struct letters *t, struct letter **lp);
 /* Calls `fn` for each; it may end the letter that it is given, and no other. */

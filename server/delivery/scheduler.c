@@ -129,6 +129,7 @@ static void domains_read(struct store_call *call) {
     if (call->err == OK) {
         signers_unref(&s->signers);
         s->signers = signers_new(c->q.domain, c->q.count);
+        letters_outdate(s->letters);
         dispatch_forget_logged(s);
         rerun_all_sites(s);
     } else {

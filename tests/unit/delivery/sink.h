@@ -93,7 +93,7 @@ SINK struct receive_answer sink_on_rcpt(void *ctx, struct str to) {
     struct sink *s = c->sink;
     if (str_starts_with(to, STR("bounce")))
         return (struct receive_answer){550, "5.1.1", "no such user"};
-    if (str_starts_with(to, STR("later")) && sink_get(&s->later_seen) < s->later_times) {
+    if (str_starts_with(to, STR("later")) && sink_get(&s->later_seen) < sink_get(&s->later_times)) {
         sink_add(&s->later_seen, 1);
         return (struct receive_answer){451, "4.3.0", "local trouble"};
     }

@@ -209,13 +209,13 @@ static void a_message_that_requires_verified_tls_is_not_sent_without(void **stat
     assert_int_equal(sink_get(&w->sink->messages), 0);
 }
 
-static void put_domain(struct world *w, const char *bounce_address) {
+static void put_domain_with(struct world *w, const char *bounce_address, const char *selector) {
     struct dkim_key *key = NULL;
     struct errinfo info = {0};
     struct buf pem = BUF_INIT(8192);
     assert_int_equal(dkim_key_generate(DKIM_ED25519_SHA256, &key, &info), OK);
     dkim_key_print_pem(key, &pem);
-    struct domain_key_row row = {.selector = STR("s1"),
+    struct domain_key_row row = {.selector = str_of(selector),
                                  .algorithm = STR("ed25519-sha256"),
                                  .pem = buf_str(&pem),
                                  .record = STR("v=DKIM1"),
@@ -232,6 +232,10 @@ static void put_domain(struct world *w, const char *bounce_address) {
     store_call_release(&q.call);
     buf_release_secret(&pem);
     dkim_key_unref(&key);
+}
+
+static void put_domain(struct world *w, const char *bounce_address) {
+    put_domain_with(w, bounce_address, "s1");
 }
 
 static void a_message_is_signed_once_for_all_its_recipients(void **state) {
@@ -264,6 +268,33 @@ static void a_retry_sends_the_same_signature(void **state) {
     await_completed(w, 1);
     assert_int_equal(metric_get(signatures, 0) - before, 1);
     assert_int_equal(sink_get(&w->sink->signed_), 1);
+}
+
+static bool is_signed_again(struct world *w, void *arg) {
+    (void)w;
+    return metric_get(metric_counter("postchute_delivery_signed_total", ""), 0) > *(int64_t *)arg;
+}
+
+/* Nobody can verify the first signature any more. */
+static void a_retry_after_a_change_of_keys_is_signed_by_the_new_one(void **state) {
+    struct world *w = *state;
+    put_domain_with(w, NULL, "s1");
+    w->sink->later_times = INT_MAX;
+    start(w);
+    struct metric *signatures = metric_counter("postchute_delivery_signed_total", "");
+    int64_t before = metric_get(signatures, 0);
+    submit(w, "later@example.net");
+    await_counter(w, &w->sink->later_seen, 2);
+    assert_int_equal(metric_get(signatures, 0) - before, 1);
+    before++;
+    put_domain_with(w, NULL, "s2");
+    if (!wait_until(w, is_signed_again, &before))
+        fail_msg("the first signature is used");
+    __atomic_store_n(&w->sink->later_times, 0, __ATOMIC_SEQ_CST);
+    await_completed(w, 1);
+    assert_int_equal(sink_get(&w->sink->signed_), 1);
+    assert_true(str_find(buf_str(&w->sink->data), STR(" s=s2;")) > 0);
+    assert_int_equal(metric_get(signatures, 0) - before, 1);
 }
 
 static void drain_ends_what_hangs_and_keeps_what_may_have_been_taken(void **state) {
@@ -755,6 +786,7 @@ int main(void) {
         T(a_message_that_requires_verified_tls_is_not_sent_without),
         T(a_message_is_signed_once_for_all_its_recipients),
         T(a_retry_sends_the_same_signature),
+        T(a_retry_after_a_change_of_keys_is_signed_by_the_new_one),
         T(drain_ends_what_hangs_and_keeps_what_may_have_been_taken),
         T(a_stop_under_load_loses_and_repeats_nothing),
         T(a_reload_sends_what_is_queued_by_the_new_route),

@@ -27,16 +27,20 @@ static struct outgoing *outgoing(int64_t seq, struct message *m) {
 }
 
 /* A letter that is ready, has a recipient to be tried again, and is used by one bundle. */
-static struct bundle *use(struct letters *t, int64_t seq) {
+static struct bundle *use_with(struct letters *t, int64_t seq, enum route_signing signing) {
     struct outgoing *o = outgoing(seq, NULL);
     struct bundle *b = mem_zalloc(sizeof(*b));
-    b->letter = letters_get(t, o, ROUTE_SIGNING_OFF);
+    b->letter = letters_get(t, o, signing);
     outgoing_unref(&o);
     letter_set_loading(t, b->letter);
     letter_set_content(t, b->letter, content());
     b->letter->has_retry = true;
     TAILQ_INSERT_TAIL(&b->letter->bundles, b, of_letter);
     return b;
+}
+
+static struct bundle *use(struct letters *t, int64_t seq) {
+    return use_with(t, seq, ROUTE_SIGNING_OFF);
 }
 
 static void end_use(struct letters *t, struct bundle *b) {
@@ -105,11 +109,44 @@ static void what_came_with_a_notice_takes_no_room_from_what_is_read(void **state
     letters_free(&t);
 }
 
+static struct bundle *use_signed(struct letters *t, int64_t seq) {
+    struct bundle *b = use_with(t, seq, ROUTE_SIGNING_FULL);
+    assert_int_equal(b->letter->state, LETTER_UNSIGNED);
+    letter_set_ready(t, b->letter, content());
+    return b;
+}
+
+static void when_keys_change_nothing_that_was_signed_is_kept(void **state) {
+    (void)state;
+    struct letters *t = letters_new(4 * KEPT_MAX);
+    end_use(t, use_signed(t, 1));
+    end_use(t, use(t, 2));
+    struct bundle *in_use = use_signed(t, 3), *of_both = use_signed(t, 4), *bare = use(t, 5);
+    letters_outdate(t);
+    assert_null(letters_find(t, 1, ROUTE_SIGNING_FULL));
+    assert_non_null(letters_find(t, 2, ROUTE_SIGNING_OFF)); /* is never signed */
+    end_use(t, in_use);
+    assert_null(letters_find(t, 3, ROUTE_SIGNING_FULL));
+    letter_set_unsigned(t, of_both->letter); /* its next bundle is picked */
+    assert_int_equal(of_both->letter->state, LETTER_BARE);
+    assert_int_equal(letters_bytes(t), SIZE); /* of the last one */
+    letter_set_loading(t, of_both->letter);
+    letter_set_content(t, of_both->letter, content());
+    letter_set_ready(t, of_both->letter, content());
+    end_use(t, of_both);
+    assert_non_null(letters_find(t, 4, ROUTE_SIGNING_FULL));
+    end_use(t, bare);
+    assert_non_null(letters_find(t, 5, ROUTE_SIGNING_OFF));
+    assert_int_equal(letters_bytes(t), 0);
+    letters_free(&t);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_oldest_kept_ones_make_room),
         cmocka_unit_test(a_visit_may_end_uses_while_much_is_kept),
         cmocka_unit_test(what_came_with_a_notice_takes_no_room_from_what_is_read),
+        cmocka_unit_test(when_keys_change_nothing_that_was_signed_is_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
