@@ -164,12 +164,20 @@ struct conn *conn_open(struct pool *p, const struct conn_key *k, const struct se
     return c;
 }
 
+static int64_t age_left_ms(const struct conn *c, int64_t now_mono_ms) {
+    return c->opened_mono_ms + c->limits.age_ms - now_mono_ms;
+}
+
+bool conn_is_used_up(const struct conn *c, int64_t now_mono_ms) {
+    return age_left_ms(c, now_mono_ms) <= 0 ||
+           (c->limits.messages != 0 && c->messages >= c->limits.messages);
+}
+
 void pool_put(struct pool *p, struct conn **cp) {
     struct conn *c = *cp;
     *cp = NULL;
     int64_t now_mono_ms = clock_mono_ms();
-    int64_t age_left_ms = c->opened_mono_ms + c->limits.age_ms - now_mono_ms;
-    if (age_left_ms <= 0 || (c->limits.messages != 0 && c->messages >= c->limits.messages)) {
+    if (conn_is_used_up(c, now_mono_ms)) {
         quit(c);
         return;
     }
@@ -180,8 +188,9 @@ void pool_put(struct pool *p, struct conn **cp) {
     }
     session_set_events(c->session, &IDLE_EVENTS, c);
     c->is_idle = true;
+    int64_t left_ms = age_left_ms(c, now_mono_ms);
     c->idle_until_mono_ms =
-        now_mono_ms + (c->limits.idle_ms < age_left_ms ? c->limits.idle_ms : age_left_ms);
+        now_mono_ms + (c->limits.idle_ms < left_ms ? c->limits.idle_ms : left_ms);
     c->bucket = bucket_get(p, &c->key);
     TAILQ_INSERT_TAIL(&p->idle, c, idle);
     TAILQ_INSERT_HEAD(&c->bucket->idle, c, the_same);

@@ -54,6 +54,8 @@ bool pool_has(const struct pool *p, const struct conn_key *k);
 struct conn *conn_open(struct pool *p, const struct conn_key *k, const struct session_options *o,
                        const struct conn_limits *limits, const struct session_events *ev,
                        void *ctx);
+/* Its number of messages or its age is reached: it takes no further transaction. */
+bool conn_is_used_up(const struct conn *c, int64_t now_mono_ms);
 /* Gives an idle session back: kept or quit. */
 void pool_put(struct pool *p, struct conn **cp);
 void conn_close(struct conn **cp); /* at once */

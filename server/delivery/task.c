@@ -315,7 +315,8 @@ static bool has_todo(const struct task *t, enum todo what) {
     return false;
 }
 
-/* The session ended before their turn came: back to the queue, without an attempt. */
+/* The session ended before their turn came, or is used up: back to the queue, without an attempt.
+ */
 static void give_back(struct task *t, enum todo what) {
     struct report *r = t->report;
     for (size_t i = 0; i < t->job->count; i++) {
@@ -343,7 +344,7 @@ static void on_done(void *ctx, bool is_reusable) {
     t->is_reused = false;
     sort_results(t);
     bool now = has_todo(t, TODO_NOW), next = has_todo(t, TODO_NEXT);
-    if (now && !is_reusable) {
+    if (now && (!is_reusable || conn_is_used_up(t->conn, clock_mono_ms()))) {
         give_back(t, TODO_NOW);
         now = false;
     }

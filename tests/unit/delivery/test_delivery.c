@@ -103,6 +103,21 @@ static void too_many_recipients_go_on_at_once_without_an_attempt(void **state) {
     arena_free(&a);
 }
 
+/* A job of several transactions is no way around the limit. */
+static void a_session_takes_no_more_messages_than_its_route_says(void **state) {
+    struct world *w = *state;
+    w->o.retry_ms[0] = 60000; /* a retry would be noticed */
+    w->route.messages_per_connection = 1;
+    start(w);
+    struct id id = submit(w, "few0@x.test,few1@x.test,few2@x.test,few3@x.test,few4@x.test,"
+                             "few5@x.test,few6@x.test");
+    await_completed(w, 1);
+    assert_int_equal(sink_get(&w->sink->messages), 3);
+    assert_int_equal(sink_get(&w->sink->connections), 3);
+    for (size_t i = 0; i < 7; i++)
+        assert_int_equal(recipient(w, id, i).attempts, 1);
+}
+
 static void nothing_is_lost_when_sessions_break(void **state) {
     struct world *w = *state;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
@@ -778,6 +793,7 @@ int main(void) {
         T(a_refused_recipient_bounces_with_the_reply_and_the_dialogue),
         T(a_deferred_recipient_is_tried_again_until_it_is_taken),
         T(too_many_recipients_go_on_at_once_without_an_attempt),
+        T(a_session_takes_no_more_messages_than_its_route_says),
         T(nothing_is_lost_when_sessions_break),
         T(idle_sessions_that_the_server_closed_cost_no_attempt),
         T(hostile_servers_only_defer),
