@@ -221,13 +221,16 @@ static void bundle_up(struct scheduler *s, struct due_item *i, int64_t now_mono_
         b->text = o->is_test ? DISPATCH_NO_SANDBOX
                              : "the route that the message asks for is not configured";
         dispatch_claim(s, b);
-    } else if (hop_is_fresh(h, now_mono_ms)) {
+        return;
+    }
+    if (hop_is_usable(h, now_mono_ms)) {
         place(s, b);
     } else {
         b->state = BUNDLE_RESOLVING;
         TAILQ_INSERT_TAIL(&h->waiting, b, wait);
-        hop_resolve(s->hops, h, now_mono_ms);
     }
+    if (!hop_is_fresh(h, now_mono_ms))
+        hop_resolve(s->hops, h, now_mono_ms);
 }
 
 /* Takes what is in the row when it is taken. */

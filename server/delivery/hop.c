@@ -100,6 +100,10 @@ bool hop_is_fresh(const struct hop *h, int64_t now_mono_ms) {
            now_mono_ms < h->until_mono_ms;
 }
 
+bool hop_is_usable(const struct hop *h, int64_t now_mono_ms) {
+    return hop_is_fresh(h, now_mono_ms) || (h->hosts != NULL && h->failed > 0);
+}
+
 static int64_t bounded_ttl_ms(int64_t ttl_ms) {
     return ttl_ms < TTL_LEAST_MS ? TTL_LEAST_MS : ttl_ms > TTL_MOST_MS ? TTL_MOST_MS : ttl_ms;
 }

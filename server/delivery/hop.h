@@ -5,8 +5,9 @@
  * hop is looked up once however many wait for it.
  *
  *     struct hop *h = hops_get(t, settings, route, domain);
- *     if (hop_is_fresh(h, now_mono_ms)) ... h->hosts or h->failure
- *     else hop_resolve(t, h, now_mono_ms);      // on_resolved(h) follows, maybe before it returns
+ *     if (hop_is_usable(h, now_mono_ms)) ... h->hosts or h->failure
+ *     if (!hop_is_fresh(h, now_mono_ms))
+ *         hop_resolve(t, h, now_mono_ms);       // on_resolved(h) follows, maybe before it returns
  *
  * Thread: the scheduler's.
  */
@@ -51,6 +52,8 @@ void hops_set_drop(struct hops *t, void (*drop)(void *ctx, struct hop *h));
 struct hop *hops_get(struct hops *t, struct settings *s, const struct settings_route *r,
                      struct str domain);
 bool hop_is_fresh(const struct hop *h, int64_t now_mono_ms);
+/* Fresh, or an old answer that serves until the name servers, which were silent, are back. */
+bool hop_is_usable(const struct hop *h, int64_t now_mono_ms);
 void hop_resolve(struct hops *t, struct hop *h, int64_t now_mono_ms);
 /* Frees hops that nobody uses and whose answer is old, or that are of other settings. */
 void hops_sweep(struct hops *t, const struct settings *current, int64_t now_mono_ms);

@@ -109,15 +109,19 @@ static void a_smarthost_that_cannot_be_found_is_looked_up_soon_then_later(void *
     begin(&l, w, "");
     assert_soon_then_later(&l);
     assert_null(l.hop->hosts);
+    assert_false(hop_is_usable(l.hop, l.hop->until_mono_ms));
     assert_int_equal(logged("no smarthost of the route has an address"), 3); /* of twelve */
     heal(&l);
     look_up(&l);
     assert_non_null(l.hop->hosts);
     assert_looked_up_after(&l, 60000, 301000);
+    assert_false(hop_is_usable(l.hop, l.hop->until_mono_ms)); /* the DNS said how long */
     fall_ill(&l);
     look_up(&l);
     assert_non_null(l.hop->hosts); /* the old answer */
     assert_looked_up_after(&l, 800, 1200);
+    /* nobody waits for servers that may be silent for as long as a question takes */
+    assert_true(hop_is_usable(l.hop, l.hop->until_mono_ms));
     end(&l);
 }
 
