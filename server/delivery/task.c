@@ -58,7 +58,6 @@ void task_sign(struct worker *w, struct job *j) {
 
 static void task_free(struct task *t) {
     ASSERT(t->conn == NULL && t->left == 0);
-    struct worker *w = t->w;
     struct share *share = t->share;
     bool is_site_well = t->is_site_well;
     report_free(&t->report);
@@ -69,7 +68,7 @@ static void task_free(struct task *t) {
     free(t->rcpt);
     free(t->is_reported);
     free(t);
-    worker_task_ended(w, share, is_site_well);
+    share_ended(share, is_site_well);
 }
 
 static void release_session(struct task *t, bool is_reusable) {
@@ -447,7 +446,8 @@ static struct task *task_new(struct worker *w, struct job *j, struct share *s) {
     return t;
 }
 
-void task_start(struct worker *w, struct job *j, struct share *s) {
+void task_start(void *worker, struct job *j, struct share *s) {
+    struct worker *w = worker;
     struct task *t = task_new(w, j, s);
     if (w->is_aborting)
         abort_task(t);
@@ -457,6 +457,6 @@ void task_start(struct worker *w, struct job *j, struct share *s) {
         try_next(t);
 }
 
-void task_give_back(struct worker *w, struct job *j, struct share *s) {
-    abort_task(task_new(w, j, s));
+void task_give_back(void *worker, struct job *j, struct share *s) {
+    abort_task(task_new(worker, j, s));
 }

@@ -10,7 +10,6 @@ enum {
     DEAD_MOST = 5000,        /* addresses remembered, a loop */
     DEAD_MS = 3 * 60 * 1000, /* long enough to spare others the wait, short against a retry */
     SIGN_AT_ONCE = 4,        /* in one turn */
-    HELD_MS = 1000,          /* nothing ended meanwhile: others may have room */
 };
 
 struct worker *worker_start(size_t index, const struct worker_options *o) {
@@ -21,6 +20,7 @@ struct worker *worker_start(size_t index, const struct worker_options *o) {
     char name[16];
     snprintf(name, sizeof(name), "delivery-%zu", index);
     w->loop = loop_start(name);
+    w->shares = shares_new(w->loop, task_start, task_give_back, w);
     return w;
 }
 
@@ -62,100 +62,13 @@ void worker_address_died(struct worker *w, const struct sockaddr_any *a) {
 
 /* ---- notes ----------------------------------------------------------------------------------- */
 
-static void put(struct note ***end, struct job *j) {
-    j->note.next = NULL;
-    **end = &j->note;
-    *end = &j->note.next;
-}
-
-static struct job *take(struct note **first, struct note ***end) {
-    struct job *j = CONTAINER_OF(*first, struct job, note);
-    *first = j->note.next;
-    if (*first == NULL)
-        *end = first;
-    return j;
-}
-
-static struct share *share_get(struct worker *w, const void *site) {
-    struct share *s = table_find(&w->shares, &site, sizeof(site));
-    if (s != NULL)
-        return s;
-    s = mem_zalloc(sizeof(*s));
-    s->site = site;
-    s->held_end = &s->held;
-    table_add(&w->shares, &s->in_table, &s->site, sizeof(s->site), s);
-    return s;
-}
-
-static bool may_start_held(const struct share *s, unsigned running) {
-    return s->held != NULL && running < CONTAINER_OF(s->held, struct job, note)->share;
-}
-
-void worker_task_ended(struct worker *w, struct share *s, bool is_site_well) {
-    ASSERT(s->running > 0);
-    s->moved_mono_ms = clock_mono_ms();
-    s->is_unwell |= !is_site_well;
-    if (s->held == NULL)
-        s->is_unwell = false;
-    if (s->is_unwell || may_start_held(s, s->running - 1)) { /* in the place of what ended */
-        struct job *j = take(&s->held, &s->held_end);
-        (s->is_unwell ? task_give_back : task_start)(w, j, s);
-        return;
-    }
-    if (--s->running > 0)
-        return;
-    ASSERT(s->held == NULL);
-    table_remove(&w->shares, &s->in_table);
-    free(s);
-}
-
-/* Sessions that hang hold up what waits for them here, not what waits with the scheduler. */
-static void look_at_held(void *arg) {
-    struct worker *w = arg;
-    int64_t long_ago_mono_ms = clock_mono_ms() - HELD_MS;
-    bool some_are_held = false;
-    struct share *s;
-    struct table_cursor c = table_begin(&w->shares);
-    while ((s = table_next(&c)) != NULL) {
-        if (s->held != NULL && s->moved_mono_ms <= long_ago_mono_ms) {
-            s->is_unwell = true;
-            s->running++; /* for as long as they take to go */
-            task_give_back(w, take(&s->held, &s->held_end), s);
-        }
-        some_are_held |= s->held != NULL;
-    }
-    if (some_are_held)
-        timer_set(w->held_timer, HELD_MS);
-    else
-        timer_free(&w->held_timer);
-}
-
-static void hold(struct worker *w, struct share *s, struct job *j) {
-    put(&s->held_end, j);
-    if (w->held_timer != NULL)
-        return;
-    w->held_timer = timer_new(w->loop, look_at_held, w);
-    timer_set(w->held_timer, HELD_MS);
-}
-
-/* It may be held until a transaction of its site ends. */
-static void start_job(struct worker *w, struct job *j) {
-    struct share *s = share_get(w, j->site);
-    if (j->share > 0 && (s->held != NULL || s->running >= j->share)) {
-        hold(w, s, j);
-        if (!may_start_held(s, s->running))
-            return;
-        j = take(&s->held, &s->held_end);
-    }
-    s->moved_mono_ms = clock_mono_ms();
-    s->running++;
-    task_start(w, j, s);
-}
-
 static void start_signing_job(struct worker *w) {
-    struct job *j = take(&w->to_sign, &w->to_sign_end);
+    struct job *j = CONTAINER_OF(w->to_sign, struct job, note);
+    w->to_sign = j->note.next;
+    if (w->to_sign == NULL)
+        w->to_sign_end = &w->to_sign;
     task_sign(w, j);
-    start_job(w, j);
+    shares_put(w->shares, j);
 }
 
 static void sign_next(void *arg) {
@@ -173,14 +86,16 @@ static void job_arrived(struct note *n) {
     struct job *j = CONTAINER_OF(n, struct job, note);
     struct worker *w = j->worker;
     if (!j->sign) {
-        start_job(w, j);
+        shares_put(w->shares, j);
         return;
     }
     if (w->sign_timer == NULL)
         w->sign_timer = timer_new(w->loop, sign_next, w);
     if (w->to_sign == NULL)
         timer_set(w->sign_timer, 0);
-    put(&w->to_sign_end, j);
+    j->note.next = NULL;
+    *w->to_sign_end = &j->note;
+    w->to_sign_end = &j->note.next;
 }
 
 void worker_send(struct worker *w, struct job *j) {
@@ -222,7 +137,7 @@ static void stop_run(struct note *n) {
     struct worker *w = CONTAINER_OF(n, struct worker, stop_note);
     ASSERT(LIST_EMPTY(&w->tasks) && w->to_sign == NULL);
     timer_free(&w->sign_timer);
-    timer_free(&w->held_timer);
+    shares_free(&w->shares);
     pool_free(&w->pool);
     n->run = stopped_run;
     mailbox_send(w->stop_reply, n);

@@ -6,22 +6,12 @@
 
 #include "server/base/table.h"
 #include "server/delivery/pool.h"
+#include "server/delivery/share.h"
 #include "server/delivery/worker.h"
 
 LIST_HEAD(task_list, task);
 
 enum { WORKER_IDLE_MOST = 500 /* sessions kept open for nothing, a loop */ };
-
-/* What a loop has of one site: transactions under way, and jobs that are here before a session is
- * free for them. Lives while there is either. */
-struct share {
-    const void *site;
-    unsigned running;
-    struct note *held, **held_end; /* jobs, signed if they were to be */
-    int64_t moved_mono_ms;         /* when a transaction began or ended */
-    bool is_unwell;                /* held ones go back */
-    struct table_node in_table;
-};
 
 /* An address that did not answer a while ago: tried after the others. */
 struct dead_address {
@@ -37,9 +27,8 @@ struct worker {
     struct task_list tasks;
     struct note *to_sign, **to_sign_end; /* jobs that begin with a signature */
     struct timer *sign_timer;            /* set while there are some */
-    struct table shares;
-    struct timer *held_timer; /* set while some are held */
-    struct table dead;        /* oldest first */
+    struct shares *shares;               /* jobs that are running, and those that are held */
+    struct table dead;                   /* oldest first */
     bool is_aborting;
     int64_t local_told_mono_ms; /* trouble of this machine's own was logged; 0: never */
     struct note stop_note;
@@ -48,16 +37,12 @@ struct worker {
 
 /* task.c: signs the message, and gives it back signed. */
 void task_sign(struct worker *w, struct job *j);
-/* Runs the job to its last report, then frees itself. */
-void task_start(struct worker *w, struct job *j, struct share *s);
-/* The job goes back as it came, as at a shutdown: nothing was tried. */
-void task_give_back(struct worker *w, struct job *j, struct share *s);
+/* Runs the job to its last report, ends its share and frees itself. A share_fn of the worker. */
+void task_start(void *worker, struct job *j, struct share *s);
+/* The job goes back as it came, as at a shutdown: nothing was tried. A share_fn. */
+void task_give_back(void *worker, struct job *j, struct share *s);
 /* Ends every task at once. */
 void task_abort_all(struct worker *w);
-
-/* A task has ended: another of its site may begin. After one that did not get through, those that
- * wait go back to the scheduler, who knows what follows. */
-void worker_task_ended(struct worker *w, struct share *s, bool is_site_well);
 
 bool worker_address_is_dead(struct worker *w, const struct sockaddr_any *a);
 void worker_address_died(struct worker *w, const struct sockaddr_any *a);
