@@ -4,12 +4,9 @@
 #include "server/base/log.h"
 #include "server/delivery/scheduler_state.h"
 
-enum { EXPIRED_AGAIN_MS = 30 * 1000, UNREADABLE_MS = 2 * 1000 };
+enum { EXPIRED_AGAIN_MS = 30 * 1000 };
 
-static const char ERASED[] = "the content of the message was erased";
 const char DISPATCH_NO_SANDBOX[] = "a test message goes to a sandbox only, and there is none";
-
-static void proceed(struct scheduler *s, struct bundle *b);
 
 /* ---- slots -------------------------------------------------------------------------------------
  */
@@ -68,7 +65,7 @@ static void is_signer_no_more(struct scheduler *s, struct bundle *b) {
         return;
     b->is_signer = false;
     b->letter->state = LETTER_UNSIGNED;
-    dispatch_letter_woken(s, b->letter);
+    prepare_letter_woken(s, b->letter);
 }
 
 static void claim_failed(struct scheduler *s, struct bundle *b) {
@@ -209,190 +206,8 @@ void dispatch_release_ready(struct scheduler *s, struct site *site, int64_t due_
     }
 }
 
-/* ---- content and signature ---------------------------------------------------------------------
- */
-
-struct content_call {
-    struct store_content q;
-    struct scheduler *s;
-    int64_t seq;
-    enum route_signing signing;
-};
-
-void dispatch_letter_woken(struct scheduler *s, struct letter *l) {
-    struct bundles woken = TAILQ_HEAD_INITIALIZER(woken);
-    TAILQ_CONCAT(&woken, &l->waiting, wait);
-    struct bundle *b;
-    while ((b = TAILQ_FIRST(&woken)) != NULL) {
-        TAILQ_REMOVE(&woken, b, wait);
-        proceed(s, b);
-    }
-}
-
-/* It may be this one row that cannot be read, for ever: others of the same keys that are here go
- * on, the rest a while later. */
-static void content_refused(struct scheduler *s, struct letter *l) {
-    struct letter_key key = l->key;
-    letter_set_bare(s->letters, l);
-    while (l != NULL && !TAILQ_EMPTY(&l->waiting)) {
-        gather_evict_waiting(s, l, clock_mono_ms() + UNREADABLE_MS);
-        l = letters_find(s->letters, key.seq, (enum route_signing)key.signing);
-    }
-}
-
-static void content_read(struct store_call *call) {
-    struct content_call *c =
-        CONTAINER_OF(CONTAINER_OF(call, struct store_content, call), struct content_call, q);
-    struct scheduler *s = c->s;
-    s->calls--;
-    struct letter *l = letters_find(s->letters, c->seq, c->signing);
-    if (l != NULL && l->state == LETTER_LOADING) {
-        if (call->err == OK) {
-            letter_set_content(s->letters, l, c->q.message);
-            c->q.message = NULL;
-            dispatch_letter_woken(s, l);
-        } else if (call->err == ERR_NOT_FOUND) {
-            letter_set_bare(s->letters, l);
-            l->state = LETTER_ERASED;
-            dispatch_letter_woken(s, l);
-        } else {
-            log_warn("delivery", "content could not be read", LOG_ID("message", &l->outgoing->id),
-                     LOG_STRZ("why", call->info.text));
-            content_refused(s, l);
-        }
-    }
-    message_unref(&c->q.message);
-    store_call_release(call);
-    free(c);
-}
-
-static void ask_content(struct scheduler *s, struct letter *l) {
-    struct content_call *c = mem_zalloc(sizeof(*c));
-    c->s = s;
-    c->seq = l->key.seq;
-    c->signing = (enum route_signing)l->key.signing;
-    c->q = (struct store_content){
-        .call = {.verb = STORE_CONTENT, .reply_to = s->box, .done = content_read},
-        .id = l->outgoing->id,
-        .project = -1,
-    };
-    letter_set_loading(s->letters, l);
-    s->calls++;
-    store_post(s->store, &c->q.call);
-}
-
-struct logged_domain {
-    struct table_node in_table;
-    char name[];
-};
-enum { LOGGED_MOST = 1000 };
-
-/* Nothing is wrong with mail without a signature but its chances: said once a domain, counted
- * always. */
-static void goes_unsigned(struct scheduler *s, const struct letter *l) {
-    metric_add(s->metrics.unsigned_messages, 1);
-    struct str name = l->outgoing->from_domain;
-    if (table_find(&s->logged, name.p, name.n) != NULL || table_count(&s->logged) >= LOGGED_MOST)
-        return;
-    struct logged_domain *d = mem_zalloc(sizeof(*d) + name.n + 1);
-    memcpy(d->name, name.p, name.n);
-    table_add(&s->logged, &d->in_table, d->name, name.n, d);
-    log_warn("delivery", "sent without a DKIM signature: the domain has no key",
-             LOG_STR("domain", name));
-}
-
-void dispatch_forget_logged(struct scheduler *s) {
-    struct logged_domain *d;
-    while ((d = table_oldest(&s->logged)) != NULL) {
-        table_remove(&s->logged, &d->in_table);
-        free(d);
-    }
-}
-
-static void wait_for_letter(struct bundle *b) {
-    b->state = BUNDLE_WAITING;
-    TAILQ_INSERT_TAIL(&b->letter->waiting, b, wait);
-}
-
-static void proceed_unsigned(struct scheduler *s, struct bundle *b) {
-    struct letter *l = b->letter;
-    struct dkim_signer signer;
-    bool published_only = l->key.signing == ROUTE_SIGNING_PUBLISHED;
-    l->is_outdated = false;
-    if (signers_find(s->signers, l->outgoing->from_domain, published_only, &signer)) {
-        l->state = LETTER_SIGNING;
-        b->is_signer = true;
-    } else {
-        goes_unsigned(s, l);
-        letter_set_ready(s->letters, l, message_ref(l->message));
-    }
-    dispatch_claim(s, b);
-}
-
-/* Others are on their way with the signature that the letter has. */
-static bool is_in_use(const struct letter *l) {
-    const struct bundle *b;
-    TAILQ_FOREACH (b, &l->bundles, of_letter) {
-        if (b->state == BUNDLE_CLAIMING || b->state == BUNDLE_READY)
-            return true;
-    }
-    return false;
-}
-
-/* A picked bundle goes as far as its letter is. */
-static void proceed(struct scheduler *s, struct bundle *b) {
-    struct letter *l = b->letter;
-    if (l->state == LETTER_READY && l->is_outdated && !is_in_use(l))
-        letter_set_unsigned(s->letters, l);
-    switch (l->state) {
-    case LETTER_BARE:
-        ask_content(s, l);
-        wait_for_letter(b);
-        break;
-    case LETTER_LOADING:
-    case LETTER_SIGNING:
-        wait_for_letter(b);
-        break;
-    case LETTER_UNSIGNED:
-        proceed_unsigned(s, b);
-        break;
-    case LETTER_READY:
-        dispatch_claim(s, b);
-        break;
-    case LETTER_ERASED:
-        b->is_preset = b->is_hopeless = true;
-        b->text = ERASED;
-        dispatch_claim(s, b);
-        break;
-    }
-}
-
-void dispatch_signed(struct note *n) {
-    struct job *j = CONTAINER_OF(n, struct job, signed_note);
-    struct bundle *b = j->bundle;
-    struct letter *l = b->letter;
-    struct scheduler *s = b->site->owner;
-    struct message *m = j->signed_message;
-    j->signed_message = NULL;
-    if (m != NULL)
-        metric_add(s->metrics.signed_messages, 1);
-    b->is_signer = false;
-    if (j->is_put_off)
-        l->state = LETTER_UNSIGNED; /* the next one tries */
-    else
-        letter_set_ready(s->letters, l, m != NULL ? m : message_ref(l->message));
-    dispatch_letter_woken(s, l);
-}
-
 /* ---- picking and sending -----------------------------------------------------------------------
  */
-
-/* Content that must be read needs room in memory. */
-static bool has_content_room(const struct scheduler *s, const struct letter *l) {
-    size_t held = letters_bytes(s->letters);
-    return l->state != LETTER_BARE || held == 0 ||
-           held + (size_t)l->outgoing->size_bytes <= s->settings->o.content_bytes_max;
-}
 
 static void pick(struct scheduler *s, struct site *site) {
     while (scheduler_may_claim(s) && site->picked < site_picks_most(site)) {
@@ -401,12 +216,12 @@ static void pick(struct scheduler *s, struct site *site) {
             return;
         struct bundle *b = CONTAINER_OF(e, struct bundle, fair);
         site_pick_slot(site, b);
-        if (!has_content_room(s, b->letter)) {
+        if (!prepare_has_room(s, b->letter)) {
             put_back(b);
             dispatch_make_runnable(s, site); /* looked at again in the next turn */
             return;
         }
-        proceed(s, b);
+        prepare_bundle(s, b);
     }
 }
 

@@ -130,7 +130,7 @@ static void domains_read(struct store_call *call) {
         signers_unref(&s->signers);
         s->signers = signers_new(c->q.domain, c->q.count);
         letters_outdate(s->letters);
-        dispatch_forget_logged(s);
+        prepare_forget_logged(s);
         rerun_all_sites(s);
     } else {
         log_warn("delivery", "domains could not be read", LOG_STRZ("why", call->info.text));
@@ -391,7 +391,7 @@ struct scheduler *scheduler_start(struct settings *settings) {
     s->workers = settings->o.loops;
     s->worker = mem_zalloc(s->workers * sizeof(*s->worker));
     const struct worker_options w = {.reply_to = s->box,
-                                     .run_signed = dispatch_signed,
+                                     .run_signed = prepare_signed,
                                      .run_report = settle_report,
                                      .tlspolicy = s->tlspolicy};
     for (size_t i = 0; i < s->workers; i++)
@@ -420,7 +420,7 @@ void scheduler_stop(struct scheduler **sp) {
     due_free(&s->due);
     signers_unref(&s->signers);
     tlspolicy_free(&s->tlspolicy);
-    dispatch_forget_logged(s);
+    prepare_forget_logged(s);
     mailbox_free(&s->box);
     settings_unref(&s->settings);
     free(s);

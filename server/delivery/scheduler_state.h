@@ -2,16 +2,17 @@
  *
  *   scheduler.c  the thread, its turns, reload, drain, stop
  *   gather.c     rows -> recipients in memory -> bundles; loading; what is gone
- *   dispatch.c   bundles -> slots -> content -> claims -> jobs
+ *   dispatch.c   bundles -> slots -> claims -> jobs
+ *   prepare.c    a picked bundle's content, and whether it signs it
  *   settle.c     reports -> the store; feedback to sites and letters
  *
  * A bundle's way, with the function on each edge:
  *
- *   gather_row --> RESOLVING --gather_resolved--> QUEUED --dispatch_site--> WAITING (content,
- *   signature) --letter_woken--> CLAIMING --claimed--> READY --send_ready--> SENT
+ *   gather_row --> RESOLVING --gather_resolved--> QUEUED --pick--> WAITING (content, signature)
+ *   --prepare_letter_woken--> CLAIMING --claimed--> READY --send_ready--> SENT
  *   --settle_report(last)--> freed
- *   QUEUED, RESOLVING, WAITING --gather_drop--> freed (gone, evicted: not claimed, so nothing is
- *   lost)
+ *   QUEUED, RESOLVING, WAITING --gather_take_out--> freed (gone, evicted: not claimed, so nothing
+ *   is lost)
  *   CLAIMING --claimed (draining, site dead, expired, of old settings)--> released
  *   READY --dispatch_release_ready (draining, site dead, reload), send_ready (expired)--> released
  *
@@ -141,15 +142,22 @@ void dispatch_make_runnable(struct scheduler *s, struct site *site);
 /* Claims the bundle at the end of the turn, to be settled with its preset or to be sent. */
 void dispatch_claim(struct scheduler *s, struct bundle *b);
 void dispatch_flush_claims(struct scheduler *s);
-void dispatch_letter_woken(struct scheduler *s, struct letter *l);
-void dispatch_signed(struct note *n);
 /* Claimed bundles of this site that were not sent go back to the store. */
 void dispatch_release_ready(struct scheduler *s, struct site *site, int64_t due_wall_ms);
 void dispatch_release_bundle(struct scheduler *s, struct bundle *b, int64_t due_wall_ms);
 void dispatch_give_slot(struct scheduler *s, struct bundle *b);
 void dispatch_site_woken(void *arg);
+
+/* prepare.c */
+/* A picked bundle goes as far as its letter is: it is claimed, or waits for the letter. */
+void prepare_bundle(struct scheduler *s, struct bundle *b);
+/* The bundles that wait for the letter go on. */
+void prepare_letter_woken(struct scheduler *s, struct letter *l);
+void prepare_signed(struct note *n);
+/* Content that must be read needs room in memory. */
+bool prepare_has_room(const struct scheduler *s, const struct letter *l);
 /* A domain without a key is said again. */
-void dispatch_forget_logged(struct scheduler *s);
+void prepare_forget_logged(struct scheduler *s);
 
 /* settle.c */
 void settle_report(struct note *n);
