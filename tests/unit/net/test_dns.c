@@ -9,10 +9,8 @@
 
 #include <semaphore.h>
 
-#include "server/base/clock.h"
-#include "server/net/dns.h"
 #include "tests/unit/log_watch.h"
-#include "tests/unit/net/responder.h"
+#include "tests/unit/net/asking.h"
 
 static const struct rr rows[] = {
     {"a.example", DNS_A, "192.0.2.1", RR_ANSWER},
@@ -46,30 +44,9 @@ static const struct rr rows[] = {
     {0},
 };
 
-static struct responder server;
-static struct mailbox *box;
-
 static int begin(void **state) {
     (void)state;
-    responder_start(&server, rows);
-    box = mailbox_new();
-    return 0;
-}
-
-static int finish(void **state) {
-    (void)state;
-    mailbox_free(&box);
-    responder_stop(&server);
-    return 0;
-}
-
-static struct dns *start(const struct dns_options *o) {
-    struct dns *d;
-    struct errinfo info = {0};
-    enum err e = dns_start(o, &d, &info);
-    if (e != OK)
-        fail_msg("dns_start: %s", info.text);
-    return d;
+    return begin_asking(rows);
 }
 
 static struct dns *start_plain(void) {
@@ -77,30 +54,10 @@ static struct dns *start_plain(void) {
         &(struct dns_options){.mode = server.mode, .trust_anchor_file = "", .timeout_ms = 15000});
 }
 
-static int answers;
-
-static void count_answer(struct note *n) {
-    (void)n;
-    answers++;
-}
-
 static struct dns_query *ask(struct dns *d, enum dns_type type, const char *name, bool search) {
     struct dns_query *q = mem_zalloc(sizeof *q);
-    q->note.run = count_answer;
-    q->reply_to = box;
-    q->type = type;
-    q->use_search = search;
-    snprintf(q->name, sizeof q->name, "%s", name);
-    dns_ask(d, q);
+    put_question(d, q, type, name, search);
     return q;
-}
-
-static void wait_for(int n) {
-    int64_t until_mono_ms = clock_mono_ms() + 30000;
-    while (answers < n && clock_mono_ms() < until_mono_ms)
-        mailbox_wait(box, 100);
-    assert_int_equal(answers, n);
-    answers = 0;
 }
 
 static struct dns_query *lookup(struct dns *d, enum dns_type type, const char *name) {
@@ -466,7 +423,7 @@ static void wrong_options_are_refused(void **state) {
 }
 
 int main(void) {
-#define T(f) cmocka_unit_test_setup_teardown(f, begin, finish)
+#define T(f) cmocka_unit_test_setup_teardown(f, begin, end_asking)
     const struct CMUnitTest tests[] = {
         T(records_are_read),
         T(hosts_that_are_no_names_are_left_out),

@@ -10,10 +10,8 @@
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 
-#include "server/base/clock.h"
-#include "server/net/dns.h"
 #include "tests/unit/log_watch.h"
-#include "tests/unit/net/responder.h"
+#include "tests/unit/net/asking.h"
 
 /* What the library's thread had when it could not go on is lost by the library; so is the thread,
  * as it cannot be asked whether there is one to wait for. */
@@ -66,58 +64,20 @@ static void threads_fail(int count) {
 static const struct rr rows[] = {
     {"a.example", DNS_A, "192.0.2.1", RR_ANSWER}, {"silent.example", 0, "", RR_DROP}, {0}};
 
-static struct responder server;
-static struct mailbox *box;
-static int answers;
-
 static int begin(void **state) {
     (void)state;
-    responder_start(&server, rows);
-    box = mailbox_new();
-    fails_left = answers_fail = answers = 0;
-    return 0;
+    fails_left = answers_fail = 0;
+    return begin_asking(rows);
 }
 
-static int finish(void **state) {
-    (void)state;
-    mailbox_free(&box);
-    responder_stop(&server);
-    return 0;
-}
-
-static struct dns *start(int64_t timeout_ms) {
-    struct dns *d;
-    assert_int_equal(dns_start(&(struct dns_options){.mode = server.mode,
-                                                     .trust_anchor_file = "",
-                                                     .timeout_ms = timeout_ms,
-                                                     .alive_ms = 500},
-                               &d, NULL),
-                     OK);
-    return d;
-}
-
-static void count_answer(struct note *n) {
-    (void)n;
-    answers++;
-}
-
-static void ask(struct dns *d, struct dns_query *q, const char *name) {
-    *q = (struct dns_query){.note.run = count_answer, .reply_to = box, .type = DNS_A};
-    snprintf(q->name, sizeof q->name, "%s", name);
-    dns_ask(d, q);
-}
-
-static void wait_for(int n) {
-    int64_t until_mono_ms = clock_mono_ms() + 30000;
-    while (answers < n && clock_mono_ms() < until_mono_ms)
-        mailbox_wait(box, 100);
-    assert_int_equal(answers, n);
-    answers = 0;
+static struct dns *start_with(int64_t timeout_ms) {
+    return start(&(struct dns_options){
+        .mode = server.mode, .trust_anchor_file = "", .timeout_ms = timeout_ms, .alive_ms = 500});
 }
 
 static enum failure lookup(struct dns *d, const char *name) {
     struct dns_query q;
-    ask(d, &q, name);
+    put_question(d, &q, DNS_A, name, false);
     wait_for(1);
     dns_query_release(&q);
     return q.failure;
@@ -126,7 +86,7 @@ static enum failure lookup(struct dns *d, const char *name) {
 static void a_thread_that_cannot_begin_is_replaced(void **state) {
     (void)state;
     expect_log("the resolver stopped answering: another one is made");
-    struct dns *d = start(60000);
+    struct dns *d = start_with(60000);
     threads_fail(1);
     assert_int_equal(lookup(d, "a.example"), FAILURE_NONE);
     assert_int_equal(fails_left, 0);
@@ -139,10 +99,10 @@ static void many_questions_outlive_their_thread(void **state) {
     enum { N = 2000 };
     static struct dns_query q[N];
     expect_log("the resolver stopped answering: another one is made");
-    struct dns *d = start(60000);
+    struct dns *d = start_with(60000);
     threads_fail(1);
     for (int i = 0; i < N; i++)
-        ask(d, &q[i], "a.example");
+        put_question(d, &q[i], DNS_A, "a.example", false);
     wait_for(N);
     for (int i = 0; i < N; i++) {
         assert_int_equal(q[i].failure, FAILURE_NONE);
@@ -154,7 +114,7 @@ static void many_questions_outlive_their_thread(void **state) {
 static void a_thread_that_ends_is_replaced(void **state) {
     (void)state;
     expect_log("the resolver stopped answering: another one is made");
-    struct dns *d = start(60000);
+    struct dns *d = start_with(60000);
     assert_int_equal(lookup(d, "a.example"), FAILURE_NONE);
     int begun = threads_begun;
     shutdown(last_pipe, SHUT_RDWR);
@@ -168,7 +128,7 @@ static void a_thread_that_cannot_say_its_answers_is_replaced(void **state) {
     (void)state;
     expect_log("the resolver stopped answering: another one is made");
     expect_log("the event library");
-    struct dns *d = start(60000);
+    struct dns *d = start_with(60000);
     assert_int_equal(lookup(d, "a.example"), FAILURE_NONE);
     int begun = threads_begun;
     answers_fail = 1;
@@ -182,7 +142,7 @@ static void a_thread_that_cannot_say_its_answers_is_replaced(void **state) {
 static void more_than_one_is_replaced_after_pauses(void **state) {
     (void)state;
     expect_log("the resolver stopped answering: another one is made");
-    struct dns *d = start(60000);
+    struct dns *d = start_with(60000);
     threads_fail(2);
     int begun = threads_begun, failed = 0;
     assert_int_equal(lookup(d, "a.example"), FAILURE_DNS_TEMPORARY);
@@ -203,7 +163,7 @@ static void more_than_one_is_replaced_after_pauses(void **state) {
 /* A replacement would be logged, and the test fail. */
 static void a_network_without_dns_replaces_nothing(void **state) {
     (void)state;
-    struct dns *d = start(300);
+    struct dns *d = start_with(300);
     int begun = threads_begun;
     for (int i = 0; i < 5; i++)
         assert_int_equal(lookup(d, "silent.example"), FAILURE_DNS_TEMPORARY);
@@ -214,10 +174,10 @@ static void a_network_without_dns_replaces_nothing(void **state) {
 
 static void a_stop_does_not_wait_for_a_thread_that_is_not_there(void **state) {
     (void)state;
-    struct dns *d = start(60000);
+    struct dns *d = start_with(60000);
     threads_fail(1);
     struct dns_query q;
-    ask(d, &q, "a.example");
+    put_question(d, &q, DNS_A, "a.example", false);
     dns_stop(&d);
     wait_for(1);
     assert_int_equal(q.failure, FAILURE_SHUTDOWN);
@@ -226,7 +186,7 @@ static void a_stop_does_not_wait_for_a_thread_that_is_not_there(void **state) {
 
 static void a_stop_does_not_wait_for_a_thread_that_ended(void **state) {
     (void)state;
-    struct dns *d = start(60000);
+    struct dns *d = start_with(60000);
     assert_int_equal(lookup(d, "a.example"), FAILURE_NONE);
     threads_fail(1000); /* nor for those that would replace it */
     expect_log("the resolver stopped answering: another one is made");
@@ -235,7 +195,7 @@ static void a_stop_does_not_wait_for_a_thread_that_ended(void **state) {
 }
 
 int main(void) {
-#define T(f) cmocka_unit_test_setup_teardown(f, begin, finish)
+#define T(f) cmocka_unit_test_setup_teardown(f, begin, end_asking)
     const struct CMUnitTest tests[] = {
         T(a_thread_that_cannot_begin_is_replaced),
         T(many_questions_outlive_their_thread),

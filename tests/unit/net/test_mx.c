@@ -8,7 +8,7 @@
 #include "server/base/clock.h"
 #include "server/base/limits.h"
 #include "server/net/mx.h"
-#include "tests/unit/net/responder.h"
+#include "tests/unit/net/asking.h"
 
 static const struct rr rows[] = {
     {"order.example", DNS_MX, "30 c.example", RR_ANSWER},
@@ -64,8 +64,6 @@ static const struct rr rows[] = {
     {0},
 };
 
-static struct responder server;
-static struct mailbox *box;
 static struct dns *dns;
 static struct rr table[200];
 static char crowd[40][2][48];
@@ -88,35 +86,14 @@ static void add_crowd(void) {
 static int begin(void **state) {
     (void)state;
     add_crowd();
-    responder_start(&server, table);
-    box = mailbox_new();
-    return dns_start(&(struct dns_options){.mode = server.mode, .trust_anchor_file = ""}, &dns,
-                     NULL) == OK
-               ? 0
-               : -1;
-}
-
-static int finish(void **state) {
-    (void)state;
-    dns_stop(&dns);
-    mailbox_free(&box);
-    responder_stop(&server);
+    begin_asking(table);
+    dns = start(&(struct dns_options){.mode = server.mode, .trust_anchor_file = ""});
     return 0;
 }
 
-static int answers;
-
-static void count_answer(struct note *n) {
-    (void)n;
-    answers++;
-}
-
-static void wait_for(int n) {
-    int64_t until_mono_ms = clock_mono_ms() + 30000;
-    while (answers < n && clock_mono_ms() < until_mono_ms)
-        mailbox_wait(box, 100);
-    assert_int_equal(answers, n);
-    answers = 0;
+static int finish(void **state) {
+    dns_stop(&dns);
+    return end_asking(state);
 }
 
 static bool everywhere(const struct sockaddr_any *a) {
