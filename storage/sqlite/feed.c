@@ -161,8 +161,8 @@ enum err sqlite_attempts(struct backend_reader *r, struct store_call *call) {
     if (seq == 0)
         return not_found(r, call, "no such message");
     sqlite3_stmt *st = sq_use(&r->h, SQL_ATTEMPTS_OF);
-    int64_t first = seq << ATTEMPT_BITS;
-    sq_bind_int(st, 1, q->after_seq >= first ? q->after_seq + 1 : first);
+    int64_t before_first = (seq << ATTEMPT_BITS) - 1;
+    sq_bind_int(st, 1, q->after_seq > before_first ? q->after_seq : before_first);
     sq_bind_int(st, 2, ((seq + 1) << ATTEMPT_BITS) - 1);
     sq_bind_int(st, 3, (int64_t)q->limit + 1);
     while (sq_row(&r->h, st)) {

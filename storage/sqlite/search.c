@@ -126,7 +126,9 @@ static int64_t one_int(struct sq *h, enum sql id, int64_t or_else) {
 /* What narrows most. False: the filter names a state that there is not. */
 static bool choose(struct source *s, const struct store_messages *q) {
     s->project = q->project;
-    s->before = q->before_seq > 0 ? q->before_seq : one_int(s->h, SQL_MESSAGE_NEXT, 1);
+    /* Whoever asks may name any number: what lies beyond the newest is not gone through. */
+    int64_t next = one_int(s->h, SQL_MESSAGE_NEXT, 1);
+    s->before = q->before_seq > 0 && q->before_seq < next ? q->before_seq : next;
     s->oldest = one_int(s->h, SQL_MESSAGE_OLDEST, s->before);
     s->kind = q->project == -1 ? BY_ALL : BY_PROJECT;
     if (!str_is_absent(q->state)) {

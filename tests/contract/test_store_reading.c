@@ -290,11 +290,83 @@ static void pages_hold_while_messages_come_and_go(void **state) {
     assert_true(events >= 3);
 }
 
+/* Cursors come from outside: what one names need not be there, nor in reach of any number. */
+static const int64_t beyond[] = {INT64_C(1) << 40, INT64_MAX / 1024, INT64_MAX / 1024 + 2,
+                                 INT64_C(1) << 62, INT64_MAX};
+enum { BEYOND = sizeof(beyond) / sizeof(beyond[0]) };
+
+static void a_page_before_what_there_will_never_be_is_the_first(void **state) {
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("ann@example.net", "bob@example.net"));
+    kit_attempt(k, m->recipient[0].key, RECIPIENT_BOUNCED);
+    const struct store_messages rows[] = {
+        {.project = 1},
+        {.project = -1},
+        {.to = STR("ann@example.net")},
+        {.state = STR("bounced")},
+        {.state = STR("queued")},
+        {.to = STR("bob@example.net"), .tag = STR("welcome"), .state = STR("queued")},
+    };
+    for (size_t b = 0; b < BEYOND; b++)
+        for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+            struct store_messages q = rows[i], none = rows[i];
+            q.before_seq = none.before_seq = beyond[b];
+            assert_int_equal(kit_found(k, q), 1);
+            none.external_id = STR("nobody's");
+            assert_int_equal(kit_found(k, none), 0);
+        }
+    struct store_notifications n = {.webhook_id = kit_webhook(k, 1, "*"), .project = 1, .limit = 9};
+    kit_accept(k, TO("ann@example.net"));
+    for (size_t b = 0; b < BEYOND; b++) {
+        n.before_seq = beyond[b];
+        RUN_OK(k, STORE_NOTIFICATIONS, &n);
+        assert_int_equal(n.count, 1);
+    }
+}
+
+/* One attempt, recorded. */
+static struct id attempted(struct kit *k, int64_t project) {
+    struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
+    q->message.project = project;
+    RUN_OK(k, STORE_ACCEPT, q);
+    struct settle_result r = kit_result(k, q->message.recipient[0].key, RECIPIENT_DELIVERED);
+    struct attempt_row a = {.started_wall_ms = k->now_wall_ms, .transcript = STR("S: 220 hello")};
+    struct store_settle s = {.result = &r, .count = 1, .attempt = &a, .now_wall_ms = 1};
+    assert_true(kit_claim(k, r.key));
+    RUN_OK(k, STORE_SETTLE, &s);
+    return q->message.id;
+}
+
+static void after_what_there_will_never_be_there_is_nothing(void **state) {
+    struct kit *k = *state;
+    const struct id id[] = {attempted(k, 1), attempted(k, 2), attempted(k, 1)};
+    for (size_t i = 0; i < 3; i++) {
+        struct store_attempts a = {.message_id = id[i], .project = -1, .limit = 9};
+        RUN_OK(k, STORE_ATTEMPTS, &a);
+        assert_int_equal(a.count, 1);
+        for (size_t b = 0; b < BEYOND; b++) {
+            a.after_seq = beyond[b];
+            RUN_OK(k, STORE_ATTEMPTS, &a);
+            assert_int_equal(a.count, 0); /* not what another message has */
+        }
+        struct store_events of = {.message_id = id[i], .project = -1, .limit = 9},
+                            all = {.project = -1, .limit = 9};
+        for (size_t b = 0; b < BEYOND; b++) {
+            of.after_seq = all.after_seq = beyond[b];
+            RUN_OK(k, STORE_EVENTS, &of);
+            RUN_OK(k, STORE_EVENTS, &all);
+            assert_int_equal(of.count + all.count, 0);
+        }
+    }
+}
+
 #define TESTS(T)                                                                                   \
     T(loading_is_fair_to_keys_lanes_and_projects),                                                 \
         T(a_project_with_much_does_not_starve_one_with_little), T(the_next_due_time_is_told),      \
         T(due_rows_carry_what_delivery_needs), T(the_feed_is_in_order_and_can_be_paged),           \
         T(an_event_carries_its_message), T(messages_are_found_by_each_filter),                     \
-        T(a_listing_is_paged_from_the_newest), T(pages_hold_while_messages_come_and_go)
+        T(a_listing_is_paged_from_the_newest), T(pages_hold_while_messages_come_and_go),           \
+        T(a_page_before_what_there_will_never_be_is_the_first),                                    \
+        T(after_what_there_will_never_be_there_is_nothing)
 
 MAIN_ON_EVERY_BACKEND(TESTS)

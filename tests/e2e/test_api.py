@@ -381,6 +381,25 @@ def test_a_cursor_of_another_list_is_refused(server, contract):
     assert answer.status_code == 422 and answer.json()["errors"][0]["code"] == "invalid_cursor"
 
 
+def made_up_cursor(kind, number):
+    return base64.b32encode(kind.encode() + number.to_bytes(8, "big")).decode().lower().rstrip("=")
+
+
+@pytest.mark.parametrize("number", [2**40, 2**53, 2**62, 2**63 - 1])
+def test_a_cursor_that_was_made_up_holds_up_nobody_and_shows_nothing_else(server, contract, number):
+    before, message = [contract.ask("POST", "/send", json={**GOOD, "to": "made-up@far.test"}).json()["id"] for _ in range(2)]
+    for one in (before, message):
+        server.wait_final(one)
+    first = server.api().get(f"/v1/messages/{before}/attempts?limit=1").json()["data"]
+    assert first
+    cursor = made_up_cursor("m", number)
+    for query in ("", "&to=made-up@far.test", "&state=delivered", "&state=failed", "&to=nobody@far.test"):
+        found = server.api().get(f"/v1/messages?after={cursor}{query}", timeout=10).json()["data"]
+        assert [one["id"] for one in found[:2]] == ([] if "failed" in query or "nobody" in query else [message, before]), query
+    for kind, path in (("a", "attempts"), ("e", "events")):
+        assert server.api().get(f"/v1/messages/{message}/{path}?after={made_up_cursor(kind, number)}", timeout=10).json()["data"] == []
+
+
 # ---- keys -------------------------------------------------------------------------------------------------------------
 
 
