@@ -65,7 +65,7 @@ enum err sqlite_accept(struct backend *b, struct effects *fx, struct store_call 
     if (m->recipient_count == 0 || m->recipient_count > LIMIT_RECIPIENTS_MAX)
         return err_set(&call->info, ERR_LIMIT, "recipients", "%zu recipients, 1 to %d are stored",
                        m->recipient_count, LIMIT_RECIPIENTS_MAX);
-    if (message_size(q->content) > (size_t)BODY_CHUNKS * LIMIT_BODY_CHUNK)
+    if (message_size(q->content) > BODY_BYTES_MOST)
         return err_set(&call->info, ERR_LIMIT, "content", "%zu bytes are more than is stored",
                        message_size(q->content));
     m->size_bytes = (int64_t)message_size(q->content);

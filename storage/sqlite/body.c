@@ -74,7 +74,7 @@ size_t body_stage(struct backend *b, struct store_call *call, size_t at) {
     ASSERT(call->verb == STORE_ACCEPT);
     const struct message *m = CONTAINER_OF(call, struct store_accept, call)->content;
     size_t size = message_size(m);
-    if (size > (size_t)BODY_CHUNKS * LIMIT_BODY_CHUNK)
+    if (size > BODY_BYTES_MOST)
         return size; /* the verb says so */
     if (at == 0) {
         if (b->has_orphans)

@@ -61,7 +61,7 @@ enum err sqlite_content(struct backend_reader *r, struct store_call *call) {
     sq_bind_id(st, 1, &q->id);
     if (sq_row(h, st) && (q->project == -1 || sq_int(st, 0) == q->project)) {
         is_there = true;
-        size = (size_t)sq_int(st, 1);
+        size = (size_t)sq_between(h, st, 1, 0, BODY_BYTES_MOST);
         body = sq_int(st, 2);
     }
     sq_end(st);

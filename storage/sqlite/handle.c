@@ -238,12 +238,16 @@ struct id sq_id(sqlite3_stmt *st, int at) {
     return id;
 }
 
-int sq_enum(struct sq *h, sqlite3_stmt *st, int at, int count) {
+int64_t sq_between(struct sq *h, sqlite3_stmt *st, int at, int64_t least, int64_t most) {
     int64_t v = sqlite3_column_int64(st, at);
-    if (v >= 0 && v < count)
-        return (int)v;
+    if (v >= least && v <= most)
+        return v;
     sq_fail(h, SQLITE_CORRUPT, "a row has a value that no version wrote");
-    return 0;
+    return least;
+}
+
+int sq_enum(struct sq *h, sqlite3_stmt *st, int at, int count) {
+    return (int)sq_between(h, st, at, 0, count - 1);
 }
 
 bool sq_has_failed(const struct sq *h) {

@@ -56,7 +56,10 @@ bool sq_bool(sqlite3_stmt *st, int at);
 struct str sq_peek(sqlite3_stmt *st, int at);                 /* lives until the next step */
 struct str sq_str(sqlite3_stmt *st, int at, struct arena *a); /* NULL is absent */
 struct id sq_id(sqlite3_stmt *st, int at);                    /* NULL is zero */
-/* A value of an enum with `count` members; anything else is corruption. */
+/* A number from `least` to `most`, which are sizes of what is made room for; anything else is
+ * corruption, and `least`. */
+int64_t sq_between(struct sq *h, sqlite3_stmt *st, int at, int64_t least, int64_t most);
+/* A value of an enum with `count` members. */
 int sq_enum(struct sq *h, sqlite3_stmt *st, int at, int count);
 
 /* Where a secret belongs, which it is bound to: a column of the row with this id. `part` tells

@@ -11,7 +11,7 @@ bool message_head_find(struct backend *b, int64_t seq, struct message_head *out)
             .id = sq_id(st, 0),
             .project = sq_int(st, 1),
             .lane = (enum lane)sq_enum(&b->h, st, 2, LANE_COUNT),
-            .recipients = (size_t)sq_int(st, 3),
+            .recipients = (size_t)sq_between(&b->h, st, 3, 1, RECIPIENT_KEY_SPAN),
             .body = sq_int(st, 4),
         };
     sq_end(st);

@@ -64,9 +64,9 @@ void message_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct me
         .route = sq_str(st, 16, a),
         .tls = (enum tls_level)sq_enum(h, st, 17, TLS_VERIFY + 1),
         .needs_smtputf8 = sq_bool(st, 18),
-        .size_bytes = sq_int(st, 19),
+        .size_bytes = sq_between(h, st, 19, 0, BODY_BYTES_MOST),
         .lane = (enum lane)sq_enum(h, st, 20, LANE_COUNT),
-        .recipient_count = (size_t)sq_int(st, 21),
+        .recipient_count = (size_t)sq_between(h, st, 21, 1, RECIPIENT_KEY_SPAN),
         .has_content = sq_int(st, 22) != 0,
         .is_test = sq_bool(st, 23),
     };

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "server/base/limits.h"
 #include "server/base/table.h"
 #include "storage/sqlite/handle.h"
 #include "storage/store_ops.h"
@@ -176,7 +177,7 @@ const struct webhook_copy *webhooks_copy(struct backend *b, size_t *count);
 void webhooks_changed(struct backend *b);
 
 /* ---- bodies (body.c) ---- */
-enum { BODY_CHUNKS = 1024 };
+enum { BODY_CHUNKS = 1024, BODY_BYTES_MOST = BODY_CHUNKS * LIMIT_BODY_CHUNK };
 /* Writes a body that fits one transaction; its number. */
 int64_t body_put(struct backend *b, const struct message *m);
 size_t body_stage(struct backend *b, struct store_call *call, size_t at);

@@ -619,6 +619,13 @@ static void damaged_rows_are_refused_when_they_are_read(void **state) {
         {"DELETE FROM recipient WHERE key % 1024 = 1", 2},
         {"UPDATE message SET tls = 99", 3},
         {"UPDATE message SET lane = 3", 3},
+        /* sizes of which room would be made */
+        {"UPDATE message SET recipients = 0", 3},
+        {"UPDATE message SET recipients = -1", 3},
+        {"UPDATE message SET recipients = 1025", 3},
+        {"UPDATE message SET recipients = 9223372036854775807", 3},
+        {"UPDATE message SET size = -1", 4},
+        {"UPDATE message SET size = 268435457", 4},
         {"UPDATE message SET size = 999", 1},
         {"UPDATE message SET size = 1001", 1},
         {"DELETE FROM body", 1},
@@ -760,6 +767,10 @@ static void damaged_rows_are_refused_when_they_are_changed(void **state) {
         {"DELETE FROM message", EXPIRE, false, OK},
         {"DELETE FROM message", MEND, false, OK},
         {"DELETE FROM message", RETAIN, false, OK},
+        {"UPDATE message SET recipients = 9223372036854775807", CANCEL, false, ERR_UNAVAILABLE},
+        {"UPDATE message SET recipients = 9223372036854775807", RETRY, false, ERR_UNAVAILABLE},
+        {"UPDATE message SET recipients = -1", EXPIRE, false, ERR_UNAVAILABLE},
+        {"UPDATE message SET recipients = 0", SETTLE, true, ERR_UNAVAILABLE},
         {"UPDATE message SET lane = 9", SETTLE, true, ERR_UNAVAILABLE},
         {"UPDATE message SET lane = 9", RETRY, false, ERR_UNAVAILABLE},
         {"DELETE FROM event WHERE seq = 1", NOTIFY_CLAIM, false, ERR_UNAVAILABLE},
@@ -868,6 +879,7 @@ static void a_damaged_store_is_refused_or_opened_and_never_in_between(void **sta
         {"PRAGMA user_version = 0", ERR_INTERNAL}, /* its tables are there already */
         {"DELETE FROM queue; DELETE FROM recipient WHERE key % 1024 = 0", OK},
         {"UPDATE counter SET sending = sending + 1", OK}, /* store_check() says so */
+        {"UPDATE message SET recipients = 9223372036854775807", ERR_UNAVAILABLE},
         {"DELETE FROM message", OK},
         {"DELETE FROM recipient WHERE key % 1024 = 0", OK},
     };
