@@ -50,7 +50,6 @@ static void find_sources(struct load *l, enum lane lane) {
     sqlite3_stmt *st = sq_use(l->h, SQL_QUEUE_DUE);
     sq_bind_int(st, 1, lane);
     sq_bind_int(st, 2, l->q->until_wall_ms);
-    sq_bind_int(st, 3, QUEUES_MOST + 1 + (int64_t)l->q->skip_count);
     while (sq_row(l->h, st)) {
         if (is_skipped(l, sq_peek(st, 1)))
             continue;

@@ -866,6 +866,24 @@ static void very_many_queues_are_all_served(void **state) {
     assert_true(kit_claim(k, m->recipient[0].key));
 }
 
+/* However many queues rest, they hide none that does not. */
+static void queues_that_are_skipped_are_not_counted_as_looked_at(void **state) {
+    struct kit *k = *state;
+    kit_accept(k, TO("ann@example.net"));
+    damage(k, "WITH n(i) AS (SELECT 1000 UNION ALL SELECT i + 1 FROM n WHERE i < 22000)"
+              " INSERT INTO queue SELECT i, 'rests.example', 1, i, 1, 1 FROM n");
+    struct store_due q = {.until_wall_ms = k->now_wall_ms,
+                          .skip_key = &(struct str){"rests.example", 13},
+                          .skip_count = 1,
+                          .per_key = 10,
+                          .most = 10};
+    RUN_OK(k, STORE_DUE, &q);
+    assert_int_equal(q.count, 1);
+    assert_false(q.more);
+    kit_due_release(&q);
+    store_close(&k->store); /* what was put in waits for nobody: it does not add up */
+}
+
 static void a_damaged_store_is_refused_or_opened_and_never_in_between(void **state) {
     (void)state;
     expect_log("attempts were under way at the last stop; they are repeated");
@@ -976,6 +994,7 @@ int main(void) {
         TEST(attempts_end_at_a_million),
         TEST(a_content_that_no_store_takes_is_refused),
         TEST(very_many_queues_are_all_served),
+        TEST(queues_that_are_skipped_are_not_counted_as_looked_at),
         TEST(what_does_not_add_up_is_found),
         TEST(a_check_that_fails_says_nothing_of_the_rows),
     };
