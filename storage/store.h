@@ -227,7 +227,7 @@ struct store_accept {
     struct message *content;     /* a reference that the store takes over */
     struct str idempotency_key;  /* absent: none */
     uint8_t fingerprint[32];     /* of the submission; not looked at without a key */
-    int64_t idempotency_until_wall_ms;
+    int64_t idempotency_until_wall_ms; /* by the time of STORE_EXPIRE, as soon as there was one */
     int64_t now_wall_ms;
     /* out */
     bool is_replay; /* the key was used for an equal submission: `message` is the stored one, as it
@@ -301,7 +301,8 @@ struct store_retry {
 };
 
 /* A sweep: queued and scheduled recipients past their message's expiry become expired, at most
- * `most`. */
+ * `most`. Its time is one that can be trusted (server/base/doubt.h), so idempotency keys end by it,
+ * too; it comes every few seconds. */
 struct store_expire {
     struct store_call call;
     int64_t now_wall_ms;

@@ -55,6 +55,7 @@ static bool next_expired(struct backend *b, int64_t now_wall_ms, int64_t *expire
 enum err sqlite_expire(struct backend *b, struct effects *fx, struct store_call *call) {
     struct store_expire *q = CONTAINER_OF(call, struct store_expire, call);
     int64_t expires_wall_ms = INT64_MIN, seq = 0;
+    b->swept_wall_ms = q->now_wall_ms;
     q->expired = 0;
     while (q->expired < q->most && next_expired(b, q->now_wall_ms, &expires_wall_ms, &seq)) {
         struct message_head m;

@@ -116,7 +116,7 @@ KIT void kit_keep(struct kit *k, struct store_call *call) {
 
 /* Writes nothing, and makes the store writable after a full disk. */
 KIT void kit_revive(struct kit *k) {
-    struct store_expire q = {.call = {.verb = STORE_EXPIRE}};
+    struct store_mend q = {.call = {.verb = STORE_MEND}};
     assert_int_equal(store_sync(k->store, &q.call), OK);
     store_call_release(&q.call);
     assert_true(store_health(k->store).is_writable);

@@ -168,6 +168,32 @@ static void a_key_is_forgotten_after_its_time(void **state) {
     assert_true(id_equal(&third->message.id, &second->message.id));
 }
 
+/* The clock of who submits is two days ahead; that of the sweeps does not believe it yet. */
+static void a_clock_that_jumped_ahead_forgets_no_key(void **state) {
+    struct kit *k = *state;
+    const int64_t two_days_ms = 2 * (int64_t)86400000;
+    struct store_expire e = {.now_wall_ms = k->now_wall_ms, .most = 1};
+    RUN_OK(k, STORE_EXPIRE, &e);
+    struct store_accept *first = kit_keyed(k, "key", 1);
+    RUN_OK(k, STORE_ACCEPT, first);
+    k->now_wall_ms += two_days_ms;
+    struct store_accept *second = kit_keyed(k, "key", 1);
+    RUN_OK(k, STORE_ACCEPT, second);
+    assert_true(second->is_replay);
+    assert_true(id_equal(&second->message.id, &first->message.id));
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_keyed(k, "key", 2)), ERR_CONFLICT);
+    RUN_OK(k, STORE_ACCEPT, kit_keyed(k, "other", 1)); /* one that is used meanwhile */
+    /* it was right, after all */
+    e.now_wall_ms = k->now_wall_ms;
+    RUN_OK(k, STORE_EXPIRE, &e);
+    struct store_accept *third = kit_keyed(k, "key", 2);
+    RUN_OK(k, STORE_ACCEPT, third);
+    assert_false(third->is_replay);
+    /* set back, by more than the key has lived: it lives on */
+    k->now_wall_ms -= two_days_ms;
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_keyed(k, "other", 2)), ERR_CONFLICT);
+}
+
 static void big_submissions_are_replayed_too(void **state) {
     struct kit *k = *state;
     struct store_accept *q[3] = {kit_keyed(k, "key", 1), kit_keyed(k, "key", 1),
@@ -238,6 +264,7 @@ static void concurrent_equal_submissions_make_one_message(void **state) {
         T(a_message_whose_recipients_are_all_suppressed_is_complete),                              \
         T(an_equal_submission_under_a_used_key_gets_the_first_answer),                             \
         T(another_submission_under_a_used_key_is_refused), T(a_key_is_forgotten_after_its_time),   \
-        T(big_submissions_are_replayed_too), T(concurrent_equal_submissions_make_one_message)
+        T(a_clock_that_jumped_ahead_forgets_no_key), T(big_submissions_are_replayed_too),          \
+        T(concurrent_equal_submissions_make_one_message)
 
 MAIN_ON_EVERY_BACKEND(TESTS)
