@@ -1,4 +1,5 @@
-/* Reading threads: one queue, a handle each. */
+/* Reading threads, a handle each. A search can take seconds, and what is read for delivery must not
+ * wait for it: searches have a line of their own, and never all of the threads. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,13 +88,25 @@ void gate_open(struct gate *g) {
     pthread_mutex_unlock(&g->shared.mu);
 }
 
+/* Nobody is in while it waits for a closed one to open. */
+static void gate_rest(void *gate) {
+    gate_leave(gate);
+    gate_enter(gate);
+}
+
+/* Calls that wait. */
+struct line {
+    struct note *first, **end;
+};
+
 struct reader_pool {
     const struct store_ops *ops;
     struct gate *gate;
     struct {
         pthread_mutex_t mu;
         pthread_cond_t changed;
-        struct note *first, **end;
+        struct line calls, searches;
+        size_t searching; /* readers */
         bool is_stopping;
     } shared;
     size_t count;
@@ -104,26 +117,46 @@ static bool is_content(const struct note *n) {
     return CONTAINER_OF(n, const struct store_call, note)->verb == STORE_CONTENT;
 }
 
-/* The next call, with more contents behind a content; NULL when the pool stops and nothing is left.
- */
-static struct note *next_calls(struct reader_pool *p) {
+/* Where a call waits; a single reader does all in their order. */
+static struct line *line_of(struct reader_pool *p, const struct store_call *call) {
+    return call->verb == STORE_MESSAGES && p->count > 1 ? &p->shared.searches : &p->shared.calls;
+}
+
+static bool may_search(const struct reader_pool *p) {
+    return p->shared.searches.first != NULL && p->shared.searching < p->count - 1;
+}
+
+static bool has_work(const struct reader_pool *p) {
+    return p->shared.calls.first != NULL || may_search(p);
+}
+
+/* The first call of the line, if there is one, with more contents behind a content. */
+static struct note *take(struct line *l) {
+    struct note *n = l->first, *last = n;
+    if (n == NULL)
+        return NULL;
+    for (int i = 1;
+         i < CONTENTS_MOST && is_content(last) && last->next != NULL && is_content(last->next); i++)
+        last = last->next;
+    l->first = last->next;
+    last->next = NULL;
+    if (l->first == NULL)
+        l->end = &l->first;
+    return n;
+}
+
+/* What is next; NULL when the pool stops and nothing is left that a reader who searches does not do
+ * afterwards. `is_search`, of what the reader did last, becomes that of what it does now. */
+static struct note *next_calls(struct reader_pool *p, bool *is_search) {
     pthread_mutex_lock(&p->shared.mu);
-    while (p->shared.first == NULL && !p->shared.is_stopping)
+    p->shared.searching -= *is_search;
+    while (!has_work(p) && !p->shared.is_stopping)
         pthread_cond_wait(&p->shared.changed, &p->shared.mu);
-    struct note *n = p->shared.first;
-    if (n != NULL) {
-        struct note *last = n;
-        for (int i = 1;
-             i < CONTENTS_MOST && is_content(last) && last->next != NULL && is_content(last->next);
-             i++)
-            last = last->next;
-        p->shared.first = last->next;
-        last->next = NULL;
-        if (p->shared.first == NULL)
-            p->shared.end = &p->shared.first;
-        else
-            pthread_cond_signal(&p->shared.changed); /* the next reader */
-    }
+    *is_search = may_search(p);
+    p->shared.searching += *is_search;
+    struct note *n = take(*is_search ? &p->shared.searches : &p->shared.calls);
+    if (has_work(p))
+        pthread_cond_signal(&p->shared.changed); /* the next reader */
     pthread_mutex_unlock(&p->shared.mu);
     return n;
 }
@@ -150,8 +183,9 @@ static void read_all(struct reader *r, struct note *n) {
 
 static void reader_main(void *arg) {
     struct reader *r = arg;
+    bool is_search = false;
     struct note *n;
-    while ((n = next_calls(r->pool)) != NULL) {
+    while ((n = next_calls(r->pool, &is_search)) != NULL) {
         gate_enter(r->pool->gate);
         read_all(r, n);
         gate_leave(r->pool->gate);
@@ -165,7 +199,8 @@ enum err reader_pool_start(const struct store_ops *ops, const struct store_optio
     struct reader_pool *p = mem_zalloc(sizeof(*p));
     p->ops = ops;
     p->gate = g;
-    p->shared.end = &p->shared.first;
+    p->shared.calls.end = &p->shared.calls.first;
+    p->shared.searches.end = &p->shared.searches.first;
     NEED(pthread_mutex_init(&p->shared.mu, NULL) == 0);
     NEED(pthread_cond_init(&p->shared.changed, NULL) == 0);
     enum err e = OK;
@@ -179,6 +214,8 @@ enum err reader_pool_start(const struct store_ops *ops, const struct store_optio
         char name[16];
         snprintf(name, sizeof(name), "store-read-%u", (unsigned)(i % 100));
         p->reader[i].pool = p;
+        if (ops->reader_rests != NULL)
+            ops->reader_rests(p->reader[i].handle, gate_rest, g);
         p->reader[i].thread = thread_start(name, reader_main, &p->reader[i]);
     }
     *out = p;
@@ -186,12 +223,13 @@ enum err reader_pool_start(const struct store_ops *ops, const struct store_optio
 }
 
 void reader_pool_post(struct reader_pool *p, struct store_call *call) {
+    struct line *l = line_of(p, call);
     call->note.next = NULL;
     pthread_mutex_lock(&p->shared.mu);
     ASSERT(!p->shared.is_stopping);
-    bool is_first = p->shared.first == NULL;
-    *p->shared.end = &call->note;
-    p->shared.end = &call->note.next;
+    bool is_first = l->first == NULL;
+    *l->end = &call->note;
+    l->end = &call->note.next;
     if (is_first) /* else who was woken for the first wakes the next */
         pthread_cond_signal(&p->shared.changed);
     pthread_mutex_unlock(&p->shared.mu);

@@ -79,6 +79,9 @@ struct store_ops {
     /* Contents that are read between the two share a snapshot. NULL: there are none to share. */
     void (*read_begin)(struct backend_reader *r);
     void (*read_end)(struct backend_reader *r);
+    /* From now on `rest` is called between the statements of a read that can be long: nothing is
+     * read meanwhile, and it may wait. NULL: no read is long. */
+    void (*reader_rests)(struct backend_reader *r, void (*rest)(void *arg), void *arg);
     /* true: everything is in the main file. Thread: checkpoint, on a reader of its own. */
     bool (*reader_checkpoint)(struct backend_reader *r);
     enum err (*check)(struct backend_reader *r, struct errinfo *info);

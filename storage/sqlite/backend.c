@@ -332,6 +332,11 @@ static void backend_read_end(struct backend_reader *r) {
     sq_end_snapshot(&r->h);
 }
 
+static void backend_reader_rests(struct backend_reader *r, void (*rest)(void *arg), void *arg) {
+    r->rest = rest;
+    r->rest_arg = arg;
+}
+
 static bool backend_reader_checkpoint(struct backend_reader *r) {
     return copy_log(&r->h);
 }
@@ -359,6 +364,7 @@ const struct store_ops store_sqlite_ops = {
     .reader_close = backend_reader_close,
     .read_begin = backend_read_begin,
     .read_end = backend_read_end,
+    .reader_rests = backend_reader_rests,
     .reader_checkpoint = backend_reader_checkpoint,
     .check = sqlite_check,
     .write =

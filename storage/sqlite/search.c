@@ -43,7 +43,8 @@ void terms_put(struct backend *b, const struct message_row *m) {
 
 /* Where the candidates come from, and how far that was read. */
 struct source {
-    struct sq *h;
+    struct backend_reader *r;
+    struct sq *h; /* its */
     enum { BY_TERM, BY_OPEN, BY_STATE, BY_PROJECT, BY_ALL } kind;
     int64_t hash, project;
     enum recipient_state state;
@@ -104,6 +105,8 @@ static void next_of_rows(struct source *s) {
 static bool next_page(struct source *s) {
     s->count = 0;
     while (s->count == 0 && s->before > s->oldest && !sq_has_failed(s->h)) {
+        if (s->r->rest != NULL)
+            s->r->rest(s->r->rest_arg);
         if (s->kind == BY_TERM)
             next_of_term(s);
         else if (s->kind == BY_STATE)
@@ -185,6 +188,7 @@ static bool look_at_page(struct store_messages *q, struct source *s, struct aren
 enum err sqlite_messages(struct backend_reader *r, struct store_call *call) {
     struct store_messages *q = CONTAINER_OF(call, struct store_messages, call);
     struct source *s = mem_zalloc(sizeof(*s));
+    s->r = r;
     s->h = &r->h;
     q->message = NULL;
     q->count = 0;

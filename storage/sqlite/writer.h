@@ -219,6 +219,8 @@ void terms_put(struct backend *b, const struct message_row *m);
 
 struct backend_reader {
     struct sq h;
+    void (*rest)(void *arg); /* between the statements of a long read; NULL: nobody wants that */
+    void *rest_arg;
 };
 
 /* ---- verbs ---- */

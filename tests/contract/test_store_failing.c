@@ -536,6 +536,34 @@ static void queues_beyond_what_is_remembered_are_forgotten(void **state) {
     assert_int_equal(kit_totals(k).accepted, MESSAGES * EACH);
 }
 
+/* ---- a search lets others in between ---- */
+
+static void count_rest(void *arg) {
+    ++*(size_t *)arg;
+}
+
+static void a_search_rests_between_its_statements(void **state) {
+    enum { MANY = 600 };
+    struct kit *k = *state;
+    for (int i = 0; i < MANY; i++)
+        kit_accept(k, TO("ann@example.net"));
+    const struct store_ops *ops = &store_sqlite_ops;
+    struct backend_reader *r = NULL;
+    assert_int_equal(ops->reader_open(&k->options, NULL, &r, NULL), OK);
+    for (size_t turn = 0; turn < 2; turn++) {
+        size_t rests = 0;
+        struct store_messages q = {
+            .call = {.verb = STORE_MESSAGES}, .project = 1, .tag = STR("welcome"), .limit = MANY};
+        if (turn == 1)
+            ops->reader_rests(r, count_rest, &rests);
+        assert_int_equal(ops->read[STORE_MESSAGES](r, &q.call), OK);
+        assert_int_equal(q.count, MANY);
+        store_call_release(&q.call);
+        assert_true(turn == 0 ? rests == 0 : rests > MANY / 256);
+    }
+    ops->reader_close(&r);
+}
+
 /* ---- the log ---- */
 
 static void a_checkpoint_that_fails_is_told_and_made_later(void **state) {
@@ -986,6 +1014,7 @@ int main(void) {
         TEST(what_fails_fails_as_well_in_silence),
         TEST(what_comes_and_goes_in_one_transaction_leaves_its_queue_as_it_was),
         TEST(queues_beyond_what_is_remembered_are_forgotten),
+        TEST(a_search_rests_between_its_statements),
         TEST(a_checkpoint_that_fails_is_told_and_made_later),
         TEST(damaged_rows_are_refused_when_they_are_read),
         TEST(damaged_rows_are_refused_when_they_are_changed),

@@ -23,6 +23,10 @@ static struct {
     atomic_bool is_frozen;       /* the clock: it goes on at each content only, ... */
     atomic_llong later_ms;       /* ... so much */
     _Atomic(int64_t) forward_ms; /* how far it has gone on */
+    /* of searches */
+    void (*rest)(void *arg);
+    void *rest_arg;
+    atomic_bool goes_on; /* it rests again and again, as long as this */
 } f;
 
 int64_t __real_clock_mono_ms(void);
@@ -81,13 +85,31 @@ static enum err fake_content(struct backend_reader *r, struct store_call *call) 
     return OK;
 }
 
+static void fake_rests(struct backend_reader *r, void (*rest)(void *arg), void *arg) {
+    assert_non_null(r);
+    f.rest = rest;
+    f.rest_arg = arg;
+}
+static enum err fake_search(struct backend_reader *r, struct store_call *call) {
+    (void)r;
+    (void)call;
+    sem_post(&f.entered);
+    sem_wait(&f.go_on);
+    while (f.goes_on)
+        f.rest(f.rest_arg);
+    return OK;
+}
+
 static const struct store_ops fake_ops = {
     .name = "fake",
     .reader_open = fake_open,
     .reader_close = fake_close,
     .read_begin = fake_begin,
     .read_end = fake_end,
-    .read = {[STORE_TOTALS] = fake_read, [STORE_CONTENT] = fake_content},
+    .reader_rests = fake_rests,
+    .read = {[STORE_TOTALS] = fake_read,
+             [STORE_CONTENT] = fake_content,
+             [STORE_MESSAGES] = fake_search},
 };
 /* One without snapshots. */
 static const struct store_ops plain_ops = {
@@ -110,7 +132,7 @@ static int setup(void **state) {
     sem_init(&f.go_on, 0, 0);
     f.opened = f.begun = f.ended = f.read_shared = f.read_alone = 0;
     f.later_ms = f.forward_ms = 0;
-    f.is_frozen = false;
+    f.is_frozen = f.goes_on = false;
     f.open_most = 16;
     w->gate = gate_new();
     w->box = mailbox_new();
@@ -282,6 +304,82 @@ static void contents_that_wait_together_share_a_snapshot(void **state) {
     }
 }
 
+static void post_as(struct world *w, struct store_call *call, enum store_verb verb) {
+    *call = (struct store_call){.verb = verb, .reply_to = w->box, .done = done, .ctx = w};
+    reader_pool_post(w->pool, call);
+}
+
+static void wait_done_soon(struct world *w, size_t count) {
+    for (int i = 0; i < 100 && w->done < count; i++)
+        mailbox_wait(w->box, 100);
+    assert_int_equal(w->done, count);
+}
+
+/* Whoever searches for long holds up who searches, too, and nobody else. */
+static void searches_leave_a_reader_to_the_others(void **state) {
+    struct world *w = *state;
+    enum { SEARCHES = 5 };
+    for (size_t readers = 2; readers < 4; readers++) {
+        struct store_messages q[SEARCHES] = {0};
+        struct store_content c[3] = {0};
+        struct store_totals t = {0};
+        w->done = 0;
+        start(w, readers);
+        for (int i = 0; i < SEARCHES; i++)
+            post_as(w, &q[i].call, STORE_MESSAGES);
+        for (size_t i = 0; i < readers - 1; i++)
+            sem_wait(&f.entered);
+        for (int i = 0; i < 3; i++)
+            post_as(w, &c[i].call, STORE_CONTENT);
+        wait_done_soon(w, 3);
+        assert_int_equal(sem_trywait(&f.entered), -1); /* no further search */
+        post(w, &t);
+        sem_wait(&f.entered); /* this one waits for `go_on`, too */
+        for (int i = 0; i <= SEARCHES; i++)
+            sem_post(&f.go_on);
+        wait_done_soon(w, 3 + SEARCHES + 1);
+        for (size_t i = readers; i <= SEARCHES; i++)
+            sem_wait(&f.entered);
+        reader_pool_stop(&w->pool);
+    }
+}
+
+static void searches_that_wait_when_it_stops_are_made_before(void **state) {
+    struct world *w = *state;
+    enum { SEARCHES = 4 };
+    for (size_t readers = 1; readers < 4; readers++) {
+        struct store_messages q[SEARCHES] = {0};
+        w->done = 0;
+        start(w, readers);
+        for (int i = 0; i < SEARCHES; i++)
+            post_as(w, &q[i].call, STORE_MESSAGES);
+        for (int i = 0; i < SEARCHES; i++)
+            sem_post(&f.go_on);
+        reader_pool_stop(&w->pool);
+        mailbox_wait(w->box, 0);
+        assert_int_equal(w->done, SEARCHES);
+        while (sem_trywait(&f.entered) == 0)
+            ;
+    }
+}
+
+/* The gate waits for a statement, not for a search. */
+static void a_search_lets_the_gate_close(void **state) {
+    struct world *w = *state;
+    struct store_messages q = {0};
+    f.goes_on = true;
+    start(w, 2);
+    post_as(w, &q.call, STORE_MESSAGES);
+    sem_post(&f.go_on);
+    sem_wait(&f.entered);
+    assert_true(gate_close(w->gate, 60000));
+    mailbox_wait(w->box, 0);
+    assert_int_equal(w->done, 0);
+    gate_open(w->gate);
+    f.goes_on = false;
+    wait_done_soon(w, 1);
+}
+
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -290,6 +388,9 @@ int main(void) {
         TEST(a_pool_without_all_of_its_handles_is_none),
         TEST(what_waits_when_it_stops_is_read_before),
         TEST(contents_that_wait_together_share_a_snapshot),
+        TEST(searches_leave_a_reader_to_the_others),
+        TEST(searches_that_wait_when_it_stops_are_made_before),
+        TEST(a_search_lets_the_gate_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
