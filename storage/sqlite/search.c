@@ -8,7 +8,10 @@
 
 #include "storage/sqlite/writer.h"
 
-enum { CANDIDATES = 256, STATE_WINDOW = 8192 /* messages */ };
+enum {
+    CANDIDATES = 256,
+    STATE_WINDOW = 512 /* messages of one statement; each can have a thousand recipients */
+};
 
 /* FNV-1a over kind and value, in lower case since addresses are compared so. 32 bits: what collides
  * is compared anyway. */
