@@ -3,8 +3,7 @@
  * A verb is a struct that begins with `struct store_call`: the caller fills in what goes in, posts
  * it, and gets the same struct back in its mailbox with what came out. Backends block; callers
  * never do: writing verbs run on the committer thread, in GROUP COMMIT (all that wait share one
- * transaction and one sync; each is a SAVEPOINT whose failure fails only itself), reading verbs on
- * reader threads.
+ * transaction and one sync; a verb that fails fails alone), reading verbs on reader threads.
  *
  *     struct store_accept *q = mem_zalloc(sizeof *q);
  *     q->call = (struct store_call){.verb = STORE_ACCEPT, .reply_to = box, .done = accepted};
@@ -21,8 +20,9 @@
  * other result nothing of that verb is stored. ERR_UNAVAILABLE: could not be stored now (disk full,
  * I/O error, closing); the answer to the user is 503.
  *
- * Order: writing verbs of one thread are executed in the order in which they were posted, a read
- * posted after a `done` sees its effect.
+ * Order: writing verbs of one thread are executed in the order in which they were posted, but for
+ * accepts with a content of more than LIMIT_BODY_CHUNK, which keep the order among themselves: what
+ * was posted after one may come before it. A read posted after a `done` sees its effect.
  *
  * Guarantees and crash points: storage/README.md. Thread: store_post from any; results in the
  * mailbox given.

@@ -64,7 +64,7 @@ struct backend {
     bool in_transaction;
     struct counters now, committed, at_savepoint;
     int64_t page_bytes, wal_bytes;
-    struct arena *scratch; /* for one verb; cleared before the next */
+    struct arena *scratch; /* of a transaction; cleared before the next */
     struct buf pack;
 
     struct table queues_by_id, queues_by_name;
