@@ -326,57 +326,7 @@ static void the_next_moment_of_all_endpoints_is_told(void **state) {
         assert_int_equal(kit_notify_claim(k)->next_due_wall_ms, k->now_wall_ms + 300);
 }
 
-/* ---- domains, endpoints, keys ---- */
-
-static struct domain_row domain_of(struct kit *k) {
-    struct store_domains q = {.project = 1};
-    RUN_OK(k, STORE_DOMAINS, &q);
-    assert_int_equal(q.count, 1);
-    return q.domain[0];
-}
-
-static void a_checked_domain_remembers_since_when(void **state) {
-    struct kit *k = *state;
-    struct domain_key_row keys[] = {
-        {.selector = STR("s1"), .algorithm = STR("a"), .pem = STR("p")},
-        {.selector = STR("s2"), .algorithm = STR("a"), .pem = STR("p")}};
-    struct store_domain_put p = {.domain = {.id = id_new(k->now_wall_ms),
-                                            .project = 1,
-                                            .name = STR("example.org"),
-                                            .key = keys,
-                                            .key_count = 2}};
-    RUN_OK(k, STORE_DOMAIN_PUT, &p);
-    struct str published[] = {STR("s2"), STR("s1")};
-    static const struct {
-        bool is_verified;
-        size_t published;
-        int64_t verified, s1, s2; /* since: 1 + the step; 0: not */
-    } steps[] = {
-        {true, 1, 1, 0, 1},  {true, 2, 1, 2, 1},  {true, 2, 1, 2, 1},
-        {false, 1, 0, 0, 1}, {false, 0, 0, 0, 0}, {true, 2, 6, 6, 6},
-    };
-    int64_t start = k->now_wall_ms;
-    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
-        struct store_domain_checked q = {.id = p.domain.id,
-                                         .project = 1,
-                                         .is_verified = steps[i].is_verified,
-                                         .published = published,
-                                         .published_count = steps[i].published,
-                                         .now_wall_ms = start + 1 + (int64_t)i};
-        RUN_OK(k, STORE_DOMAIN_CHECKED, &q);
-        struct domain_row d = domain_of(k);
-        const int64_t got[] = {d.verified_wall_ms, d.key[0].published_wall_ms,
-                               d.key[1].published_wall_ms};
-        const int64_t want[] = {steps[i].verified, steps[i].s1, steps[i].s2};
-        for (size_t n = 0; n < 3; n++)
-            assert_int_equal(got[n], want[n] == 0 ? 0 : start + want[n]);
-        q.project = 2;
-        assert_int_equal(RUN(k, STORE_DOMAIN_CHECKED, &q), ERR_NOT_FOUND);
-        q.project = 1;
-        q.id = id_new(1);
-        assert_int_equal(RUN(k, STORE_DOMAIN_CHECKED, &q), ERR_NOT_FOUND);
-    }
-}
+/* ---- keys ---- */
 
 static void names_may_be_empty_in_lists(void **state) {
     struct kit *k = *state;
@@ -570,9 +520,9 @@ static void what_is_on_its_way_does_not_reach_who_left(void **state) {
         T(a_message_with_two_that_wait_is_made_due_at_once), T(only_what_is_sent_can_be_settled),  \
         T(an_endpoint_changes_only_from_what_it_was),                                              \
         T(a_replay_finds_only_what_is_its_endpoints), T(the_next_moment_of_all_endpoints_is_told), \
-        T(a_checked_domain_remembers_since_when), T(names_may_be_empty_in_lists),                  \
-        T(a_search_goes_on_beyond_a_page_of_candidates), T(nothing_is_found_where_nothing_is),     \
-        T(a_sweep_goes_on_where_it_stopped), T(retention_passes_over_very_many_that_are_needed),   \
+        T(names_may_be_empty_in_lists), T(a_search_goes_on_beyond_a_page_of_candidates),           \
+        T(nothing_is_found_where_nothing_is), T(a_sweep_goes_on_where_it_stopped),                 \
+        T(retention_passes_over_very_many_that_are_needed),                                        \
         T(what_is_on_its_way_does_not_reach_who_left)
 
 MAIN_ON_EVERY_BACKEND(TESTS)
