@@ -220,6 +220,37 @@ KIT struct store_accept *kit_accept_for(struct kit *k, const char *const *to) {
 }
 #define TO(...) ((const char *const[]){__VA_ARGS__, NULL})
 
+/* Another content for an accept that was not run yet. */
+KIT void kit_resize(struct store_accept *q, size_t size) {
+    message_unref(&q->content);
+    q->content = kit_content(q->message.id, size);
+}
+
+struct kit_crowd {
+    struct kit *k;
+    size_t done, failed;
+};
+
+KIT void kit_counted(struct store_call *c) {
+    struct kit_crowd *w = c->ctx;
+    w->done++;
+    w->failed += c->err != OK;
+    kit_keep(w->k, c);
+}
+
+/* Posted one behind the other, so that they come to share batches; how many failed. */
+KIT size_t kit_accept_together(struct kit *k, struct store_accept *const *q, size_t count) {
+    struct kit_crowd w = {.k = k};
+    for (size_t i = 0; i < count; i++)
+        q[i]->call = (struct store_call){
+            .verb = STORE_ACCEPT, .reply_to = kit_box(k), .done = kit_counted, .ctx = &w};
+    for (size_t i = 0; i < count; i++)
+        store_post(k->store, &q[i]->call);
+    while (w.done < count)
+        mailbox_wait(k->box, -1);
+    return w.failed;
+}
+
 KIT struct message_row *kit_accept(struct kit *k, const char *const *to) {
     struct store_accept *q = kit_accept_for(k, to);
     RUN_OK(k, STORE_ACCEPT, q);

@@ -79,8 +79,7 @@ static void contents_of_every_size_come_back_byte_by_byte(void **state) {
                                    3 * LIMIT_BATCH_BYTES};
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
-        message_unref(&q->content);
-        q->content = kit_content(q->message.id, sizes[i]);
+        kit_resize(q, sizes[i]);
         struct message *want = message_ref(q->content);
         RUN_OK(k, STORE_ACCEPT, q);
         struct store_content c = {.id = q->message.id, .project = -1};
@@ -199,8 +198,7 @@ static void big_submissions_are_replayed_too(void **state) {
     struct store_accept *q[3] = {kit_keyed(k, "key", 1), kit_keyed(k, "key", 1),
                                  kit_keyed(k, "key", 2)};
     for (size_t i = 0; i < 3; i++) {
-        message_unref(&q[i]->content);
-        q[i]->content = kit_content(q[i]->message.id, 900000);
+        kit_resize(q[i], 900000);
     }
     RUN_OK(k, STORE_ACCEPT, q[0]);
     RUN_OK(k, STORE_ACCEPT, q[1]);

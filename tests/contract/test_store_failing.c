@@ -272,36 +272,15 @@ static void what_looks_like_a_defect_is_tried_once_more(void **state) {
 }
 
 enum { CROWD = 3 };
-struct crowd {
-    struct kit *k;
-    size_t done;
-};
-
-static void counted(struct store_call *c) {
-    struct crowd *w = c->ctx;
-    w->done++;
-    kit_keep(w->k, c);
-}
 
 /* A batch of which one call fails late, so that it is done again with savepoints; a large content
  * is with it. */
 static void run_crowd(struct kit *k, struct store_accept *q[CROWD], struct id taken) {
-    struct crowd w = {.k = k};
-    for (int i = 0; i < CROWD; i++) {
-        q[i] = kit_accept_for(k, TO("ann@new.example"));
-        if (i == 1)
-            q[i]->message.id = taken;
-        if (i == 0) {
-            message_unref(&q[i]->content);
-            q[i]->content = kit_content(q[i]->message.id, 600000);
-        }
-        q[i]->call = (struct store_call){
-            .verb = STORE_ACCEPT, .reply_to = kit_box(k), .done = counted, .ctx = &w};
-    }
     for (int i = 0; i < CROWD; i++)
-        store_post(k->store, &q[i]->call);
-    while (w.done < CROWD)
-        mailbox_wait(k->box, -1);
+        q[i] = kit_accept_for(k, TO("ann@new.example"));
+    kit_resize(q[0], 600000);
+    q[1]->message.id = taken;
+    (void)kit_accept_together(k, q, CROWD);
 }
 
 static void savepoints_that_fail_lose_the_batch_and_nothing_else(void **state) {

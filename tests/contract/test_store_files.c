@@ -319,8 +319,7 @@ static void child_works(struct kit *k, int out) {
     for (int i = 0;; i++) {
         struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
         if (i % 5 == 4) {
-            message_unref(&q->content);
-            q->content = kit_content(q->message.id, 3000000);
+            kit_resize(q, 3000000);
         }
         q->call.verb = STORE_ACCEPT;
         if (store_sync(k->store, &q->call) != OK ||
@@ -378,17 +377,6 @@ static void what_was_confirmed_survives_a_kill(void **state) {
 /* ---- a call that fails after it wrote ---- */
 
 enum { CALLS = 12 };
-struct crowd {
-    struct kit *k;
-    size_t done, failed;
-};
-
-static void counted(struct store_call *c) {
-    struct crowd *w = c->ctx;
-    w->done++;
-    w->failed += c->err != OK;
-    kit_keep(w->k, c);
-}
 
 /* Twice the same id is a defect of the caller that only the index notices, late. The batch is run
  * again with savepoints: the others are stored, with their notices and replays as they should be.
@@ -396,7 +384,6 @@ static void counted(struct store_call *c) {
 static void a_call_that_fails_late_fails_alone(void **state) {
     struct kit *k = *state;
     struct message_row *first = kit_accept(k, TO("first@example.net"));
-    struct crowd w = {.k = k};
     struct store_accept *q[CALLS];
     for (int i = 0; i < CALLS; i++) {
         q[i] = kit_accept_for(k, TO("ann@new.example"));
@@ -404,18 +391,10 @@ static void a_call_that_fails_late_fails_alone(void **state) {
             q[i]->idempotency_key = STR("key"); /* replays of q[1] from the second on */
         if (i % 3 == 2)
             q[i]->message.id = first->id;
-        if (i == 5 || i == 6) { /* written before their batch; the one fails, the other must stay */
-            message_unref(&q[i]->content);
-            q[i]->content = kit_content(q[i]->message.id, 600000);
-        }
-        q[i]->call = (struct store_call){
-            .verb = STORE_ACCEPT, .reply_to = kit_box(k), .done = counted, .ctx = &w};
+        if (i == 5 || i == 6) /* written before their batch; the one fails, the other must stay */
+            kit_resize(q[i], 600000);
     }
-    for (int i = 0; i < CALLS; i++)
-        store_post(k->store, &q[i]->call);
-    while (w.done < CALLS)
-        mailbox_wait(k->box, -1);
-    assert_int_equal(w.failed, 4);
+    assert_int_equal(kit_accept_together(k, q, CALLS), 4);
     for (int i = 0; i < CALLS; i++) {
         assert_int_equal(q[i]->call.err, i % 3 == 2 ? ERR_INTERNAL : OK);
         assert_int_equal(q[i]->is_replay, i % 3 == 1 && i > 1);
@@ -614,8 +593,7 @@ static void a_big_body_that_does_not_fit_leaves_nothing(void **state) {
     struct kit *k = *state;
     atomic_store(&fault.write_rc, SQLITE_FULL);
     struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
-    message_unref(&q->content);
-    q->content = kit_content(q->message.id, 2 * LIMIT_BATCH_BYTES);
+    kit_resize(q, 2 * LIMIT_BATCH_BYTES);
     assert_int_equal(RUN(k, STORE_ACCEPT, q), ERR_UNAVAILABLE);
     atomic_store(&fault.write_rc, SQLITE_OK);
     wait_writable(k, kit_box(k));
@@ -634,8 +612,7 @@ static void below_the_floor_nothing_new_is_taken_but_results_are(void **state) {
     assert_int_equal(RUN(k, STORE_ACCEPT, q), ERR_UNAVAILABLE);
     assert_non_null(strstr(q->call.info.text, "disk"));
     struct store_accept *large = kit_accept_for(k, TO("bob@example.net"));
-    message_unref(&large->content);
-    large->content = kit_content(large->message.id, 2 * LIMIT_BODY_CHUNK);
+    kit_resize(large, 2 * LIMIT_BODY_CHUNK);
     assert_int_equal(RUN(k, STORE_ACCEPT, large), ERR_UNAVAILABLE);
     assert_int_equal(query(k, "SELECT count(*) FROM body"), 1);
     assert_int_equal(kit_settle(k, kit_result(k, m->recipient[0].key, RECIPIENT_DELIVERED)), OK);
@@ -654,15 +631,13 @@ static void what_is_left_of_a_big_body_goes_before_the_next(void **state) {
     atomic_store(&fault.room, LIMIT_BATCH_BYTES + LIMIT_BATCH_BYTES / 2);
     atomic_store(&fault.write_rc, SQLITE_FULL);
     struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
-    message_unref(&q->content);
-    q->content = kit_content(q->message.id, 2 * LIMIT_BATCH_BYTES);
+    kit_resize(q, 2 * LIMIT_BATCH_BYTES);
     assert_int_equal(RUN(k, STORE_ACCEPT, q), ERR_UNAVAILABLE);
     assert_int_equal(query(k, "SELECT count(*) FROM upload"), 1);
     atomic_store(&fault.write_rc, SQLITE_OK);
     wait_writable(k, kit_box(k));
     q = kit_accept_for(k, TO("ann@example.net"));
-    message_unref(&q->content);
-    q->content = kit_content(q->message.id, 2 * LIMIT_BODY_CHUNK);
+    kit_resize(q, 2 * LIMIT_BODY_CHUNK);
     assert_int_equal(RUN(k, STORE_ACCEPT, q), OK);
     assert_int_equal(query(k, "SELECT count(*) FROM upload"), 0);
     assert_int_equal(query(k, "SELECT count(*) FROM body"), 2);
@@ -695,8 +670,7 @@ static void nobody_waits_for_a_large_body_of_somebody_else(void **state) {
                         *small = kit_accept_for(k, TO("cid@example.net"));
     struct store_accept *both[] = {large, next};
     for (size_t i = 0; i < 2; i++) {
-        message_unref(&both[i]->content);
-        both[i]->content = kit_content(both[i]->message.id, LARGE_BYTES);
+        kit_resize(both[i], LARGE_BYTES);
         both[i]->call.verb = STORE_ACCEPT;
         both[i]->call.reply_to = box;
         both[i]->call.done = large_is_in;

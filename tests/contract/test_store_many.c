@@ -430,8 +430,7 @@ static void contents_asked_for_together_are_each_their_own(void **state) {
     size_t came = 0;
     for (size_t i = 0; i < MANY; i++) {
         struct store_accept *a = kit_accept_for(k, TO("ann@example.net"));
-        message_unref(&a->content);
-        a->content = kit_content(a->message.id, 10 + i);
+        kit_resize(a, 10 + i);
         RUN_OK(k, STORE_ACCEPT, a);
         q[i].id = i % 7 == 3 ? id_of(77) : a->message.id;
         q[i].project = i % 5 == 4 ? 2 : i % 2 == 0 ? 1 : -1;

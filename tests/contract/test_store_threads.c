@@ -103,8 +103,7 @@ static void large_and_too_many_contents_do_not_ride_along(void **state) {
     struct heard h = {0};
     store_watch(k->store, NOTICE_DUE, box, hear, &h);
     struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
-    message_unref(&q->content);
-    q->content = kit_content(q->message.id, LIMIT_BODY_CHUNK + 1);
+    kit_resize(q, LIMIT_BODY_CHUNK + 1);
     RUN_OK(k, STORE_ACCEPT, q);
     mailbox_wait(box, 0);
     assert_null(h.outgoing->message);
@@ -112,8 +111,7 @@ static void large_and_too_many_contents_do_not_ride_along(void **state) {
     /* 4 MiB of 256 KiB each are carried; no more until some are let go */
     for (int i = 0; i < 30; i++) {
         q = kit_accept_for(k, TO("ann@example.net"));
-        message_unref(&q->content);
-        q->content = kit_content(q->message.id, LIMIT_BODY_CHUNK);
+        kit_resize(q, LIMIT_BODY_CHUNK);
         RUN_OK(k, STORE_ACCEPT, q);
     }
     size_t carried = 0, count = 0;

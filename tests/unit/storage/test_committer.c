@@ -177,6 +177,7 @@ struct world {
     struct mailbox *box;
     size_t done;
     int heard;
+    struct store_key_put first; /* see hold() */
 };
 
 static void heard(struct store_notice *n) {
@@ -240,19 +241,39 @@ static enum err run(struct world *w, enum store_verb verb) {
     return q.call.err;
 }
 
-/* So many calls in one transaction: they are posted while the one before it is under way. */
-static void run_batch(struct world *w, struct store_key_put *q, size_t count) {
-    struct store_key_put first = {0};
+/* The first call has a transaction to itself, which is under way until it is let go: what is posted
+ * meanwhile shares the next ones. */
+static void hold(struct world *w) {
     w->done = 0;
     f.holds = true;
-    post(w, &first.call, STORE_KEY_PUT);
+    post(w, &w->first.call, STORE_KEY_PUT);
     sem_wait(&f.entered);
-    for (size_t i = 0; i < count; i++)
-        post(w, &q[i].call, STORE_KEY_PUT);
+}
+
+static void first_is_done(struct world *w) {
+    assert_int_equal(w->first.call.err, OK);
+    store_call_release(&w->first.call);
+}
+
+/* And waits for so many that were posted behind it. */
+static void let_go(struct world *w, size_t count) {
     sem_post(&f.go_on);
     wait_done(w, count + 1);
-    assert_int_equal(first.call.err, OK);
-    store_call_release(&first.call);
+    first_is_done(w);
+}
+
+/* The next transaction is held, too. */
+static void hold_next(void) {
+    f.holds = true;
+    sem_post(&f.go_on);
+    sem_wait(&f.entered);
+}
+
+static void run_batch(struct world *w, struct store_key_put *q, size_t count) {
+    hold(w);
+    for (size_t i = 0; i < count; i++)
+        post(w, &q[i].call, STORE_KEY_PUT);
+    let_go(w, count);
     f.begun = f.committed = f.rolled_back = f.savepoints = 0;
 }
 
@@ -297,17 +318,13 @@ void __wrap_thread_join(struct thread **tp) {
 
 static void a_refusal_disturbs_nobody(void **state) {
     struct world *w = *state;
-    struct store_key_put first = {0}, q[4] = {0};
-    f.holds = true;
-    post(w, &first.call, STORE_KEY_PUT);
-    sem_wait(&f.entered);
+    struct store_key_put q[4] = {0};
+    hold(w);
     for (int i = 0; i < 4; i++)
         post(w, &q[i].call, STORE_KEY_PUT);
     /* not before the first is through: it is the first of its batch, too */
-    sem_post(&f.go_on);
-    wait_done(w, 5);
+    let_go(w, 4);
     release(q, 4);
-    store_call_release(&first.call);
     assert_int_equal(f.batch_size[1], 4); /* they shared one */
     f.write[0][1] = ERR_CONFLICT;
     f.write[0][2] = ERR_NOT_FOUND;
@@ -329,19 +346,14 @@ static void who_fails_after_writing_fails_alone_at_the_second_try(void **state) 
         int rolled_back;
     } rows[] = {{ERR_CONFLICT, false, 0}, {ERR_CONFLICT, true, 1}, {ERR_INTERNAL, false, 1}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct store_key_put first = {0}, q[3] = {0};
-        w->done = 0;
+        struct store_key_put q[3] = {0};
         f.begun = f.rolled_back = f.savepoints = 0;
-        f.holds = true;
-        post(w, &first.call, STORE_KEY_PUT);
-        sem_wait(&f.entered);
+        hold(w);
         for (int k = 0; k < 3; k++)
             post(w, &q[k].call, STORE_KEY_PUT);
         f.write[0][1] = f.write[1][1] = rows[i].e;
         f.writes[1] = rows[i].writes;
-        sem_post(&f.go_on);
-        wait_done(w, 4);
-        assert_int_equal(first.call.err, OK);
+        let_go(w, 3);
         assert_int_equal(q[0].call.err, OK);
         assert_int_equal(q[1].call.err, rows[i].e);
         assert_int_equal(q[2].call.err, OK);
@@ -349,7 +361,6 @@ static void who_fails_after_writing_fails_alone_at_the_second_try(void **state) 
         assert_int_equal(f.savepoints, 3 * rows[i].rolled_back);
         assert_int_equal(f.begun, 2 + rows[i].rolled_back);
         release(q, 3);
-        store_call_release(&first.call);
     }
 }
 
@@ -487,13 +498,10 @@ static void a_large_content_goes_in_first_and_what_is_unused_out_again(void **st
 
 static void a_batch_ends_at_its_limits(void **state) {
     struct world *w = *state;
-    struct store_key_put first = {0};
     struct store_claim q[4] = {0};
     struct store_accept a[4] = {0};
     struct id id = {{1}};
-    f.holds = true;
-    post(w, &first.call, STORE_KEY_PUT);
-    sem_wait(&f.entered);
+    hold(w);
     static const size_t counts[] = {600, 400, 1, 5000};
     for (int i = 0; i < 4; i++) {
         post(w, &q[i].call, STORE_CLAIM);
@@ -503,9 +511,7 @@ static void a_batch_ends_at_its_limits(void **state) {
         a[i].content = message_new(&id, mem_zalloc(1001), 1000);
         post(w, &a[i].call, STORE_ACCEPT);
     }
-    sem_post(&f.go_on);
-    wait_done(w, 9);
-    store_call_release(&first.call);
+    let_go(w, 8);
     for (int i = 0; i < 4; i++) {
         store_call_release(&q[i].call);
         store_call_release(&a[i].call);
@@ -522,58 +528,59 @@ static void a_batch_ends_at_its_limits(void **state) {
 static void many_calls_and_large_ones_are_several_batches(void **state) {
     enum { MANY = LIMIT_BATCH_ROWS + 3 };
     struct world *w = *state;
-    struct store_key_put first = {0}, *q = mem_zalloc(MANY * sizeof(*q));
-    f.holds = true;
-    post(w, &first.call, STORE_KEY_PUT);
-    sem_wait(&f.entered);
+    struct store_key_put *q = mem_zalloc(MANY * sizeof(*q));
+    hold(w);
     post_many(w, q, MANY);
-    sem_post(&f.go_on);
-    wait_done(w, MANY + 1);
+    let_go(w, MANY);
     release(q, MANY);
-    store_call_release(&first.call);
     free(q);
     assert_int_equal(f.batch_size[1], LIMIT_BATCH_ROWS);
     assert_int_equal(f.batch_size[2], 3);
     struct store_settle s[3] = {0};
     struct attempt_row a = {.transcript = {NULL, LIMIT_BATCH_BYTES - 100000}}; /* not looked at */
-    w->done = 0;
     f.committed = 0;
-    f.holds = true;
-    first = (struct store_key_put){0};
-    post(w, &first.call, STORE_KEY_PUT);
-    sem_wait(&f.entered);
+    hold(w);
     for (int i = 0; i < 3; i++) {
         post(w, &s[i].call, STORE_SETTLE);
         s[i].attempt = i < 2 ? &a : NULL;
     }
-    sem_post(&f.go_on);
-    wait_done(w, 4);
-    store_call_release(&first.call);
+    let_go(w, 3);
     for (int i = 0; i < 3; i++)
         store_call_release(&s[i].call);
     assert_int_equal(f.batch_size[1], 1);
     assert_int_equal(f.batch_size[2], 2);
 }
 
+/* Calls are counted, too, whatever there is in them. */
+static void calls_of_nothing_end_a_batch_as_well(void **state) {
+    enum { MANY = LIMIT_BATCH_ROWS + 2 };
+    struct world *w = *state;
+    struct store_claim *q = mem_zalloc(MANY * sizeof(*q));
+    hold(w);
+    for (int i = 0; i < MANY; i++)
+        post(w, &q[i].call, STORE_CLAIM);
+    let_go(w, MANY);
+    assert_int_equal(f.batch_size[1], LIMIT_BATCH_ROWS);
+    assert_int_equal(f.batch_size[2], 2);
+    for (int i = 0; i < MANY; i++)
+        store_call_release(&q[i].call);
+    free(q);
+}
+
 /* What nobody waits for is collected for a moment, but not when much has come together. */
 static void many_patient_calls_wait_no_longer(void **state) {
     enum { MANY = 70 };
     struct world *w = *state;
-    struct store_key_put first = {0};
     struct store_claim q[MANY] = {0};
-    f.holds = true;
-    post(w, &first.call, STORE_KEY_PUT);
-    sem_wait(&f.entered);
+    hold(w);
     for (int i = 0; i < MANY; i++) {
         q[i].count = 10;
         post(w, &q[i].call, STORE_CLAIM);
     }
-    sem_post(&f.go_on);
-    wait_done(w, MANY + 1);
+    let_go(w, MANY);
     assert_int_equal(f.batch_size[1], MANY);
     for (int i = 0; i < MANY; i++)
         store_call_release(&q[i].call);
-    store_call_release(&first.call);
 }
 
 /* After a batch of many the next one waits while somebody comes at each nap, eight naps long. */
@@ -584,28 +591,22 @@ static void a_crowd_is_waited_for_a_few_naps_long(void **state) {
         int naps_most, naps, batch;
     } rows[] = {{0, 1, 1}, {3, 4, 4}, {CALLS, 8, 9}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct store_key_put *q = mem_zalloc((MANY + 2) * sizeof(*q));
+        struct store_key_put *q = mem_zalloc((MANY + 1) * sizeof(*q));
         memset(f.napping, 0, sizeof(f.napping));
-        w->done = 0;
         f.committed = 0;
         f.naps_most = 0;
-        f.holds = true;
-        post(w, &q[MANY].call, STORE_KEY_PUT);
-        sem_wait(&f.entered);
+        hold(w);
         post_many(w, q, MANY);
-        f.holds = true;
-        sem_post(&f.go_on);
-        sem_wait(&f.entered); /* all of them are in one */
+        hold_next(); /* all of them are in one */
         f.naps = 0;
         f.naps_most = rows[i].naps_most;
-        post(w, &q[MANY + 1].call, STORE_KEY_PUT);
-        sem_post(&f.go_on);
+        post(w, &q[MANY].call, STORE_KEY_PUT);
         int came = rows[i].naps_most < rows[i].naps ? rows[i].naps_most : rows[i].naps;
-        wait_done(w, (size_t)(MANY + 2 + came));
+        let_go(w, (size_t)(MANY + 1 + came));
         assert_int_equal(f.naps, rows[i].naps);
         assert_int_equal(f.batch_size[1], MANY);
         assert_int_equal(f.batch_size[2], rows[i].batch);
-        release(q, MANY + 2);
+        release(q, MANY + 1);
         release(f.napping, CALLS);
         free(q);
         f.naps_most = 0; /* it forgets the crowd */
@@ -623,15 +624,11 @@ static void who_stops_waits_for_no_crowd(void **state) {
     enum { MANY = 8 };
     for (int turn = 0; turn < 2; turn++) {
         struct world *w = f.world = *state;
-        struct store_key_put *q = mem_zalloc((MANY + 2) * sizeof(*q));
-        f.holds = true;
-        post(w, &q[MANY].call, STORE_KEY_PUT);
-        sem_wait(&f.entered);
+        struct store_key_put *q = mem_zalloc((MANY + 1) * sizeof(*q));
+        hold(w);
         post_many(w, q, MANY);
-        f.holds = true;
-        sem_post(&f.go_on);
-        sem_wait(&f.entered);
-        post(w, &q[MANY + 1].call, turn == 0 ? STORE_KEY_PUT : STORE_CLAIM);
+        hold_next();
+        post(w, &q[MANY].call, turn == 0 ? STORE_KEY_PUT : STORE_CLAIM);
         f.naps = 0;
         struct thread *t = thread_start("stop", stop, w);
         sem_wait(&f.stopping);
@@ -641,7 +638,8 @@ static void who_stops_waits_for_no_crowd(void **state) {
         mailbox_wait(w->box, 0);
         assert_int_equal(w->done, MANY + 2);
         assert_int_equal(f.naps, 0);
-        release(q, MANY + 2);
+        first_is_done(w);
+        release(q, MANY + 1);
         free(q);
         if (turn == 0) {
             teardown(state);
@@ -654,10 +652,8 @@ static void who_stops_waits_for_no_crowd(void **state) {
 static void all_that_waits_is_done_before_it_stops(void **state) {
     enum { MANY = LIMIT_BATCH_ROWS + 3 };
     struct world *w = *state;
-    struct store_key_put first = {0}, *q = mem_zalloc(MANY * sizeof(*q));
-    f.holds = true;
-    post(w, &first.call, STORE_KEY_PUT);
-    sem_wait(&f.entered);
+    struct store_key_put *q = mem_zalloc(MANY * sizeof(*q));
+    hold(w);
     post_many(w, q, MANY);
     struct thread *t = thread_start("stop", stop, w);
     sem_wait(&f.stopping);
@@ -666,17 +662,15 @@ static void all_that_waits_is_done_before_it_stops(void **state) {
     mailbox_wait(w->box, 0);
     assert_int_equal(w->done, MANY + 1);
     assert_int_equal(f.batch_size[2], 3);
+    first_is_done(w);
     release(q, MANY);
-    store_call_release(&first.call);
     free(q);
 }
 
 static void what_was_posted_is_done_before_it_stops(void **state) {
     struct world *w = *state;
-    struct store_key_put first = {0}, q[CALLS] = {0};
-    f.holds = true;
-    post(w, &first.call, STORE_KEY_PUT);
-    sem_wait(&f.entered);
+    struct store_key_put q[CALLS] = {0};
+    hold(w);
     for (int i = 0; i < CALLS; i++)
         post(w, &q[i].call, i % 2 == 0 ? STORE_KEY_PUT : STORE_KEYS_USED);
     sem_post(&f.go_on);
@@ -686,8 +680,8 @@ static void what_was_posted_is_done_before_it_stops(void **state) {
     assert_int_equal(w->done, CALLS + 1);
     for (int i = 0; i < CALLS; i++)
         assert_int_equal(q[i].call.err, OK);
+    first_is_done(w);
     release(q, CALLS);
-    store_call_release(&first.call);
 }
 
 static void a_disk_that_cannot_be_asked_has_room(void **state) {
@@ -710,6 +704,7 @@ int main(void) {
         TEST(a_large_content_goes_in_first_and_what_is_unused_out_again),
         TEST(a_batch_ends_at_its_limits),
         TEST(many_calls_and_large_ones_are_several_batches),
+        TEST(calls_of_nothing_end_a_batch_as_well),
         TEST(many_patient_calls_wait_no_longer),
         TEST(a_crowd_is_waited_for_a_few_naps_long),
         TEST(who_stops_waits_for_no_crowd),
