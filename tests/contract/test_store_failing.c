@@ -223,6 +223,32 @@ static void it_syncs_as_the_options_say(void **state) {
     kit_accept(k, TO("ann@example.net"));
 }
 
+/* And how much it may keep in memory: a reader an eighth of what the writer may. */
+static void each_handle_has_the_cache_that_it_was_given(void **state) {
+    struct kit *k = *state;
+    static const struct {
+        size_t mib;
+        const char *pragma;
+        bool is_asked;
+    } rows[] = {
+        {0, "PRAGMA cache_size = -4096", true},       {0, "PRAGMA cache_size = -16384", false},
+        {64, "PRAGMA cache_size = -65536", true},     {64, "PRAGMA cache_size = -8192", true},
+        {64, "PRAGMA cache_size = -4096", false},     {100, "PRAGMA cache_size = -65536", true},
+        {1, "PRAGMA cache_size = -1024", true},       {1, "PRAGMA cache_size = -4096", false},
+        {2048, "PRAGMA cache_size = -1048576", true},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct errinfo info = {0};
+        store_close(&k->store);
+        k->options.cache_bytes = rows[i].mib << 20;
+        sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_IOERR, .at = 1, .only = rows[i].pragma});
+        enum err e = store_open(&k->options, &k->store, &info);
+        assert_int_equal(sqlite_fail_end(), rows[i].is_asked);
+        assert_int_equal(e, rows[i].is_asked ? ERR_UNAVAILABLE : OK);
+    }
+    kit_reopen(k);
+}
+
 /* ---- kinds of failure ---- */
 
 static void each_kind_of_failure_is_told_from_a_defect(void **state) {
@@ -984,6 +1010,7 @@ int main(void) {
         TEST(secrets_are_sealed_after_any_failure),
         TEST(a_secret_that_does_not_open_is_a_refusal),
         TEST(it_syncs_as_the_options_say),
+        TEST(each_handle_has_the_cache_that_it_was_given),
         TEST(each_kind_of_failure_is_told_from_a_defect),
         TEST(what_looks_like_a_defect_is_tried_once_more),
         TEST(savepoints_that_fail_lose_the_batch_and_nothing_else),

@@ -171,6 +171,37 @@ static void work(void *arg) {
     }
 }
 
+static size_t reading_threads(void) {
+    size_t count = 0;
+    DIR *d = opendir("/proc/self/task");
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+        char path[300], name[32] = "";
+        snprintf(path, sizeof(path), "/proc/self/task/%s/comm", e->d_name);
+        FILE *f = fopen(path, "r");
+        if (f != NULL && fgets(name, sizeof(name), f) != NULL)
+            count += strncmp(name, "store-read-", 11) == 0;
+        if (f != NULL)
+            fclose(f);
+    }
+    closedir(d);
+    return count;
+}
+
+static void as_many_threads_read_as_are_asked_for(void **state) {
+    struct kit *k = *state;
+    static const size_t readers[] = {0, 1, 2, 5};
+    for (size_t i = 0; i < sizeof(readers) / sizeof(readers[0]); i++) {
+        size_t want = readers[i] == 0 ? 2 : readers[i];
+        k->options.readers = readers[i];
+        kit_reopen(k);
+        /* a thread gives itself its name */
+        for (int n = 0; n < 1000 && reading_threads() != want; n++)
+            mailbox_wait(kit_box(k), 10);
+        assert_int_equal(reading_threads(), want);
+    }
+}
+
 static void many_threads_share_the_store(void **state) {
     struct kit *k = *state;
     k->failing_budget = 0; /* others call meanwhile */
@@ -243,7 +274,8 @@ static void a_watch_that_begins_in_a_commit_misses_nothing(void **state) {
 #define TESTS(T)                                                                                   \
     T(watchers_hear_of_what_was_committed),                                                        \
         T(watchers_hear_of_a_retry_and_of_an_endpoint_that_fails),                                 \
-        T(large_and_too_many_contents_do_not_ride_along), T(many_threads_share_the_store),         \
+        T(large_and_too_many_contents_do_not_ride_along),                                          \
+        T(as_many_threads_read_as_are_asked_for), T(many_threads_share_the_store),                 \
         T(a_watch_that_begins_in_a_commit_misses_nothing)
 
 MAIN_ON_EVERY_BACKEND(TESTS)

@@ -196,6 +196,25 @@ static void a_stream_may_send_all_at_once(void **state) {
     assert_int_equal(w->code, 250);
 }
 
+/* The largest one of those that the stream copies, so that all of it leaves together: no octet of
+ * it goes by reference, which this session's stream does not take. */
+static void a_message_of_64_kib_is_copied_whole(void **state) {
+    enum { LINE = 64, SIZE = 1024 * LINE };
+    static char text[SIZE];
+    struct world *w = *state;
+    struct id id = {{2}};
+    memset(text, 'x', SIZE);
+    for (size_t at = LINE; at <= SIZE; at += LINE)
+        memcpy(text + at - 2, "\r\n", 2);
+    message_unref(&w->t.message);
+    w->t.message = message_new(&id, mem_dup(text, SIZE), SIZE);
+    send_until_data(w);
+    size_t before = f.written.n;
+    reply(w, 354);
+    assert_int_equal(f.written.n - before, SIZE + 3);
+    assert_int_equal(w->s.state, SESSION_END);
+}
+
 /* Codes at the edge of what they mean, as the answer to DATA and to the message. */
 static void each_code_means_what_its_first_digit_says(void **state) {
     static const struct {
@@ -330,6 +349,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(a_reply_may_overtake_the_word_that_the_body_is_sent),
         TEST(a_stream_may_send_all_at_once),
+        TEST(a_message_of_64_kib_is_copied_whole),
         TEST(each_code_means_what_its_first_digit_says),
         TEST(each_code_of_the_envelope_means_what_its_first_digit_says),
         TEST(what_cannot_be_sent_is_refused_before_an_octet_leaves),
