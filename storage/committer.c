@@ -8,17 +8,14 @@
  *
  * Health, with the function on each edge:
  *
- *   READY ──after_failure(FULL)──► FULL ──probe_again──► READY
+ *   READY ──after_failure(FULL)──► FULL ──tick──► READY
  *     └────after_failure(BROKEN)─► CLOSED ──open_again──► READY       (both tried once a second)
  *
  * READY and FULL have an open backend; in FULL each batch is still tried, since only a commit tells
  * whether there is room. CLOSED has none and answers ERR_UNAVAILABLE at once. */
-#include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/statvfs.h>
 #include <time.h>
 
 #include "server/base/clock.h"
@@ -38,7 +35,7 @@ enum {
 };
 
 static struct {
-    struct metric *commits, *failures, *seconds, *rows, *recipients, *balance, *wal, *writable;
+    struct metric *commits, *failures, *seconds, *rows, *recipients, *balance, *wal;
 } metrics;
 
 static void register_metrics(void) {
@@ -63,7 +60,6 @@ static void register_metrics(void) {
     metrics.balance = metric_gauge("postchute_outbox_balance",
                                    "Accepted minus final minus pending recipients: always 0.");
     metrics.wal = metric_gauge("postchute_store_wal_bytes", "Size of the write-ahead log in use.");
-    metrics.writable = metric_gauge("postchute_store_writable", "1 while messages can be stored.");
 }
 
 struct committer {
@@ -89,53 +85,21 @@ struct committer {
     int64_t linger_until_mono_ms;
     int64_t next_tick_mono_ms;
     _Atomic int64_t disk_floor_bytes;
-    struct {
-        pthread_mutex_t mu;
-        struct store_health health;
-    } shared;
+    struct health *health;
 };
 
 /* ---- health ---- */
 
 struct store_health committer_health(struct committer *c) {
-    pthread_mutex_lock(&c->shared.mu);
-    struct store_health h = c->shared.health;
-    pthread_mutex_unlock(&c->shared.mu);
-    return h;
-}
-
-static void set_health(struct committer *c, bool is_writable, const char *text) {
-    pthread_mutex_lock(&c->shared.mu);
-    bool changed = c->shared.health.is_writable != is_writable;
-    c->shared.health.is_writable = is_writable;
-    snprintf(c->shared.health.text, sizeof(c->shared.health.text), "%s", text);
-    pthread_mutex_unlock(&c->shared.mu);
-    metric_set(metrics.writable, is_writable);
-    if (!changed)
-        return;
-    if (is_writable)
-        log_info("storage", "the store is writable again");
-    else
-        log_error("storage", "the store is not writable", LOG_STRZ("reason", text));
-    watch_list_tell(c->watches, NOTICE_HEALTH);
-}
-
-static void refresh_disk(struct committer *c) {
-    int64_t free_bytes = INT64_MAX;
-    struct statvfs v;
-    if (c->options.folder != NULL && statvfs(c->options.folder, &v) == 0)
-        free_bytes = (int64_t)((uint64_t)v.f_bavail * v.f_frsize);
-    pthread_mutex_lock(&c->shared.mu);
-    c->shared.health.disk_free_bytes = free_bytes;
-    pthread_mutex_unlock(&c->shared.mu);
+    return health_get(c->health);
 }
 
 static void open_again(struct committer *c) {
     struct errinfo info = {0};
     if (c->ops->open(&c->options, false, &c->backend, &info) == OK)
-        set_health(c, true, "ready");
+        health_set(c->health, true, "ready");
     else
-        set_health(c, false, info.text);
+        health_set(c->health, false, info.text);
 }
 
 static void tick(struct committer *c) {
@@ -143,11 +107,11 @@ static void tick(struct committer *c) {
     if (now_mono_ms < c->next_tick_mono_ms)
         return;
     c->next_tick_mono_ms = now_mono_ms + TICK_MS;
-    refresh_disk(c);
+    health_refresh_disk(c->health);
     if (c->backend == NULL)
         open_again(c);
-    else if (!committer_health(c).is_writable && c->ops->probe(c->backend) == OK)
-        set_health(c, true, "ready");
+    else if (!health_get(c->health).is_writable && c->ops->probe(c->backend) == OK)
+        health_set(c->health, true, "ready");
 }
 
 /* The transaction is lost: why, and what follows for the next ones. */
@@ -163,7 +127,7 @@ static void after_failure(struct committer *c) {
         c->next_tick_mono_ms = clock_mono_ms() + TICK_MS;
     }
     if (status != BACKEND_READY)
-        set_health(c, false, text);
+        health_set(c->health, false, text);
     else
         log_error("storage", "a transaction was lost", LOG_STRZ("reason", text));
 }
@@ -186,31 +150,9 @@ static bool is_staged(const struct committer *c, const struct store_call *call) 
     return message_size(q->content) > LIMIT_BODY_CHUNK;
 }
 
-static void measure(const struct store_call *call, size_t *rows, size_t *bytes) {
-    *rows = 1;
-    *bytes = 512;
-    if (call->verb == STORE_ACCEPT) {
-        const struct store_accept *q = CONTAINER_OF(call, const struct store_accept, call);
-        *rows += q->message.recipient_count;
-        *bytes += q->message.recipient_count * 256 + message_size(q->content);
-    } else if (call->verb == STORE_CLAIM) {
-        *rows = CONTAINER_OF(call, const struct store_claim, call)->count;
-    } else if (call->verb == STORE_RELEASE) {
-        *rows = CONTAINER_OF(call, const struct store_release, call)->count;
-    } else if (call->verb == STORE_SETTLE) {
-        const struct store_settle *q = CONTAINER_OF(call, const struct store_settle, call);
-        *rows += q->count;
-        *bytes += q->count * 512 + (q->attempt != NULL ? q->attempt->transcript.n : 0);
-    } else if (call->verb == STORE_NOTIFY_SETTLE) {
-        *rows = CONTAINER_OF(call, const struct store_notify_settle, call)->count;
-    } else if (call->verb == STORE_CAPTURE_PUT) {
-        *bytes += CONTAINER_OF(call, const struct store_capture_put, call)->capture.content.n;
-    }
-}
-
 static size_t rows_of(const struct store_call *call) {
     size_t rows, bytes;
-    measure(call, &rows, &bytes);
+    call_measure(call, &rows, &bytes);
     return rows;
 }
 
@@ -218,7 +160,7 @@ static size_t rows_of(const struct store_call *call) {
 static bool is_below_floor(struct committer *c, struct store_call *call) {
     if (call->verb != STORE_ACCEPT && call->verb != STORE_CAPTURE_PUT && call->verb != STORE_RETRY)
         return false;
-    int64_t free_bytes = committer_health(c).disk_free_bytes;
+    int64_t free_bytes = health_get(c->health).disk_free_bytes;
     int64_t floor_bytes = atomic_load_explicit(&c->disk_floor_bytes, memory_order_relaxed);
     if (free_bytes >= floor_bytes)
         return false;
@@ -260,7 +202,7 @@ static void gather(struct committer *c, struct batch *b) {
             store_call_finish(call, ERR_UNAVAILABLE);
             continue;
         }
-        measure(call, &rows, &bytes);
+        call_measure(call, &rows, &bytes);
         if (b->count > 0 &&
             (b->rows + rows > LIMIT_BATCH_ROWS || b->bytes + bytes > LIMIT_BATCH_BYTES))
             break;
@@ -356,7 +298,7 @@ static void answer(struct batch *b) {
 }
 
 static void refuse(struct committer *c, struct batch *b) {
-    struct store_health h = committer_health(c);
+    struct store_health h = health_get(c->health);
     for (size_t i = 0; i < b->count; i++) {
         struct store_call *call = b->call[i];
         arena_free(&call->arena);
@@ -397,8 +339,8 @@ static void run_batch(struct committer *c, struct batch *b) {
         metric_add(metrics.commits, 1);
         metric_add(metrics.rows, (int64_t)b->rows);
         metric_observe_us(metrics.seconds, clock_mono_us() - start_mono_us);
-        if (!committer_health(c).is_writable)
-            set_health(c, true, "ready");
+        if (!health_get(c->health).is_writable)
+            health_set(c->health, true, "ready");
         publish_totals(c);
         watch_list_publish(c->watches, c->effects);
     } else {
@@ -421,21 +363,6 @@ static void keep_log_short(struct committer *c) {
 
 /* ---- the thread ---- */
 
-/* Results and claims: their caller goes on with other work meanwhile. */
-static bool is_patient(const struct store_call *call) {
-    switch (call->verb) {
-    case STORE_CLAIM:
-    case STORE_SETTLE:
-    case STORE_RELEASE:
-    case STORE_NOTIFY_CLAIM:
-    case STORE_NOTIFY_SETTLE:
-    case STORE_KEYS_USED:
-        return true;
-    default:
-        return false;
-    }
-}
-
 /* Appends what came in to what waits. */
 static void collect(struct committer *c, int timeout_ms) {
     struct note *n = mailbox_take(c->box, timeout_ms), *next;
@@ -454,7 +381,7 @@ static void collect(struct committer *c, int timeout_ms) {
         }
         *c->pending_end = n;
         c->pending_end = &n->next;
-        if (is_patient(call))
+        if (call_is_patient(call))
             c->pending_patient += rows_of(call);
         else
             c->pending_pressed++;
@@ -539,11 +466,7 @@ struct committer *committer_start(const struct store_ops *ops, const struct stor
     c->box = mailbox_new();
     c->pending_end = &c->pending;
     c->large_end = &c->large;
-    NEED(pthread_mutex_init(&c->shared.mu, NULL) == 0);
-    c->shared.health.is_writable = true;
-    snprintf(c->shared.health.text, sizeof(c->shared.health.text), "ready");
-    metric_set(metrics.writable, 1);
-    refresh_disk(c);
+    c->health = health_new(c->options.folder, w);
     publish_totals(c);
     c->thread = thread_start("store-commit", committer_main, c);
     return c;
@@ -566,7 +489,7 @@ void committer_stop(struct committer **cp) {
     mailbox_free(&c->box);
     effects_free(&c->effects);
     c->ops->close(&c->backend);
-    pthread_mutex_destroy(&c->shared.mu);
+    health_free(&c->health);
     free(c);
     *cp = NULL;
 }

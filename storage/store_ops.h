@@ -160,6 +160,20 @@ NODISCARD enum err checkpoint_start(const struct store_ops *ops, const struct st
 void checkpoint_after_commit(struct checkpoint *c, struct backend *b);
 void checkpoint_stop(struct checkpoint **cp);
 
+/* ---- what store_health() shows. Thread: the committer's; health_get(): any ---- */
+struct health;
+struct health *health_new(const char *folder, struct watch_list *w); /* both outlive it */
+void health_free(struct health **hp);
+struct store_health health_get(struct health *h);
+void health_set(struct health *h, bool is_writable, const char *text); /* logs and tells a change */
+void health_refresh_disk(struct health *h);
+
+/* ---- what the committer goes by, of a call. Pure ---- */
+/* As limits of a batch count it. */
+void call_measure(const struct store_call *call, size_t *rows, size_t *bytes);
+/* Results and claims: their caller goes on with other work meanwhile. */
+bool call_is_patient(const struct store_call *call);
+
 /* ---- committer ---- */
 struct committer;
 struct committer *committer_start(const struct store_ops *ops, const struct store_options *o,

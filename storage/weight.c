@@ -1,0 +1,38 @@
+/* What a call weighs in a transaction, and whether its caller waits for it. */
+#include "storage/store_ops.h"
+
+void call_measure(const struct store_call *call, size_t *rows, size_t *bytes) {
+    *rows = 1;
+    *bytes = 512;
+    if (call->verb == STORE_ACCEPT) {
+        const struct store_accept *q = CONTAINER_OF(call, const struct store_accept, call);
+        *rows += q->message.recipient_count;
+        *bytes += q->message.recipient_count * 256 + message_size(q->content);
+    } else if (call->verb == STORE_CLAIM) {
+        *rows = CONTAINER_OF(call, const struct store_claim, call)->count;
+    } else if (call->verb == STORE_RELEASE) {
+        *rows = CONTAINER_OF(call, const struct store_release, call)->count;
+    } else if (call->verb == STORE_SETTLE) {
+        const struct store_settle *q = CONTAINER_OF(call, const struct store_settle, call);
+        *rows += q->count;
+        *bytes += q->count * 512 + (q->attempt != NULL ? q->attempt->transcript.n : 0);
+    } else if (call->verb == STORE_NOTIFY_SETTLE) {
+        *rows = CONTAINER_OF(call, const struct store_notify_settle, call)->count;
+    } else if (call->verb == STORE_CAPTURE_PUT) {
+        *bytes += CONTAINER_OF(call, const struct store_capture_put, call)->capture.content.n;
+    }
+}
+
+bool call_is_patient(const struct store_call *call) {
+    switch (call->verb) {
+    case STORE_CLAIM:
+    case STORE_SETTLE:
+    case STORE_RELEASE:
+    case STORE_NOTIFY_CLAIM:
+    case STORE_NOTIFY_SETTLE:
+    case STORE_KEYS_USED:
+        return true;
+    default:
+        return false;
+    }
+}
