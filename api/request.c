@@ -112,12 +112,18 @@ void request_problem(struct request *r, enum problem_code code, const char *fmt,
     set_problem(r, code, arena_dup(r->arena, str_of(text.text)), NULL);
 }
 
+/* Who shows or logs the detail alone must know what it is about. */
+static struct str detail_of(struct request *r) {
+    const struct fault *first = &r->faults.list[0];
+    if (r->faults.count > 1)
+        return arena_printf(r->arena, "%zu faults; see errors", r->faults.count);
+    if (str_equal(first->pointer, STR("#")))
+        return first->detail;
+    return arena_printf(r->arena, "%.*s: %.*s", STR_ARG(first->pointer), STR_ARG(first->detail));
+}
+
 void request_problem_faults(struct request *r, enum problem_code code) {
-    set_problem(r, code,
-                r->faults.count == 1
-                    ? r->faults.list[0].detail
-                    : arena_printf(r->arena, "%zu faults; see errors", r->faults.count),
-                &r->faults);
+    set_problem(r, code, detail_of(r), &r->faults);
 }
 
 struct rights request_rights(const struct request *r) {

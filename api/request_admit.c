@@ -3,14 +3,18 @@
 #include "api/request.h"
 #include "server/base/clock.h"
 
+static bool nothing_here(struct request *r) {
+    request_problem(r, PROBLEM_NOT_FOUND, "there is nothing at this path%s",
+                    r->view.has_others ? "; /openapi.json says what there is" : "");
+    return false;
+}
+
 static bool find_route(struct request *r) {
     enum http_method method = HTTP_METHOD_COUNT;
     (void)http_method_parse(r->method, &method);
     struct route_match m = routes_find(method, r->path, &r->view);
-    if (m.allowed == 0) {
-        request_problem(r, PROBLEM_NOT_FOUND, "there is nothing at this path");
-        return false;
-    }
+    if (m.allowed == 0)
+        return nothing_here(r);
     if (m.route == NULL) {
         char allowed[64];
         routes_print_allowed(m.allowed, allowed);
@@ -22,10 +26,8 @@ static bool find_route(struct request *r) {
     r->is_head = str_equal(r->method, STR("HEAD"));
     for (size_t i = 0; i < ROUTE_PARAMS; i++) {
         if (!str_is_absent(m.param[i]) &&
-            request_decode(m.param[i], false, r->arena, &r->param[i]) != OK) {
-            request_problem(r, PROBLEM_NOT_FOUND, "there is nothing at this path");
-            return false;
-        }
+            request_decode(m.param[i], false, r->arena, &r->param[i]) != OK)
+            return nothing_here(r);
     }
     return true;
 }
@@ -39,14 +41,13 @@ static bool authenticate(struct request *r) {
         r->identity = (struct identity){.project = API_PROJECT, .scopes = every_scope};
         return true;
     }
-    struct str authorization = request_header(r, STR("Authorization"));
-    if (str_is_absent(authorization)) {
+    struct str key = auth_bearer(request_header(r, STR("Authorization")));
+    if (str_is_empty(key)) { /* or another scheme */
         request_problem(r, PROBLEM_UNAUTHORIZED, "send \"Authorization: Bearer <key>\"");
         return false;
     }
     r->keyring = env_keyring(r->env);
-    const struct identity *who =
-        keyring_find(r->keyring, auth_bearer(authorization), clock_wall_ms());
+    const struct identity *who = keyring_find(r->keyring, key, clock_wall_ms());
     if (who == NULL) {
         request_problem(r, PROBLEM_INVALID_KEY, "the key is unknown, expired or revoked");
         return false;

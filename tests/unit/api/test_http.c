@@ -462,6 +462,10 @@ static void test_refusals(void **state) {
         {"unknown key", "POST", "/send", "", &other, "{}", 401, "invalid_key"},
         {"expired key", "POST", "/send", "", &w->expired_key, "{}", 401, "invalid_key"},
         {"other scheme", "POST", "/send", "Authorization: Basic Zm9v\r\n", NULL, "{}", 401,
+         "unauthorized"},
+        {"scheme alone", "POST", "/send", "Authorization: Bearer \r\n", NULL, "{}", 401,
+         "unauthorized"},
+        {"not a key", "POST", "/send", "Authorization: Bearer x\r\n", NULL, "{}", 401,
          "invalid_key"},
         {"no scope", "POST", "/send", "", &w->read_key, "{}", 403, "forbidden"},
         {"unknown path", "GET", "/nothing", "", &w->key, NULL, 404, "not_found"},
@@ -587,6 +591,11 @@ static void test_all_faults_come_at_once(void **state) {
         }
         if (json_array_size(errors) != n)
             fail_msg("%s: more than that: %.*s", rows[i].body, STR_ARG(a.body));
+        /* one fault is named in the detail, too */
+        const char *detail = json_string_value(json_object_get(v, "detail"));
+        bool is_named = strncmp(detail, rows[i].pointer[0], strlen(rows[i].pointer[0])) == 0;
+        if (n == 1 && is_named != (strcmp(rows[i].pointer[0], "#") != 0))
+            fail_msg("%s: %s", rows[i].body, detail);
         json_decref(v);
         client_release(&a);
     }
