@@ -222,6 +222,8 @@ static int run(struct sending *s, const char *idempotency_key) {
     submit(s, idempotency_key, &a);
     if (!client_is_success(&a)) {
         code = client_fail("send", &a);
+        if (a.http.failure != FAILURE_NONE)
+            cli_say(stderr, "postchute send: that was %s (--url, POSTCHUTE_URL)\n", s->client.url);
     } else if (!client_text(a.json, "id", NULL)) {
         cli_say(stderr, "postchute send: %s does not answer like postchute\n", s->client.url);
         code = CLI_UNREACHABLE;

@@ -166,7 +166,10 @@ static void nobody_listening_is_unreachable(void **state) {
     struct outcome o = run(port, "--tries=2|--from|x@b.test|--to|a@b.test|--text|hi");
     assert_int_equal(o.code, CLI_UNREACHABLE);
     assert_string_equal(o.out, "");
+    char url[64];
+    snprintf(url, sizeof url, "http://127.0.0.1:%d (--url, POSTCHUTE_URL)", port);
     assert_non_null(strstr(o.err, "no answer"));
+    assert_non_null(strstr(o.err, url));
 }
 
 static void a_repetition_has_the_same_idempotency_key(void **state) {
