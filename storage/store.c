@@ -180,7 +180,9 @@ static enum err take_lock(const char *folder, int *out, struct errinfo *info) {
         if (why != EWOULDBLOCK)
             return err_set(info, ERR_UNAVAILABLE, "store", "cannot lock %s: %s", path,
                            strerror(why));
-        return err_set(info, ERR_CONFLICT, "store", "the store in %s is in use by process %s",
+        return err_set(info, ERR_CONFLICT, "store",
+                       "the store in %s is in use by process %s: end it first, or take another "
+                       "folder",
                        folder, owner[0] != '\0' ? owner : "?");
     }
     /* For people only: the lock is what counts, so a failed write does not matter. */

@@ -186,7 +186,8 @@ enum err guard_new(const struct guard_options *o, struct guard **out, struct err
     g->http_host = ARENA_ARRAY(g->arena, struct str, o->allow_http_host_count + 1);
     for (size_t i = 0; i < o->allow_network_count && e == OK; i++) {
         if (!parse_network(o->allow_networks[i], &g->allowed[g->allowed_count++]))
-            e = err_set(info, ERR_INVALID, "allow_networks", "\"%.*s\" is not a network",
+            e = err_set(info, ERR_INVALID, "allow_networks",
+                        "\"%.*s\" is not a network: 10.0.0.0/8, with nothing set behind the prefix",
                         STR_ARG(o->allow_networks[i]));
     }
     for (size_t i = 0; i < o->allow_http_host_count && e == OK; i++)
