@@ -1,6 +1,7 @@
 /* What the handlers of /v1 make of a path, a query and a body (T3, T15, T24, T25): either the
  * request is answered with a problem, or what is asked of the store keeps the store's promises.
- * First octet: the handler; then, up to a line end, path and query; the rest is the body.
+ * First octet: the handler, and what the key and the project are like; then, up to a line end, path
+ * and query; the rest is the body.
  *
  * The request's side is below: what is asked is kept and looked at, a call that only reads is
  * answered with one row. */
@@ -17,6 +18,15 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static size_t answers, asked;
+
+/* What the first octet says beside the handler. */
+enum {
+    WORLD_LIMITED = 1, /* a key with each limit that there is */
+    WORLD_FULL = 2,    /* as many keys and webhooks as there may be */
+    WORLD_BUSY = 4,    /* others change the same webhook; without WORLD_FULL, delete it, too */
+    WORLDS = 8
+};
+static unsigned world;
 
 static void check_text(struct str s, size_t most) {
     ASSERT(s.n <= most && str_is_utf8(s) && !str_has_control(s, false));
@@ -47,7 +57,14 @@ static void check_key(const struct request *r, const struct key_row *k) {
     for (size_t i = 0; i < k->from_domain_count; i++) {
         ASSERT(rights_rule_parse(k->from_domains[i], r->arena, &again, NULL) == OK);
         ASSERT(str_equal(k->from_domains[i], again) && str_is_ascii(again));
+        ASSERT(r->identity.from_domain_count == 0 ||
+               rights_rule_is_within(again, r->identity.from_domains[0]));
     }
+    ASSERT(k->is_test || !r->identity.is_test);
+    ASSERT(k->from_domain_count > 0 || r->identity.from_domain_count == 0);
+    ASSERT(r->identity.rate == 0 || (k->rate > 0 && k->rate <= r->identity.rate));
+    ASSERT(r->identity.expires_wall_ms == 0 ||
+           (k->expires_wall_ms > 0 && k->expires_wall_ms <= r->identity.expires_wall_ms));
 }
 
 static void check_search(const struct request *r, const struct store_messages *q) {
@@ -69,26 +86,37 @@ static void check_search(const struct request *r, const struct store_messages *q
 
 void request_store(struct request *r, struct store_call *call, enum store_verb verb,
                    void (*done)(struct request *r, struct store_call *call)) {
-    static struct webhook_row webhook;
-    ASSERT(answers == 0 && r->faults.count == 0 && ++asked < 4);
+    static struct str event = {"final", 5};
+    static struct webhook_row webhook[LIMIT_WEBHOOKS];
+    ASSERT(answers == 0 && r->faults.count == 0 && ++asked < 12);
     call->err = OK;
     switch (verb) {
     case STORE_WEBHOOKS: {
         struct store_webhooks *q = CONTAINER_OF(call, struct store_webhooks, call);
-        webhook =
-            (struct webhook_row){.project = 1,
-                                 .url = STR("https://example.com/"),
-                                 .secret = STR("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")};
-        (void)!id_parse(r->param[0], &webhook.id);
-        q->webhook = &webhook;
-        q->count = 1;
+        q->webhook = webhook;
+        q->count = world & WORLD_FULL ? LIMIT_WEBHOOKS : 1;
+        for (size_t i = 0; i < q->count; i++)
+            webhook[i] = (struct webhook_row){
+                .id = {{(uint8_t)i}},
+                .project = 1,
+                .url = STR("https://example.com/"),
+                .secret = STR("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
+                .events = &event,
+                .event_count = i % 2};
+        bool is_gone = (world & (WORLD_BUSY | WORLD_FULL)) == WORLD_BUSY && asked > 3;
+        if (!is_gone)
+            (void)!id_parse(r->param[0], &webhook[0].id);
         done(r, call);
         return;
     }
-    case STORE_WEBHOOK_PUT:
-        check_webhook(r, &CONTAINER_OF(call, struct store_webhook_put, call)->webhook);
+    case STORE_WEBHOOK_PUT: {
+        const struct store_webhook_put *q = CONTAINER_OF(call, struct store_webhook_put, call);
+        check_webhook(r, &q->webhook);
+        if ((world & WORLD_BUSY) && q->replace)
+            call->err = ERR_CONFLICT;
         done(r, call);
         return;
+    }
     case STORE_KEY_PUT:
         check_key(r, &CONTAINER_OF(call, struct store_key_put, call)->key);
         break;
@@ -102,7 +130,7 @@ void request_store(struct request *r, struct store_call *call, enum store_verb v
     }
     case STORE_NOTIFY_REPLAY: {
         const struct store_notify_replay *q = CONTAINER_OF(call, struct store_notify_replay, call);
-        ASSERT(q->seq > 0 || q->since_wall_ms != 0);
+        ASSERT(q->seq >= 0 && (q->seq == 0 || q->since_wall_ms == 0));
         break;
     }
     case STORE_DOMAIN_DELETE: {
@@ -206,8 +234,18 @@ struct intake *env_intake(struct env *env) {
 }
 
 struct keyring *env_keyring(struct env *env) {
+    static struct keyring *full;
     (void)env;
-    return keyring_new(NULL, 0);
+    if (!(world & WORLD_FULL))
+        return keyring_new(NULL, 0);
+    if (!full) {
+        struct key_row *row = mem_zalloc(LIMIT_KEYS * sizeof *row);
+        for (size_t i = 0; i < LIMIT_KEYS; i++)
+            row[i] = (struct key_row){.project = 1, .prefix = STR("pc_live_aaaaaaaa")};
+        full = keyring_new(row, LIMIT_KEYS);
+        free(row);
+    }
+    return keyring_ref(full);
 }
 
 enum err env_check_url(struct env *env, struct str url, struct arena *a, struct errinfo *info) {
@@ -230,7 +268,16 @@ static void (*const handlers[])(struct request *r) = {
     v1_domains_list,       v1_webhook_test,
 };
 
+enum { handler_count = sizeof handlers / sizeof handlers[0] };
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static const struct str domain = {"*.acme.test", 11};
+    static const struct identity limited = {.project = 1,
+                                            .is_test = true,
+                                            .rate = 60,
+                                            .expires_wall_ms = INT64_C(4102444800000), /* 2100 */
+                                            .from_domains = &domain,
+                                            .from_domain_count = 1};
     static struct arena *a;
     static struct env env; /* asked for a host name and whether it looks at DNS */
     if (size < 1)
@@ -243,10 +290,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct request *r = ARENA_NEW(a, struct request);
     struct str body = str_make(data + 1, size - 1), target = str_split(&body, '\n'), rest;
     answers = asked = 0;
+    world = data[0] / handler_count % WORLDS;
     r->env = &env;
     r->arena = a;
     r->started_wall_ms = 1700000000000;
-    r->identity.project = 1;
+    r->identity = world & WORLD_LIMITED ? limited : (struct identity){.project = 1};
     faults_init(&r->faults, a);
     buf_init(&r->body, 1 << 20);
     r->target = arena_printf(a, "/%.*s", STR_ARG(target));
@@ -258,7 +306,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (request_decode(rest, false, a, &r->param[0]) != OK)
         return 0;
     buf_put(&r->body, str_is_absent(body) ? STR("") : body);
-    handlers[data[0] % (sizeof handlers / sizeof handlers[0])](r);
+    handlers[data[0] % handler_count](r);
     ASSERT(answers == 1);
     buf_release(&r->body);
     return 0;
