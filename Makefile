@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := build
 
 VARIANT ?= release
+VARIANTS := release asan tsan coverage fuzz fuzzfast fuzzcov
+$(if $(filter $(VARIANTS),$(VARIANT)),,$(error VARIANT=$(VARIANT): there are $(VARIANTS)))
 B := build/$(VARIANT)
 VERSION := 0.1.0
 
