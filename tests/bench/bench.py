@@ -251,6 +251,7 @@ class Bench:
         try:
             with Watch(s) as memory:
                 load(s, 64, count, prefix="fill")
+                time.sleep(3)  # what was filled is copied into the file
                 got = load(s, 64, 20000, prefix="then")  # a second or so: checkpoints are in it
                 time.sleep(1)
             s.stop()
