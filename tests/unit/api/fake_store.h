@@ -42,7 +42,7 @@ struct store {
     void *watch_ctx[16];
 };
 
-static struct store *fake_new(void) {
+static inline struct store *fake_new(void) {
     struct store *s = mem_zalloc(sizeof(*s));
     pthread_mutex_init(&s->mu, NULL);
     pthread_cond_init(&s->posted, NULL);
@@ -50,7 +50,7 @@ static struct store *fake_new(void) {
     return s;
 }
 
-static void fake_free(struct store *s) {
+static inline void fake_free(struct store *s) {
     for (size_t i = 0; i < s->message_count; i++) {
         arena_free(&s->message[i].arena);
         message_unref(&s->message[i].content);
@@ -61,7 +61,8 @@ static void fake_free(struct store *s) {
     free(s);
 }
 
-static struct recipient_row *fake_copy_recipients(struct arena *a, const struct message_row *m) {
+static inline struct recipient_row *fake_copy_recipients(struct arena *a,
+                                                         const struct message_row *m) {
     struct recipient_row *r = ARENA_ARRAY(a, struct recipient_row, m->recipient_count + 1);
     for (size_t i = 0; i < m->recipient_count; i++) {
         r[i] = m->recipient[i];
@@ -73,7 +74,7 @@ static struct recipient_row *fake_copy_recipients(struct arena *a, const struct 
     return r;
 }
 
-static struct message_row fake_copy(struct arena *a, const struct message_row *m) {
+static inline struct message_row fake_copy(struct arena *a, const struct message_row *m) {
     struct message_row c = *m;
     c.message_id = arena_dup(a, m->message_id);
     c.mail_from = arena_dup(a, m->mail_from);
@@ -89,7 +90,7 @@ static struct message_row fake_copy(struct arena *a, const struct message_row *m
     return c;
 }
 
-static void fake_accept(struct store *s, struct store_accept *q) {
+static inline void fake_accept(struct store *s, struct store_accept *q) {
     s->accepts++;
     for (size_t i = 0; i < s->message_count && !str_is_absent(q->idempotency_key); i++) {
         struct fake_message *m = &s->message[i];
@@ -116,7 +117,7 @@ static void fake_accept(struct store *s, struct store_accept *q) {
     memcpy(m->fingerprint, q->fingerprint, 32);
 }
 
-static void fake_list(struct store *s, struct store_messages *q) {
+static inline void fake_list(struct store *s, struct store_messages *q) {
     q->call.arena = arena_new();
     q->message = ARENA_ARRAY(q->call.arena, struct message_row, q->limit + 1);
     for (size_t i = s->message_count; i > 0; i--) {
@@ -131,19 +132,19 @@ static void fake_list(struct store *s, struct store_messages *q) {
     }
 }
 
-static struct fake_message *fake_find(struct store *s, const struct id *id) {
+static inline struct fake_message *fake_find(struct store *s, const struct id *id) {
     for (size_t i = 0; i < s->message_count; i++)
         if (id_equal(&s->message[i].id, id))
             return &s->message[i];
     return NULL;
 }
 
-static bool fake_writes(enum store_verb v) {
+static inline bool fake_writes(enum store_verb v) {
     return v == STORE_ACCEPT || v == STORE_KEY_PUT || v == STORE_KEY_REVOKE ||
            v == STORE_DOMAIN_PUT;
 }
 
-static void fake_carry_out(struct store *s, struct store_call *call) {
+static inline void fake_carry_out(struct store *s, struct store_call *call) {
     struct fake_message *m;
     call->err = OK;
     call->arena = NULL;
@@ -219,7 +220,7 @@ static void fake_carry_out(struct store *s, struct store_call *call) {
     }
 }
 
-static void fake_answer(struct note *note) {
+static inline void fake_answer(struct note *note) {
     struct store_call *call = CONTAINER_OF(note, struct store_call, note);
     call->done(call);
 }
@@ -282,20 +283,20 @@ void store_notice_free(struct store_notice **np) {
 
 /* ---- what the test does ---- */
 
-static void fake_hold(struct store *s) {
+static inline void fake_hold(struct store *s) {
     pthread_mutex_lock(&s->mu);
     s->is_held = true;
     pthread_mutex_unlock(&s->mu);
 }
 
-static void fake_wait_held(struct store *s, size_t count) {
+static inline void fake_wait_held(struct store *s, size_t count) {
     pthread_mutex_lock(&s->mu);
     while (s->held_count < count)
         pthread_cond_wait(&s->posted, &s->mu);
     pthread_mutex_unlock(&s->mu);
 }
 
-static void fake_release(struct store *s) {
+static inline void fake_release(struct store *s) {
     pthread_mutex_lock(&s->mu);
     s->is_held = false;
     for (size_t i = 0; i < s->held_count; i++) {
@@ -307,20 +308,20 @@ static void fake_release(struct store *s) {
     pthread_mutex_unlock(&s->mu);
 }
 
-static void fake_fail(struct store *s, enum err e) {
+static inline void fake_fail(struct store *s, enum err e) {
     pthread_mutex_lock(&s->mu);
     s->fail = e;
     pthread_mutex_unlock(&s->mu);
 }
 
-static size_t fake_accepts(struct store *s) {
+static inline size_t fake_accepts(struct store *s) {
     pthread_mutex_lock(&s->mu);
     size_t n = s->accepts;
     pthread_mutex_unlock(&s->mu);
     return n;
 }
 
-static size_t fake_watches(struct store *s) {
+static inline size_t fake_watches(struct store *s) {
     size_t n = 0;
     pthread_mutex_lock(&s->mu);
     for (size_t i = 0; i < 16; i++)
@@ -329,7 +330,7 @@ static size_t fake_watches(struct store *s) {
     return n;
 }
 
-static void fake_notice_run(struct note *note) {
+static inline void fake_notice_run(struct note *note) {
     struct store_notice *n = CONTAINER_OF(note, struct store_notice, note);
     void (*fn)(struct store_notice *) = (void (*)(struct store_notice *))(uintptr_t)n->due_count;
     n->due_count = 0;
@@ -337,7 +338,7 @@ static void fake_notice_run(struct note *note) {
 }
 
 /* Every recipient of the message was delivered; those who watch are told. */
-static void fake_deliver(struct store *s, size_t index) {
+static inline void fake_deliver(struct store *s, size_t index) {
     pthread_mutex_lock(&s->mu);
     struct message_row *m = &s->message[index].row;
     for (size_t i = 0; i < m->recipient_count; i++) {

@@ -1,0 +1,282 @@
+/* API keys: what each may do, how often, and until when. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "tests/unit/api/http_world.h"
+
+static void test_T21_revoked_key_is_refused_at_once(void **state) {
+    struct world *w = *state;
+    for (int i = 0; i < 5; i++) {
+        struct answer a;
+        struct auth_key_text made;
+        char path[128];
+        ask(w, "POST", "/v1/keys", &w->key, "",
+            STR("{\"name\":\"app\",\"scopes\":[\"send\"],\"from_domains\":[\"acme.test\"]}"), &a);
+        if (a.status != 201)
+            fail_msg("%d %.*s", a.status, STR_ARG(a.body));
+        json_t *v = json_of(&a);
+        snprintf(made.z, sizeof(made.z), "%s", json_string_value(json_object_get(v, "key")));
+        snprintf(path, sizeof(path), "/v1/keys/%s", json_string_value(json_object_get(v, "id")));
+        json_decref(v);
+        client_release(&a);
+        assert_true(auth_key_is_well_formed(auth_key_str(&made)));
+        ask(w, "POST", "/send", &made, "", body_text(), &a);
+        assert_int_equal(a.status, 202);
+        client_release(&a);
+        ask(w, "DELETE", path, &w->key, "", STR_NONE, &a);
+        assert_int_equal(a.status, 204);
+        client_release(&a);
+        for (int k = 0; k < 4; k++) { /* on whatever loop */
+            ask(w, "POST", "/send", &made, "", body_text(), &a);
+            assert_problem(&a, 401, "invalid_key");
+            client_release(&a);
+        }
+    }
+}
+
+static void make_key(struct world *w, const char *form, struct auth_key_text *out) {
+    struct answer a;
+    ask(w, "POST", "/v1/keys", &w->key, "", str_of(form), &a);
+    assert_int_equal(a.status, 201);
+    json_t *v = json_of(&a);
+    snprintf(out->z, sizeof(out->z), "%s", json_string_value(json_object_get(v, "key")));
+    json_decref(v);
+    client_release(&a);
+}
+
+static void test_retry_and_cancel_ask_for_the_rights_of_sending(void **state) {
+    static const char *const acts[] = {"retry", "cancel"};
+    struct world *w = *state;
+    struct answer a;
+    struct auth_key_text other, same, test;
+    char of_live[128], of_test[128], id[ID_TEXT_SIZE];
+    make_key(w, "{\"name\":\"a\",\"scopes\":\"send\",\"from_domains\":\"other.test\"}", &other);
+    make_key(w, "{\"name\":\"b\",\"scopes\":\"send\",\"from_domains\":\"acme.test\"}", &same);
+    make_key(w, "{\"name\":\"c\",\"scopes\":\"send\",\"test\":true}", &test);
+    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+    client_release(&a);
+    ask(w, "POST", "/send", &w->test_key, "", body_text(), &a);
+    client_release(&a);
+    assert_int_equal(w->store->message_count, 2);
+    for (size_t i = 0; i < sizeof(acts) / sizeof(acts[0]); i++) {
+        id_print(&w->store->message[0].id, id);
+        snprintf(of_live, sizeof(of_live), "/v1/messages/%s/%s", id, acts[i]);
+        id_print(&w->store->message[1].id, id);
+        snprintf(of_test, sizeof(of_test), "/v1/messages/%s/%s", id, acts[i]);
+        ask(w, "POST", of_live, &other, "", STR("{}"), &a);
+        assert_problem(&a, 403, "from_not_allowed");
+        client_release(&a);
+        ask(w, "POST", of_live, &test, "", STR("{}"), &a);
+        assert_problem(&a, 403, "forbidden");
+        client_release(&a);
+        /* the fake does neither: these got through to it */
+        ask(w, "POST", of_live, &same, "", STR("{}"), &a);
+        assert_problem(&a, 503, "unavailable");
+        client_release(&a);
+        ask(w, "POST", of_test, &test, "", STR("{}"), &a);
+        assert_problem(&a, 503, "unavailable");
+        client_release(&a);
+    }
+}
+
+/* A body that came slowly would have let its key in long after the answer that it is revoked. */
+static void test_T32_key_with_a_rate_makes_no_more_requests(void **state) {
+    struct world *w = *state;
+    struct auth_key_text limited;
+    struct answer a;
+    make_key(w, "{\"name\":\"l\",\"scopes\":\"send\",\"rate\":3}", &limited);
+    for (int i = 0; i < 3; i++) {
+        char left[64];
+        ask(w, "POST", "/send", &limited, "", body_text(), &a);
+        assert_int_equal(a.status, 202);
+        snprintf(left, sizeof(left), "\"key\";r=%d;t=%d", 2 - i, 20 * (i + 1));
+        assert_true(str_equal(client_header(&a, STR("RateLimit-Policy")), STR("\"key\";q=3;w=60")));
+        assert_true(str_equal(client_header(&a, STR("RateLimit")), str_of(left)));
+        client_release(&a);
+    }
+    ask(w, "POST", "/send", &limited, "", body_text(), &a);
+    assert_problem(&a, 429, "rate_limited");
+    uint64_t wait_s = 0;
+    assert_int_equal(str_parse_u64(client_header(&a, STR("Retry-After")), 20, &wait_s), OK);
+    assert_true(wait_s >= 15);
+    client_release(&a);
+    assert_int_equal(w->store->message_count, 3);
+    /* others are not concerned */
+    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+    assert_int_equal(a.status, 202);
+    assert_true(str_is_absent(client_header(&a, STR("RateLimit"))));
+    client_release(&a);
+}
+
+static void test_key_revoked_while_its_body_comes_is_refused(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    struct auth_key_text made;
+    char path[128];
+    struct buf b = BUF_INIT(4096);
+    ask(w, "POST", "/v1/keys", &w->key, "", STR("{\"name\":\"app\",\"scopes\":\"send\"}"), &a);
+    assert_int_equal(a.status, 201);
+    json_t *v = json_of(&a);
+    snprintf(made.z, sizeof(made.z), "%s", json_string_value(json_object_get(v, "key")));
+    snprintf(path, sizeof(path), "/v1/keys/%s", json_string_value(json_object_get(v, "id")));
+    json_decref(v);
+    client_release(&a);
+    put_request(&b, "POST", "/send", &made, "Expect: 100-continue\r\n", body_text());
+    struct str head = str_slice(buf_str(&b), 0, b.n - body_text().n);
+    int fd = client_connect(w->port);
+    client_send(fd, head);
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    assert_int_equal(poll(&p, 1, (int)patience_ms(CLIENT_TIMEOUT_MS)),
+                     1); /* 100: the key was looked at */
+    ask(w, "DELETE", path, &w->key, "", STR_NONE, &a);
+    assert_int_equal(a.status, 204);
+    client_release(&a);
+    client_send(fd, body_text());
+    client_read(fd, false, &a);
+    assert_problem(&a, 401, "invalid_key");
+    assert_int_equal(w->store->message_count, 0);
+    client_release(&a);
+    close(fd);
+    buf_release(&b);
+}
+
+static void test_a_limited_key_makes_no_key_with_fewer_limits(void **state) {
+#define SEND "{\"name\":\"k\",\"scopes\":\"send\""
+    static const struct {
+        const char *maker, *form, *pointer; /* NULL: it is made */
+    } rows[] = {
+        {"\"from_domains\":\"acme.test\"", SEND "}", "#/from_domains"},
+        {"\"from_domains\":\"acme.test\"", SEND ",\"from_domains\":[]}", "#/from_domains"},
+        {"\"from_domains\":\"acme.test\"", SEND ",\"from_domains\":[\"acme.test\",\"b.test\"]}",
+         "#/from_domains"},
+        {"\"from_domains\":\"acme.test\"", SEND ",\"from_domains\":\"*.acme.test\"}",
+         "#/from_domains"},
+        {"\"from_domains\":[\"acme.test\",\"*.b.test\"]", SEND ",\"from_domains\":\"a.b.test\"}",
+         NULL},
+        {"\"test\":true", SEND "}", "#/test"},
+        {"\"test\":true", SEND ",\"test\":false}", "#/test"},
+        {"\"test\":true", SEND ",\"test\":true}", NULL},
+        {"\"rate\":60", SEND "}", "#/rate"},
+        {"\"rate\":60", SEND ",\"rate\":61}", "#/rate"},
+        {"\"rate\":60", SEND ",\"rate\":60}", NULL},
+        {"\"expires_at\":\"2100-01-01T00:00:00Z\"", SEND "}", "#/expires_at"},
+        {"\"expires_at\":\"2100-01-01T00:00:00Z\"",
+         SEND ",\"expires_at\":\"2100-01-01T00:00:01Z\"}", "#/expires_at"},
+        {"\"expires_at\":\"2100-01-01T00:00:00Z\"",
+         SEND ",\"expires_at\":\"2099-12-31T00:00:00Z\"}", NULL},
+    };
+    struct world *w = *state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char form[256];
+        struct auth_key_text maker;
+        struct answer a;
+        snprintf(form, sizeof(form), "{\"name\":\"m\",\"scopes\":\"admin\",%s}", rows[i].maker);
+        make_key(w, form, &maker);
+        size_t before = w->store->key_count;
+        ask(w, "POST", "/v1/keys", &maker, "", str_of(rows[i].form), &a);
+        if (a.status != (rows[i].pointer != NULL ? 403 : 201))
+            fail_msg("%s makes %s: %d", rows[i].maker, rows[i].form, a.status);
+        if (rows[i].pointer != NULL) {
+            assert_problem(&a, 403, "forbidden");
+            assert_true(str_find(a.body, str_of(rows[i].pointer)) > 0);
+            assert_int_equal(w->store->key_count, before);
+        }
+        client_release(&a);
+    }
+#undef SEND
+}
+
+/* Every change of one is all of them read anew: one project must not make that slow for others. */
+static void test_T32_keys_and_domains_of_a_project_are_limited(void **state) {
+    enum { OTHER = API_PROJECT + 1, NAME = 16 };
+    struct world *w = mem_zalloc(sizeof(*w));
+    struct key_row *keys = mem_zalloc((LIMIT_KEYS + 4) * sizeof(*keys));
+    struct domain_row *domains = mem_zalloc(LIMIT_DOMAINS * sizeof(*domains));
+    char(*name)[NAME] = mem_zalloc((size_t)LIMIT_KEYS * NAME);
+    (void)state;
+    world_prepare(w);
+    size_t n = w->store->key_count;
+    memcpy(keys, w->store->key, n * sizeof(*keys));
+    for (size_t i = 0; i < LIMIT_KEYS; i++) {
+        snprintf(name[i], NAME, "n%zu.test", i);
+        domains[i] = (struct domain_row){.project = API_PROJECT, .name = str_of(name[i])};
+        if (n < LIMIT_KEYS + 1) /* one of them is expired */
+            keys[n++] = (struct key_row){.project = API_PROJECT, .prefix = str_of(name[i])};
+    }
+    w->store->other_keys = keys;
+    w->store->other_domains = domains;
+    const struct {
+        size_t keys, domains;
+        int status[2];
+    } rows[] = {{n, LIMIT_DOMAINS, {422, 422}}, {n - 1, LIMIT_DOMAINS - 1, {201, 503}}};
+    for (size_t i = 0; i < 2; i++) {
+        struct answer a;
+        struct api_options o = options_of(w);
+        w->store->other_key_count = rows[i].keys;
+        w->store->other_domain_count = rows[i].domains;
+        world_start(w, &o);
+        ask(w, "POST", "/v1/keys", &w->key, "", STR("{\"name\":\"k\",\"scopes\":\"send\"}"), &a);
+        assert_int_equal(a.status, rows[i].status[0]);
+        client_release(&a);
+        ask(w, "POST", "/v1/domains", &w->key, "", STR("{\"name\":\"x.test\"}"), &a);
+        assert_int_equal(a.status, rows[i].status[1]);
+        client_release(&a);
+        api_stop(&w->api);
+    }
+    /* (the fake stores no domain: 503 got through to it); others have room of their own */
+    for (size_t i = 4; i < n; i++)
+        keys[i].project = OTHER;
+    struct keyring *ring = keyring_new(keys, n);
+    assert_int_equal(keyring_count(ring, API_PROJECT, clock_wall_ms()), 3);
+    keyring_unref(&ring);
+    fake_free(w->store);
+    free(name);
+    free(domains);
+    free(keys);
+    free(w);
+}
+
+static void test_from_outside_of_the_key_is_403(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    struct auth_key_text made;
+    ask(w, "POST", "/v1/keys", &w->key, "",
+        STR("{\"name\":\"a\",\"scopes\":\"send\",\"from_domains\":\"*.acme.test\"}"), &a);
+    assert_int_equal(a.status, 201);
+    json_t *v = json_of(&a);
+    snprintf(made.z, sizeof(made.z), "%s", json_string_value(json_object_get(v, "key")));
+    json_decref(v);
+    client_release(&a);
+    ask(w, "POST", "/send", &made, "", body_text(), &a);
+    assert_problem(&a, 403, "from_not_allowed");
+    client_release(&a);
+}
+
+static void test_T21_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    ask(w, "GET", "/v1/keys", &w->key, "", STR_NONE, &a);
+    assert_int_equal(a.status, 200);
+    struct str secret = str_slice(auth_key_str(&w->key), AUTH_KEY_PREFIX, AUTH_KEY_TEXT);
+    assert_true(str_find(a.body, str_slice(auth_key_str(&w->key), 0, AUTH_KEY_PREFIX)) > 0);
+    assert_true(str_find(a.body, secret) < 0);
+    client_release(&a);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        SERVED(test_T21_revoked_key_is_refused_at_once),
+        SERVED(test_retry_and_cancel_ask_for_the_rights_of_sending),
+        SERVED(test_T32_key_with_a_rate_makes_no_more_requests),
+        SERVED(test_key_revoked_while_its_body_comes_is_refused),
+        SERVED(test_a_limited_key_makes_no_key_with_fewer_limits),
+        cmocka_unit_test(test_T32_keys_and_domains_of_a_project_are_limited),
+        SERVED(test_from_outside_of_the_key_is_403),
+        SERVED(test_T21_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it),
+    };
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,516 @@
+/* Sizes, memory, time, connections and descriptors end where they are to end (T16, T17). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <sys/resource.h>
+
+#include "tests/unit/api/http_world.h"
+
+/* ---- sizes and memory ---- */
+
+static void test_T16_body_over_the_limit_is_413_and_names_it(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    struct buf body = BUF_INIT(LIMIT_SMALL_BODY + 100);
+    while (body.n <= LIMIT_SMALL_BODY)
+        buf_putz(&body, " ");
+    ask(w, "POST", "/v1/keys", &w->key, "", buf_str(&body), &a);
+    assert_problem(&a, 413, "body_too_large");
+    assert_true(str_find(a.body, STR("262144")) > 0);
+    client_release(&a);
+    /* the same without a length */
+    struct buf b = BUF_INIT(2 * LIMIT_SMALL_BODY);
+    buf_printf(&b,
+               "POST /v1/keys HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+               "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%zx\r\n",
+               w->key.z, body.n);
+    buf_put(&b, buf_str(&body));
+    buf_putz(&b, "\r\n0\r\n\r\n");
+    client_once(w->port, buf_str(&b), &a);
+    assert_problem(&a, 413, "body_too_large");
+    client_release(&a);
+    buf_release(&b);
+    buf_release(&body);
+}
+
+/* One field of that size, or many, or one of many cookies; or a query. */
+static void put_large_header(struct buf *b, int kind, size_t size) {
+    static const char *const unit[] = {"a", "a\r\nX-Padding: b", "a=b; "};
+    static const char *const begin[] = {"X-Padding: ", "X-Padding: ", "Cookie: "};
+    struct str one = str_of(unit[kind]);
+    buf_putz(b, begin[kind]);
+    for (size_t n = 0; n + one.n <= size; n += one.n) {
+        if (kind == 1) /* at most 128 fields */
+            for (size_t i = 0; i < 300 && n < size; i++, n++)
+                buf_putc(b, 'a');
+        buf_put(b, one);
+    }
+    buf_putz(b, "\r\n");
+}
+
+/* Header and answer share the library's memory of a connection: a message was taken whose answer
+ * had no room, and taken again at each repetition. */
+static void test_what_is_accepted_is_answered_however_large_the_header(void **state) {
+    struct world *w = *state;
+    int refused = 0;
+    for (int kind = 0; kind < 3; kind++)
+        for (size_t size = 1000; size < 44000; size += 331) {
+            struct buf b = BUF_INIT(256 * 1024), header = BUF_INIT(128 * 1024);
+            struct answer a;
+            put_large_header(&header, kind, size);
+            put_request(&b, "POST", "/send", &w->key, header.p, body_text());
+            size_t before = fake_accepts(w->store);
+            client_once(w->port, buf_str(&b), &a);
+            bool is_accepted = fake_accepts(w->store) > before;
+            if (is_accepted != (a.status == 202))
+                fail_msg("kind %d, %zu octets: %s, answered %d", kind, size,
+                         is_accepted ? "accepted" : "refused", a.status);
+            refused += a.status == 431;
+            client_release(&a);
+            buf_release(&header);
+            buf_release(&b);
+        }
+    assert_true(refused > 50);
+}
+
+static void test_refused_body_that_is_announced_is_not_asked_for(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    struct buf b = BUF_INIT(4096);
+    buf_printf(&b,
+               "POST /send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+               "Content-Type: application/json\r\nContent-Length: 99999999\r\n"
+               "Expect: 100-continue\r\n\r\n",
+               w->key.z);
+    client_once(w->port, buf_str(&b), &a);
+    assert_problem(&a, 413, "body_too_large");
+    client_release(&a);
+    buf_release(&b);
+}
+
+static void test_T16_bodies_beyond_the_memory_set_aside_are_503(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    struct answer a;
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.memory_max_bytes = 100000 * LIMIT_REQUEST_COST;
+    world_start(w, &o);
+    struct buf head = BUF_INIT(4096), body = BUF_INIT(100000);
+    buf_printf(&head,
+               "POST /send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+               "Content-Type: application/json\r\nContent-Length: 60000\r\n\r\n",
+               w->key.z);
+    while (body.n < 60000)
+        buf_putz(&body, " ");
+    int slow = client_connect(w->port);
+    client_send(slow, buf_str(&head));
+    client_send(slow, STR("{"));
+    /* the first one holds 60,000 bytes as soon as its header was read */
+    int64_t until = clock_mono_ms() + 10000;
+    do {
+        int fd = client_connect(w->port);
+        client_send(fd, buf_str(&head));
+        client_send(fd, buf_str(&body));
+        client_read(fd, false, &a);
+        close(fd);
+        if (a.status == 503)
+            break;
+        client_release(&a);
+    } while (clock_mono_ms() < until);
+    assert_problem(&a, 503, "overloaded");
+    client_release(&a);
+    close(slow);
+    buf_release(&head);
+    buf_release(&body);
+    world_stop(w);
+    free(w);
+}
+
+static void test_client_that_left_in_its_body_holds_no_memory(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    struct answer a;
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.memory_max_bytes = 100000 * LIMIT_REQUEST_COST;
+    o.loops = 1;
+    world_start(w, &o);
+    struct buf head = BUF_INIT(4096), body = BUF_INIT(100000);
+    buf_printf(&head,
+               "POST /send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+               "Content-Type: application/json\r\nContent-Length: 60000\r\n\r\n{",
+               w->key.z);
+    buf_put(&body, body_text());
+    while (body.n < 60000)
+        buf_putc(&body, ' ');
+    int fd = client_connect(w->port);
+    /* What it said and its end are one segment, and so one event of epoll: the library reads what
+     * came, and is not woken for the end. */
+    assert_int_equal(send(fd, head.p, head.n, MSG_MORE), (ssize_t)head.n);
+    close(fd);
+    /* far less than the 30 s that a body has */
+    int64_t until = clock_mono_ms() + 10000;
+    do {
+        ask(w, "POST", "/send", &w->key, "", buf_str(&body), &a);
+        if (a.status == 202)
+            break;
+        client_release(&a);
+        poll(NULL, 0, 50);
+    } while (clock_mono_ms() < until);
+    assert_int_equal(a.status, 202);
+    client_release(&a);
+    buf_release(&head);
+    buf_release(&body);
+    world_stop(w);
+    free(w);
+}
+
+/* Announcing is free; it must not cost others their place. */
+static void test_T16_one_key_cannot_set_aside_all_memory(void **state) {
+    enum { SLOW = 4, SIZE = 100000 };
+    struct world *w = mem_zalloc(sizeof(*w));
+    struct answer a;
+    struct auth_key_text other;
+    int slow[SLOW];
+    (void)state;
+    world_prepare(w);
+    add_key(w, &other, false, SCOPE_SEND, 0);
+    struct api_options o = options_of(w);
+    o.memory_max_bytes = SLOW * SIZE * LIMIT_REQUEST_COST;
+    world_start(w, &o);
+    struct buf body = BUF_INIT(SIZE);
+    buf_put(&body, body_text());
+    while (body.n < SIZE)
+        buf_putc(&body, ' ');
+    for (size_t i = 0; i < SLOW; i++) {
+        struct buf head = BUF_INIT(4096);
+        struct pollfd p = {.events = POLLIN};
+        buf_printf(&head,
+                   "POST /send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+                   "Content-Type: application/json\r\nContent-Length: %d\r\n"
+                   "Expect: 100-continue\r\n\r\n",
+                   w->key.z, SIZE);
+        slow[i] = client_connect(w->port);
+        client_send(slow[i], buf_str(&head));
+        p.fd = slow[i];
+        assert_int_equal(poll(&p, 1, (int)patience_ms(CLIENT_TIMEOUT_MS)), 1); /* 100, or 503 */
+        buf_release(&head);
+    }
+    client_read(slow[SLOW - 1], false, &a);
+    assert_problem(&a, 503, "overloaded");
+    client_release(&a);
+    ask(w, "POST", "/send", &other, "", buf_str(&body), &a);
+    assert_int_equal(a.status, 202);
+    client_release(&a);
+    for (size_t i = 0; i < SLOW; i++)
+        close(slow[i]);
+    buf_release(&body);
+    world_stop(w);
+    free(w);
+}
+
+/* Who asks for a lot and reads nothing would hold as much as he likes. */
+static void test_T16_large_answers_are_taken_out_of_the_memory_set_aside(void **state) {
+    enum { ROWS = 4, SUBJECT = 4 * 1024 * 1024, SLOW = 3 }; /* far more than sockets hold */
+    struct world *w = mem_zalloc(sizeof(*w));
+    struct answer a;
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.memory_max_bytes = (size_t)2 * ROWS * SUBJECT;
+    world_start(w, &o);
+    char *subject = mem_zalloc(SUBJECT);
+    memset(subject, 's', SUBJECT);
+    for (int i = 0; i < ROWS; i++) {
+        ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+        assert_int_equal(a.status, 202);
+        client_release(&a);
+        w->store->message[i].row.subject = str_make(subject, SUBJECT);
+    }
+    struct buf b = BUF_INIT(4096);
+    int fd[SLOW];
+    put_request(&b, "GET", "/v1/messages", &w->key, "", STR_NONE);
+    for (int i = 0; i < SLOW; i++) { /* three quarters hold one, not two */
+        struct pollfd p = {.events = POLLIN};
+        fd[i] = client_connect(w->port);
+        client_send(fd[i], buf_str(&b));
+        p.fd = fd[i];
+        assert_int_equal(poll(&p, 1, (int)patience_ms(CLIENT_TIMEOUT_MS)), 1);
+    }
+    for (int i = 1; i < SLOW; i++) {
+        client_read(fd[i], false, &a);
+        assert_problem(&a, 503, "overloaded");
+        assert_false(a.is_closed);
+        client_release(&a);
+    }
+    client_read(fd[0], false, &a);
+    assert_int_equal(a.status, 200);
+    assert_true(a.body.n > (size_t)ROWS * SUBJECT);
+    client_release(&a);
+    /* and given back when it was read */
+    client_send(fd[0], buf_str(&b));
+    client_read(fd[0], false, &a);
+    assert_int_equal(a.status, 200);
+    client_release(&a);
+    for (int i = 0; i < SLOW; i++)
+        close(fd[i]);
+    buf_release(&b);
+    world_stop(w);
+    free(subject);
+    free(w);
+}
+
+/* ---- time ---- */
+
+static void test_T17_slow_clients_are_cut_off(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.header_timeout_ms = 300;
+    o.body_timeout_ms = 300;
+    o.idle_timeout_ms = 300;
+    world_start(w, &o);
+    struct buf b = BUF_INIT(4096);
+    put_request(&b, "POST", "/send", &w->key, "", body_text());
+    const struct {
+        const char *name;
+        size_t bytes; /* of the request */
+    } rows[] = {{"nothing", 0}, {"half a header", 40}, {"half a body", b.n - 10}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        int fd = client_connect(w->port);
+        int64_t before = clock_mono_ms();
+        client_send(fd, str_slice(buf_str(&b), 0, rows[i].bytes));
+        if (!client_is_closed(fd))
+            fail_msg("%s: still open", rows[i].name);
+        assert_in_range(clock_mono_ms() - before, 250, 5000);
+        close(fd);
+    }
+    /* after an answer the connection waits for the next request, but not for ever */
+    struct answer a;
+    int fd = client_connect(w->port);
+    client_send(fd, buf_str(&b));
+    client_read(fd, false, &a);
+    assert_int_equal(a.status, 202);
+    assert_true(client_is_closed(fd));
+    close(fd);
+    client_release(&a);
+    buf_release(&b);
+    world_stop(w);
+    free(w);
+}
+
+static void test_T17_drop_by_drop_header_does_not_extend_the_deadline(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.header_timeout_ms = 500;
+    world_start(w, &o);
+    int fd = client_connect(w->port);
+    int64_t before = clock_mono_ms();
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    client_send(fd, STR("GET /livez HTTP/1.1\r\n"));
+    while (poll(&p, 1, 20) == 0 && clock_mono_ms() - before < 5000)
+        client_send(fd, STR("X-A: b\r\n"));
+    assert_in_range(clock_mono_ms() - before, 400, 3000);
+    close(fd);
+    world_stop(w);
+    free(w);
+}
+
+/* ---- connections ---- */
+
+static void test_T17_connections_of_one_address_are_limited(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.connections_per_ip_max = 3;
+    o.loops = 1;
+    world_start(w, &o);
+    int fd[3];
+    struct answer a;
+    for (size_t i = 0; i < 3; i++) {
+        fd[i] = client_connect(w->port);
+        client_send(fd[i], STR("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client_read(fd[i], false, &a);
+        assert_int_equal(a.status, 200);
+        client_release(&a);
+    }
+    int more = client_connect(w->port);
+    assert_true(client_is_closed(more));
+    close(more);
+    close(fd[0]);
+    /* its place is free as soon as the server saw that it left */
+    int64_t until = clock_mono_ms() + 10000;
+    do {
+        client_once(w->port, STR("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"), &a);
+        if (a.status == 200)
+            break;
+        client_release(&a);
+    } while (clock_mono_ms() < until);
+    assert_int_equal(a.status, 200);
+    client_release(&a);
+    close(fd[1]);
+    close(fd[2]);
+    world_stop(w);
+    free(w);
+}
+
+static void test_full_health_listener_shuts_no_client_out(void **state) {
+    static const struct str health[] = {{"127.0.0.1:0", 11}};
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.connections_max = 3;
+    o.loops = 1;
+    o.listen_health = health;
+    o.listen_health_count = 1;
+    world_start(w, &o);
+    int fd[3];
+    struct answer a;
+    for (size_t i = 0; i < 3; i++) {
+        fd[i] = client_connect(api_port(w->api, 1));
+        client_send(fd[i], STR("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client_read(fd[i], false, &a);
+        assert_int_equal(a.status, 200);
+        client_release(&a);
+    }
+    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+    assert_int_equal(a.status, 202);
+    client_release(&a);
+    for (size_t i = 0; i < 3; i++)
+        close(fd[i]);
+    world_stop(w);
+    free(w);
+}
+
+static const struct str livez = {"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", 32};
+
+/* Whoever reaches it could otherwise take the descriptors that delivery and the store need. */
+static void test_health_listener_takes_so_many_and_no_more(void **state) {
+    static const struct str health[] = {{"127.0.0.1:0", 11}};
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.listen_health = health;
+    o.listen_health_count = 1;
+    world_start(w, &o);
+    int fd[LIMIT_OTHER_CONNECTIONS], port = api_port(w->api, 1);
+    struct answer a;
+    for (size_t i = 0; i < LIMIT_OTHER_CONNECTIONS; i++) {
+        fd[i] = client_connect(port);
+        client_send(fd[i], livez);
+        client_read(fd[i], false, &a);
+        assert_int_equal(a.status, 200);
+        client_release(&a);
+    }
+    int more = client_connect(port);
+    assert_true(client_is_closed(more));
+    close(more);
+    close(fd[0]);
+    /* its place is free as soon as the server saw that it left */
+    int64_t until = clock_mono_ms() + 10000;
+    do {
+        client_once(port, livez, &a);
+        client_release(&a);
+    } while (a.status != 200 && clock_mono_ms() < until);
+    assert_int_equal(a.status, 200);
+    for (size_t i = 1; i < LIMIT_OTHER_CONNECTIONS; i++)
+        close(fd[i]);
+    world_stop(w);
+    free(w);
+}
+
+static void test_reload_allows_more_connections(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.connections_max = 2;
+    o.loops = 1;
+    world_start(w, &o);
+    o.connections_max = 4;
+    assert_int_equal(api_reload(w->api, &o, NULL), OK);
+    int fd[4];
+    struct answer a;
+    for (size_t i = 0; i < 4; i++) {
+        fd[i] = client_connect(w->port);
+        client_send(fd[i], livez);
+        client_read(fd[i], false, &a);
+        assert_int_equal(a.status, 200);
+        client_release(&a);
+    }
+    int more = client_connect(w->port);
+    assert_true(client_is_closed(more));
+    close(more);
+    for (size_t i = 0; i < 4; i++)
+        close(fd[i]);
+    world_stop(w);
+    free(w);
+}
+
+/* Who found no descriptor left is let in when there are some again, also while others stay. */
+static void test_after_a_want_of_descriptors_clients_are_accepted_again(void **state) {
+    struct world *w = *state;
+    if (is_under_memcheck())
+        skip(); /* it keeps the limit itself: takes the connection, then closes it */
+    struct answer a;
+    struct buf b = BUF_INIT(4096);
+    put_request(&b, "GET", "/livez", NULL, "", STR(""));
+    int kept[16]; /* each loop has some of them */
+    for (size_t i = 0; i < 16; i++) {
+        kept[i] = client_connect(w->port);
+        client_send(kept[i], buf_str(&b));
+        client_read(kept[i], false, &a);
+        client_release(&a);
+    }
+    struct rlimit before, none;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0); /* the lowest that was free */
+    none = (struct rlimit){.rlim_cur = (rlim_t)fd + 1, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    struct sockaddr_in sa = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)w->port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    client_send(fd, buf_str(&b));
+    struct pollfd answer = {.fd = fd, .events = POLLIN};
+    assert_int_equal(poll(&answer, 1, 300), 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    client_read(fd, false, &a);
+    assert_int_equal(a.status, 200);
+    client_release(&a);
+    close(fd);
+    for (size_t i = 0; i < 16; i++)
+        close(kept[i]);
+    buf_release(&b);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        SERVED(test_T16_body_over_the_limit_is_413_and_names_it),
+        SERVED(test_what_is_accepted_is_answered_however_large_the_header),
+        SERVED(test_refused_body_that_is_announced_is_not_asked_for),
+        cmocka_unit_test(test_T16_bodies_beyond_the_memory_set_aside_are_503),
+        cmocka_unit_test(test_client_that_left_in_its_body_holds_no_memory),
+        cmocka_unit_test(test_T16_one_key_cannot_set_aside_all_memory),
+        cmocka_unit_test(test_T16_large_answers_are_taken_out_of_the_memory_set_aside),
+        cmocka_unit_test(test_T17_slow_clients_are_cut_off),
+        cmocka_unit_test(test_T17_drop_by_drop_header_does_not_extend_the_deadline),
+        cmocka_unit_test(test_T17_connections_of_one_address_are_limited),
+        cmocka_unit_test(test_full_health_listener_shuts_no_client_out),
+        cmocka_unit_test(test_health_listener_takes_so_many_and_no_more),
+        cmocka_unit_test(test_reload_allows_more_connections),
+        SERVED(test_after_a_want_of_descriptors_clients_are_accepted_again),
+    };
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

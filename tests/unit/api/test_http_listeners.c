@@ -1,0 +1,193 @@
+/* Where it listens, and how it ends. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "tests/unit/api/http_world.h"
+
+/* ---- listeners ---- */
+
+static void test_health_has_a_listener_of_its_own(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    static const struct str health[] = {{"127.0.0.1:0", 11}};
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.listen_health = health;
+    o.listen_health_count = 1;
+    world_start(w, &o);
+    int other = api_port(w->api, 1);
+    struct answer a;
+    const struct {
+        int port;
+        const char *path;
+        int status;
+    } rows[] = {
+        {w->port, "/livez", 404}, {w->port, "/readyz", 404},       {w->port, "/metrics", 404},
+        {other, "/livez", 200},   {other, "/readyz", 200},         {other, "/metrics", 200},
+        {other, "/send", 404},    {w->port, "/openapi.json", 200}, {other, "/openapi.json", 404},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char text[256];
+        snprintf(text, sizeof(text), "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", rows[i].path);
+        client_once(rows[i].port, str_of(text), &a);
+        if (a.status != rows[i].status)
+            fail_msg("%s on %d: %d", rows[i].path, rows[i].port, a.status);
+        client_release(&a);
+    }
+    world_stop(w);
+    free(w);
+}
+
+static void test_control_socket_needs_no_key_and_lets_only_its_owner_in(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    char folder[] = "/tmp/postchute-test-XXXXXX", path[128];
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/control.sock", folder);
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.control_path = str_of(path);
+    world_start(w, &o);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    memcpy(sa.sun_path, path, strlen(path) + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    client_send(fd, STR("GET /v1/keys HTTP/1.1\r\nHost: x\r\n\r\n"));
+    struct answer a;
+    client_read(fd, false, &a);
+    assert_int_equal(a.status, 200);
+    client_release(&a);
+    close(fd);
+    world_stop(w);
+    assert_int_equal(stat(path, &st), -1);
+    rmdir(folder);
+    free(w);
+}
+
+/* Stands before the one of the C library, also for libmicrohttpd: who closes a descriptor twice
+ * takes it from whoever got its number meanwhile. */
+static atomic_int closed_twice;
+
+int close(int fd) {
+    int result = (int)syscall(SYS_close, fd);
+    if (result != 0 && errno == EBADF)
+        atomic_fetch_add(&closed_twice, 1);
+    return result;
+}
+
+static void test_options_that_cannot_be(void **state) {
+    struct world w;
+    struct api *api = NULL;
+    (void)state;
+    world_prepare(&w);
+    const struct {
+        const char *listen;
+        enum err err;
+    } rows[] = {{"127.0.0.1", ERR_INVALID},
+                {"127.0.0.1:x", ERR_INVALID},
+                {"127.0.0.1:70000", ERR_INVALID},
+                {"localhost:1", ERR_INVALID},
+                {"198.51.100.1:0", ERR_UNAVAILABLE}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct api_options o = options_of(&w);
+        struct str listen = str_of(rows[i].listen);
+        struct errinfo info = {0};
+        o.listen = &listen;
+        assert_int_equal(api_start(&o, &api, &info), rows[i].err);
+        assert_string_equal(info.field, "listen");
+        assert_true(info.text[0] != '\0');
+    }
+    struct api_options o = options_of(&w);
+    o.tls_cert = STR("x");
+    assert_int_equal(api_start(&o, &api, NULL), ERR_INVALID);
+    o.tls_key = STR("y");
+    assert_int_equal(api_start(&o, &api, NULL), ERR_INVALID);
+    assert_int_equal(atomic_load(&closed_twice), 0);
+    fake_free(w.store);
+}
+
+/* ---- the end ---- */
+
+static void test_drain_answers_what_is_open_and_takes_nothing_new(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    world_start(w, &o);
+    struct buf b = BUF_INIT(4096);
+    struct answer a;
+    put_request(&b, "POST", "/send", &w->key, "Prefer: wait=60\r\n", body_text());
+    int idle = client_connect(w->port);
+    client_send(idle, STR("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+    client_read(idle, false, &a);
+    client_release(&a);
+    int fd = client_connect(w->port);
+    client_send(fd, buf_str(&b));
+    while (fake_watches(w->store) < 2)
+        poll(NULL, 0, 1);
+    int64_t before = clock_mono_ms();
+    api_drain(w->api);
+    assert_true(clock_mono_ms() - before < 4000);
+    client_read(fd, false, &a);
+    assert_int_equal(a.status, 202);
+    assert_true(a.is_closed);
+    client_release(&a);
+    assert_true(client_is_closed(idle));
+    struct sockaddr_in sa = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)w->port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int late = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(late, (struct sockaddr *)&sa, sizeof(sa)), -1);
+    close(late);
+    close(idle);
+    close(fd);
+    buf_release(&b);
+    world_stop(w);
+    free(w);
+}
+
+static void test_stop_with_idle_and_half_open_connections(void **state) {
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    struct api_options o = options_of(w);
+    o.drain_ms = 100;
+    world_start(w, &o);
+    struct buf b = BUF_INIT(4096);
+    put_request(&b, "POST", "/send", &w->key, "", body_text());
+    int fd[10];
+    for (size_t i = 0; i < 10; i++) {
+        fd[i] = client_connect(w->port);
+        client_send(fd[i], str_slice(buf_str(&b), 0, i * b.n / 10));
+    }
+    world_stop(w);
+    for (size_t i = 0; i < 10; i++) {
+        assert_true(client_is_closed(fd[i]));
+        close(fd[i]);
+    }
+    buf_release(&b);
+    free(w);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_health_has_a_listener_of_its_own),
+        cmocka_unit_test(test_control_socket_needs_no_key_and_lets_only_its_owner_in),
+        cmocka_unit_test(test_options_that_cannot_be),
+        cmocka_unit_test(test_drain_answers_what_is_open_and_takes_nothing_new),
+        cmocka_unit_test(test_stop_with_idle_and_half_open_connections),
+    };
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
