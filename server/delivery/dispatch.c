@@ -264,6 +264,8 @@ static void start_job(struct scheduler *s, struct site *site, struct bundle *b,
     site->sent_lane[b->fair.lane]++;
     site->sent_loop[j->loop]++;
     s->jobs++;
+    j->is_unproven = !site->window.is_proven;
+    s->jobs_unproven += j->is_unproven;
     worker_send(s->worker[j->loop], j);
 }
 
@@ -273,20 +275,26 @@ static bool may_leave(const struct bundle *b) {
     return !b->letter->outgoing->is_test || b->hop->route->route->kind == ROUTE_SANDBOX;
 }
 
-/* How many transactions there may be, all sites together, for this one to begin another. Sites that
- * never answer hold theirs for minutes: all of those that have not shown yet that they take mail
- * leave a quarter to those that have, and nobody but the first of each gets into the second half.
- */
-static size_t sessions_for(const struct scheduler *s, const struct site *site) {
+/* May another transaction begin with this site, for all that there are? Sites that never answer
+ * hold theirs for minutes: all of those that have not shown yet that they take mail leave a quarter
+ * to those that have, and nobody but the first of each gets into the second half. What those have
+ * that take mail is not counted for it: however busy they are, somebody new has a chance. */
+static bool may_begin(const struct scheduler *s, const struct site *site) {
     size_t most = s->settings->o.sessions_max;
-    if (site->window.is_proven)
-        return most;
-    return site->sent == 0 ? most - most / 4 : most / 2;
+    size_t most_unproven = site->sent == 0 ? most - most / 4 : most / 2;
+    return s->jobs < most && (site->window.is_proven || s->jobs_unproven < most_unproven);
+}
+
+/* What waits in loops takes no room that somebody might need for a transaction. */
+static unsigned sends_most(const struct scheduler *s, const struct site *site,
+                           int64_t now_mono_ms) {
+    bool is_crowded = s->jobs >= s->settings->o.sessions_max / 2;
+    return is_crowded ? site->window.size : site_sends_most(site, s->workers, now_mono_ms);
 }
 
 static void send_ready(struct scheduler *s, struct site *site, int64_t now_mono_ms) {
-    unsigned most = site_sends_most(site, s->workers, now_mono_ms);
-    while (site->sent < most && s->jobs < sessions_for(s, site)) {
+    unsigned most;
+    while (site->sent < (most = sends_most(s, site, now_mono_ms)) && may_begin(s, site)) {
         struct fair_entry *e = fair_pick(site->ready, most, site->sent_lane);
         if (e == NULL)
             return;

@@ -27,6 +27,7 @@ struct job {
     struct worker *worker; /* set by worker_send() */
     void *bundle;          /* the scheduler's */
     size_t loop;
+    bool is_unproven; /* the scheduler's */
     const void *site; /* whose sessions are shared out: only compared */
     unsigned share;   /* how many transactions of it the loop may have; 0: it waits for none */
     struct host_list *hosts; /* a reference */

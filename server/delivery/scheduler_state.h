@@ -86,9 +86,10 @@ struct scheduler {
 
     struct doubt doubt;
 
-    size_t jobs;        /* with workers */
-    size_t calls;       /* with the store, of every kind */
-    size_t claims_open; /* of them: claims */
+    size_t jobs;          /* with workers */
+    size_t jobs_unproven; /* of them: with sites that had not taken mail when they were sent */
+    size_t calls;         /* with the store, of every kind */
+    size_t claims_open;   /* of them: claims */
     size_t settles; /* results and releases that are not stored yet, also those to be repeated */
     struct settle_list retries; /* those to be repeated */
 

@@ -334,6 +334,7 @@ void settle_report(struct note *n) {
     site->sent_loop[j->loop]--;
     limit_give(&site->limit);
     s->jobs--;
+    s->jobs_unproven -= j->is_unproven;
     gather_free_bundle(s, b);
     dispatch_make_runnable(s, site);
     job_free(&j);

@@ -593,6 +593,24 @@ static void a_slow_site_leaves_sessions_to_others(void **state) {
     end_slow(w, &slow);
 }
 
+/* It took mail, and hangs now with as many as it may have. */
+static void a_busy_site_leaves_a_session_to_a_new_one(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    struct slow slow;
+    add_slow_route(w, &slow);
+    slow.route[0].concurrency = 5;
+    w->o.sessions_max = 6;
+    start(w);
+    submit_slow(w, "ok@one.test", 1);
+    await_completed(w, 1);
+    submit_slow(w, "hold@one.test", 10);
+    await_counter(w, &slow.sink->held, 5);
+    submit(w, "ok@example.net");
+    await_completed(w, 2);
+    end_slow(w, &slow);
+}
+
 /* ---- what is claimed and waits ---- */
 
 /* The only session hangs, and the next message is claimed already. */
@@ -814,6 +832,7 @@ int main(void) {
         T(a_slow_site_that_fills_memory_holds_up_no_retry_of_others),
         T(a_slow_site_that_fills_memory_with_contents_holds_up_no_others),
         T(a_slow_site_leaves_sessions_to_others),
+        T(a_busy_site_leaves_a_session_to_a_new_one),
         T(what_expires_while_it_waits_for_a_session_is_not_sent),
         T(loops_hold_more_than_sessions_and_open_no_more),
         T(what_waits_in_a_loop_for_silent_sessions_goes_back),
