@@ -106,7 +106,10 @@ static enum err listen_tcp(struct str text, const char *option, int *fd, struct 
                     "another port",
                     STR_ARG(text));
     else if (*fd < 0)
-        e = err_set(info, ERR_UNAVAILABLE, option, "%.*s: %s", STR_ARG(text), strerror(errno));
+        e = err_set(info, ERR_UNAVAILABLE, option, "%.*s: %s%s", STR_ARG(text), strerror(errno),
+                    errno == EACCES          ? ": a port below 1024 takes CAP_NET_BIND_SERVICE"
+                    : errno == EADDRNOTAVAIL ? ": this machine has no such address"
+                                             : "");
     freeaddrinfo(list);
     return e;
 }

@@ -142,8 +142,9 @@ static enum err make_folder(const char *folder, struct errinfo *info) {
         return err_set(info, ERR_INVALID, "store", "the folder's name is too long");
     bool is_new = mkdir(folder, 0700) == 0;
     if (!is_new && errno != EEXIST)
-        return err_set(info, ERR_UNAVAILABLE, "store", "cannot make %s: %s", folder,
-                       strerror(errno));
+        return err_set(info, ERR_UNAVAILABLE, "store",
+                       "cannot make %s: %s (it has to be a folder of the user who runs this)",
+                       folder, strerror(errno));
     /* One that was there may have been made by a start that was cut off here; or it is a volume in
      * a place that cannot be synced. */
     enum err e = sync_parent(folder, info);
@@ -171,7 +172,9 @@ static enum err take_lock(const char *folder, int *out, struct errinfo *info) {
     snprintf(path, sizeof(path), "%s/lock", folder);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
-        return err_set(info, ERR_UNAVAILABLE, "store", "cannot open %s: %s", path, strerror(errno));
+        return err_set(info, ERR_UNAVAILABLE, "store",
+                       "cannot open %s: %s (it has to be in a folder of the user who runs this)",
+                       path, strerror(errno));
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         int why = errno;
         char owner[32] = "";

@@ -108,7 +108,13 @@ static void test_options_that_cannot_be(void **state) {
         assert_string_equal(info.field, "listen");
         assert_true(info.text[0] != '\0');
     }
+    struct str nowhere = STR("198.51.100.1:0");
+    struct errinfo why = {0};
     struct api_options o = options_of(&w);
+    o.listen = &nowhere;
+    assert_int_equal(api_start(&o, &api, &why), ERR_UNAVAILABLE);
+    assert_non_null(strstr(why.text, "this machine has no such address"));
+    o = options_of(&w);
     o.tls_cert = STR("x");
     assert_int_equal(api_start(&o, &api, NULL), ERR_INVALID);
     o.tls_key = STR("y");
