@@ -2,6 +2,7 @@
 #include "api/page.h"
 #include "api/v1/common.h"
 #include "api/v1/v1.h"
+#include "server/intake/submit.h"
 #include "server/mail/address.h"
 #include "server/render/event.h"
 #include "server/render/message.h"
@@ -323,10 +324,21 @@ static void retried(struct request *r, struct store_call *call) {
     request_finish(r);
 }
 
+static bool may_repeat(struct request *r, const struct message_row *m) {
+    struct domains *domains = env_domains(r->env);
+    struct intake *intake = env_intake(r->env);
+    (void)submit_may_repeat(intake, domains, m, &r->faults);
+    intake_unref(&intake);
+    domains_unref(&domains);
+    return v1_is_good(r);
+}
+
 static void retry_of_found(struct request *r, struct store_call *call) {
     struct store_retry *q = r->state;
-    if (v1_is_done(r, call, no_message) &&
-        may_decide(r, &CONTAINER_OF(call, struct store_message, call)->message))
+    if (!v1_is_done(r, call, no_message))
+        return;
+    const struct message_row *m = &CONTAINER_OF(call, struct store_message, call)->message;
+    if (may_decide(r, m) && may_repeat(r, m))
         request_store(r, &q->call, STORE_RETRY, retried);
 }
 

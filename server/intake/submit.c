@@ -311,3 +311,51 @@ enum submit_result submit_prepare(const struct submit_input *in, struct faults *
 void submit_discard(struct store_accept *accept) {
     message_unref(&accept->content);
 }
+
+/* ---- again ---- */
+
+/* What the store would put into the new message. */
+static bool goes_again(enum recipient_state s) {
+    return recipient_state_is_final(s) && s != RECIPIENT_DELIVERED && s != RECIPIENT_SUPPRESSED;
+}
+
+static void check_guards(const struct work *w, const struct address *to) {
+    struct str redirect = w->settings->redirect_to;
+    if (!str_is_absent(redirect) && !str_equal(to->email, redirect))
+        faults_add(w->faults, STR("#"), "recipient_not_allowed",
+                   "this server delivers to %.*s only, not to %.*s: submit the message anew",
+                   STR_ARG(redirect), STR_ARG(to->email));
+    else if (str_is_absent(redirect) && !only_to_allows(w->settings, to))
+        faults_add(w->faults, STR("#"), "recipient_not_allowed",
+                   "this server delivers to a list of recipients only, and %.*s is not on it",
+                   STR_ARG(to->email));
+}
+
+bool submit_may_repeat(const struct intake *in, const struct domains *d,
+                       const struct message_row *m, struct faults *faults) {
+    const struct submission s = {.from = {.domain = m->from_domain},
+                                 .route = str_is_empty(m->route) ? STR_NONE : m->route};
+    const struct submit_input input = {
+        .submission = &s,
+        .intake = in,
+        .domains = d,
+        .rights = {.project = m->project, .is_test = m->is_test},
+    };
+    struct work w = {
+        .in = &input, .settings = intake_settings_of(in), .faults = faults, .arena = faults->arena};
+    size_t before = faults->count;
+    faults_place(faults, STR("#/route"), STR("#"), true); /* nobody gave it now */
+    check_route(&w);
+    for (size_t i = 0; i < m->recipient_count && faults->count == before; i++) {
+        struct str email = m->recipient[i].email, domain = email;
+        if (!goes_again(m->recipient[i].state))
+            continue;
+        while (str_find_char(domain, '@') >= 0)
+            (void)str_split(&domain, '@');
+        check_guards(&w, &(struct address){.email = email, .domain = domain});
+        w.needs_verified_domain |= route_for(&w, domain)->requires_verified_domain;
+    }
+    if (w.needs_verified_domain && !m->is_test)
+        check_domain(&w, m->from_domain, STR("#"));
+    return faults->count == before;
+}

@@ -233,6 +233,30 @@ static void test_domain_that_is_too_long_for_its_records_is_named(void **state) 
     buf_release(&b);
 }
 
+/* The store of these tests sends nothing again: 503 got through to it. */
+static void test_a_guard_that_was_set_since_stops_a_retry(void **state) {
+    static struct str staging[] = {{"staging.test", 12}};
+    struct world *w = *state;
+    struct api_options o = options_of(w);
+    struct answer a;
+    char path[128], id[ID_TEXT_SIZE];
+    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+    assert_int_equal(a.status, 202);
+    client_release(&a);
+    w->store->message[0].row.recipient[0].state = RECIPIENT_BOUNCED;
+    id_print(&w->store->message[0].id, id);
+    snprintf(path, sizeof(path), "/v1/messages/%s/retry", id);
+    ask(w, "POST", path, &w->key, "", STR("{}"), &a);
+    assert_problem(&a, 503, "unavailable");
+    client_release(&a);
+    o.intake.only_to = (struct str_list){staging, 1};
+    assert_int_equal(api_reload(w->api, &o, NULL), OK);
+    ask(w, "POST", path, &w->key, "", STR("{}"), &a);
+    assert_problem(&a, 422, "validation_failed");
+    assert_true(str_find(a.body, STR("\"code\":\"recipient_not_allowed\"")) > 0);
+    client_release(&a);
+}
+
 /* ---- URLs of webhooks ---- */
 
 static void assert_url_fault(const struct answer *a, const char *code, const char *detail) {
@@ -374,6 +398,7 @@ int main(void) {
         SERVED(test_all_faults_come_at_once),
         SERVED(test_replay_is_of_one_delivery_or_of_a_period),
         SERVED(test_what_takes_nothing_takes_an_empty_object),
+        SERVED(test_a_guard_that_was_set_since_stops_a_retry),
         SERVED(test_domain_that_is_too_long_for_its_records_is_named),
         SERVED(test_url_that_the_guard_refuses_is_not_stored),
         SERVED(test_reload_replaces_the_guard_of_urls),

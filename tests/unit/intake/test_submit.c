@@ -213,6 +213,67 @@ static void test_staging_redirects_every_envelope(void **state) {
     end(&f);
 }
 
+/* ---- again ---- */
+
+static void test_what_goes_again_passes_what_a_submission_passes(void **state) {
+    static struct str list[] = {{"staging.test", 12}};
+    static const struct {
+        const char *name, *from, *route, *to;
+        enum recipient_state state;
+        bool is_test, only_to, redirect;
+        const char *code; /* NULL: it may */
+    } rows[] = {
+        {"a smarthost", "any.test", "", "b@c.test", RECIPIENT_BOUNCED, false, false, false, NULL},
+        {"verified, by MX", "acme.test", "direct", "b@c.test", RECIPIENT_BOUNCED, false, false,
+         false, NULL},
+        {"not verified any more, by MX", "new.test", "direct", "b@c.test", RECIPIENT_EXPIRED, false,
+         false, false, "domain_not_verified"},
+        {"removed, by rule", "gone.test", "", "b@partner.test", RECIPIENT_FAILED, false, false,
+         false, "domain_unknown"},
+        {"of a test key", "gone.test", "box", "b@partner.test", RECIPIENT_FAILED, true, false,
+         false, NULL},
+        {"nobody who goes again", "gone.test", "", "b@partner.test", RECIPIENT_DELIVERED, false,
+         true, false, NULL},
+        {"who waits is due", "gone.test", "", "b@partner.test", RECIPIENT_QUEUED, false, true,
+         false, NULL},
+        {"a route that is gone", "acme.test", "was", "b@c.test", RECIPIENT_BOUNCED, false, false,
+         false, "route_unknown"},
+        {"on the list", "acme.test", "", "b@staging.test", RECIPIENT_BOUNCED, false, true, false,
+         NULL},
+        {"not on the list", "acme.test", "", "b@c.test", RECIPIENT_CANCELED, false, true, false,
+         "recipient_not_allowed"},
+        {"redirected", "acme.test", "", "b@c.test", RECIPIENT_BOUNCED, false, false, true,
+         "recipient_not_allowed"},
+        {"where all is redirected to", "acme.test", "", "x@staging.test", RECIPIENT_BOUNCED, false,
+         false, true, NULL},
+        {"a quoted @", "acme.test", "", "\"b@c.test\"@staging.test", RECIPIENT_BOUNCED, false, true,
+         false, NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fixture f;
+        struct intake_settings s = settings_of();
+        if (rows[i].only_to)
+            s.only_to = (struct str_list){list, 1};
+        if (rows[i].redirect)
+            s.redirect_to = STR("x@staging.test");
+        begin(&f, &s, "a@acme.test", "b@c.test");
+        struct recipient_row to[2] = {{.email = STR("done@far.test"), .state = RECIPIENT_DELIVERED},
+                                      {.email = str_of(rows[i].to), .state = rows[i].state}};
+        const struct message_row m = {.project = 1,
+                                      .from_domain = str_of(rows[i].from),
+                                      .route = str_of(rows[i].route),
+                                      .is_test = rows[i].is_test,
+                                      .recipient = to,
+                                      .recipient_count = 2};
+        bool may = submit_may_repeat(f.intake, f.domains, &m, &f.faults);
+        if (may != (rows[i].code == NULL) || f.faults.count != !may ||
+            (!may && strcmp(f.faults.list[0].code, rows[i].code) != 0))
+            fail_msg("%s: %s", rows[i].name, may ? "may" : f.faults.list[0].code);
+        end(&f);
+    }
+}
+
 /* ---- the row ---- */
 
 static void test_row_says_what_was_asked_for(void **state) {
@@ -351,6 +412,7 @@ int main(void) {
         cmocka_unit_test(test_one_mailbox_gets_one_copy),
         cmocka_unit_test(test_staging_lets_only_listed_recipients_through),
         cmocka_unit_test(test_staging_redirects_every_envelope),
+        cmocka_unit_test(test_what_goes_again_passes_what_a_submission_passes),
         cmocka_unit_test(test_row_says_what_was_asked_for),
         cmocka_unit_test(test_reverse_path),
         cmocka_unit_test(test_T11_a_sender_wants_a_verified_domain_like_from),
