@@ -173,10 +173,12 @@ def test_routes_compares_table_and_document(tree):
     tree.add("api/routes.c", 'const struct route routes[] = {{HTTP_GET, "/a/{id}", f, S, 0, 0, NULL},\n'
              '    {HTTP_POST, "/a", f, S, SMALL, 0, NULL},\n'
              '    {HTTP_GET, "/livez", g, 0, 0, ROUTE_PUBLIC | ROUTE_HEALTH, NULL}};\n')  # fmt: skip
+    tree.add("server/render/problem.c", '    [PROBLEM_NOT_FOUND] = {404, "not_found", "There is no such thing"},\n')
     key = '"401": {}, "403": {}, "422": {}, "429": {}, "503": {}'
     good = ('{"security": [{"key": []}], "paths": {"/a/{id}": {"get": {"responses": {"404": {}, %s}}}, '
             '"/a": {"post": {"requestBody": {}, "responses": {"400": {}, "413": {}, "415": {}, %s}}}, '
-            '"/livez": {"get": {"security": []}}}}') % (key, key)  # fmt: skip
+            '"/livez": {"get": {"security": []}}}, '
+            '"components": {"schemas": {"Problem": {"properties": {"code": {"enum": ["not_found"]}}}}}}') % (key, key)  # fmt: skip
     tree.add("openapi/postchute.yaml", good)
     assert tree.check("routes")[0] == 0
     for bad, said in [
@@ -187,6 +189,8 @@ def test_routes_compares_table_and_document(tree):
         (good.replace('"403": {}, ', "", 1), "GET /a/{id} can answer 403"),
         (good.replace('{"security": []}', "{}"), "needs a key in openapi"),
         (good.replace("{id}", "{other}"), "is called /a/{other}"),
+        (good.replace('"not_found"', '"not_found", "teapot"'), "teapot is in openapi/postchute.yaml, but not in"),
+        (good.replace('"not_found"', ""), "not_found is in server/render/problem.c, but not in"),
     ]:
         tree.add("openapi/postchute.yaml", bad)
         status, output = tree.check("routes")
