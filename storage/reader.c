@@ -123,7 +123,8 @@ static struct line *line_of(struct reader_pool *p, const struct store_call *call
 }
 
 static bool may_search(const struct reader_pool *p) {
-    return p->shared.searches.first != NULL && p->shared.searching < p->count - 1;
+    return p->shared.searches.first != NULL &&
+           (p->shared.is_stopping || p->shared.searching < p->count - 1);
 }
 
 static bool has_work(const struct reader_pool *p) {
@@ -145,8 +146,8 @@ static struct note *take(struct line *l) {
     return n;
 }
 
-/* What is next; NULL when the pool stops and nothing is left that a reader who searches does not do
- * afterwards. `is_search`, of what the reader did last, becomes that of what it does now. */
+/* What is next; NULL when the pool stops and nothing is left. `is_search`, of what the reader did
+ * last, becomes that of what it does now. */
 static struct note *next_calls(struct reader_pool *p, bool *is_search) {
     pthread_mutex_lock(&p->shared.mu);
     p->shared.searching -= *is_search;

@@ -20,11 +20,13 @@ struct fault_place {
 };
 
 void faults_place(struct faults *f, struct str usual, struct str given, bool is_single) {
-    struct fault_place *p = ARENA_NEW(f->arena, struct fault_place), **end = &f->places;
+    struct fault_place *p = ARENA_NEW(f->arena, struct fault_place);
     *p = (struct fault_place){.usual = usual, .given = given, .is_single = is_single};
-    while (*end != NULL)
-        end = &(*end)->next;
-    *end = p;
+    if (f->last_place == NULL)
+        f->places = p;
+    else
+        f->last_place->next = p;
+    f->last_place = p;
 }
 
 static bool is_at_or_below(struct str pointer, struct str place) {

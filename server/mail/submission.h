@@ -24,8 +24,8 @@ struct fault_place;
 
 struct faults {
     struct arena *arena;
-    struct fault_place *places; /* of faults_place() */
-    size_t count;               /* faults seen; only the first LIMIT_FAULTS are kept */
+    struct fault_place *places, *last_place; /* of faults_place() */
+    size_t count;                            /* faults seen; only the first LIMIT_FAULTS are kept */
     struct fault list[LIMIT_FAULTS];
 };
 
