@@ -8,7 +8,8 @@
  * A message is signed once per rule: its first job goes alone; the others follow when the signed
  * one is back. Letters whose recipients must be tried again are kept, within a bound of bytes, so
  * that a retry neither reads nor signs again. When keys change, signatures made before are not used
- * again, but by what is claimed with them already.
+ * again, but while something is claimed with them: what else of the letter is picked then goes with
+ * them, too.
  *
  * Thread: the scheduler's.
  */

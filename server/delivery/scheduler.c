@@ -25,7 +25,8 @@ static void register_metrics(struct delivery_metrics *m) {
     m->attempts =
         metric_counter_labelled("postchute_delivery_attempts_total",
                                 "Recipients attempted, by verdict.", "verdict", VERDICTS, 4);
-    m->in_flight = metric_gauge("postchute_delivery_in_flight", "Transactions under way.");
+    m->in_flight = metric_gauge("postchute_delivery_in_flight",
+                                "Transactions sent to loops: under way, or waiting there.");
     m->in_memory =
         metric_gauge("postchute_delivery_queue_in_memory", "Recipients that the scheduler holds.");
     m->sites = metric_gauge("postchute_delivery_sites", "Next hops known.");

@@ -96,8 +96,8 @@ void sites_free(struct sites *t);
 /* A transaction with it has ended, and took so long. */
 void site_reached(struct site *s, int64_t took_ms, int64_t now_mono_ms);
 unsigned site_picks_most(const struct site *s);
-/* How many jobs may be with loops: the window, and a few that wait there, signed, for a session to
- * be free, so that no loop waits for the scheduler. */
+/* How many jobs may be with loops: the window, and up to two windows more that wait there, signed,
+ * for a session to be free, so that no loop waits for the scheduler. */
 unsigned site_sends_most(const struct site *s, size_t loops, int64_t now_mono_ms);
 /* Of the window, what one loop may use at once; 0: it need not count. All shares together are the
  * window, and site_choose_loop() gives no loop more than its share while no more than the window is
