@@ -109,6 +109,8 @@ $(B)/tests/contract/test_store_files: WATCH += $(addprefix -Wl$(,)--wrap=,open f
 $(B)/tests/contract/test_store_short: WATCH += $(addprefix -Wl$(,)--wrap=,pthread_mutex_init pthread_cond_init pthread_condattr_init pthread_rwlock_init mem_try_zalloc _exit)
 # a clock that goes on while contents are read
 $(B)/tests/unit/storage/test_readers: WATCH += -Wl,--wrap=clock_mono_ms
+# no memory for the log's buffer
+$(B)/tests/unit/storage/test_wal_file: WATCH += -Wl,--wrap=malloc
 # the stream of a session that is built by hand
 $(B)/tests/unit/smtp/test_session: WATCH += $(addprefix -Wl$(,)--wrap=,stream_pending stream_peek stream_write buf_status)
 # where the committer naps, and is waited for, its test comes in

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "storage/sqlite/wal_file.h"
+
 enum { PATH_SIZE = STORE_FOLDER_MOST + 64, BUSY_MS = 5000 };
 
 /* X-macro: the constant set of SQL. */
@@ -16,12 +18,16 @@ static const char *const sql_text[] = {
 #undef SQL
 };
 
+static const char *const own_vfs = "postchute";
+
 static void configure_library(void) {
     /* Its statistics take one global lock at each allocation. */
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     /* What a savepoint can undo stays in memory. */
     sqlite3_config(SQLITE_CONFIG_STMTJRNL_SPILL, -1);
-    sqlite3_initialize();
+    static sqlite3_vfs v;
+    if (sqlite3_initialize() == SQLITE_OK)
+        (void)wal_file_register(&v, own_vfs, sqlite3_vfs_find(NULL));
 }
 
 static void note_failure(struct sq *h, int rc) {
@@ -125,7 +131,8 @@ enum err sq_open(struct sq *h, const struct store_options *o, bool writer, struc
         if (e != OK)
             return e;
     }
-    int rc = sqlite3_open_v2(path, &h->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, o->vfs);
+    const char *vfs = o->vfs != NULL || o->synchronous_normal ? o->vfs : own_vfs;
+    int rc = sqlite3_open_v2(path, &h->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, vfs);
     if (rc != SQLITE_OK) {
         note_failure(h, rc);
     } else {

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 
 #include "server/base/limits.h"
+#include "storage/sqlite/wal_file.h"
 #include "tests/unit/log_watch.h"
 
 static int setup(void **state) {
@@ -518,13 +519,16 @@ static void register_faulty_vfs(void) {
     v.xOpen = faulty_open;
     v.pNext = NULL;
     assert_int_equal(sqlite3_vfs_register(&v, 0), SQLITE_OK);
+    /* Below the log's buffer, where a disk fails. */
+    static sqlite3_vfs buffered;
+    assert_int_equal(wal_file_register(&buffered, "buffered faulty", &v), SQLITE_OK);
 }
 
 static int faulty_setup(void **state) {
     struct kit *k = kit_new(STORE_SQLITE);
     register_faulty_vfs();
     store_close(&k->store);
-    kit_open_with(k, (struct store_options){.backend = STORE_SQLITE, .vfs = "faulty"});
+    kit_open_with(k, (struct store_options){.backend = STORE_SQLITE, .vfs = "buffered faulty"});
     *state = k;
     return 0;
 }
