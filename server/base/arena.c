@@ -127,11 +127,17 @@ char *arena_dupz(struct arena *a, struct str s) {
 }
 
 struct str arena_printf(struct arena *a, const char *fmt, ...) {
+    /* what has room in the newest block is printed once */
+    size_t left = a->top->room - a->top->used;
+    char *place = a->top->bytes + a->top->used;
     va_list args;
     va_start(args, fmt);
-    int n = vsnprintf(NULL, 0, fmt, args);
+    int n = vsnprintf(left > 0 ? place : NULL, left, fmt, args);
     va_end(args);
     ASSERT(n >= 0);
+    if (has_room(a, (size_t)n + 1))
+        return (struct str){arena_alloc(a, (size_t)n + 1), (size_t)n};
+    memset(place, 0, left); /* what is free is zero */
     char *z = arena_alloc(a, (size_t)n + 1);
     va_start(args, fmt);
     vsnprintf(z, (size_t)n + 1, fmt, args);

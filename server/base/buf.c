@@ -107,10 +107,18 @@ void buf_putz(struct buf *b, const char *z) {
 void buf_printf(struct buf *b, const char *fmt, ...) {
     if (b->failed)
         return;
+    /* most of what is printed has room already: then it is printed once */
+    size_t left = b->room > b->n ? b->room - b->n : 0;
     va_list args;
     va_start(args, fmt);
-    int n = vsnprintf(NULL, 0, fmt, args);
+    int n = vsnprintf(left > 0 ? b->p + b->n : NULL, left, fmt, args);
     va_end(args);
+    if (n >= 0 && (size_t)n < left) {
+        b->n += (size_t)n;
+        return;
+    }
+    if (left > 0)
+        b->p[b->n] = '\0';
     if (n < 0) { /* longer than an int can say */
         b->failed = true;
         return;

@@ -71,11 +71,31 @@ static void text_is_copied_with_a_nul(void **state) {
     arena_free(&a);
 }
 
+static void what_is_printed_beyond_a_block_leaves_no_trace(void **state) {
+    (void)state;
+    char text[400] = "";
+    memset(text, 'x', sizeof text - 1);
+    for (size_t length = 0; length < sizeof text; length++) {
+        struct arena *a = arena_new();
+        for (int i = 0; i < 60; i++) { /* over several blocks */
+            struct str s = arena_printf(a, "%.*s", (int)length, text);
+            assert_int_equal(s.n, length);
+            assert_memory_equal(s.p, text, length);
+            assert_int_equal(s.p[length], 0);
+            const char *next = arena_alloc(a, 16);
+            for (size_t j = 0; j < 16; j++)
+                assert_int_equal(next[j], 0);
+        }
+        arena_free(&a);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_is_zeroed_aligned_and_apart),
         cmocka_unit_test(many_small_things_fit),
         cmocka_unit_test(text_is_copied_with_a_nul),
+        cmocka_unit_test(what_is_printed_beyond_a_block_leaves_no_trace),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -187,6 +187,28 @@ static void room_that_is_not_used_is_given_back(void **state) {
     buf_release(&b);
 }
 
+static void what_is_printed_beyond_the_room_leaves_no_trace(void **state) {
+    (void)state;
+    for (size_t length = 0; length < 300; length++) {
+        struct buf b = BUF_INIT(200);
+        char text[301] = "";
+        memset(text, 'x', length);
+        buf_putz(&b, "begun:");
+        size_t had = b.n;
+        buf_printf(&b, "%s", text);
+        if (had + length <= 200) {
+            assert_int_equal(buf_status(&b), OK);
+            assert_int_equal(b.n, had + length);
+            assert_string_equal(b.p + had, text);
+        } else {
+            assert_int_equal(buf_status(&b), ERR_LIMIT);
+            assert_string_equal(b.p, "begun:");
+            assert_int_equal(b.n, had);
+        }
+        buf_release(&b);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writes_follow_one_another),
@@ -199,6 +221,7 @@ int main(void) {
         cmocka_unit_test(bytes_go_from_both_ends),
         cmocka_unit_test(taken_bytes_belong_to_the_caller),
         cmocka_unit_test(room_that_is_not_used_is_given_back),
+        cmocka_unit_test(what_is_printed_beyond_the_room_leaves_no_trace),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
