@@ -72,16 +72,37 @@ static struct str cut(struct str s) {
     return str_slice(s, 0, n);
 }
 
+/* Octets at the beginning that stand for themselves: most of what is logged. */
+static size_t plain_run(struct str s) {
+    size_t n = 0;
+    while (n < s.n && s.p[n] >= ' ' && s.p[n] <= '~' && s.p[n] != '"' && s.p[n] != '\\')
+        n++;
+    return n;
+}
+
+/* By hand: strangers choose how many of these there are. What is unsafe has four digits. */
+static void put_escape(struct buf *out, uint32_t c) {
+    static const char hex[] = "0123456789abcdef";
+    const char text[] = {'\\',       'u', hex[c >> 12 & 15], hex[c >> 8 & 15], hex[c >> 4 & 15],
+                         hex[c & 15]};
+    buf_put(out, str_make(text, sizeof text));
+}
+
 /* The same escapes serve both formats: "\u000a" inside of JSON strings and of quoted text. Bytes
  * that are no UTF-8 become U+FFFD each, as JSON can carry nothing else. */
 static void put_escaped(struct buf *out, struct str s) {
     bool is_cut = s.n > VALUE_BYTES;
     s = cut(s);
     while (s.n > 0) {
+        size_t plain = plain_run(s);
+        buf_put(out, str_slice(s, 0, plain));
+        s = str_from(s, plain);
+        if (s.n == 0)
+            break;
         size_t n = str_utf8_length(s);
         uint32_t c = n > 0 ? code_point(s.p, n) : 0xFFFD;
         if (n == 0 || is_unsafe(c)) {
-            buf_printf(out, "\\u%04x", (unsigned)c);
+            put_escape(out, c);
         } else {
             if (c == '"' || c == '\\')
                 buf_putc(out, '\\');
