@@ -23,14 +23,15 @@ struct config_private {
 
 /* ---- the environment ---- */
 
-static size_t edit_distance(struct str a, struct str b) {
+/* At least `enough` as soon as it cannot be less. */
+static size_t edit_distance(struct str a, struct str b, size_t enough) {
     size_t row[64];
-    if (a.n >= 63 || b.n >= 63)
-        return 63;
+    if (a.n >= 63 || b.n >= 63 || a.n >= b.n + enough || b.n >= a.n + enough)
+        return enough;
     for (size_t j = 0; j <= b.n; j++)
         row[j] = j;
     for (size_t i = 1; i <= a.n; i++) {
-        size_t diagonal = row[0];
+        size_t diagonal = row[0], least = i;
         row[0] = i;
         for (size_t j = 1; j <= b.n; j++) {
             size_t best = diagonal + (a.p[i - 1] != b.p[j - 1]);
@@ -40,7 +41,11 @@ static size_t edit_distance(struct str a, struct str b) {
             if (row[j - 1] + 1 < best)
                 best = row[j - 1] + 1;
             row[j] = best;
+            if (best < least)
+                least = best;
         }
+        if (least >= enough)
+            return enough;
     }
     return row[b.n];
 }
@@ -50,7 +55,7 @@ static enum err unknown_setting(struct str lower, const char *shown, bool in_env
     const char *nearest = NULL;
     size_t best = 4;
     for (size_t i = 0; i < config_settings_count; i++) {
-        size_t d = edit_distance(lower, str_of(config_settings[i].name));
+        size_t d = edit_distance(lower, str_of(config_settings[i].name), best);
         if (d < best) {
             best = d;
             nearest = config_settings[i].name;
