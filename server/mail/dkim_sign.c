@@ -76,9 +76,11 @@ static void put_name(struct signing *s, const char *name) {
 
 /* The fields of that name, the last one first (RFC 6376 5.4.2); returns how many. */
 static size_t put_fields(struct signing *s, const char *name) {
+    struct str wanted = str_of(name);
     size_t count = 0;
     for (size_t i = s->field_count; i-- > 0;) {
-        if (!str_equal_nocase(s->fields[i].name, str_of(name)))
+        struct str given = s->fields[i].name;
+        if (given.n != wanted.n || !str_equal_nocase(given, wanted))
             continue;
         put_name(s, name);
         dkim_header_canon(s->fields[i].text, &s->canon);
