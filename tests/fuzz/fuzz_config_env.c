@@ -9,6 +9,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { VARIABLES_MAX = 12 };
+static const char prefix[] = "POSTCHUTE_";
 
 static bool names_a_file(struct str name) {
     char last[8] = "";
@@ -21,7 +22,10 @@ static size_t make_environment(struct str rest, struct arena *a, char **env) {
     size_t n = 0;
     while (!str_is_absent(rest) && n < VARIABLES_MAX) {
         struct str value = str_split(&rest, '\n');
-        char *line = arena_dupz(a, arena_printf(a, "POSTCHUTE_%.*s", STR_ARG(value)));
+        char *line = arena_alloc(a, strlen(prefix) + value.n + 1);
+        memcpy(line, prefix, strlen(prefix));
+        if (value.n > 0)
+            memcpy(line + strlen(prefix), value.p, value.n);
         struct str name = str_split(&value, '=');
         if (!names_a_file(name))
             env[n++] = line;
