@@ -106,6 +106,7 @@ STORE_BIN := $(filter $(B)/tests/contract/%,$(UNIT_BIN))
 $(STORE_BIN): WATCH += $(B)/tests/contract/sqlite_faults.o $(addprefix -Wl$(,)--wrap=sqlite3_,open_v2 prepare_v2 prepare_v3 step exec wal_checkpoint_v2 extended_errcode errmsg system_errno)
 $(STORE_BIN): $(B)/tests/contract/sqlite_faults.o
 $(B)/tests/contract/test_store_files: WATCH += $(addprefix -Wl$(,)--wrap=,open fsync flock chmod ftruncate)
+$(B)/tests/contract/test_store_failing: WATCH += -Wl,--wrap=clock_mono_ms
 $(B)/tests/contract/test_store_short: WATCH += $(addprefix -Wl$(,)--wrap=,pthread_mutex_init pthread_cond_init pthread_condattr_init pthread_rwlock_init mem_try_zalloc _exit)
 # a clock that goes on while contents are read
 $(B)/tests/unit/storage/test_readers: WATCH += -Wl,--wrap=clock_mono_ms

@@ -337,6 +337,11 @@ static void backend_reader_rests(struct backend_reader *r, void (*rest)(void *ar
     r->rest_arg = arg;
 }
 
+void reader_rest(struct backend_reader *r) {
+    if (r->rest != NULL)
+        r->rest(r->rest_arg);
+}
+
 static bool backend_reader_checkpoint(struct backend_reader *r) {
     return copy_log(&r->h);
 }

@@ -1,4 +1,10 @@
-/* STORE_DUE: what may go soon, a fair part of it. */
+/* STORE_DUE: what may go soon, a fair part of it.
+ *
+ * Each queue is read by a statement of its own, and between two of them others may come in: they
+ * are read as they are at different moments, which is as good. Loading is no claim: what was
+ * claimed, settled or removed since is refused when it is claimed, what came since is in a notice
+ * or in the next load. What is kept meanwhile (how far each queue was read, messages by reference)
+ * hangs on no snapshot. */
 #include <stdlib.h>
 
 #include "storage/sqlite/writer.h"
@@ -21,7 +27,8 @@ struct known_message {
 };
 
 struct load {
-    struct sq *h;
+    struct backend_reader *r;
+    struct sq *h; /* its */
     struct store_due *q;
     struct arena *a;
     struct str *skip; /* sorted */
@@ -100,6 +107,7 @@ static int64_t read_queue(struct load *l, size_t i, int64_t most) {
     struct source *s = &l->source[i];
     struct store_due *q = l->q;
     int64_t n = 0;
+    reader_rest(l->r);
     sqlite3_stmt *st = sq_use(l->h, SQL_DUE_OF_QUEUE);
     sq_bind_int(st, 1, s->queue);
     sq_bind_int(st, 2, q->until_wall_ms);
@@ -167,6 +175,7 @@ static bool has_more(struct load *l, const struct source *s) {
 
 static void look_beyond(struct load *l) {
     for (size_t i = 0; i < l->count; i++) {
+        reader_rest(l->r);
         if (!l->q->more && !l->source[i].is_empty)
             l->q->more = has_more(l, &l->source[i]);
         sqlite3_stmt *st = sq_use(l->h, SQL_QUEUE_NEXT_DUE);
@@ -180,7 +189,7 @@ static void look_beyond(struct load *l) {
 
 enum err sqlite_due(struct backend_reader *r, struct store_call *call) {
     struct store_due *q = CONTAINER_OF(call, struct store_due, call);
-    struct load l = {.h = &r->h, .q = q, .a = store_call_arena(call)};
+    struct load l = {.r = r, .h = &r->h, .q = q, .a = store_call_arena(call)};
     q->due = NULL;
     q->count = 0;
     q->more = false;
@@ -189,8 +198,10 @@ enum err sqlite_due(struct backend_reader *r, struct store_call *call) {
     for (size_t i = 0; i < q->skip_count; i++)
         l.skip[i] = q->skip_key[i];
     qsort(l.skip, q->skip_count, sizeof(*l.skip), compare_keys);
-    for (int lane = 0; lane < LANE_COUNT; lane++)
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        reader_rest(r);
         find_sources(&l, (enum lane)lane);
+    }
     read_shares(&l);
     look_beyond(&l);
     struct known_message *k;

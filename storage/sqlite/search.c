@@ -3,14 +3,17 @@
  * Whatever narrows most gives candidates in descending order; each is loaded and compared. A term
  * (recipient, tag, external id, sender) is looked up bucket by bucket; a final state is looked for
  * in the recipients, window by window; an open one among the open messages. Each step is a
- * statement of its own, so that no read transaction lasts long, however far the search goes. */
+ * statement of its own, and candidates are compared for 20 ms at a time, so that no read
+ * transaction lasts long, however far the search goes. */
 #include <stdlib.h>
 
+#include "server/base/clock.h"
 #include "storage/sqlite/writer.h"
 
 enum {
     CANDIDATES = 256,
-    STATE_WINDOW = 512 /* messages of one statement; each can have a thousand recipients */
+    STATE_WINDOW = 512, /* messages of one statement; each can have a thousand recipients */
+    SNAPSHOT_MS = 20,
 };
 
 /* FNV-1a over kind and value, in lower case since addresses are compared so. 32 bits: what collides
@@ -108,8 +111,7 @@ static void next_of_rows(struct source *s) {
 static bool next_page(struct source *s) {
     s->count = 0;
     while (s->count == 0 && s->before > s->oldest && !sq_has_failed(s->h)) {
-        if (s->r->rest != NULL)
-            s->r->rest(s->r->rest_arg);
+        reader_rest(s->r);
         if (s->kind == BY_TERM)
             next_of_term(s);
         else if (s->kind == BY_STATE)
@@ -177,14 +179,20 @@ static bool look_at(struct store_messages *q, struct sq *h, int64_t seq, struct 
     return message_load(h, seq, a, &q->message[q->count++]);
 }
 
-/* One snapshot for a page of candidates: retention takes away a message and its recipients at once.
- */
+/* A candidate is read in one snapshot, since retention takes away a message and its recipients at
+ * once; how many share one goes by the time: a page of messages to a thousand recipients each takes
+ * a second. One that is gone by then was no candidate. */
 static bool look_at_page(struct store_messages *q, struct source *s, struct arena *scratch) {
     bool go_on = true;
-    sq_run(s->h, sq_use(s->h, SQL_READ_BEGIN));
-    for (size_t i = 0; go_on && i < s->count; i++)
-        go_on = look_at(q, s->h, s->seq[i], scratch);
-    sq_end_snapshot(s->h);
+    for (size_t i = 0; go_on && i < s->count;) {
+        reader_rest(s->r);
+        int64_t end_mono_ms = clock_mono_ms() + SNAPSHOT_MS;
+        sq_run(s->h, sq_use(s->h, SQL_READ_BEGIN));
+        do
+            go_on = look_at(q, s->h, s->seq[i++], scratch);
+        while (go_on && i < s->count && clock_mono_ms() < end_mono_ms);
+        sq_end_snapshot(s->h);
+    }
     return go_on;
 }
 

@@ -222,6 +222,8 @@ struct backend_reader {
     void (*rest)(void *arg); /* between the statements of a long read; NULL: nobody wants that */
     void *rest_arg;
 };
+/* Between two statements, in no snapshot: others may want a moment without readers. */
+void reader_rest(struct backend_reader *r);
 
 /* ---- verbs ---- */
 enum err sqlite_accept(struct backend *b, struct effects *fx, struct store_call *call);

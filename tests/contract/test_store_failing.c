@@ -4,8 +4,18 @@
  * with such failures, too (store_kit.h). */
 #include "tests/contract/store_kit.h"
 
+#include <stdatomic.h>
+
 #include "server/base/limits.h"
 #include "storage/store_ops.h"
+
+/* Makes every look at the clock take so long. */
+static atomic_llong each_look_ms, looked_ms;
+int64_t __real_clock_mono_ms(void);
+int64_t __wrap_clock_mono_ms(void);
+int64_t __wrap_clock_mono_ms(void) {
+    return __real_clock_mono_ms() + (looked_ms += each_look_ms);
+}
 
 static sqlite3 *file_open(struct kit *k) {
     sqlite3 *db;
@@ -541,32 +551,114 @@ static void queues_beyond_what_is_remembered_are_forgotten(void **state) {
     assert_int_equal(kit_totals(k).accepted, MESSAGES * EACH);
 }
 
-/* ---- a search lets others in between ---- */
+/* ---- a long read lets others in between ---- */
 
-static void count_rest(void *arg) {
-    ++*(size_t *)arg;
+/* A reader of the test's own, and how often it let others in. */
+struct resting {
+    const struct store_ops *ops;
+    struct backend_reader *r;
+    sqlite3 *other;
+    size_t rests;
+};
+
+/* Nothing is read now: the log can begin anew. */
+static void rest(void *arg) {
+    struct resting *t = arg;
+    sqlite3_stmt *st;
+    t->rests++;
+    if (t->rests % 50 != 1)
+        return;
+    assert_int_equal(sqlite3_prepare_v2(t->other, "PRAGMA wal_checkpoint(RESTART)", -1, &st, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_step(st), SQLITE_ROW);
+    assert_int_equal(sqlite3_column_int(st, 0), 0); /* "busy" */
+    sqlite3_finalize(st);
+}
+
+static void resting_open(struct kit *k, struct resting *t) {
+    *t = (struct resting){.ops = &store_sqlite_ops, .other = file_open(k)};
+    assert_int_equal(t->ops->reader_open(&k->options, NULL, &t->r, NULL), OK);
+    t->ops->reader_rests(t->r, rest, t);
+}
+
+static void resting_close(struct resting *t) {
+    t->ops->reader_close(&t->r);
+    sqlite3_close(t->other);
+}
+
+/* How often, until it was answered. */
+static size_t rests_of(struct kit *k, struct resting *t, struct store_call *call,
+                       enum store_verb verb) {
+    t->rests = 0;
+    call->verb = verb;
+    assert_int_equal(t->ops->read[verb](t->r, call), OK);
+    kit_keep(k, call);
+    return t->rests;
 }
 
 static void a_search_rests_between_its_statements(void **state) {
     enum { MANY = 600 };
     struct kit *k = *state;
+    struct resting t;
     for (int i = 0; i < MANY; i++)
         kit_accept(k, TO("ann@example.net"));
-    const struct store_ops *ops = &store_sqlite_ops;
-    struct backend_reader *r = NULL;
-    assert_int_equal(ops->reader_open(&k->options, NULL, &r, NULL), OK);
-    for (size_t turn = 0; turn < 2; turn++) {
-        size_t rests = 0;
-        struct store_messages q = {
-            .call = {.verb = STORE_MESSAGES}, .project = 1, .tag = STR("welcome"), .limit = MANY};
-        if (turn == 1)
-            ops->reader_rests(r, count_rest, &rests);
-        assert_int_equal(ops->read[STORE_MESSAGES](r, &q.call), OK);
-        assert_int_equal(q.count, MANY);
-        store_call_release(&q.call);
-        assert_true(turn == 0 ? rests == 0 : rests > MANY / 256);
-    }
-    ops->reader_close(&r);
+    resting_open(k, &t);
+    struct store_messages q = {.project = 1, .tag = STR("welcome"), .limit = MANY};
+    assert_true(rests_of(k, &t, &q.call, STORE_MESSAGES) > MANY / 256);
+    assert_int_equal(q.count, MANY);
+    t.ops->reader_rests(t.r, NULL, NULL); /* nobody wants it */
+    assert_int_equal(rests_of(k, &t, &q.call, STORE_MESSAGES), 0);
+    assert_int_equal(q.count, MANY);
+    resting_close(&t);
+}
+
+/* What takes its time is read in snapshots of its own: here each message takes 20 ms. */
+static void a_search_rests_between_candidates_that_take_long(void **state) {
+    enum { MANY = 200 };
+    struct kit *k = *state;
+    struct resting t;
+    for (int i = 0; i < MANY; i++)
+        kit_accept(k, TO("ann@example.net"));
+    resting_open(k, &t);
+    struct store_messages q = {.project = 1, .tag = STR("welcome"), .limit = MANY};
+    each_look_ms = 20;
+    size_t rests = rests_of(k, &t, &q.call, STORE_MESSAGES);
+    each_look_ms = 0;
+    assert_true(rests > MANY);
+    assert_int_equal(q.count, MANY);
+    resting_close(&t);
+}
+
+/* Each window can have 512 messages with a thousand recipients each. */
+static void a_search_for_a_state_rests_between_its_windows(void **state) {
+    struct kit *k = *state;
+    struct resting t;
+    kit_attempt(k, kit_accept(k, TO("ann@example.net"))->recipient[0].key, RECIPIENT_BOUNCED);
+    store_close(&k->store);
+    damage(k, "UPDATE counter SET next_message = 8000");
+    kit_open_with(k, k->options);
+    kit_accept(k, TO("ann@example.net"));
+    resting_open(k, &t);
+    struct store_messages q = {.project = 1, .state = STR("bounced"), .limit = 10};
+    assert_true(rests_of(k, &t, &q.call, STORE_MESSAGES) > 8000 / 512);
+    assert_int_equal(q.count, 1);
+    resting_close(&t);
+}
+
+static void loading_rests_between_queues(void **state) {
+    enum { QUEUES = 300 };
+    struct kit *k = *state;
+    struct resting t;
+    const char *to[QUEUES + 1] = {NULL};
+    for (int i = 0; i < QUEUES; i++)
+        to[i] = arena_printf(k->arena, "a@d%d.example", i).p;
+    kit_accept(k, to);
+    resting_open(k, &t);
+    struct store_due q = {.until_wall_ms = k->now_wall_ms, .per_key = 10, .most = 1000};
+    assert_true(rests_of(k, &t, &q.call, STORE_DUE) >= QUEUES);
+    assert_int_equal(q.count, QUEUES);
+    kit_due_release(&q);
+    resting_close(&t);
 }
 
 /* ---- the log ---- */
@@ -1021,6 +1113,9 @@ int main(void) {
         TEST(what_comes_and_goes_in_one_transaction_leaves_its_queue_as_it_was),
         TEST(queues_beyond_what_is_remembered_are_forgotten),
         TEST(a_search_rests_between_its_statements),
+        TEST(a_search_rests_between_candidates_that_take_long),
+        TEST(a_search_for_a_state_rests_between_its_windows),
+        TEST(loading_rests_between_queues),
         TEST(a_checkpoint_that_fails_is_told_and_made_later),
         TEST(damaged_rows_are_refused_when_they_are_read),
         TEST(damaged_rows_are_refused_when_they_are_changed),
