@@ -117,9 +117,19 @@ static bool is_content(const struct note *n) {
     return CONTAINER_OF(n, const struct store_call, note)->verb == STORE_CONTENT;
 }
 
+/* Goes through what there is until enough was found. A listing without a filter finds it at once.
+ */
+static bool is_search(const struct store_call *call) {
+    if (call->verb != STORE_MESSAGES)
+        return false;
+    const struct store_messages *q = CONTAINER_OF(call, const struct store_messages, call);
+    return !str_is_absent(q->state) || !str_is_absent(q->to) || !str_is_absent(q->from) ||
+           !str_is_absent(q->tag) || !str_is_absent(q->external_id);
+}
+
 /* Where a call waits; a single reader does all in their order. */
 static struct line *line_of(struct reader_pool *p, const struct store_call *call) {
-    return call->verb == STORE_MESSAGES && p->count > 1 ? &p->shared.searches : &p->shared.calls;
+    return is_search(call) && p->count > 1 ? &p->shared.searches : &p->shared.calls;
 }
 
 static bool may_search(const struct reader_pool *p) {

@@ -105,7 +105,8 @@ struct store_options {
     const char *folder; /* sqlite: made if absent (0700); locked with flock: one server per store */
     size_t cache_bytes; /* of the writer, a reader has an eighth; 0: 4 MiB; the largest of 4, 8, 16,
                            64, 256, 1024 MiB that fits, else 1 */
-    size_t readers;     /* 0: 2 */
+    size_t readers;     /* threads that read, at most 16; 0: 2. All but one may be at searches; one
+                           alone does everything in its order */
     /* Seals DKIM keys and webhook secrets in the files; outlives the store. NULL: none does. sqlite
      * only: opening seals anew what is not as the ring says, and refuses what it cannot open
      * (ERR_INVALID, info->field "master_key"). */
@@ -371,6 +372,8 @@ struct store_message {
     struct message_row message; /* out */
 };
 
+/* With a filter it is a search, which may take long and waits for other searches; without one it is
+ * read like anything else. */
 struct store_messages {
     struct store_call call;
     int64_t project;

@@ -9,6 +9,7 @@
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "server/base/thread.h"
 #include "storage/store_ops.h"
@@ -315,6 +316,11 @@ static void wait_done_soon(struct world *w, size_t count) {
     assert_int_equal(w->done, count);
 }
 
+static void post_search(struct world *w, struct store_messages *q) {
+    q->tag = STR("welcome");
+    post_as(w, &q->call, STORE_MESSAGES);
+}
+
 /* Whoever searches for long holds up who searches, too, and nobody else. */
 static void searches_leave_a_reader_to_the_others(void **state) {
     struct world *w = *state;
@@ -326,7 +332,7 @@ static void searches_leave_a_reader_to_the_others(void **state) {
         w->done = 0;
         start(w, readers);
         for (int i = 0; i < SEARCHES; i++)
-            post_as(w, &q[i].call, STORE_MESSAGES);
+            post_search(w, &q[i]);
         for (size_t i = 0; i < readers - 1; i++)
             sem_wait(&f.entered);
         for (int i = 0; i < 3; i++)
@@ -344,6 +350,41 @@ static void searches_leave_a_reader_to_the_others(void **state) {
     }
 }
 
+static void wait_entered_soon(void) {
+    struct timespec end;
+    assert_int_equal(clock_gettime(CLOCK_REALTIME, &end), 0);
+    end.tv_sec += 10;
+    if (sem_timedwait(&f.entered, &end) == 0)
+        return;
+    for (int i = 0; i < 10; i++)
+        sem_post(&f.go_on); /* so that the pool can stop */
+    fail_msg("nobody reads");
+}
+
+/* What one asks for decides, not which verb it is. */
+static void a_listing_without_a_filter_waits_for_no_search(void **state) {
+    struct world *w = *state;
+    const struct str any = STR("x");
+    const struct store_messages searches[] = {
+        {.state = any}, {.to = any}, {.from = any}, {.tag = any}, {.external_id = any}};
+    for (size_t i = 0; i < sizeof(searches) / sizeof(searches[0]); i++) {
+        struct store_messages one = searches[i], next = searches[i], plain = {.limit = 10};
+        w->done = 0;
+        start(w, 2);
+        post_as(w, &one.call, STORE_MESSAGES);
+        wait_entered_soon();
+        post_as(w, &next.call, STORE_MESSAGES);
+        post_as(w, &plain.call, STORE_MESSAGES);
+        wait_entered_soon(); /* the listing, beside the search; the next one waits */
+        assert_int_equal(sem_trywait(&f.entered), -1);
+        for (int n = 0; n < 3; n++)
+            sem_post(&f.go_on);
+        wait_done_soon(w, 3);
+        wait_entered_soon();
+        reader_pool_stop(&w->pool);
+    }
+}
+
 static void searches_that_wait_when_it_stops_are_made_before(void **state) {
     struct world *w = *state;
     enum { SEARCHES = 4 };
@@ -352,7 +393,7 @@ static void searches_that_wait_when_it_stops_are_made_before(void **state) {
         w->done = 0;
         start(w, readers);
         for (int i = 0; i < SEARCHES; i++)
-            post_as(w, &q[i].call, STORE_MESSAGES);
+            post_search(w, &q[i]);
         for (int i = 0; i < SEARCHES; i++)
             sem_post(&f.go_on);
         reader_pool_stop(&w->pool);
@@ -369,7 +410,7 @@ static void a_search_lets_the_gate_close(void **state) {
     struct store_messages q = {0};
     f.goes_on = true;
     start(w, 2);
-    post_as(w, &q.call, STORE_MESSAGES);
+    post_search(w, &q);
     sem_post(&f.go_on);
     sem_wait(&f.entered);
     assert_true(gate_close(w->gate, 60000));
@@ -389,6 +430,7 @@ int main(void) {
         TEST(what_waits_when_it_stops_is_read_before),
         TEST(contents_that_wait_together_share_a_snapshot),
         TEST(searches_leave_a_reader_to_the_others),
+        TEST(a_listing_without_a_filter_waits_for_no_search),
         TEST(searches_that_wait_when_it_stops_are_made_before),
         TEST(a_search_lets_the_gate_close),
     };
