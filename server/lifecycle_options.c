@@ -140,6 +140,7 @@ void lifecycle_housekeeping_options(const struct config *c, struct housekeeping_
             c->events_keep_ms > c->idempotency_keep_ms ? c->events_keep_ms : c->idempotency_keep_ms,
         .retry_most_ms = d.retry_then_ms,
         .expires_most_ms = expires_most_ms(c),
+        .keys_keep_ms = c->idempotency_keep_ms,
     };
     for (size_t i = 0; i < d.retry_count; i++)
         if (d.retry_ms[i] > o->retry_most_ms)

@@ -44,6 +44,8 @@ static void fill_defaults(struct housekeeping_options *o) {
         o->retry_most_ms = HOURS(24);
     if (o->expires_most_ms == 0)
         o->expires_most_ms = HOURS(24 * 366);
+    if (o->keys_keep_ms == 0)
+        o->keys_keep_ms = HOURS(24 * 366);
 }
 
 static void look_at_the_clock(struct housekeeping *h) {
@@ -111,6 +113,7 @@ static enum step retain(struct housekeeping *h) {
         .events_before_wall_ms = before(now_wall_ms, h->o.events_keep_ms),
         .waiting_before_wall_ms = before(now_wall_ms, WAITING_KEEP_MS),
         .mends_times = h->now.is_settled,
+        .keys_latest_wall_ms = now_wall_ms + h->o.keys_keep_ms,
         .captures_most = h->o.captures_most,
         .most = STEP,
     };

@@ -22,6 +22,7 @@ struct housekeeping_options {
     int64_t events_keep_ms;  /* events, attempts, messages; 0: for ever */
     int64_t retry_most_ms;   /* nothing is ever due later than this from now; 0: a day */
     int64_t expires_most_ms; /* nor expires later; 0: a year */
+    int64_t keys_keep_ms;    /* how long an idempotency key answers; 0: a year */
     size_t captures_most;    /* 0: 1000 */
 };
 

@@ -114,8 +114,14 @@ static void sweep_messages(struct sweep *s) {
 }
 
 static void sweep_keys(struct sweep *s) {
+    int64_t latest_wall_ms = s->q->keys_latest_wall_ms;
+    bool mends = s->q->mends_times && latest_wall_ms != 0;
     for (struct mem_idempotency **at = &s->b->shared.idempotency; *at != NULL && s->left > 0;) {
         struct mem_idempotency *i = *at;
+        if (mends && i->until_wall_ms > latest_wall_ms + FUTURE_MS) {
+            i->until_wall_ms = latest_wall_ms;
+            s->left--;
+        }
         if (i->until_wall_ms > s->q->now_wall_ms) {
             at = &i->next;
             continue;

@@ -4,7 +4,10 @@
 #include "storage/sqlite/writer.h"
 
 /* A key ends by the time that sweeps go by: a clock that was set ahead, and is put right again,
- * must not have sent anything twice. Before the first sweep the caller's is all there is. */
+ * must not have sent anything twice. Before the first sweep the caller's is all there is. When a
+ * key ends is none the less written by the caller's clock: if that is right after all (it began in
+ * 1970), what was made before it is believed would be forgotten at once. If it is not, STORE_RETAIN
+ * brings the end back. */
 static int64_t key_wall_ms(const struct backend *b, const struct store_accept *q) {
     bool is_ahead = b->swept_wall_ms != 0 && q->now_wall_ms > b->swept_wall_ms;
     return is_ahead ? b->swept_wall_ms : q->now_wall_ms;

@@ -299,7 +299,22 @@ static void took_since(struct sweep *s, int64_t changes_before) {
     s->left -= gone < (int64_t)s->left ? (size_t)gone : s->left;
 }
 
+/* Made by a clock that was ahead: as those that are made now. Nobody knows when one was made, only
+ * when it ends; so a period that was made shorter counts from now for those that are there. */
+static void mend_keys(struct sweep *s) {
+    if (!s->q->mends_times || s->q->keys_latest_wall_ms == 0 || s->left == 0)
+        return;
+    int64_t before = sqlite3_total_changes64(s->b->h.db);
+    sqlite3_stmt *st = sq_use(&s->b->h, SQL_IDEMPOTENCY_SET_UNTIL);
+    sq_bind_int(st, 1, s->q->keys_latest_wall_ms);
+    sq_bind_int(st, 2, s->q->keys_latest_wall_ms + FUTURE_MS);
+    sq_bind_int(st, 3, (int64_t)s->left);
+    sq_run(&s->b->h, st);
+    s->left -= (size_t)(sqlite3_total_changes64(s->b->h.db) - before);
+}
+
 static void sweep_keys(struct sweep *s) {
+    mend_keys(s);
     int64_t before = sqlite3_total_changes64(s->b->h.db);
     if (s->left > 0)
         delete_range(s->b, SQL_IDEMPOTENCY_DELETE_OLD, s->q->now_wall_ms, (int64_t)s->left);

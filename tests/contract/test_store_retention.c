@@ -248,6 +248,39 @@ static void what_was_written_in_the_future_becomes_old_like_the_rest(void **stat
     assert_int_equal(kit_events(k, 1, 0)->count, 0);
 }
 
+/* A key made then would answer for ten years. */
+static void a_key_made_in_the_future_ends_like_one_that_is_made_now(void **state) {
+    struct kit *k = *state;
+    static const char *const names[] = {"a", "b", "c"};
+    int64_t now = k->now_wall_ms;
+    k->now_wall_ms += TEN_YEARS_MS;
+    for (size_t i = 0; i < 3; i++)
+        RUN_OK(k, STORE_ACCEPT, kit_keyed(k, names[i], 1));
+    k->now_wall_ms = now;
+    struct store_accept *near = kit_keyed(k, "near", 1);
+    RUN_OK(k, STORE_ACCEPT, near);
+    int64_t day_ms = near->idempotency_until_wall_ms - now;
+    /* not before it is certain which clock was wrong, nor by nobody's measure */
+    struct store_retain q = {.keys_latest_wall_ms = now + day_ms, .most = 1};
+    kit_retain_all(k, q);
+    q.mends_times = true;
+    q.keys_latest_wall_ms = 0;
+    kit_retain_all(k, q);
+    k->now_wall_ms = now + 2 * day_ms;
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_keyed(k, "a", 2)), ERR_CONFLICT);
+    k->now_wall_ms = now;
+    q.keys_latest_wall_ms = now + day_ms;
+    kit_retain_all(k, q);              /* one a step */
+    k->now_wall_ms = now + day_ms - 1; /* its whole time, from now on */
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(RUN(k, STORE_ACCEPT, kit_keyed(k, names[i], 2)), ERR_CONFLICT);
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_keyed(k, "near", 2)), ERR_CONFLICT);
+    k->now_wall_ms = now + day_ms;
+    for (size_t i = 0; i < 3; i++)
+        RUN_OK(k, STORE_ACCEPT, kit_keyed(k, names[i], 2));
+    RUN_OK(k, STORE_ACCEPT, kit_keyed(k, "near", 2));
+}
+
 static void what_lies_beyond_reach_after_a_step_back_is_due_now(void **state) {
     struct kit *k = *state;
     kit_webhook(k, 1, "message.accepted");
@@ -299,6 +332,7 @@ static void what_lies_beyond_reach_after_a_step_back_is_due_now(void **state) {
         T(what_waits_for_its_endpoint_is_kept_with_all_that_it_tells_of),                          \
         T(a_key_outlives_its_message),                                                             \
         T(what_was_written_in_the_future_becomes_old_like_the_rest),                               \
+        T(a_key_made_in_the_future_ends_like_one_that_is_made_now),                                \
         T(what_lies_beyond_reach_after_a_step_back_is_due_now)
 
 MAIN_ON_EVERY_BACKEND(TESTS)
