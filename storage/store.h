@@ -549,7 +549,7 @@ struct store_notify_replay {
     struct id webhook_id;
     int64_t project;
     int64_t seq;
-    int64_t since_wall_ms, until_wall_ms;
+    int64_t since_wall_ms, until_wall_ms; /* when they were made, both included */
     bool only_failed;
     int64_t now_wall_ms;
     size_t most;       /* rows looked at in one step */

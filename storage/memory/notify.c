@@ -124,7 +124,7 @@ static void again(struct mem_notification *n, int64_t now_wall_ms) {
 
 static bool is_replayed(const struct store_notify_replay *q, const struct mem_notification *n) {
     return n->row.created_wall_ms >= q->since_wall_ms &&
-           (q->until_wall_ms == 0 || n->row.created_wall_ms <= q->until_wall_ms) &&
+           n->row.created_wall_ms <= q->until_wall_ms &&
            (n->row.state == NOTIFICATION_FAILED ||
             (n->row.state == NOTIFICATION_DELIVERED && !q->only_failed));
 }

@@ -240,7 +240,7 @@ static void replay_period(struct backend *b, struct store_notify_replay *q, int6
         q->last_seq = sq_int(st, 0);
         sq_end(st);
         if (created_wall_ms < q->since_wall_ms ||
-            (q->until_wall_ms != 0 && created_wall_ms > q->until_wall_ms) ||
+            created_wall_ms > q->until_wall_ms ||
             !(state == NOTIFICATION_FAILED || (state == NOTIFICATION_DELIVERED && !q->only_failed)))
             continue;
         again(b, q->last_seq, state, q->now_wall_ms);

@@ -276,7 +276,7 @@ static void a_replay_finds_only_what_is_its_endpoints(void **state) {
     q.seq = 4711;
     assert_int_equal(RUN(k, STORE_NOTIFY_REPLAY, &q), ERR_NOT_FOUND);
     q.seq = 0;
-    q.since_wall_ms = k->now_wall_ms;
+    q.since_wall_ms = q.until_wall_ms = k->now_wall_ms;
     RUN_OK(k, STORE_NOTIFY_REPLAY, &q);
     assert_int_equal(q.replayed, 0); /* all are older */
     q.since_wall_ms = 0;

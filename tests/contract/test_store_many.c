@@ -199,8 +199,11 @@ static void gaps_in_the_log_of_deliveries_are_stepped_over(void **state) {
     size_t replayed = 0;
     const struct id hooks[] = {a, b};
     for (size_t i = 0; i < 2; i++) {
-        struct store_notify_replay q = {
-            .webhook_id = hooks[i], .project = 1, .most = 10, .now_wall_ms = k->now_wall_ms};
+        struct store_notify_replay q = {.webhook_id = hooks[i],
+                                        .project = 1,
+                                        .until_wall_ms = INT64_MAX,
+                                        .most = 10,
+                                        .now_wall_ms = k->now_wall_ms};
         RUN_OK(k, STORE_NOTIFY_REPLAY, &q);
         replayed += q.replayed;
     }

@@ -207,6 +207,14 @@ static void notifications_are_replayed_one_or_a_period(void **state) {
     assert_int_equal(RUN(k, STORE_NOTIFY_REPLAY, &q), ERR_CONFLICT); /* being sent */
     q = (struct store_notify_replay){.webhook_id = hook,
                                      .project = 1,
+                                     .since_wall_ms = INT64_MIN,
+                                     .until_wall_ms = 0, /* a time like any other */
+                                     .most = 100,
+                                     .now_wall_ms = k->now_wall_ms};
+    RUN_OK(k, STORE_NOTIFY_REPLAY, &q);
+    assert_int_equal(q.replayed, 0); /* all are younger */
+    q = (struct store_notify_replay){.webhook_id = hook,
+                                     .project = 1,
                                      .since_wall_ms = start,
                                      .until_wall_ms = start + 1000,
                                      .only_failed = true,
@@ -239,6 +247,7 @@ static void a_period_is_replayed_in_steps(void **state) {
     struct store_notify_replay q = {.webhook_id = hook,
                                     .project = 1,
                                     .since_wall_ms = k->now_wall_ms,
+                                    .until_wall_ms = k->now_wall_ms,
                                     .most = 10,
                                     .now_wall_ms = k->now_wall_ms};
     static const size_t each[] = {10, 10, 5};
