@@ -120,14 +120,33 @@ static bool is_bounce_address_of(const struct domains *d, struct str domain, str
     return info != NULL && str_equal(info->bounce_address, address);
 }
 
+/* Behind the last @; of nobody: nothing. */
+static struct str domain_of(struct str address) {
+    size_t at = address.n;
+    while (at > 0 && address.p[at - 1] != '@')
+        at--;
+    return at > 0 ? str_from(address, at) : STR_NONE;
+}
+
+struct str rights_sender_domain(const struct domains *d, int64_t project, struct str from_domain,
+                                struct str mail_from) {
+    struct str domain = domain_of(mail_from);
+    if (str_is_empty(domain) || is_bounce_address_of(d, from_domain, mail_from))
+        return from_domain;
+    const struct entry *found = NULL;
+    for (size_t i = 0; i < d->count; i++)
+        if (d->entry[i].info.project == project &&
+            str_equal(d->entry[i].info.bounce_address, mail_from) &&
+            (found == NULL || d->entry[i].info.is_verified))
+            found = &d->entry[i];
+    return found != NULL ? found->name : domain;
+}
+
 bool rights_allow_stored(const struct rights *r, const struct domains *d, struct str from_domain,
                          struct str mail_from) {
     if (!rights_allow_domain(r, d, from_domain))
         return false;
-    size_t at = mail_from.n;
-    while (at > 0 && mail_from.p[at - 1] != '@')
-        at--;
-    struct str domain = str_from(mail_from, at);
+    struct str domain = domain_of(mail_from);
     if (r->from_domain_count == 0 || str_equal(domain, from_domain) ||
         rights_allow_domain(r, d, domain) || is_bounce_address_of(d, from_domain, mail_from))
         return true;

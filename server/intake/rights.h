@@ -50,6 +50,11 @@ bool rights_allow_domain(const struct rights *r, const struct domains *d, struct
  * that was changed since is nobody's: then only keys without rules may. */
 bool rights_allow_stored(const struct rights *r, const struct domains *d, struct str from_domain,
                          struct str mail_from);
+/* Of which domain the Sender of a stored message was, as far as its reverse-path tells: From's when
+ * it is that, its bounce address or nobody; else the project's domain with this bounce address (of
+ * several a verified one); else that of the address. */
+struct str rights_sender_domain(const struct domains *d, int64_t project, struct str from_domain,
+                                struct str mail_from);
 /* Adds a fault for each address that the key may not use: true when there was none. */
 bool rights_check(const struct rights *r, const struct domains *d, const struct submission *s,
                   struct faults *faults);

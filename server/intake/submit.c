@@ -361,7 +361,11 @@ bool submit_may_repeat(const struct intake *in, const struct domains *d,
         check_guards(&w, &(struct address){.email = email, .domain = domain});
         w.needs_verified_domain |= route_for(&w, domain)->requires_verified_domain;
     }
-    if (w.needs_verified_domain && !m->is_test)
+    if (w.needs_verified_domain && !m->is_test) {
+        struct str sender = rights_sender_domain(d, m->project, m->from_domain, m->mail_from);
         check_domain(&w, m->from_domain, STR("#"));
+        if (!str_equal(sender, m->from_domain))
+            check_domain(&w, sender, STR("#"));
+    }
     return faults->count == before;
 }

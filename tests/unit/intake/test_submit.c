@@ -55,12 +55,22 @@ static void begin(struct fixture *f, const struct intake_settings *s, const char
          .verified_wall_ms = 1,
          .bounce_address = {"b@bounce.test", 13}},
         {.project = 1, .name = {"new.test", 8}},
+        {.project = 1,
+         .name = {"far.test", 8},
+         .verified_wall_ms = 1,
+         .bounce_address = {"b@elsewhere.test", 16}},
+        {.project = 1, .name = {"a.test", 6}, .bounce_address = {"b@elsewhere.test", 16}},
+        {.project = 1, .name = {"late.test", 9}, .bounce_address = {"b@late.test", 11}},
+        {.project = 2,
+         .name = {"other.test", 10},
+         .verified_wall_ms = 1,
+         .bounce_address = {"b@late.test", 11}},
     };
     *f = (struct fixture){.arena = arena_new()};
     faults_init(&f->faults, f->arena);
     if (intake_new(s, &f->intake, &info) != OK)
         fail_msg("%s: %s", info.field, info.text);
-    f->domains = domains_new(rows, 3);
+    f->domains = domains_new(rows, sizeof(rows) / sizeof(rows[0]));
     assert_int_equal(address_parse_named(&f->s.from, str_of(from), f->arena, &info), OK);
     assert_int_equal(address_parse_named(&f->to[0], str_of(to), f->arena, &info), OK);
     f->s.to = (struct address_list){.list = f->to, .count = 1};
@@ -279,6 +289,45 @@ static void test_what_goes_again_passes_what_a_submission_passes(void **state) {
     }
 }
 
+/* As far as the reverse-path tells whose it was. */
+static void test_T11_what_goes_again_wants_the_senders_domain_verified(void **state) {
+    static const struct {
+        const char *name, *from, *mail_from, *code; /* NULL: it may */
+    } rows[] = {
+        {"From's own", "acme.test", "s@acme.test", NULL},
+        {"verified", "acme.test", "s@bounce.test", NULL},
+        {"not verified", "acme.test", "s@new.test", "domain_not_verified"},
+        {"removed", "acme.test", "\"x@acme.test\"@gone.test", "domain_unknown"},
+        {"a bounce address", "acme.test", "b@bounce.test", NULL},
+        {"From's bounce address", "far.test", "b@elsewhere.test", NULL},
+        {"a bounce address elsewhere", "acme.test", "b@elsewhere.test", NULL},
+        {"of a domain that is not verified", "acme.test", "b@late.test", "domain_not_verified"},
+        {"nobody", "acme.test", "", NULL},
+        {"nobody with a name", "acme.test", "MAILER", NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        for (int way = 0; way < 3; way++) { /* by MX; by who does not ask; a test */
+            struct fixture f;
+            struct intake_settings s = settings_of();
+            begin(&f, &s, "a@acme.test", "b@c.test");
+            struct recipient_row to = {.email = STR("b@c.test"), .state = RECIPIENT_BOUNCED};
+            const struct message_row m = {.project = 1,
+                                          .from_domain = str_of(rows[i].from),
+                                          .mail_from = str_of(rows[i].mail_from),
+                                          .route = way == 1 ? STR("default") : STR("direct"),
+                                          .is_test = way == 2,
+                                          .recipient = &to,
+                                          .recipient_count = 1};
+            bool may = submit_may_repeat(f.intake, f.domains, &m, &f.faults);
+            bool want = rows[i].code == NULL || way > 0;
+            if (may != want || f.faults.count != !may ||
+                (!may && strcmp(f.faults.list[0].code, rows[i].code) != 0))
+                fail_msg("%s, %d: %s", rows[i].name, way, may ? "may" : f.faults.list[0].code);
+            end(&f);
+        }
+}
+
 /* ---- the row ---- */
 
 static void test_row_says_what_was_asked_for(void **state) {
@@ -418,6 +467,7 @@ int main(void) {
         cmocka_unit_test(test_staging_lets_only_listed_recipients_through),
         cmocka_unit_test(test_staging_redirects_every_envelope),
         cmocka_unit_test(test_what_goes_again_passes_what_a_submission_passes),
+        cmocka_unit_test(test_T11_what_goes_again_wants_the_senders_domain_verified),
         cmocka_unit_test(test_row_says_what_was_asked_for),
         cmocka_unit_test(test_reverse_path),
         cmocka_unit_test(test_T11_a_sender_wants_a_verified_domain_like_from),
