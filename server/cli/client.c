@@ -86,10 +86,12 @@ int client_fail(const char *command, const struct client_answer *a) {
         return CLI_UNREACHABLE;
     }
     const char *title = client_text(a->json, "title", "no problem was named");
-    const char *detail = client_text(a->json, "detail", NULL);
+    const json_t *errors = json_object_get(a->json, "errors");
+    /* of faults, the detail is the first one, or how many there are */
+    const char *detail = json_array_size(errors) > 0 ? NULL : client_text(a->json, "detail", NULL);
     cli_say(stderr, "postchute %s: HTTP %d: %s%s%s\n", command, a->http.status, title,
             detail ? ": " : "", detail ? detail : "");
-    print_errors(command, json_object_get(a->json, "errors"));
+    print_errors(command, errors);
     return a->http.status >= 500 ? CLI_UNREACHABLE : CLI_FAILED;
 }
 

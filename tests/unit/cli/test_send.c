@@ -71,9 +71,11 @@ static const char BOUNCED[] = ANSWER(
 static const char MIXED[] =
     ANSWER("202 Accepted", "{\"id\":\"0193\",\"recipients\":[{\"email\":\"a@b.test\",\"state\":"
                            "\"bounced\"},{\"email\":\"c@b.test\",\"state\":\"deferred\"}]}");
-static const char REFUSED[] =
-    ANSWER("422 Unprocessable", "{\"title\":\"Invalid\",\"errors\":[{\"pointer\":\"#/to/0\","
-                                "\"detail\":\"is no address\"}]}");
+static const char REFUSED[] = ANSWER(
+    "422 Unprocessable", "{\"title\":\"Invalid\",\"detail\":\"#/to/0: is no address\","
+                         "\"errors\":[{\"pointer\":\"#/to/0\",\"detail\":\"is no address\"}]}");
+static const char CONFLICT[] =
+    ANSWER("409 Conflict", "{\"title\":\"Conflict\",\"detail\":\"not now\",\"errors\":[]}");
 
 static void exit_codes_say_what_happened(void **state) {
     (void)state;
@@ -152,6 +154,25 @@ static void exit_codes_say_what_happened(void **state) {
             assert_string_equal(o.err, "");
         if (rows[i].requests)
             assert_int_equal(http_peer_count(&peer), rows[i].requests);
+        http_peer_stop(&peer);
+    }
+}
+
+static void a_refusal_is_told_once(void **state) {
+    (void)state;
+    static const struct {
+        const char *answer, *err;
+    } rows[] = {
+        {REFUSED, "postchute send: HTTP 422: Invalid\npostchute send:   #/to/0: is no address\n"},
+        {CONFLICT, "postchute send: HTTP 409: Conflict: not now\n"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct script script = {{rows[i].answer}, 1};
+        struct http_peer peer;
+        http_peer_start(&peer, follow_script, &script);
+        struct outcome o = run(peer.port, "--from|x@b.test|--to|a@b.test|--text|hi");
+        assert_int_equal(o.code, CLI_FAILED);
+        assert_string_equal(o.err, rows[i].err);
         http_peer_stop(&peer);
     }
 }
@@ -297,6 +318,7 @@ static void json_prints_the_whole_answer(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exit_codes_say_what_happened),
+        cmocka_unit_test(a_refusal_is_told_once),
         cmocka_unit_test(nobody_listening_is_unreachable),
         cmocka_unit_test(a_repetition_has_the_same_idempotency_key),
         cmocka_unit_test(options_become_the_submission),
