@@ -236,7 +236,8 @@ struct store_accept {
     /* ERR_CONFLICT: the key was used for another submission */
 };
 
-/* Claims recipients: queued -> sending, committed before the job leaves. */
+/* Claims recipients: queued -> sending, committed before the job leaves. What cannot be read is not
+ * claimed, and holds up no other. */
 struct store_claim {
     struct store_call call;
     const recipient_key_t *key;
@@ -302,8 +303,9 @@ struct store_retry {
 };
 
 /* A sweep: queued and scheduled recipients past their message's expiry become expired, at most
- * `most`. Its time is one that can be trusted (server/base/doubt.h), so idempotency keys end by it,
- * too; it comes every few seconds. */
+ * `most`; those that cannot be read are passed over, and the log says so. Its time is one that can
+ * be trusted (server/base/doubt.h), so idempotency keys end by it, too; it comes every few seconds.
+ */
 struct store_expire {
     struct store_call call;
     int64_t now_wall_ms;
@@ -345,7 +347,8 @@ struct store_mend {
  * ----------------------------------------------------------------------------------------------------
  */
 
-/* Recipients that may go soon. Quota per key, parked keys skipped, room kept for high. */
+/* Recipients that may go soon. Quota per key, parked keys skipped, room kept for high. Those that
+ * cannot be read are left out, and the log says so. */
 struct store_due {
     struct store_call call;
     int64_t until_wall_ms;      /* due at or before */
@@ -375,7 +378,7 @@ struct store_message {
 };
 
 /* With a filter it is a search, which may take long and waits for other searches; without one it is
- * read like anything else. */
+ * read like anything else. What is damaged is left out, and the log says so. */
 struct store_messages {
     struct store_call call;
     int64_t project;
@@ -389,7 +392,7 @@ struct store_messages {
     bool more;
 };
 
-struct store_events {
+struct store_events { /* those that are damaged are left out, and the log says so */
     struct store_call call;
     int64_t project;
     struct id message_id; /* zero: the whole feed */

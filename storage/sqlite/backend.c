@@ -96,6 +96,7 @@ static void backend_rollback(struct backend *b) {
     }
     b->in_transaction = false;
     b->places = b->places_committed;
+    b->hopeless.count = 0; /* it was perhaps of what was rolled back: they are looked at again */
     b->now = b->committed;
     b->change_count = 0;
     b->staged_is_used = false;
@@ -141,6 +142,7 @@ static enum err backend_savepoint_rollback(struct backend *b) {
     b->now.next_queue = next_queue;
     b->change_count = b->changes_at_savepoint;
     b->places = b->places_committed;
+    b->hopeless.count = 0;
     /* Another verb's failure takes no body away from the message that was accepted with it. */
     b->staged_is_used = b->staged_is_used_at_savepoint;
     if (b->webhooks_touched)
@@ -226,11 +228,13 @@ static void recover_sending(struct backend *b, int64_t now_wall_ms) {
             seq = message_of_key(sq_int(st, 0));
         sq_end(st);
         struct message_head m;
-        if (!found || !message_head_find(b, seq, &m))
+        if (!found)
             return;
+        if (message_head_try(b, seq, &m) != FOUND)
+            continue; /* it stays as it is, and the others do not */
         for (size_t i = 0; i < m.recipients; i++) {
             struct rcpt r;
-            if (!rcpt_find(b, first_key_of(seq) + (recipient_key_t)i, &r) ||
+            if (rcpt_try(b, first_key_of(seq) + (recipient_key_t)i, &r) != FOUND ||
                 r.state != RECIPIENT_SENDING)
                 continue;
             r.duplicate = true;

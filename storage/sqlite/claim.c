@@ -7,19 +7,27 @@ static bool claim_one(struct backend *b, recipient_key_t key, int64_t now_wall_m
     sq_bind_int(st, 1, key);
     if (!sq_row(&b->h, st))
         return false;
-    enum recipient_state state = (enum recipient_state)sq_enum(&b->h, st, 0, RECIPIENT_STATE_COUNT);
-    int64_t queue = sq_int(st, 3), due_wall_ms = sq_int(st, 4);
+    int64_t state = sq_int(st, 0), queue = sq_int(st, 3), due_wall_ms = sq_int(st, 4);
+    bool is_sound = sq_int(st, 10) >= 0 && sq_int(st, 10) <= RECIPIENT_BCC;
     sq_end(st);
-    /* A scheduled one passes through `queued` here, but never before its time. */
-    if (state != RECIPIENT_QUEUED && !(state == RECIPIENT_SCHEDULED && due_wall_ms <= now_wall_ms))
+    /* A scheduled one passes through `queued` here, but never before its time. What no version
+     * wrote is left alone: STORE_DUE has told of it. */
+    if (!is_sound || (state != RECIPIENT_QUEUED &&
+                      !(state == RECIPIENT_SCHEDULED && due_wall_ms <= now_wall_ms)))
         return false;
+    struct queue *q = queue_try(b, queue);
+    if (q == NULL) { /* else nobody's claim would be stored as long as this one is tried */
+        if (!sq_has_failed(&b->h))
+            sq_pass_over(&b->h, DAMAGED_QUEUE, queue, "recipients wait in it");
+        return false;
+    }
     st = sq_use(&b->h, SQL_RECIPIENT_CLAIM);
     sq_bind_int(st, 1, key);
     sq_bind_int(st, 2, now_wall_ms);
     sq_run(&b->h, st);
     b->now.by_state[state]--;
     b->now.by_state[RECIPIENT_SENDING]++;
-    queue_changed(b, queue_by_id(b, queue), -1, 0);
+    queue_changed(b, q, -1, 0);
     return true;
 }
 
@@ -37,9 +45,10 @@ enum err sqlite_release(struct backend *b, struct effects *fx, struct store_call
     struct message_head m = {0};
     for (size_t i = 0; i < q->count; i++) {
         struct rcpt r;
-        if (!rcpt_find(b, q->key[i], &r) || r.state != RECIPIENT_SENDING)
-            continue; /* it was settled */
-        if (m.seq != message_of_key(r.key) && !message_head_find(b, message_of_key(r.key), &m))
+        if (rcpt_try(b, q->key[i], &r) != FOUND || r.state != RECIPIENT_SENDING)
+            continue; /* it was settled, or is damaged */
+        if (m.seq != message_of_key(r.key) &&
+            message_head_try(b, message_of_key(r.key), &m) != FOUND)
             continue;
         rcpt_move(b, &m, &r, RECIPIENT_QUEUED, q->due_wall_ms, q->now_wall_ms);
     }

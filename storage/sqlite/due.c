@@ -22,7 +22,7 @@ struct source {
 
 struct known_message {
     int64_t seq;
-    struct outgoing *outgoing; /* NULL: it is gone */
+    struct outgoing *outgoing; /* NULL: it is gone, or damaged */
     struct table_node in_table;
 };
 
@@ -88,25 +88,39 @@ static struct outgoing *outgoing_of(struct load *l, int64_t seq) {
     struct known_message *k = table_find(&l->known, &seq, sizeof(seq));
     if (k == NULL) {
         struct message_row m;
+        struct sq damage = {0};
         k = ARENA_NEW(l->a, struct known_message);
         k->seq = seq;
         sqlite3_stmt *st = sq_use(l->h, SQL_MESSAGE_GET);
         sq_bind_int(st, 1, seq);
-        if (sq_row(l->h, st)) {
-            message_from_row(l->h, st, l->a, &m);
+        bool found = sq_row(l->h, st);
+        if (found)
+            message_from_row(&damage, st, l->a, &m);
+        if (sq_has_failed(&damage))
+            sq_pass_over(l->h, DAMAGED_MESSAGE, seq, damage.text);
+        else if (found)
             k->outgoing = outgoing_new(&m, NULL, NULL);
-        }
         sq_end(st);
         table_add(&l->known, &k->in_table, &k->seq, sizeof(k->seq), k);
     }
     return k->outgoing;
 }
 
-/* At most `most` further rows of a queue; how many came. */
-static int64_t read_queue(struct load *l, size_t i, int64_t most) {
+/* No claim believes any other recipient. */
+static bool is_sound(struct load *l, sqlite3_stmt *st) {
+    struct sq damage = {0};
+    (void)sq_between(&damage, st, 6, RECIPIENT_SCHEDULED, RECIPIENT_QUEUED);
+    (void)sq_enum(&damage, st, 7, RECIPIENT_BCC + 1);
+    if (sq_has_failed(&damage))
+        sq_pass_over(l->h, DAMAGED_MESSAGE, message_of_key(sq_int(st, 0)), damage.text);
+    return !sq_has_failed(&damage);
+}
+
+/* At most `most` further rows of a queue, in one statement; how many came that can go. */
+static int64_t read_rows(struct load *l, size_t i, int64_t most) {
     struct source *s = &l->source[i];
     struct store_due *q = l->q;
-    int64_t n = 0;
+    int64_t n = 0, good = 0;
     reader_rest(l->r);
     sqlite3_stmt *st = sq_use(l->h, SQL_DUE_OF_QUEUE);
     sq_bind_int(st, 1, s->queue);
@@ -118,10 +132,11 @@ static int64_t read_queue(struct load *l, size_t i, int64_t most) {
         n++;
         s->key = sq_int(st, 0);
         s->due_wall_ms = sq_int(st, 4);
-        struct outgoing *o = outgoing_of(l, message_of_key(s->key));
+        struct outgoing *o = is_sound(l, st) ? outgoing_of(l, message_of_key(s->key)) : NULL;
         if (o == NULL)
-            continue; /* retention came between: then it was final */
+            continue; /* damaged; or retention came between: then it was final */
         struct str email = sq_peek(st, 5);
+        good++;
         q->due = rows_grow(l->a, q->due, sizeof(*q->due), q->count);
         q->due[q->count++] = (struct due_row){
             .key = s->key,
@@ -136,7 +151,17 @@ static int64_t read_queue(struct load *l, size_t i, int64_t most) {
     }
     sq_end(st);
     s->is_empty = n < most;
-    return n;
+    return good;
+}
+
+/* The same in as many statements as it takes: those that cannot go are always the first, and must
+ * not take up the places of those behind them. */
+static int64_t read_queue(struct load *l, size_t i, int64_t most) {
+    int64_t good = 0;
+    do
+        good += read_rows(l, i, most - good);
+    while (good < most && !l->source[i].is_empty);
+    return good;
 }
 
 /* Reads what each queue was given. A queue counts also what is due later, so it can have less than

@@ -101,10 +101,39 @@ enum err sqlite_message(struct backend_reader *r, struct store_call *call) {
 
 /* ---- events ---- */
 
+/* One statement, of the events behind `after`; it answers the last that it saw, or AT_END. */
+enum { AT_END = -1 };
+
+static int64_t read_events(struct backend_reader *r, struct store_events *q, enum sql text,
+                           int64_t after, int64_t third) {
+    struct arena *a = store_call_arena(&q->call);
+    size_t rows = 0;
+    sqlite3_stmt *st = sq_use(&r->h, text);
+    sq_bind_int(st, 1, after);
+    sq_bind_int(st, 2, (int64_t)q->limit + 1);
+    if (text != SQL_EVENTS_ALL)
+        sq_bind_int(st, 3, third);
+    for (; sq_row(&r->h, st); rows++) {
+        struct sq damage = {0};
+        if (q->count == q->limit) {
+            q->more = true;
+            break;
+        }
+        q->event = rows_grow(a, q->event, sizeof(*q->event), q->count);
+        event_from_row(&damage, st, a, &q->event[q->count]);
+        after = sq_int(st, 0);
+        if (sq_has_failed(&damage))
+            sq_pass_over(&r->h, DAMAGED_EVENT, after, damage.text);
+        else
+            q->count++;
+    }
+    sq_end(st);
+    return q->more || rows <= q->limit ? AT_END : after;
+}
+
 enum err sqlite_events(struct backend_reader *r, struct store_call *call) {
     struct store_events *q = CONTAINER_OF(call, struct store_events, call);
-    struct arena *a = store_call_arena(call);
-    int64_t third = q->project;
+    int64_t third = q->project, after = q->after_seq;
     enum sql text = q->project == -1 ? SQL_EVENTS_ALL : SQL_EVENTS_OF_PROJECT;
     q->event = NULL;
     q->count = 0;
@@ -115,20 +144,9 @@ enum err sqlite_events(struct backend_reader *r, struct store_call *call) {
         if (third == 0)
             return not_found(r, call, "no such message");
     }
-    sqlite3_stmt *st = sq_use(&r->h, text);
-    sq_bind_int(st, 1, q->after_seq);
-    sq_bind_int(st, 2, (int64_t)q->limit + 1);
-    if (text != SQL_EVENTS_ALL)
-        sq_bind_int(st, 3, third);
-    while (sq_row(&r->h, st)) {
-        if (q->count == q->limit) {
-            q->more = true;
-            break;
-        }
-        q->event = rows_grow(a, q->event, sizeof(*q->event), q->count);
-        event_from_row(&r->h, st, a, &q->event[q->count++]);
-    }
-    sq_end(st);
+    do /* again only when some were passed over: a page that is not full is the last */
+        after = read_events(r, q, text, after, third);
+    while (after != AT_END);
     return finish(r, call);
 }
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "server/base/log.h"
 #include "storage/sqlite/wal_file.h"
 
 enum { PATH_SIZE = STORE_FOLDER_MOST + 64, BUSY_MS = 5000 };
@@ -47,6 +48,31 @@ void sq_fail(struct sq *h, int rc, const char *text) {
         return;
     h->rc = rc;
     snprintf(h->text, sizeof(h->text), "%s", text);
+}
+
+bool damaged_has(const struct damaged *d, enum damaged_kind kind, int64_t number) {
+    for (size_t i = 0; i < d->count; i++)
+        if (d->row[i].kind == kind && d->row[i].number == number)
+            return true;
+    return false;
+}
+
+bool damaged_add(struct damaged *d, enum damaged_kind kind, int64_t number) {
+    if (d->count == DAMAGED_MOST || damaged_has(d, kind, number))
+        return false;
+    d->row[d->count].kind = kind;
+    d->row[d->count++].number = number;
+    return true;
+}
+
+void sq_pass_over(struct sq *h, enum damaged_kind kind, int64_t number, const char *why) {
+    static const char *const names[] = {[DAMAGED_MESSAGE] = "message",
+                                        [DAMAGED_EVENT] = "event",
+                                        [DAMAGED_NOTIFICATION] = "notification",
+                                        [DAMAGED_QUEUE] = "queue"};
+    if (damaged_add(h->told, kind, number))
+        log_warn("storage", "a damaged row is passed over", LOG_STRZ("row", names[kind]),
+                 LOG_INT("number", number), LOG_STRZ("why", why));
 }
 
 void sq_exec(struct sq *h, const char *sql) {
@@ -123,13 +149,15 @@ static void set_pragmas(struct sq *h, const struct store_options *o, bool writer
 enum err sq_open(struct sq *h, const struct store_options *o, bool writer, struct errinfo *info) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, configure_library);
-    *h = (struct sq){.seal = o->seal};
+    *h = (struct sq){.seal = o->seal, .told = mem_zalloc(sizeof(*h->told))};
     char path[PATH_SIZE];
     snprintf(path, sizeof(path), "%s/outbox.db", o->folder);
     if (writer) {
         enum err e = make_file(path, info);
-        if (e != OK)
+        if (e != OK) {
+            sq_close(h);
             return e;
+        }
     }
     const char *vfs = o->vfs != NULL || o->synchronous_normal ? o->vfs : own_vfs;
     int rc = sqlite3_open_v2(path, &h->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, vfs);
@@ -157,6 +185,7 @@ void sq_close(struct sq *h) {
     /* A handle that failed may not be closed well; v2 lets it end later instead of leaking locks.
      */
     sqlite3_close_v2(h->db);
+    free(h->told);
     *h = (struct sq){0};
 }
 

@@ -21,12 +21,27 @@
 #include "storage/sqlite/sql.h"
 #include "storage/store_ops.h"
 
+/* Rows that no version wrote and that were passed over, so many as are remembered. */
+enum damaged_kind { DAMAGED_MESSAGE, DAMAGED_EVENT, DAMAGED_NOTIFICATION, DAMAGED_QUEUE };
+enum { DAMAGED_MOST = 256 };
+struct damaged {
+    struct {
+        enum damaged_kind kind;
+        int64_t number;
+    } row[DAMAGED_MOST];
+    size_t count;
+};
+bool damaged_has(const struct damaged *d, enum damaged_kind kind, int64_t number);
+/* false: it is there already, or there is no room. */
+bool damaged_add(struct damaged *d, enum damaged_kind kind, int64_t number);
+
 struct sq {
     sqlite3 *db;
     sqlite3_stmt *statement[SQL_COUNT];
     const struct seal *seal; /* of the store's options; NULL: secrets are stored in clear */
     int rc;                  /* the first failure, extended; SQLITE_OK */
     char text[160];          /* about it */
+    struct damaged *told;    /* what the log knows of */
 };
 
 /* Opens `folder`/outbox.db; ERR_UNAVAILABLE with the reason. `writer` may create it. */
@@ -50,6 +65,9 @@ void sq_run(struct sq *h, sqlite3_stmt *st);                    /* to its end, t
 void sq_end(sqlite3_stmt *st); /* after rows: no read transaction stays open */
 void sq_fail(struct sq *h, int rc,
              const char *text); /* a failure that is not SQLite's own: corruption */
+/* A row is damaged, and what goes through many goes on without it: a warning, once for each row on
+ * each handle. Who looks at it alone gets the failure; nobody changes it. */
+void sq_pass_over(struct sq *h, enum damaged_kind kind, int64_t number, const char *why);
 
 int64_t sq_int(sqlite3_stmt *st, int at);
 bool sq_bool(sqlite3_stmt *st, int at);

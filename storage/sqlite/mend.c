@@ -11,15 +11,21 @@ static int64_t one_int(struct backend *b, enum sql id, int64_t v1) {
     return v;
 }
 
-/* The next recipient of the queue that is due too late; 0: none. Those that are scheduled were
- * asked to wait for a date. */
-static recipient_key_t next_late(struct backend *b, int64_t queue, int64_t latest_wall_ms) {
+/* The next recipient of the queue that is due too late, behind the place given. Those that are
+ * scheduled were asked to wait for a date. */
+static bool next_late(struct backend *b, int64_t queue, int64_t *due_wall_ms,
+                      recipient_key_t *key) {
     sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_DUE_AFTER);
     sq_bind_int(st, 1, queue);
-    sq_bind_int(st, 2, latest_wall_ms);
-    recipient_key_t key = sq_row(&b->h, st) ? sq_int(st, 0) : 0;
+    sq_bind_int(st, 2, *due_wall_ms);
+    sq_bind_int(st, 3, *key);
+    bool found = sq_row(&b->h, st);
+    if (found) {
+        *key = sq_int(st, 0);
+        *due_wall_ms = sq_int(st, 1);
+    }
     sq_end(st);
-    return key;
+    return found;
 }
 
 static bool hasten(struct backend *b, struct effects *fx, recipient_key_t key,
@@ -27,8 +33,8 @@ static bool hasten(struct backend *b, struct effects *fx, recipient_key_t key,
     struct rcpt r;
     struct message_head m;
     struct message_row row;
-    if (!rcpt_find(b, key, &r) || !message_head_find(b, message_of_key(key), &m) ||
-        !message_load(&b->h, m.seq, b->scratch, &row))
+    if (message_try(&b->h, message_of_key(key), b->scratch, &row) != FOUND ||
+        !rcpt_find(b, key, &r) || !message_head_find(b, row.seq, &m))
         return false;
     rcpt_move(b, &m, &r, RECIPIENT_QUEUED, now_wall_ms, now_wall_ms);
     struct outgoing *o = outgoing_new(&row, NULL, effects_budget(fx));
@@ -58,10 +64,10 @@ static void mend_recipients(struct backend *b, struct effects *fx, struct store_
         int64_t next = one_int(b, SQL_QUEUE_NEXT, queue);
         if (next == 0)
             return;
-        recipient_key_t key;
-        while (q->mended < q->most && (key = next_late(b, next, q->due_latest_wall_ms)) != 0 &&
-               hasten(b, fx, key, q->now_wall_ms))
-            q->mended++;
+        int64_t due_wall_ms = q->due_latest_wall_ms;
+        recipient_key_t key = INT64_MAX;
+        while (q->mended < q->most && next_late(b, next, &due_wall_ms, &key))
+            q->mended += hasten(b, fx, key, q->now_wall_ms);
         if (q->mended < q->most)
             queue = next;
     }

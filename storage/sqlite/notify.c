@@ -28,32 +28,43 @@ static void notification_from_row(struct sq *h, sqlite3_stmt *st, struct arena *
 
 /* ---- claim ---- */
 
-static bool claim_one(struct backend *b, struct store_notify_claim *q, int64_t seq) {
+/* What is told of: the notification and its event. False: one of them is not there or damaged; such
+ * a one stays pending and is passed over, or nobody would hear of anything any more. */
+static bool read_one(struct backend *b, struct store_notify_claim *q, int64_t seq) {
     struct arena *a = store_call_arena(&q->call);
+    struct sq damage = {0};
+    int64_t event = 0;
+    sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_GET);
+    sq_bind_int(st, 1, seq);
+    bool found = sq_row(&b->h, st);
+    if (found) {
+        notification_from_row(&damage, st, a, &q->notification[q->count]);
+        event = sq_int(st, 13);
+    }
+    sq_end(st);
+    st = sq_use(&b->h, SQL_EVENT_GET);
+    sq_bind_int(st, 1, event);
+    if (found && sq_row(&b->h, st))
+        event_from_row(&damage, st, a, &q->event[q->count]);
+    sq_end(st);
+    if (sq_has_failed(&b->h))
+        return false;
+    if (found && !sq_has_failed(&damage))
+        return true;
+    sq_pass_over(&b->h, DAMAGED_NOTIFICATION, seq, found ? damage.text : "it has no event");
+    return false;
+}
+
+static void claim_one(struct backend *b, struct store_notify_claim *q, int64_t seq) {
+    if (!read_one(b, q, seq))
+        return;
+    struct notification_row *n = &q->notification[q->count++];
+    n->state = NOTIFICATION_SENDING;
+    n->updated_wall_ms = q->now_wall_ms;
     sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_CLAIM);
     sq_bind_int(st, 1, seq);
     sq_bind_int(st, 2, q->now_wall_ms);
     sq_run(&b->h, st);
-    st = sq_use(&b->h, SQL_NOTIFICATION_GET);
-    sq_bind_int(st, 1, seq);
-    bool found = sq_row(&b->h, st);
-    int64_t event = 0;
-    if (found) {
-        notification_from_row(&b->h, st, a, &q->notification[q->count]);
-        event = sq_int(st, 13);
-    }
-    sq_end(st);
-    if (!found) {
-        sq_fail(&b->h, SQLITE_CORRUPT, "a notification has no event");
-        return false;
-    }
-    st = sq_use(&b->h, SQL_EVENT_GET);
-    sq_bind_int(st, 1, event);
-    if (sq_row(&b->h, st))
-        event_from_row(&b->h, st, a, &q->event[q->count]);
-    sq_end(st);
-    q->count++;
-    return true;
 }
 
 static size_t count_sending(struct backend *b, int64_t webhook) {
@@ -64,24 +75,46 @@ static size_t count_sending(struct backend *b, int64_t webhook) {
     return count;
 }
 
-static void claim_of_webhook(struct backend *b, struct store_notify_claim *q, int64_t webhook,
-                             size_t share, int64_t *seqs) {
-    size_t room = q->most - q->count, n = 0;
-    size_t sending = count_sending(b, webhook);
-    size_t more = sending < share ? share - sending : 0;
+struct due_place {
+    int64_t due_wall_ms, seq;
+};
+
+/* The next ones behind `from`, at most `most`, which moves to the last of them. */
+static size_t next_due(struct backend *b, const struct store_notify_claim *q, int64_t webhook,
+                       struct due_place *from, int64_t *seqs, size_t most) {
+    size_t n = 0;
     sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_DUE);
     sq_bind_int(st, 1, webhook);
     sq_bind_int(st, 2, q->now_wall_ms);
-    sq_bind_int(st, 3, (int64_t)(more < room ? more : room));
-    while (sq_row(&b->h, st))
+    sq_bind_int(st, 3, from->due_wall_ms);
+    sq_bind_int(st, 4, from->seq);
+    sq_bind_int(st, 5, (int64_t)most);
+    while (sq_row(&b->h, st)) {
         seqs[n++] = sq_int(st, 0);
+        *from = (struct due_place){sq_int(st, 1), sq_int(st, 0)};
+    }
     sq_end(st);
-    for (size_t i = 0; i < n && claim_one(b, q, seqs[i]); i++)
-        ;
-    st = sq_use(&b->h, SQL_NOTIFICATION_NEXT);
+    return n;
+}
+
+static void claim_of_webhook(struct backend *b, struct store_notify_claim *q, int64_t webhook,
+                             size_t share, int64_t *seqs) {
+    size_t room = q->most - q->count, sending = count_sending(b, webhook);
+    size_t more = sending < share ? share - sending : 0;
+    size_t end = q->count + (more < room ? more : room);
+    struct due_place place = {.due_wall_ms = INT64_MIN};
+    while (q->count < end) { /* again only when some were passed over */
+        size_t wanted = end - q->count, n = next_due(b, q, webhook, &place, seqs, wanted);
+        for (size_t i = 0; i < n; i++)
+            claim_one(b, q, seqs[i]);
+        if (n < wanted)
+            break;
+    }
+    sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_NEXT);
     sq_bind_int(st, 1, webhook);
-    if (sq_row(&b->h, st) && sqlite3_column_type(st, 0) != SQLITE_NULL &&
-        (q->next_due_wall_ms == 0 || sq_int(st, 0) < q->next_due_wall_ms))
+    sq_bind_int(st, 2, place.due_wall_ms);
+    sq_bind_int(st, 3, place.seq);
+    if (sq_row(&b->h, st) && (q->next_due_wall_ms == 0 || sq_int(st, 0) < q->next_due_wall_ms))
         q->next_due_wall_ms = sq_int(st, 0);
     sq_end(st);
 }
@@ -239,8 +272,7 @@ static void replay_period(struct backend *b, struct store_notify_replay *q, int6
         int64_t created_wall_ms = sq_int(st, 2);
         q->last_seq = sq_int(st, 0);
         sq_end(st);
-        if (created_wall_ms < q->since_wall_ms ||
-            created_wall_ms > q->until_wall_ms ||
+        if (created_wall_ms < q->since_wall_ms || created_wall_ms > q->until_wall_ms ||
             !(state == NOTIFICATION_FAILED || (state == NOTIFICATION_DELIVERED && !q->only_failed)))
             continue;
         again(b, q->last_seq, state, q->now_wall_ms);

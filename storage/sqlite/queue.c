@@ -1,6 +1,7 @@
 /* The summary of what waits: cached, changed in memory, written once per batch. */
 #include <stdlib.h>
 
+#include "server/base/log.h"
 #include "storage/sqlite/writer.h"
 
 enum { CACHE_MOST = 50000 };
@@ -75,22 +76,31 @@ struct queue *queue_get(struct backend *b, struct str key, enum lane lane, int64
     return q;
 }
 
-struct queue *queue_by_id(struct backend *b, int64_t id) {
+struct queue *queue_try(struct backend *b, int64_t id) {
     struct queue *q = table_find(&b->queues_by_id, &id, sizeof(id));
     if (q != NULL)
         return q;
+    struct sq damage = {0};
     sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_BY_ID);
     sq_bind_int(st, 1, id);
     if (sq_row(&b->h, st)) {
-        q = add(b, id, sq_peek(st, 0), (enum lane)sq_enum(&b->h, st, 1, LANE_COUNT), sq_int(st, 2));
-        q->count = sq_int(st, 3);
-        q->earliest_wall_ms = sq_int(st, 4);
-    } else {
-        sq_fail(&b->h, SQLITE_CORRUPT, "a recipient waits in a queue that is not there");
-        q = stand_in(b);
+        enum lane lane = (enum lane)sq_enum(&damage, st, 1, LANE_COUNT);
+        if (!sq_has_failed(&damage)) {
+            q = add(b, id, sq_peek(st, 0), lane, sq_int(st, 2));
+            q->count = sq_int(st, 3);
+            q->earliest_wall_ms = sq_int(st, 4);
+        }
     }
     sq_end(st);
     return q;
+}
+
+struct queue *queue_by_id(struct backend *b, int64_t id) {
+    struct queue *q = queue_try(b, id);
+    if (q != NULL)
+        return q;
+    sq_fail(&b->h, SQLITE_CORRUPT, "a recipient waits in a queue that is not there, or damaged");
+    return stand_in(b);
 }
 
 void queue_changed(struct backend *b, struct queue *q, int delta, int64_t due_wall_ms) {
@@ -107,6 +117,17 @@ static int64_t search_earliest(struct backend *b, int64_t id) {
     int64_t earliest = sq_row(&b->h, st) ? sq_int(st, 0) : 0;
     sq_end(st);
     return earliest;
+}
+
+/* The row was damaged; what it sums up is there. */
+static int64_t count_anew(struct backend *b, const struct queue *q) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_COUNT_ANEW);
+    sq_bind_int(st, 1, q->id);
+    int64_t count = sq_row(&b->h, st) ? sq_int(st, 0) : 0;
+    sq_end(st);
+    log_warn("storage", "fewer recipients waited in a queue than left it; they were counted anew",
+             LOG_INT("number", q->id), LOG_INT("count", count));
+    return count;
 }
 
 static void write_count(struct backend *b, const struct queue *q) {
@@ -135,7 +156,7 @@ static void write_queue(struct backend *b, const struct queue *q) {
 static void flush_one(struct backend *b, struct queue *q) {
     int64_t count = q->count + q->flush_delta, earliest = q->earliest_wall_ms;
     if (count < 0)
-        sq_fail(&b->h, SQLITE_CORRUPT, "fewer recipients wait in a queue than leave it");
+        count = count_anew(b, q);
     if (count > 0 && (q->must_search || q->count <= 0))
         earliest = q->must_search ? search_earliest(b, q->id) : q->flush_earliest_wall_ms;
     else if (q->flush_earliest_wall_ms < earliest)

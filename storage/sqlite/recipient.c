@@ -1,7 +1,7 @@
 /* The one place where a recipient changes state. */
 #include "storage/sqlite/writer.h"
 
-bool message_head_find(struct backend *b, int64_t seq, struct message_head *out) {
+static bool read_head(struct backend *b, struct sq *damage, int64_t seq, struct message_head *out) {
     sqlite3_stmt *st = sq_use(&b->h, SQL_MESSAGE_HEAD);
     sq_bind_int(st, 1, seq);
     bool found = sq_row(&b->h, st);
@@ -10,22 +10,22 @@ bool message_head_find(struct backend *b, int64_t seq, struct message_head *out)
             .seq = seq,
             .id = sq_id(st, 0),
             .project = sq_int(st, 1),
-            .lane = (enum lane)sq_enum(&b->h, st, 2, LANE_COUNT),
-            .recipients = (size_t)sq_between(&b->h, st, 3, 1, RECIPIENT_KEY_SPAN),
+            .lane = (enum lane)sq_enum(damage, st, 2, LANE_COUNT),
+            .recipients = (size_t)sq_between(damage, st, 3, 1, RECIPIENT_KEY_SPAN),
             .body = sq_int(st, 4),
         };
     sq_end(st);
     return found;
 }
 
-bool rcpt_find(struct backend *b, recipient_key_t key, struct rcpt *out) {
+static bool read_rcpt(struct backend *b, struct sq *damage, recipient_key_t key, struct rcpt *out) {
     sqlite3_stmt *st = sq_use(&b->h, SQL_RECIPIENT_GET);
     sq_bind_int(st, 1, key);
     bool found = sq_row(&b->h, st);
     if (found)
         *out = (struct rcpt){
             .key = key,
-            .state = (enum recipient_state)sq_enum(&b->h, st, 0, RECIPIENT_STATE_COUNT),
+            .state = (enum recipient_state)sq_enum(damage, st, 0, RECIPIENT_STATE_COUNT),
             .attempts = (int)sq_int(st, 1),
             .nxdomain = (int)sq_int(st, 2),
             .queue = sq_int(st, 3),
@@ -35,10 +35,39 @@ bool rcpt_find(struct backend *b, recipient_key_t key, struct rcpt *out) {
             .last_event = sq_int(st, 7),
             .email = sq_str(st, 8, b->scratch),
             .route_key = sq_str(st, 9, b->scratch),
-            .kind = (enum recipient_kind)sq_enum(&b->h, st, 10, RECIPIENT_BCC + 1),
+            .kind = (enum recipient_kind)sq_enum(damage, st, 10, RECIPIENT_BCC + 1),
         };
     sq_end(st);
     return found;
+}
+
+bool message_head_find(struct backend *b, int64_t seq, struct message_head *out) {
+    return read_head(b, &b->h, seq, out);
+}
+
+bool rcpt_find(struct backend *b, recipient_key_t key, struct rcpt *out) {
+    return read_rcpt(b, &b->h, key, out);
+}
+
+static enum found passed(struct backend *b, const struct sq *damage, bool found, int64_t seq) {
+    if (!found)
+        return FOUND_NONE;
+    if (!sq_has_failed(damage))
+        return FOUND;
+    sq_pass_over(&b->h, DAMAGED_MESSAGE, seq, damage->text);
+    return FOUND_DAMAGED;
+}
+
+enum found message_head_try(struct backend *b, int64_t seq, struct message_head *out) {
+    struct sq damage = {0};
+    bool found = read_head(b, &damage, seq, out);
+    return passed(b, &damage, found, seq);
+}
+
+enum found rcpt_try(struct backend *b, recipient_key_t key, struct rcpt *out) {
+    struct sq damage = {0};
+    bool found = read_rcpt(b, &damage, key, out);
+    return passed(b, &damage, found, message_of_key(key));
 }
 
 static bool waits(enum recipient_state s) {
@@ -93,15 +122,21 @@ static bool has_open_recipient(struct backend *b, int64_t seq) {
     return has;
 }
 
+/* A damaged recipient holds up no result of the others: the name is of those that can be read. */
 static struct str state_of_message(struct backend *b, const struct message_head *m) {
     struct recipient_row *r = ARENA_ARRAY(b->scratch, struct recipient_row, m->recipients);
     size_t n = 0;
     sqlite3_stmt *st = sq_use(&b->h, SQL_RECIPIENT_STATES);
     sq_bind_int(st, 1, first_key_of(m->seq));
     sq_bind_int(st, 2, last_key_of(m->seq));
-    for (; n < m->recipients && sq_row(&b->h, st); n++) {
-        r[n].state = (enum recipient_state)sq_enum(&b->h, st, 0, RECIPIENT_STATE_COUNT);
+    while (n < m->recipients && sq_row(&b->h, st)) {
+        struct sq damage = {0};
+        r[n].state = (enum recipient_state)sq_enum(&damage, st, 0, RECIPIENT_STATE_COUNT);
         r[n].attempts = (int)sq_int(st, 1);
+        if (sq_has_failed(&damage))
+            sq_pass_over(&b->h, DAMAGED_MESSAGE, m->seq, damage.text);
+        else
+            n++;
     }
     sq_end(st);
     return n > 0 ? str_of(message_state_name(r, n)) : STR_NONE;

@@ -72,7 +72,9 @@ void message_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct me
     };
 }
 
-static void load_recipients(struct sq *h, struct arena *a, struct message_row *m) {
+/* `damage`: of these rows. */
+static void load_recipients(struct sq *h, struct sq *damage, struct arena *a,
+                            struct message_row *m) {
     struct recipient_row *r = ARENA_ARRAY(a, struct recipient_row, m->recipient_count);
     sqlite3_stmt *st = sq_use(h, SQL_RECIPIENTS_OF);
     sq_bind_int(st, 1, first_key_of(m->seq));
@@ -82,8 +84,8 @@ static void load_recipients(struct sq *h, struct arena *a, struct message_row *m
         r[n] = (struct recipient_row){
             .key = sq_int(st, 0),
             .email = sq_str(st, 1, a),
-            .kind = (enum recipient_kind)sq_enum(h, st, 2, RECIPIENT_BCC + 1),
-            .state = (enum recipient_state)sq_enum(h, st, 3, RECIPIENT_STATE_COUNT),
+            .kind = (enum recipient_kind)sq_enum(damage, st, 2, RECIPIENT_BCC + 1),
+            .state = (enum recipient_state)sq_enum(damage, st, 3, RECIPIENT_STATE_COUNT),
             .attempts = (int)sq_int(st, 4),
             .due_wall_ms = sq_int(st, 5),
             .updated_wall_ms = sq_int(st, 6),
@@ -91,24 +93,44 @@ static void load_recipients(struct sq *h, struct arena *a, struct message_row *m
             .possible_duplicate = sq_bool(st, 8),
         };
         if (result_unpack(sq_peek(st, 9), a, &r[n].last) != OK)
-            sq_fail(h, SQLITE_CORRUPT, "a recipient has a result that no version wrote");
+            sq_fail(damage, SQLITE_CORRUPT, "a recipient has a result that no version wrote");
     }
     sq_end(st);
     if (n != m->recipient_count)
-        sq_fail(h, SQLITE_CORRUPT, "a message has fewer recipients than it says");
+        sq_fail(damage, SQLITE_CORRUPT, "a message has fewer recipients than it says");
     m->recipient = r;
 }
 
-bool message_load(struct sq *h, int64_t seq, struct arena *a, struct message_row *out) {
+/* What a handle that failed has read says nothing of the rows. */
+static enum found load(struct sq *h, struct sq *damage, int64_t seq, struct arena *a,
+                       struct message_row *out) {
     sqlite3_stmt *st = sq_use(h, SQL_MESSAGE_GET);
     sq_bind_int(st, 1, seq);
     bool found = sq_row(h, st);
     if (found)
-        message_from_row(h, st, a, out);
+        message_from_row(damage, st, a, out);
     sq_end(st);
     if (found)
-        load_recipients(h, a, out);
-    return found && !sq_has_failed(h);
+        load_recipients(h, damage, a, out);
+    if (!found || sq_has_failed(h))
+        return FOUND_NONE;
+    return sq_has_failed(damage) ? FOUND_DAMAGED : FOUND;
+}
+
+bool message_load(struct sq *h, int64_t seq, struct arena *a, struct message_row *out) {
+    struct sq damage = {0};
+    enum found found = load(h, &damage, seq, a, out);
+    if (found == FOUND_DAMAGED)
+        sq_fail(h, damage.rc, damage.text);
+    return found == FOUND;
+}
+
+enum found message_try(struct sq *h, int64_t seq, struct arena *a, struct message_row *out) {
+    struct sq damage = {0};
+    enum found found = load(h, &damage, seq, a, out);
+    if (found == FOUND_DAMAGED)
+        sq_pass_over(h, DAMAGED_MESSAGE, seq, damage.text);
+    return found;
 }
 
 int64_t message_seq_find(struct sq *h, const struct id *id, int64_t project) {

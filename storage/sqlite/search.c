@@ -164,12 +164,13 @@ static bool choose(struct source *s, const struct store_messages *q) {
     return true;
 }
 
-/* Looks at one candidate; false when the page is full. `scratch` holds what does not match. */
+/* Looks at one candidate; false when the page is full. `scratch` holds what does not match. One
+ * that is damaged matches nothing. */
 static bool look_at(struct store_messages *q, struct sq *h, int64_t seq, struct arena *scratch) {
     struct arena *a = store_call_arena(&q->call);
     struct message_row m;
     arena_clear(scratch);
-    if (!message_load(h, seq, scratch, &m) || !messages_match(q, &m))
+    if (message_try(h, seq, scratch, &m) != FOUND || !messages_match(q, &m))
         return true;
     if (q->count == q->limit) {
         q->more = true;

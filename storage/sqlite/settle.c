@@ -9,7 +9,10 @@ static enum err check(struct backend *b, const struct store_settle *q, struct rc
         const struct settle_result *s = &q->result[i];
         if (message_of_key(s->key) != message_of_key(q->result[0].key))
             return err_set(info, ERR_INVALID, "key", "the results are of two messages");
-        if (!rcpt_find(b, s->key, &r[i])) {
+        enum found found = rcpt_try(b, s->key, &r[i]);
+        if (found == FOUND_DAMAGED) /* fails alone: it would take every batch that it is in along */
+            return err_set(info, ERR_CONFLICT, "key", "the recipient's row is damaged");
+        if (found == FOUND_NONE) {
             enum err e = sq_status(&b->h, info);
             return e != OK ? e : err_set(info, ERR_NOT_FOUND, "key", "no such recipient");
         }
@@ -84,7 +87,10 @@ enum err sqlite_settle(struct backend *b, struct effects *fx, struct store_call 
     if (e != OK)
         return e;
     struct message_head m;
-    if (!message_head_find(b, message_of_key(q->result[0].key), &m)) {
+    enum found found = message_head_try(b, message_of_key(q->result[0].key), &m);
+    if (found == FOUND_DAMAGED)
+        return err_set(&call->info, ERR_CONFLICT, "key", "the message's row is damaged");
+    if (found == FOUND_NONE) {
         e = sq_status(&b->h, &call->info);
         return e != OK ? e : err_set(&call->info, ERR_NOT_FOUND, "key", "no such message");
     }

@@ -77,8 +77,9 @@ struct backend {
     bool webhooks_known, webhooks_touched;
 
     struct places places, places_committed;
-    int64_t swept_wall_ms; /* the time of the last sweep of expiry; 0: there was none */
-    size_t notify_turn;    /* which endpoint is served first */
+    int64_t swept_wall_ms;   /* the time of the last sweep of expiry; 0: there was none */
+    size_t notify_turn;      /* which endpoint is served first */
+    struct damaged hopeless; /* messages that are open, and of which nothing will ever expire */
 
     /* a body that went in before its message */
     const struct store_call *staged_for;
@@ -99,6 +100,8 @@ NODISCARD enum err sealed_renew(struct backend *b, struct errinfo *info);
 /* ---- queues (queue.c) ---- */
 struct queue *queue_get(struct backend *b, struct str key, enum lane lane, int64_t project);
 struct queue *queue_by_id(struct backend *b, int64_t id); /* of one with waiting recipients */
+/* NULL: it is not there or damaged, which is no failure; or the handle failed. */
+struct queue *queue_try(struct backend *b, int64_t id);
 void queue_changed(struct backend *b, struct queue *q, int delta, int64_t due_wall_ms);
 void queue_flush(struct backend *b);
 void queue_forget(struct backend *b); /* empties the cache; no change may be pending */
@@ -138,6 +141,11 @@ static inline recipient_key_t last_key_of(int64_t message_seq) {
 }
 bool message_head_find(struct backend *b, int64_t seq, struct message_head *out);
 bool rcpt_find(struct backend *b, recipient_key_t key, struct rcpt *out);
+/* For what goes through many: damage is no failure, but passed over. FOUND_NONE also when the
+ * handle failed. */
+enum found { FOUND_NONE, FOUND_DAMAGED, FOUND };
+enum found message_head_try(struct backend *b, int64_t seq, struct message_head *out);
+enum found rcpt_try(struct backend *b, recipient_key_t key, struct rcpt *out);
 /* Moves `r` to `to` and writes all of it; keeps totals and queues. `now` becomes updated. */
 void rcpt_move(struct backend *b, const struct message_head *m, struct rcpt *r,
                enum recipient_state to, int64_t due_wall_ms, int64_t now_wall_ms);
@@ -197,10 +205,14 @@ void message_insert(struct backend *b, struct effects *fx, struct message_row *m
 /* An attempt's key: message seq << ATTEMPT_BITS | number. */
 enum { ATTEMPT_BITS = 20 };
 
-/* ---- rows into structs (rows.c): on any handle ---- */
+/* ---- rows into structs (rows.c): on any handle. What is damaged in the row becomes the failure of
+ * the `h` of message_from_row() and event_from_row(), which need not be a real one ---- */
 void message_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct message_row *out);
 /* With its recipients. */
 NODISCARD bool message_load(struct sq *h, int64_t seq, struct arena *a, struct message_row *out);
+/* The same; a damaged one is passed over. */
+NODISCARD enum found message_try(struct sq *h, int64_t seq, struct arena *a,
+                                 struct message_row *out);
 /* 0: none, or another project's (-1: any). */
 int64_t message_seq_find(struct sq *h, const struct id *id, int64_t project);
 void event_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct event_row *out);
