@@ -2,8 +2,8 @@
  * of whole lines, h= names each field that is signed and once more each that must not be added, and
  * the message behind it is the one that was given. The signature itself is that of tests/unit: here
  * a key signs with what it was asked to sign, so that this is looked at, too. An input that begins
- * with 0xFF and an octet is what follows, so many times 16, up to 1 KiB; with 0xFF again up to
- * 16 KiB: headers of thousands of fields, which take long. */
+ * with 0xFF and an octet is what follows, so many times 16, up to 1 KiB; after a second 0xFF, when
+ * the length is a multiple of 16, up to 16 KiB: headers of thousands of fields, which take long. */
 #include <stdlib.h>
 
 #include "server/base/base64.h"
@@ -128,7 +128,7 @@ static void check_signature(struct str field, const struct names *there_are, boo
 static struct str message_text(const uint8_t *data, size_t size, struct buf *to) {
     if (size < 2 || data[0] != 0xFF)
         return str_make(data, size);
-    size_t most = data[1] == 0xFF ? MANY_BYTES : SOME_BYTES;
+    size_t most = data[1] == 0xFF && size % 16 == 0 ? MANY_BYTES : SOME_BYTES;
     buf_clear(to);
     for (int i = 0; i < 16 * data[1] && to->n < most; i++)
         buf_put(to, str_make(data + 2, size - 2));
