@@ -51,6 +51,7 @@ struct claim_call {
     struct bundles bundles;
     recipient_key_t *key;
     bool *is_claimed;
+    unsigned reloads; /* when it was posted */
 };
 
 void dispatch_claim(struct scheduler *s, struct bundle *b) {
@@ -101,7 +102,7 @@ static void bundle_claimed(struct scheduler *s, struct bundle *b) {
         is_signer_no_more(s, b);
         gather_free_bundle(s, b);
     } else if (s->is_draining || is_of_old_settings(s, b)) {
-        dispatch_release_bundle(s, b, clock_wall_ms());
+        dispatch_release_bundle(s, b, DUE_AS_BEFORE);
     } else if (is_expired(s, b)) {
         release_expired(s, b);
     } else if (b->is_preset) {
@@ -122,6 +123,7 @@ static void claimed(struct store_call *call) {
     struct scheduler *s = c->s;
     s->calls--;
     s->claims_open--;
+    s->claims_before -= c->reloads != s->reloads;
     if (call->err != OK) {
         log_warn("delivery", "recipients could not be claimed", LOG_STRZ("why", call->info.text));
         scheduler_block(s);
@@ -152,6 +154,7 @@ static void claimed(struct store_call *call) {
 static void post_claim(struct scheduler *s) {
     struct claim_call *c = mem_zalloc(sizeof(*c));
     c->s = s;
+    c->reloads = s->reloads;
     TAILQ_INIT(&c->bundles);
     size_t room = s->claim_count < CLAIM_KEYS_MOST ? s->claim_count : CLAIM_KEYS_MOST;
     c->key = mem_zalloc((room + SITE_RECIPIENTS_MAX) * sizeof(*c->key));

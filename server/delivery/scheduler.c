@@ -208,7 +208,7 @@ static void release_all_ready(struct scheduler *s) {
     struct site *site;
     struct table_cursor c = table_begin(&s->sites.by_key);
     while ((site = table_next(&c)) != NULL) {
-        dispatch_release_ready(s, site, clock_wall_ms());
+        dispatch_release_ready(s, site, DUE_AS_BEFORE);
     }
 }
 
@@ -217,6 +217,10 @@ static void reload_run(struct note *n) {
     struct scheduler *s = r->s;
     /* What is not with a loop finds its route afresh, claimed or not: the old one may be what was
      * wrong. What is, ends as it began; bundle_claimed() sees to claims on their way. */
+    dispatch_flush_claims(s);
+    s->reloads++;
+    s->claims_before = s->claims_open;
+    s->is_regathering = true;
     gather_evict_all(s);
     release_all_ready(s);
     due_unpark_all(s->due);

@@ -80,6 +80,13 @@ struct scheduler {
     int64_t load_safety_mono_ms;
     struct wakeup load_wake, sweep_wake, blocked_wake, unpark_wake, domains_wake, retry_wake;
 
+    /* Of a reload: until what was claimed before is stored as released nothing is loaded, else the
+     * oldest of a queue would come to its end. */
+    bool is_regathering;
+    unsigned reloads;
+    size_t claims_before; /* claims that are open since before the last reload */
+    size_t releases;      /* that the store has not answered yet, repeated ones not counted */
+
     bool is_paused;  /* the store cannot be written */
     bool is_blocked; /* it refused a claim: paused until blocked_wake */
     bool is_reading_domains, reads_domains_again;
@@ -143,7 +150,11 @@ void dispatch_make_runnable(struct scheduler *s, struct site *site);
 /* Claims the bundle at the end of the turn, to be settled with its preset or to be sent. */
 void dispatch_claim(struct scheduler *s, struct bundle *b);
 void dispatch_flush_claims(struct scheduler *s);
-/* Claimed bundles of this site that were not sent go back to the store. */
+/* When what is released is due: when it was before, at the latest now, so that it keeps its place.
+ */
+enum { DUE_AS_BEFORE = 0 };
+/* Claimed bundles of this site that were not sent go back to the store; due: DUE_AS_BEFORE, or not
+ * before that time. */
 void dispatch_release_ready(struct scheduler *s, struct site *site, int64_t due_wall_ms);
 void dispatch_release_bundle(struct scheduler *s, struct bundle *b, int64_t due_wall_ms);
 void dispatch_give_slot(struct scheduler *s, struct bundle *b);
@@ -164,7 +175,8 @@ void prepare_forget_logged(struct scheduler *s);
 void settle_report(struct note *n);
 /* A claimed bundle whose outcome is known without a job. Frees it. */
 void settle_preset(struct scheduler *s, struct bundle *b);
-/* Claimed recipients back to the queue without an attempt; they leave memory. */
+/* Claimed recipients back to the queue without an attempt; they leave memory. Due: DUE_AS_BEFORE
+ * (the longest due of them all, since they go together), or not before that time. */
 void settle_release(struct scheduler *s, struct due_item *const *items, size_t count,
                     int64_t due_wall_ms);
 /* Repeats what the store refused. */

@@ -63,6 +63,7 @@ static void answered(struct settle_call *c) {
     struct scheduler *s = c->s;
     enum err e = c->call->err;
     s->calls--;
+    s->releases -= c->report == NULL && !c->is_repeated;
     if (e == OK) {
         stored(c);
     } else if (e == ERR_NOT_FOUND || e == ERR_CONFLICT) {
@@ -128,20 +129,24 @@ void settle_release(struct scheduler *s, struct due_item *const *items, size_t c
     c->s = s;
     c->count = count;
     c->key = mem_zalloc(count * sizeof(*c->key));
+    int64_t now_wall_ms = clock_wall_ms(), before_wall_ms = now_wall_ms;
     for (size_t i = 0; i < count; i++) {
         struct due_item *gone = items[i];
         c->key[i] = gone->row.key;
+        if (gone->row.due_wall_ms < before_wall_ms)
+            before_wall_ms = gone->row.due_wall_ms;
         due_drop(s->due, &gone);
     }
     c->q.release = (struct store_release){
         .call = {.verb = STORE_RELEASE, .reply_to = s->box, .done = released},
         .key = c->key,
         .count = count,
-        .due_wall_ms = due_wall_ms,
-        .now_wall_ms = clock_wall_ms(),
+        .due_wall_ms = due_wall_ms == DUE_AS_BEFORE ? before_wall_ms : due_wall_ms,
+        .now_wall_ms = now_wall_ms,
     };
     c->call = &c->q.release.call;
     s->settles++;
+    s->releases++;
     post(c);
 }
 
@@ -257,7 +262,7 @@ static void settle_entries(struct scheduler *s, struct bundle *b, struct report 
             decide(s, c, e, now_wall_ms);
         b->letter->has_retry |= e->verdict.action == VERDICT_DEFERRED;
     }
-    settle_release(s, released_items, releases, now_wall_ms);
+    settle_release(s, released_items, releases, DUE_AS_BEFORE);
     if (c->count == 0) {
         report_free(&r);
         return;

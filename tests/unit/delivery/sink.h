@@ -24,7 +24,7 @@
 
 #define SINK static __attribute__((unused))
 
-enum { SINK_CONNECTIONS = 512 };
+enum { SINK_CONNECTIONS = 512, SINK_NUMBERS = 512 };
 
 struct sink {
     struct loop *loop;
@@ -42,7 +42,8 @@ struct sink {
     int hostile_fd[SINK_CONNECTIONS];
     /* counters, atomic */
     int messages, recipients, connections, open_now, held, later_seen, tls_messages, signed_;
-    int many; /* messages with more than one recipient */
+    int many;                 /* messages with more than one recipient */
+    int number[SINK_NUMBERS]; /* of the messages taken, in order: 7 of ok7@example.net */
     /* the last message */
     char mail_from[256];
     struct buf data;
@@ -108,6 +109,15 @@ SINK void sink_drop(struct sink_connection *c) {
     sink_add(&c->sink->open_now, -1);
 }
 
+SINK int sink_number(struct str email) {
+    int number = 0;
+    for (size_t i = 0; i < email.n && email.p[i] != '@'; i++) {
+        if (email.p[i] >= '0' && email.p[i] <= '9')
+            number = number * 10 + email.p[i] - '0';
+    }
+    return number;
+}
+
 SINK void sink_on_message(void *ctx, struct receive *r, const struct received *m) {
     struct sink_connection *c = ctx;
     struct sink *s = c->sink;
@@ -128,6 +138,8 @@ SINK void sink_on_message(void *ctx, struct receive *r, const struct received *m
         return;
     }
     sink_add(&s->recipients, (int)m->rcpt_count);
+    if (sink_get(&s->messages) < SINK_NUMBERS)
+        s->number[s->messages] = sink_number(m->rcpt[0]);
     sink_add(&s->messages, 1);
     receive_answer_data(r, (struct receive_answer){250, "2.0.0", "taken"});
 }

@@ -224,7 +224,7 @@ static void a_message_that_requires_verified_tls_is_not_sent_without(void **stat
     assert_int_equal(sink_get(&w->sink->messages), 0);
 }
 
-static void put_domain_with(struct world *w, const char *bounce_address, const char *selector) {
+static void put_key(struct world *w, const char *bounce_address, const char *selector) {
     struct dkim_key *key = NULL;
     struct errinfo info = {0};
     struct buf pem = BUF_INIT(8192);
@@ -249,13 +249,13 @@ static void put_domain_with(struct world *w, const char *bounce_address, const c
     dkim_key_unref(&key);
 }
 
-static void put_domain(struct world *w, const char *bounce_address) {
-    put_domain_with(w, bounce_address, "s1");
+static void put_signing_domain(struct world *w, const char *bounce_address) {
+    put_key(w, bounce_address, "s1");
 }
 
 static void a_message_is_signed_once_for_all_its_recipients(void **state) {
     struct world *w = *state;
-    put_domain(w, "bounces@example.org");
+    put_signing_domain(w, "bounces@example.org");
     char to[8192] = "";
     size_t n = 0;
     for (int i = 0; i < 250; i++) /* more than one transaction */
@@ -274,7 +274,7 @@ static void a_message_is_signed_once_for_all_its_recipients(void **state) {
 
 static void a_retry_sends_the_same_signature(void **state) {
     struct world *w = *state;
-    put_domain(w, NULL);
+    put_signing_domain(w, NULL);
     w->sink->later_times = 2;
     start(w);
     struct metric *signatures = metric_counter("postchute_delivery_signed_total", "");
@@ -293,7 +293,7 @@ static bool is_signed_again(struct world *w, void *arg) {
 /* Nobody can verify the first signature any more. */
 static void a_retry_after_a_change_of_keys_is_signed_by_the_new_one(void **state) {
     struct world *w = *state;
-    put_domain_with(w, NULL, "s1");
+    put_key(w, NULL, "s1");
     w->sink->later_times = INT_MAX;
     start(w);
     struct metric *signatures = metric_counter("postchute_delivery_signed_total", "");
@@ -302,7 +302,7 @@ static void a_retry_after_a_change_of_keys_is_signed_by_the_new_one(void **state
     await_counter(w, &w->sink->later_seen, 2);
     assert_int_equal(metric_get(signatures, 0) - before, 1);
     before++;
-    put_domain_with(w, NULL, "s2");
+    put_key(w, NULL, "s2");
     if (!wait_until(w, is_signed_again, &before))
         fail_msg("the first signature is used");
     __atomic_store_n(&w->sink->later_times, 0, __ATOMIC_SEQ_CST);
@@ -638,7 +638,7 @@ static void what_expires_while_it_waits_for_a_session_is_not_sent(void **state) 
 static void loops_hold_more_than_sessions_and_open_no_more(void **state) {
     struct world *w = *state;
     w->route.concurrency = 6;
-    put_domain(w, "");
+    put_signing_domain(w, "");
     start(w);
     for (int i = 0; i < 500; i++)
         submit(w, "ok@example.net");

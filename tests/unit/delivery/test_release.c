@@ -1,0 +1,112 @@
+/* What was claimed and goes back unsent keeps its place in the queue. */
+#include "tests/unit/delivery/world.h"
+
+enum { MESSAGES = 120 };
+
+static void submit_numbered(struct world *w, int count) {
+    for (int i = 0; i < count; i++) {
+        char to[64];
+        snprintf(to, sizeof(to), "ok%d@example.net", i);
+        submit(w, to);
+    }
+}
+
+/* Nobody goes to the end. Contents are read by two threads, so neighbours may change places. */
+static void assert_in_order(const struct sink *s, int count) {
+    int last = 0;
+    for (int i = 0; i < count; i++) {
+        if (s->number[i] > last)
+            last = s->number[i];
+        if (s->number[i] < last - MESSAGES / 2)
+            fail_msg("%d came after %d", s->number[i], last);
+    }
+}
+
+static void pass_a_millisecond(struct world *w) {
+    int64_t now_wall_ms = clock_wall_ms();
+    while (clock_wall_ms() <= now_wall_ms)
+        mailbox_wait(w->box, 1);
+}
+
+/* The only session hangs, and the next message is claimed already. */
+static void what_a_stop_releases_is_due_as_it_was(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    w->route.concurrency = 1;
+    start(w);
+    submit(w, "hold@example.net");
+    await_counter(w, &w->sink->held, 1);
+    struct id id = submit(w, "ok@example.net");
+    int64_t due_wall_ms = recipient(w, id, 0).due_wall_ms;
+    await_state(w, id, RECIPIENT_SENDING, 0);
+    pass_a_millisecond(w);
+    delivery_stop(&w->delivery);
+    assert_int_equal(recipient(w, id, 0).state, RECIPIENT_QUEUED);
+    assert_int_equal(recipient(w, id, 0).due_wall_ms, due_wall_ms);
+}
+
+/* All sessions with the old server hang; behind them wait those that are claimed, and the others.
+ */
+static void a_reload_keeps_the_order_of_a_queue(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    struct sink *hung = sink_new(false, NULL), *open = w->sink;
+    struct errinfo info = {0};
+    enum { SESSIONS = 3 };
+    hung->holds_all = true;
+    w->o.retry_ms[0] = 60000;
+    point_at(w, hung, "tls=none");
+    w->route.concurrency = SESSIONS;
+    start(w);
+    submit_numbered(w, MESSAGES);
+    await_counter(w, &hung->held, SESSIONS);
+    pass_a_millisecond(w);
+    point_at(w, open, "tls=none");
+    w->route.concurrency = 1; /* of several sessions each has an order of its own */
+    assert_int_equal(delivery_reload(w->delivery, &w->o, &info), OK);
+    await_completed(w, MESSAGES - SESSIONS);
+    assert_in_order(open, MESSAGES - SESSIONS);
+    delivery_stop(&w->delivery);
+    sink_free(&hung);
+}
+
+struct memory_range {
+    size_t least, most;
+};
+
+static bool is_in_memory(struct world *w, void *arg) {
+    const struct memory_range *r = arg;
+    size_t n = delivery_status(w->delivery).in_memory;
+    return n >= r->least && n <= r->most;
+}
+
+/* Somebody locks the store, so that the first claims have no answer yet. */
+static void a_reload_while_claims_are_on_their_way_keeps_the_order(void **state) {
+    expect_log("could not be"); /* should it take long */
+    expect_log("paused: the store cannot be written");
+    expect_log("the store is not writable");
+    struct world *w = *state;
+    struct errinfo info = {0};
+    sqlite3 *db = NULL;
+    w->route.concurrency = 1;
+    submit_numbered(w, MESSAGES);
+    pass_a_millisecond(w);
+    run_sql(w, &db, "PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE");
+    start(w);
+    assert_true(wait_until(w, is_in_memory, &(struct memory_range){MESSAGES, MESSAGES}));
+    assert_int_equal(delivery_reload(w->delivery, &w->o, &info), OK);
+    assert_true(wait_until(w, is_in_memory, &(struct memory_range){0, MESSAGES / 2}));
+    sqlite3_close(db);
+    await_completed(w, MESSAGES);
+    assert_in_order(w->sink, MESSAGES);
+}
+
+int main(void) {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(what_a_stop_releases_is_due_as_it_was),
+        T(a_reload_keeps_the_order_of_a_queue),
+        T(a_reload_while_claims_are_on_their_way_keeps_the_order),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
