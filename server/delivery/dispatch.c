@@ -62,9 +62,9 @@ void dispatch_claim(struct scheduler *s, struct bundle *b) {
 
 /* Its letter can be signed by the next one. */
 static void is_signer_no_more(struct scheduler *s, struct bundle *b) {
-    if (!b->is_signer)
+    if (b->letter->signer != b)
         return;
-    b->is_signer = false;
+    b->letter->signer = NULL;
     b->letter->state = LETTER_UNSIGNED;
     prepare_letter_woken(s, b->letter);
 }
@@ -238,7 +238,7 @@ static struct job *job_of(struct scheduler *s, struct bundle *b) {
     j->hosts = host_list_ref(b->hop->hosts);
     j->signers = signers_ref(s->signers);
     j->message = message_ref(b->letter->message);
-    j->sign = b->is_signer;
+    j->sign = b->letter->signer == b;
     j->published_only = b->letter->key.signing == ROUTE_SIGNING_PUBLISHED;
     j->message_id = o->id;
     /* <> stays <>: a bounce must not bounce */

@@ -82,6 +82,12 @@ void fair_push_front(struct fair *f, struct fair_entry *e) {
     entered(f, e, p);
 }
 
+void fair_undo_pick(struct fair *f, struct fair_entry *e) {
+    fair_push_front(f, e);
+    e->in->deficit += e->paid;
+    e->paid = 0;
+}
+
 void fair_remove(struct fair *f, struct fair_entry *e) {
     struct fair_project *p = e->in;
     if (p == NULL)
@@ -133,7 +139,8 @@ struct fair_entry *fair_pick(struct fair *f, unsigned slots, const unsigned busy
         /* alone: nobody to be fair to, and no debt to remember */
         bool alone = TAILQ_NEXT(p, link) == NULL;
         if (alone || p->deficit >= e->cost) {
-            p->deficit = alone ? 0 : p->deficit - e->cost;
+            e->paid = alone ? 0 : e->cost;
+            p->deficit = alone ? 0 : p->deficit - e->paid;
             fair_remove(f, e);
             return e;
         }

@@ -26,6 +26,7 @@ struct fair_entry {
     enum lane lane;
     int64_t project;
     unsigned cost; /* at least 1; may grow while queued */
+    unsigned paid; /* of its project's turn, when it was picked last */
 };
 
 struct fair;
@@ -33,7 +34,9 @@ struct fair *fair_new(void);
 void fair_free(struct fair **fp); /* must be empty */
 void fair_push(struct fair *f, struct fair_entry *e);
 void fair_push_front(struct fair *f, struct fair_entry *e); /* it was picked but could not go */
-void fair_remove(struct fair *f, struct fair_entry *e);     /* queued or not */
+/* In front, too, but the turn was none: its project gets back what it paid. */
+void fair_undo_pick(struct fair *f, struct fair_entry *e);
+void fair_remove(struct fair *f, struct fair_entry *e); /* queued or not */
 /* Takes the next one out; NULL: nothing is queued that may have a slot now. `slots` is how many
  * there are in all, busy[] how many each lane holds. */
 struct fair_entry *fair_pick(struct fair *f, unsigned slots, const unsigned busy[LANE_COUNT]);

@@ -16,7 +16,7 @@ struct str gather_domain_of(struct str email) {
 }
 
 void gather_free_bundle(struct scheduler *s, struct bundle *b) {
-    ASSERT(TAILQ_EMPTY(&b->items));
+    ASSERT(TAILQ_EMPTY(&b->items) && b->letter->signer != b);
     dispatch_give_slot(s, b);
     TAILQ_REMOVE(&b->letter->bundles, b, of_letter);
     letter_settle(s->letters, &b->letter);
@@ -126,6 +126,13 @@ void gather_evict_all(struct scheduler *s) {
 /* ---- from a row to a bundle --------------------------------------------------------------------
  */
 
+static void queued(struct scheduler *s, struct bundle *b) {
+    if (window_is_dead(&b->site->window, clock_mono_ms()))
+        evict_and_park(s, b, b->site->window.dead_until_mono_ms);
+    else
+        dispatch_make_runnable(s, b->site);
+}
+
 /* Where its hop's resolution says. The bundle may be gone after it. */
 static void place(struct scheduler *s, struct bundle *b) {
     struct hop *h = b->hop;
@@ -139,10 +146,13 @@ static void place(struct scheduler *s, struct bundle *b) {
     b->site->users++;
     b->state = BUNDLE_QUEUED;
     fair_push(b->site->waiting, &b->fair);
-    if (window_is_dead(&b->site->window, clock_mono_ms()))
-        evict_and_park(s, b, b->site->window.dead_until_mono_ms);
-    else
-        dispatch_make_runnable(s, b->site);
+    queued(s, b);
+}
+
+void gather_requeue(struct scheduler *s, struct bundle *b) {
+    b->state = BUNDLE_QUEUED;
+    fair_undo_pick(b->site->waiting, &b->fair);
+    queued(s, b);
 }
 
 void gather_resolved(void *ctx, struct hop *h) {

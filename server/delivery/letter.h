@@ -42,6 +42,7 @@ struct letter {
     size_t held_bytes;         /* size of the message, or of the one that is asked for */
     struct bundles bundles;    /* all, by bundle.of_letter */
     struct bundles waiting;    /* picked, for content or signature, by bundle.wait */
+    struct bundle *signer;     /* SIGNING: whose job signs for all; else NULL */
     bool is_kept;              /* on the list of kept ones: no bundle uses it */
     bool has_retry;            /* keep it when the last bundle is gone */
     bool is_outdated;          /* READY or SIGNING: by keys that may be gone */

@@ -22,7 +22,10 @@ void prepare_letter_woken(struct scheduler *s, struct letter *l) {
     struct bundle *b;
     while ((b = TAILQ_FIRST(&woken)) != NULL) {
         TAILQ_REMOVE(&woken, b, wait);
-        prepare_bundle(s, b);
+        if (b->has_slot)
+            prepare_bundle(s, b);
+        else
+            gather_requeue(s, b);
     }
 }
 
@@ -106,9 +109,14 @@ void prepare_forget_logged(struct scheduler *s) {
     }
 }
 
-static void wait_for_letter(struct bundle *b) {
+/* The job that signs is sent when its own site has room, and that one may hang: it holds up no
+ * others of this site. */
+static void wait_for_letter(struct scheduler *s, struct bundle *b) {
+    struct letter *l = b->letter;
     b->state = BUNDLE_WAITING;
-    TAILQ_INSERT_TAIL(&b->letter->waiting, b, wait);
+    TAILQ_INSERT_TAIL(&l->waiting, b, wait);
+    if (l->signer != NULL && l->signer->site != b->site)
+        dispatch_give_slot(s, b);
 }
 
 static void proceed_unsigned(struct scheduler *s, struct bundle *b) {
@@ -118,7 +126,7 @@ static void proceed_unsigned(struct scheduler *s, struct bundle *b) {
     l->is_outdated = false;
     if (signers_find(s->signers, l->outgoing->from_domain, published_only, &signer)) {
         l->state = LETTER_SIGNING;
-        b->is_signer = true;
+        l->signer = b;
     } else {
         goes_unsigned(s, l);
         letter_set_ready(s->letters, l, message_ref(l->message));
@@ -144,11 +152,11 @@ void prepare_bundle(struct scheduler *s, struct bundle *b) {
     switch (l->state) {
     case LETTER_BARE:
         ask_content(s, l);
-        wait_for_letter(b);
+        wait_for_letter(s, b);
         break;
     case LETTER_LOADING:
     case LETTER_SIGNING:
-        wait_for_letter(b);
+        wait_for_letter(s, b);
         break;
     case LETTER_UNSIGNED:
         proceed_unsigned(s, b);
@@ -173,7 +181,7 @@ void prepare_signed(struct note *n) {
     j->signed_message = NULL;
     if (m != NULL)
         metric_add(s->metrics.signed_messages, 1);
-    b->is_signer = false;
+    l->signer = NULL;
     if (j->is_put_off)
         l->state = LETTER_UNSIGNED; /* the next one tries */
     else

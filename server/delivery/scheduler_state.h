@@ -11,6 +11,9 @@
  *   gather_row --> RESOLVING --gather_resolved--> QUEUED --pick--> WAITING (content, signature)
  *   --prepare_letter_woken--> CLAIMING --claimed--> READY --send_ready--> SENT
  *   --settle_report(last)--> freed
+ *   QUEUED --pick--> CLAIMING (the letter is ready, or this one signs it)
+ *   WAITING --prepare_letter_woken (it gave its slot away)--> QUEUED, in front
+ *   CLAIMING --claim_failed--> QUEUED, in front; freed without a slot, or while draining
  *   QUEUED, RESOLVING, WAITING --gather_take_out--> freed (gone, evicted: not claimed, so nothing
  *   is lost)
  *   CLAIMING --claimed (draining, site dead, expired, of old settings)--> released
@@ -138,6 +141,9 @@ void gather_evict_site(struct scheduler *s, struct site *site, int64_t until_mon
 void gather_evict_waiting(struct scheduler *s, struct letter *l, int64_t until_mono_ms);
 /* The recipient leaves its bundle; an empty bundle goes, with its slot. */
 void gather_take_out(struct scheduler *s, struct due_item *i);
+/* A bundle that gave its slot away and is on no list: in front of its site's queue. It may be gone
+ * after it (the site is dead). */
+void gather_requeue(struct scheduler *s, struct bundle *b);
 /* The bundle goes; it must be empty and on no list. */
 void gather_free_bundle(struct scheduler *s, struct bundle *b);
 void gather_unpark(void *arg);
@@ -163,7 +169,7 @@ void dispatch_site_woken(void *arg);
 /* prepare.c */
 /* A picked bundle goes as far as its letter is: it is claimed, or waits for the letter. */
 void prepare_bundle(struct scheduler *s, struct bundle *b);
-/* The bundles that wait for the letter go on. */
+/* The bundles that wait for the letter go on; those without a slot when they get one. */
 void prepare_letter_woken(struct scheduler *s, struct letter *l);
 void prepare_signed(struct note *n);
 /* Content that must be read needs room in memory. */

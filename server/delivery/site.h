@@ -2,7 +2,8 @@
  * behind one provider share one site, its window and its sessions.
  *
  * A slot is taken when a bundle is picked (its content is fetched, it is claimed) and given back
- * when its transaction is over. More than the window may be picked, so that a claim is committed by
+ * when its transaction is over, or while it waits for a signature that another site's job makes:
+ * that site may hang. More than the window may be picked, so that a claim is committed by
  * the time a slot for sending is free; only the window is sent at once. To a site that answers
  * loops are sent some more, which they sign and keep until one of their sessions is free.
  *
@@ -28,8 +29,9 @@
 enum bundle_state {
     BUNDLE_RESOLVING, /* on hop.waiting */
     BUNDLE_QUEUED,    /* in site.waiting */
-    BUNDLE_WAITING,   /* on letter.waiting; from here on it has a slot of its site */
-    BUNDLE_CLAIMING,  /* in a batch that goes or went to the store */
+    BUNDLE_WAITING,   /* on letter.waiting; with a slot, but while another site's job signs */
+    BUNDLE_CLAIMING,  /* in a batch that goes or went to the store; from here on it has a slot,
+                         unless it is preset */
     BUNDLE_READY,     /* claimed; in site.ready */
     BUNDLE_SENT,      /* with a loop */
 };
@@ -44,7 +46,6 @@ struct bundle {
     struct due_items items;
     unsigned count;
     bool has_slot;
-    bool is_signer; /* its job signs for all of the letter */
     /* instead of a job: what its recipients are settled with */
     bool is_preset;
     bool is_hopeless; /* `text` says what no later attempt mends */

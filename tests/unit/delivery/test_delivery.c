@@ -4,7 +4,6 @@
 #include <limits.h>
 
 #include "server/base/metrics.h"
-#include "server/mail/dkim_key.h"
 #include "server/mail/outcome.h"
 #include "tests/unit/net/responder.h"
 
@@ -222,35 +221,6 @@ static void a_message_that_requires_verified_tls_is_not_sent_without(void **stat
     assert_int_equal(m.recipient[0].last.class_, CLASS_TLS);
     arena_free(&a);
     assert_int_equal(sink_get(&w->sink->messages), 0);
-}
-
-static void put_key(struct world *w, const char *bounce_address, const char *selector) {
-    struct dkim_key *key = NULL;
-    struct errinfo info = {0};
-    struct buf pem = BUF_INIT(8192);
-    assert_int_equal(dkim_key_generate(DKIM_ED25519_SHA256, &key, &info), OK);
-    dkim_key_print_pem(key, &pem);
-    struct domain_key_row row = {.selector = str_of(selector),
-                                 .algorithm = STR("ed25519-sha256"),
-                                 .pem = buf_str(&pem),
-                                 .record = STR("v=DKIM1"),
-                                 .created_wall_ms = clock_wall_ms()};
-    struct store_domain_put q = {.call = {.verb = STORE_DOMAIN_PUT}, .replace = true};
-    q.domain = (struct domain_row){.id = id_new(clock_wall_ms()),
-                                   .project = 1,
-                                   .name = STR("example.org"),
-                                   .bounce_address = str_of(bounce_address),
-                                   .created_wall_ms = clock_wall_ms(),
-                                   .key = &row,
-                                   .key_count = 1};
-    assert_int_equal(store_sync(w->store, &q.call), OK);
-    store_call_release(&q.call);
-    buf_release_secret(&pem);
-    dkim_key_unref(&key);
-}
-
-static void put_signing_domain(struct world *w, const char *bounce_address) {
-    put_key(w, bounce_address, "s1");
 }
 
 static void a_message_is_signed_once_for_all_its_recipients(void **state) {
@@ -510,40 +480,6 @@ static void mail_goes_to_the_mx_hosts_of_its_domain(void **state) {
 }
 
 /* ---- who is slow holds up nobody else ---- */
-
-/* A second route, to a server that takes mail to hold@ and never answers the final dot. */
-struct slow {
-    struct sink *sink;
-    struct smarthost host;
-    struct route route[2];
-};
-
-static void add_slow_route(struct world *w, struct slow *slow) {
-    struct route relay = w->route;
-    struct smarthost host = w->host;
-    slow->sink = sink_new(false, NULL);
-    point_at(w, slow->sink, "tls=none");
-    slow->host = w->host;
-    slow->route[0] = w->route;
-    slow->route[0].name = "slow";
-    slow->route[0].smarthost = &slow->host;
-    w->host = host;
-    w->route = relay;
-    slow->route[1] = relay;
-    w->o.routes = slow->route;
-    w->o.route_count = 2;
-}
-
-static void submit_slow(struct world *w, const char *to, int count) {
-    const struct message_row like = {.route = STR("slow")};
-    while (count-- > 0)
-        submit_with(w, to, &like);
-}
-
-static void end_slow(struct world *w, struct slow *slow) {
-    delivery_stop(&w->delivery);
-    sink_free(&slow->sink);
-}
 
 static void a_slow_site_that_fills_memory_holds_up_no_retry_of_others(void **state) {
     expect_log("sessions are aborted");

@@ -63,6 +63,23 @@ static void what_is_put_back_comes_first(void **state) {
     assert_ptr_equal(fair_pick(f, 10, NONE), e);
 }
 
+static void a_pick_that_is_undone_costs_nothing(void **state) {
+    struct fair *f = *state;
+    push(f, 200, LANE_TRANSACTIONAL, 1, 1);
+    push(f, 200, LANE_TRANSACTIONAL, 2, 1);
+    unsigned went[3] = {0};
+    for (int i = 0; i < 200; i++) {
+        struct fair_entry *e = fair_pick(f, 10, NONE);
+        if (e->project == 1) { /* it has to wait for something first */
+            fair_undo_pick(f, e);
+            for (e = fair_pick(f, 10, NONE); e->project != 1; e = fair_pick(f, 10, NONE))
+                went[2]++;
+        }
+        went[e->project]++;
+    }
+    assert_in_range(went[1], went[2] - 20, went[2] + 20);
+}
+
 static void T32_projects_share_by_cost_not_by_number(void **state) {
     struct fair *f = *state;
     push(f, 400, LANE_TRANSACTIONAL, 1, 1);
@@ -163,6 +180,7 @@ int main(void) {
         T(an_empty_queue_gives_nothing),
         T(one_project_is_served_in_order),
         T(what_is_put_back_comes_first),
+        T(a_pick_that_is_undone_costs_nothing),
         T(T32_projects_share_by_cost_not_by_number),
         T(T32_a_project_with_little_waits_for_one_turn_only),
         T(an_entry_dearer_than_a_turn_goes_when_its_project_saved_enough),

@@ -16,6 +16,7 @@
 #include "server/base/log.h"
 #include "server/delivery/delivery.h"
 #include "server/delivery/housekeeping.h"
+#include "server/mail/dkim_key.h"
 #include "tests/unit/delivery/sink.h"
 #include "tests/unit/log_watch.h"
 #include "tests/unit/patience.h"
@@ -294,4 +295,70 @@ WORLD void run_sql(struct world *w, sqlite3 **db, const char *sql) {
     if (*db == NULL)
         assert_int_equal(sqlite3_open(path, db), SQLITE_OK);
     assert_int_equal(sqlite3_exec(*db, sql, NULL, NULL, NULL), SQLITE_OK);
+}
+
+WORLD void put_key(struct world *w, const char *bounce_address, const char *selector) {
+    struct dkim_key *key = NULL;
+    struct errinfo info = {0};
+    struct buf pem = BUF_INIT(8192);
+    assert_int_equal(dkim_key_generate(DKIM_ED25519_SHA256, &key, &info), OK);
+    dkim_key_print_pem(key, &pem);
+    struct domain_key_row row = {.selector = str_of(selector),
+                                 .algorithm = STR("ed25519-sha256"),
+                                 .pem = buf_str(&pem),
+                                 .record = STR("v=DKIM1"),
+                                 .created_wall_ms = clock_wall_ms()};
+    struct store_domain_put q = {.call = {.verb = STORE_DOMAIN_PUT}, .replace = true};
+    q.domain = (struct domain_row){.id = id_new(clock_wall_ms()),
+                                   .project = 1,
+                                   .name = STR("example.org"),
+                                   .bounce_address = str_of(bounce_address),
+                                   .created_wall_ms = clock_wall_ms(),
+                                   .key = &row,
+                                   .key_count = 1};
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    store_call_release(&q.call);
+    buf_release_secret(&pem);
+    dkim_key_unref(&key);
+}
+
+WORLD void put_signing_domain(struct world *w, const char *bounce_address) {
+    put_key(w, bounce_address, "s1");
+}
+
+/* ---- a second route ----------------------------------------------------------------------------
+ */
+
+/* A second route, to a server that takes mail to hold@ and never answers the final dot. */
+struct slow {
+    struct sink *sink;
+    struct smarthost host;
+    struct route route[2];
+};
+
+WORLD void add_slow_route(struct world *w, struct slow *slow) {
+    struct route relay = w->route;
+    struct smarthost host = w->host;
+    slow->sink = sink_new(false, NULL);
+    point_at(w, slow->sink, "tls=none");
+    slow->host = w->host;
+    slow->route[0] = w->route;
+    slow->route[0].name = "slow";
+    slow->route[0].smarthost = &slow->host;
+    w->host = host;
+    w->route = relay;
+    slow->route[1] = relay;
+    w->o.routes = slow->route;
+    w->o.route_count = 2;
+}
+
+WORLD void submit_slow(struct world *w, const char *to, int count) {
+    const struct message_row like = {.route = STR("slow")};
+    while (count-- > 0)
+        submit_with(w, to, &like);
+}
+
+WORLD void end_slow(struct world *w, struct slow *slow) {
+    delivery_stop(&w->delivery);
+    sink_free(&slow->sink);
 }

@@ -1,0 +1,40 @@
+/* Sites whose sessions hang hold up nobody but themselves. */
+#include "tests/unit/delivery/world.h"
+
+/* As add_slow_route(), by the recipient's domain: one message can go both ways. */
+static void add_slow_domain(struct world *w, struct slow *slow, const struct str *domain) {
+    add_slow_route(w, slow);
+    slow->route[0].recipient_domains = domain;
+    slow->route[0].recipient_domain_count = 1;
+}
+
+static const struct str SLOW = {"slow.test", 9};
+
+/* Each is to be signed by the job for the site that hangs, which comes first. */
+static void who_waits_for_a_signature_that_a_hung_site_makes_holds_up_no_others(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    struct slow slow;
+    enum { SESSIONS = 5 };
+    put_signing_domain(w, NULL);
+    w->route.concurrency = 1;
+    add_slow_domain(w, &slow, &SLOW);
+    slow.route[0].concurrency = SESSIONS;
+    start(w);
+    for (int i = 0; i < SESSIONS; i++)
+        submit(w, "hold@slow.test");
+    await_counter(w, &slow.sink->held, SESSIONS);
+    for (int i = 0; i < SESSIONS; i++)
+        await_state(w, submit(w, "hold@slow.test,ok@example.net"), RECIPIENT_SENDING, 0);
+    submit(w, "ok@example.net");
+    await_completed(w, 1);
+    end_slow(w, &slow);
+}
+
+int main(void) {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(who_waits_for_a_signature_that_a_hung_site_makes_holds_up_no_others),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
