@@ -4,7 +4,10 @@
 #include "server/base/log.h"
 #include "server/delivery/scheduler_state.h"
 
-enum { EXPIRED_AGAIN_MS = 30 * 1000 };
+enum {
+    EXPIRED_AGAIN_MS = 30 * 1000,
+    RESERVE = 16, /* of so many transactions one is for sites that have none */
+};
 
 const char DISPATCH_NO_SANDBOX[] = "a test message goes to a sandbox only, and there is none";
 
@@ -281,11 +284,14 @@ static bool may_leave(const struct bundle *b) {
 /* May another transaction begin with this site, for all that there are? Sites that never answer
  * hold theirs for minutes: all of those that have not shown yet that they take mail leave a quarter
  * to those that have, and nobody but the first of each gets into the second half. What those have
- * that take mail is not counted for it: however busy they are, somebody new has a chance. */
+ * that take mail is not counted for it; but they, too, may hang: the last sixteenth is for the
+ * first transaction of a site alone. However busy others are, somebody new has a chance. */
 static bool may_begin(const struct scheduler *s, const struct site *site) {
     size_t most = s->settings->o.sessions_max;
-    size_t most_unproven = site->sent == 0 ? most - most / 4 : most / 2;
-    return s->jobs < most && (site->window.is_proven || s->jobs_unproven < most_unproven);
+    bool is_first = site->sent == 0;
+    size_t most_unproven = is_first ? most - most / 4 : most / 2;
+    size_t most_here = is_first || most < 2 ? most : most - (most + RESERVE - 1) / RESERVE;
+    return s->jobs < most_here && (site->window.is_proven || s->jobs_unproven < most_unproven);
 }
 
 /* What waits in loops takes no room that somebody might need for a transaction. */

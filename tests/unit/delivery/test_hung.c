@@ -31,10 +31,33 @@ static void who_waits_for_a_signature_that_a_hung_site_makes_holds_up_no_others(
     end_slow(w, &slow);
 }
 
+/* They took mail, and hang now with all that they may have. */
+static void proven_sites_that_hang_leave_a_session_to_others(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    struct slow slow;
+    enum { SESSIONS = 4 };
+    add_slow_route(w, &slow);
+    slow.route[0].concurrency = 5;
+    w->o.sessions_max = SESSIONS;
+    start(w);
+    submit_slow(w, "ok@one.test", 1);
+    await_completed(w, 1);
+    submit_slow(w, "hold@one.test", 10);
+    await_counter(w, &slow.sink->held, SESSIONS - 1);
+    submit(w, "ok@example.net");
+    await_completed(w, 2);
+    submit(w, "ok@example.net");
+    await_completed(w, 3);
+    assert_int_equal(sink_get(&slow.sink->held), SESSIONS - 1);
+    end_slow(w, &slow);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(who_waits_for_a_signature_that_a_hung_site_makes_holds_up_no_others),
+        T(proven_sites_that_hang_leave_a_session_to_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
