@@ -265,6 +265,8 @@ static void start_job(struct scheduler *s, struct site *site, struct bundle *b,
     j->loop = site_choose_loop(site, s->workers);
     j->site = site;
     j->share = site_share(site, j->loop, s->workers, now_mono_ms);
+    j->expires_mono_ms =
+        now_mono_ms + b->letter->outgoing->expires_wall_ms - scheduler_expiry_wall_ms(s);
     b->state = BUNDLE_SENT;
     site->sent++;
     site->sent_lane[b->fair.lane]++;

@@ -30,6 +30,8 @@ struct job {
     bool is_unproven; /* the scheduler's */
     const void *site; /* whose sessions are shared out: only compared */
     unsigned share;   /* how many transactions of it the loop may have; 0: it waits for none */
+    int64_t expires_mono_ms; /* the loop does not begin it after that */
+    int64_t held_mono_ms;    /* the loop's: since when it waits there for a session */
     struct host_list *hosts; /* a reference */
     struct signers *signers; /* a reference */
     struct message *message; /* a reference */

@@ -5,7 +5,7 @@
 #include "server/base/clock.h"
 #include "server/base/table.h"
 
-enum { HELD_MS = 1000 /* nothing ended meanwhile: others may have room */ };
+enum { HELD_MS = 1000 /* others may have room */ };
 
 /* Where something is held something is running: the end of that is what it waits for. */
 struct share {
@@ -13,7 +13,6 @@ struct share {
     const void *site;
     unsigned running;
     struct note *held, **held_end; /* jobs, signed if they were to be */
-    int64_t moved_mono_ms;         /* when a transaction began or ended */
     bool is_unwell;                /* held ones go back */
     struct table_node in_table;
 };
@@ -66,6 +65,13 @@ static struct job *take_held(struct share *s) {
     return j;
 }
 
+/* `running` counts it. The share may be gone after it. */
+static void begin(struct share *s, struct job *j, bool is_well) {
+    struct shares *t = s->in;
+    bool goes = is_well && clock_mono_ms() < j->expires_mono_ms;
+    (goes ? t->start : t->give_back)(t->ctx, j, s);
+}
+
 static bool may_start_held(const struct share *s, unsigned running) {
     return s->held != NULL && running < first_held(s)->share;
 }
@@ -73,13 +79,11 @@ static bool may_start_held(const struct share *s, unsigned running) {
 void share_ended(struct share *s, bool is_site_well) {
     struct shares *t = s->in;
     ASSERT(s->running > 0);
-    s->moved_mono_ms = clock_mono_ms();
     s->is_unwell |= !is_site_well;
     if (s->held == NULL)
         s->is_unwell = false;
     if (s->is_unwell || may_start_held(s, s->running - 1)) { /* in the place of what ended */
-        struct job *j = take_held(s);
-        (s->is_unwell ? t->give_back : t->start)(t->ctx, j, s);
+        begin(s, take_held(s), !s->is_unwell);
         return;
     }
     if (--s->running > 0)
@@ -89,28 +93,32 @@ void share_ended(struct share *s, bool is_site_well) {
     free(s);
 }
 
+static int64_t held_until_mono_ms(const struct share *s) {
+    return first_held(s)->held_mono_ms + HELD_MS;
+}
+
 /* Sessions that hang hold up what waits for them here, not what waits with the scheduler. */
 static void look_at_held(void *arg) {
     struct shares *t = arg;
-    int64_t long_ago_mono_ms = clock_mono_ms() - HELD_MS;
-    bool some_are_held = false;
+    int64_t now_mono_ms = clock_mono_ms(), next_mono_ms = INT64_MAX;
     struct share *s;
     struct table_cursor c = table_begin(&t->by_site);
     while ((s = table_next(&c)) != NULL) {
-        if (s->held != NULL && s->moved_mono_ms <= long_ago_mono_ms) {
-            s->is_unwell = true;
-            s->running++; /* for as long as they take to go */
+        while (s->held != NULL && held_until_mono_ms(s) <= now_mono_ms) {
+            s->running++; /* for as long as it takes to go */
             t->give_back(t->ctx, take_held(s), s);
         }
-        some_are_held |= s->held != NULL;
+        if (s->held != NULL && held_until_mono_ms(s) < next_mono_ms)
+            next_mono_ms = held_until_mono_ms(s);
     }
-    if (some_are_held)
-        timer_set(t->timer, HELD_MS);
+    if (next_mono_ms < INT64_MAX)
+        timer_set(t->timer, next_mono_ms - now_mono_ms);
     else
         timer_free(&t->timer);
 }
 
 static void hold(struct shares *t, struct share *s, struct job *j) {
+    j->held_mono_ms = clock_mono_ms();
     j->note.next = NULL;
     *s->held_end = &j->note;
     s->held_end = &j->note.next;
@@ -128,7 +136,6 @@ void shares_put(struct shares *t, struct job *j) {
             return;
         j = take_held(s);
     }
-    s->moved_mono_ms = clock_mono_ms();
     s->running++;
-    t->start(t->ctx, j, s);
+    begin(s, j, true);
 }

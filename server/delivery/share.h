@@ -4,9 +4,10 @@
  * To a site that answers quickly the scheduler sends more jobs than its window has room for
  * (site.h), so that a loop need not wait for it between two transactions. Such a job says how many
  * transactions of its site the loop may have (job.share). What is too much is held until one of
- * them ends, in the order in which it came; no longer, and in no other case, and it counts as
- * nothing: after a transaction that did not get through, and when for a second none began or ended
- * (sessions that hang), all that is held goes back to the scheduler, who knows what follows.
+ * them ends, in the order in which it came. It counts as nothing, and goes back to the scheduler,
+ * who knows what follows: all that is held after a transaction that did not get through; what is
+ * held for a second, however the others move (some sessions hang, or all do); and what has expired
+ * when its turn comes.
  *
  *     struct shares *t = shares_new(loop, start, give_back, ctx);
  *     shares_put(t, job);             // start(ctx, job, share) now or later; or give_back(...)

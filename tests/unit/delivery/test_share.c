@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 
+#include "server/base/clock.h"
 #include "server/delivery/share.h"
 
 enum { JOBS = 20, SHARE = 3 };
@@ -58,7 +59,8 @@ static int finish(void **state) {
 
 static void put(struct fixture *f, int from, int to, int site, unsigned share) {
     for (int i = from; i < to; i++) {
-        f->job[i] = (struct job){.site = &f->site[site], .share = share};
+        f->job[i] =
+            (struct job){.site = &f->site[site], .share = share, .expires_mono_ms = INT64_MAX};
         shares_put(f->shares, &f->job[i]);
     }
 }
@@ -139,11 +141,47 @@ static void after_one_that_did_not_get_through_all_that_is_held_goes_back(void *
 static void what_waits_for_sessions_that_hang_goes_back(void **state) {
     struct fixture *f = *state;
     put(f, 0, 10, 0, SHARE);
-    while (f->returns == 0)
+    while (f->returns < 10 - SHARE)
         loop_dispatch_once(f->loop, -1);
-    assert_int_equal(f->returns, 10 - SHARE);
+    assert_in_order(f->given_back, f->returns, SHARE);
     end(f, 0, SHARE, true);
     assert_int_equal(f->starts, SHARE);
+}
+
+/* Jobs that wait for nobody come and go; the sessions that are waited for hang. */
+static void what_is_held_too_long_goes_back_however_others_move(void **state) {
+    struct fixture *f = *state;
+    put(f, 0, SHARE + 2, 0, SHARE);
+    for (int i = 0; i < 1000 && f->returns < 2; i++) {
+        put(f, 10, 11, 0, 0);
+        end(f, 0, 1, true);
+        f->starts = SHARE;
+        loop_dispatch_once(f->loop, 10);
+    }
+    assert_int_equal(f->returns, 2);
+    assert_in_order(f->given_back, f->returns, SHARE);
+    end(f, 0, SHARE, true);
+    assert_int_equal(f->starts, SHARE);
+}
+
+static void what_expired_while_it_was_held_goes_back_and_the_next_one_begins(void **state) {
+    struct fixture *f = *state;
+    put(f, 0, SHARE + 3, 0, SHARE);
+    f->job[SHARE].expires_mono_ms = f->job[SHARE + 1].expires_mono_ms = clock_mono_ms();
+    end(f, 0, 1, true);
+    assert_int_equal(f->returns, 2);
+    assert_in_order(f->given_back, f->returns, SHARE);
+    assert_int_equal(f->starts, SHARE + 1);
+    assert_int_equal(f->started[SHARE], SHARE + 2);
+    end(f, 0, SHARE, true);
+}
+
+static void what_expired_on_its_way_goes_back(void **state) {
+    struct fixture *f = *state;
+    f->job[0] = (struct job){.site = &f->site[0], .expires_mono_ms = clock_mono_ms()};
+    shares_put(f->shares, &f->job[0]);
+    assert_int_equal(f->returns, 1);
+    assert_int_equal(f->starts, 0);
 }
 
 static void an_end_in_an_end_leaves_nothing_held(void **state) {
@@ -164,6 +202,9 @@ int main(void) {
         T(a_larger_share_lets_more_begin),
         T(after_one_that_did_not_get_through_all_that_is_held_goes_back),
         T(what_waits_for_sessions_that_hang_goes_back),
+        T(what_is_held_too_long_goes_back_however_others_move),
+        T(what_expired_while_it_was_held_goes_back_and_the_next_one_begins),
+        T(what_expired_on_its_way_goes_back),
         T(an_end_in_an_end_leaves_nothing_held),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
