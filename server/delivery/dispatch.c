@@ -217,7 +217,7 @@ void dispatch_release_ready(struct scheduler *s, struct site *site, int64_t due_
 
 static void pick(struct scheduler *s, struct site *site) {
     while (scheduler_may_claim(s) && site->picked < site_picks_most(site)) {
-        struct fair_entry *e = fair_pick(site->waiting, site_picks_most(site), site->picked_lane);
+        struct fair_entry *e = fair_pick(site->waiting, site_slots(site), site->picked_lane);
         if (e == NULL)
             return;
         struct bundle *b = CONTAINER_OF(e, struct bundle, fair);

@@ -87,6 +87,10 @@ unsigned site_picks_most(const struct site *s) {
     return limit_has_rate(&s->limit) ? least(most, s->sent + limit_per_second(&s->limit)) : most;
 }
 
+unsigned site_slots(const struct site *s) {
+    return site_picks_most(s) + limit_has_rate(&s->limit);
+}
+
 /* A site that is not known to take mail quickly, or is small, is sent what can go at once: what
  * waits in a loop cannot be called back. */
 static bool sends_ahead(const struct site *s, size_t loops, int64_t now_mono_ms) {

@@ -97,6 +97,9 @@ void sites_free(struct sites *t);
 /* A transaction with it has ended, and took so long. */
 void site_reached(struct site *s, int64_t took_ms, int64_t now_mono_ms);
 unsigned site_picks_most(const struct site *s);
+/* Of how many slots fair_pick() shares out those: of a site with a rate one more, since the one
+ * that is never bulk's would be all that the rate leaves. */
+unsigned site_slots(const struct site *s);
 /* How many jobs may be with loops: the window, and up to two windows more that wait there, signed,
  * for a session to be free, so that no loop waits for the scheduler. */
 unsigned site_sends_most(const struct site *s, size_t loops, int64_t now_mono_ms);

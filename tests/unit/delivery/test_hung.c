@@ -53,11 +53,24 @@ static void proven_sites_that_hang_leave_a_session_to_others(void **state) {
     end_slow(w, &slow);
 }
 
+/* One a second, and each takes longer. */
+static void bulk_mail_with_a_rate_waits_for_no_transaction_to_end(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    w->route.rate_per_s = 1;
+    start(w);
+    for (int i = 0; i < 3; i++)
+        submit_with(w, "hold@example.net", &(struct message_row){.lane = LANE_BULK});
+    await_counter(w, &w->sink->held, 2);
+    delivery_stop(&w->delivery);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(who_waits_for_a_signature_that_a_hung_site_makes_holds_up_no_others),
         T(proven_sites_that_hang_leave_a_session_to_others),
+        T(bulk_mail_with_a_rate_waits_for_no_transaction_to_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -93,6 +93,38 @@ static void of_a_site_with_a_rate_no_more_is_claimed_ahead_than_goes_in_a_second
     }
 }
 
+/* What bulk has under way must not keep the next of it from being claimed when the rate allows it.
+ */
+static void bulk_has_all_that_a_rate_allows(void **state) {
+    (void)state;
+    for (unsigned rate_per_s = 1; rate_per_s < 20; rate_per_s++) {
+        for (unsigned sent = 0; sent < 10; sent++) {
+            struct fixture f;
+            struct fair *queue = fair_new();
+            unsigned picked[LANE_COUNT] = {[LANE_BULK] = sent};
+            struct fair_entry e[40] = {0};
+            begin(&f, 20, rate_per_s, 2);
+            f.site->sent = sent;
+            for (size_t i = 0; i < 40; i++) {
+                e[i] = (struct fair_entry){.lane = LANE_BULK, .cost = 1};
+                fair_push(queue, &e[i]);
+            }
+            while (picked[LANE_BULK] < site_picks_most(f.site)) {
+                if (fair_pick(queue, site_slots(f.site), picked) == NULL)
+                    fail_msg("%u a second, %u sent: %u are picked", rate_per_s, sent,
+                             picked[LANE_BULK]);
+                picked[LANE_BULK]++;
+            }
+            assert_true(picked[LANE_BULK] > sent);
+            while (fair_first(queue) != NULL)
+                fair_remove(queue, fair_first(queue));
+            fair_free(&queue);
+            f.site->sent = 0;
+            end(&f);
+        }
+    }
+}
+
 static unsigned shares(const struct fixture *f, size_t loops) {
     unsigned sum = 0;
     for (size_t i = 0; i < loops; i++)
@@ -140,6 +172,7 @@ int main(void) {
         cmocka_unit_test(a_slow_site_is_sent_its_window_and_claimed_no_more_than_another_one),
         cmocka_unit_test(a_site_is_slow_when_most_of_its_last_transactions_were),
         cmocka_unit_test(of_a_site_with_a_rate_no_more_is_claimed_ahead_than_goes_in_a_second),
+        cmocka_unit_test(bulk_has_all_that_a_rate_allows),
         cmocka_unit_test(no_loop_gets_more_than_its_share_of_the_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
