@@ -344,8 +344,11 @@ static void run_site(struct scheduler *s, struct site *site) {
         wakeup_set(s->wakeups, &site->wake, site->window.dead_until_mono_ms);
         return;
     }
-    if (site->parked_until_mono_ms > now_mono_ms)
+    if (site->parked_until_mono_ms > now_mono_ms) {
+        /* set already, unless it died meanwhile and is alive again: it has one wakeup for both */
+        wakeup_set(s->wakeups, &site->wake, site->parked_until_mono_ms);
         return;
+    }
     send_ready(s, site, now_mono_ms);
     if (site->parked_until_mono_ms <= now_mono_ms)
         pick(s, site);
