@@ -159,7 +159,7 @@ void gather_resolved(void *ctx, struct hop *h) {
     struct scheduler *s = ctx;
     site_release(&h->site);
     if (h->hosts != NULL) {
-        h->site = sites_get(&s->sites, h->site_key, h->route->route, s->workers);
+        h->site = sites_get(&s->sites, h->site_name, h->site_tag, h->route->route, s->workers);
         if (h->site->owner == NULL) {
             h->site->owner = s;
             wakeup_init(&h->site->wake, dispatch_site_woken, h->site);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "server/base/clock.h"
+#include "server/base/digest.h"
 #include "server/base/log.h"
 #include "server/base/random.h"
 
@@ -58,7 +59,7 @@ static void hop_free(struct hops *t, struct hop *h) {
     settings_unref(&h->settings);
     free(h->key);
     free(h->domain);
-    free(h->site_key);
+    free(h->site_name);
     free(h);
 }
 
@@ -108,25 +109,55 @@ static int64_t bounded_ttl_ms(int64_t ttl_ms) {
     return ttl_ms < TTL_LEAST_MS ? TTL_LEAST_MS : ttl_ms > TTL_MOST_MS ? TTL_MOST_MS : ttl_ms;
 }
 
-static void set_site_key(struct hop *h, struct str site) {
+static void name_site(struct hop *h, struct str site, uint64_t tag) {
     const char *route = h->route->route->name;
     struct buf b = BUF_INIT(strlen(route) + 1 + site.n);
     buf_printf(&b, "%s %.*s", route, STR_ARG(site));
-    free(h->site_key);
-    h->site_key = buf_take(&b, NULL);
+    free(h->site_name);
+    h->site_name = buf_take(&b, NULL);
+    h->site_tag = tag;
 }
 
-/* By their names: a route that goes elsewhere after a reload has another site, which waits for no
- * session of the old one. */
-static void set_smarthosts_key(struct hop *h) {
+static void name_mx_site(struct hop *h, struct str site) {
+    const struct route *r = h->route->route;
+    enum { TLS_LEVELS = 16 };
+    name_site(h, site, (uint64_t)r->mx_port * TLS_LEVELS + (uint64_t)r->mx_tls);
+}
+
+static int by_name(const void *a, const void *b) {
+    const struct settings_host *x = *(const struct settings_host *const *)a;
+    const struct settings_host *y = *(const struct settings_host *const *)b;
+    int order = strcmp(x->host.host, y->host.host);
+    if (order == 0)
+        order = (x->host.port > y->host.port) - (x->host.port < y->host.port);
+    return order != 0 ? order
+                      : (x->session_tag > y->session_tag) - (x->session_tag < y->session_tag);
+}
+
+/* By the names of its hosts and by what they are asked to prove, in whatever order they stand: a
+ * route that goes elsewhere after a reload, with another login or other TLS, has another site: it
+ * waits for no session of the old one, and what the old one is refused does not stop it. */
+static void name_smarthosts_site(struct hop *h) {
     size_t count = h->route->route->smarthost_count;
-    struct buf b = BUF_INIT(count * (sizeof(h->route->host->host.host) + sizeof(":65535 ")));
+    const struct settings_host **host = mem_zalloc(count * sizeof(*host));
+    uint64_t *tag = mem_zalloc(count * sizeof(*tag));
+    struct buf b = BUF_INIT(count * (sizeof((*host)->host.host) + sizeof(":65535 ")));
+    for (size_t i = 0; i < count; i++)
+        host[i] = &h->route->host[i];
+    qsort(host, count, sizeof(*host), by_name);
     for (size_t i = 0; i < count; i++) {
-        const struct smarthost *sh = &h->route->host[i].host;
+        const struct smarthost *sh = &host[i]->host;
         buf_printf(&b, "%s%s:%u", i > 0 ? "," : "", sh->host, (unsigned)sh->port);
+        tag[i] = host[i]->session_tag;
     }
-    set_site_key(h, buf_str(&b));
+    uint8_t hash[SHA256_BYTES];
+    uint64_t all;
+    digest_sha256(str_make((const char *)tag, count * sizeof(*tag)), hash);
+    memcpy(&all, hash, sizeof(all));
+    name_site(h, buf_str(&b), all);
     buf_release(&b);
+    free(tag);
+    free(host);
 }
 
 /* ttl_ms 0: some lookup found out nothing. */
@@ -159,7 +190,7 @@ static void finish_mx(struct hops *t, struct hop *h, int64_t now_mono_ms) {
             host_list_unref(&hosts);
             failure = FAILURE_DNS_NO_ADDRESS;
         } else {
-            set_site_key(h, str_is_empty(q->site) ? str_of(h->domain) : q->site);
+            name_mx_site(h, str_is_empty(q->site) ? str_of(h->domain) : q->site);
             ttl_ms = bounded_ttl_ms((int64_t)q->ttl_s * 1000);
         }
     }
@@ -195,7 +226,7 @@ static void finish_smarthosts(struct hops *t, struct hop *h, int64_t now_mono_ms
         tell_unresolved(h, failure);
         ttl_ms = ttl_ms < FAILED_MS ? ttl_ms : FAILED_MS;
     }
-    set_smarthosts_key(h);
+    name_smarthosts_site(h);
     resolved(t, h, hosts, failure, ttl_ms, now_mono_ms);
 }
 

@@ -30,7 +30,9 @@ struct hop {
     /* resolved: hosts, or why not */
     struct host_list *hosts;
     enum failure failure;
-    char *site_key;
+    char *site_name; /* of its site, with the tag: the same one when sessions with the hosts of the
+                        one can stand for those of the other */
+    uint64_t site_tag; /* says something about credentials: not to be shown */
     struct site *site; /* the scheduler's; it takes and releases it */
     int64_t until_mono_ms;
     int failed; /* lookups in a row that found out nothing: they are repeated soon, then later */

@@ -113,6 +113,20 @@ static uint64_t auth_tag(const struct smarthost *h) {
     return tag | 1;
 }
 
+static uint64_t session_tag(const struct settings_host *sh) {
+    const struct smarthost *h = &sh->host;
+    const char flags[] = {(char)h->tls, h->insecure_auth, h->is_pin_alone};
+    const struct str pieces[] = {str_make(flags, sizeof(flags)),
+                                 str_make((const char *)&sh->auth_tag, sizeof(sh->auth_tag)),
+                                 str_of(h->ca_file), str_make("", 1),
+                                 str_make((const char *)h->pin, h->pin_count * sizeof(h->pin[0]))};
+    uint8_t hash[SHA256_BYTES];
+    digest_hmac_sha256_v(str_of(h->host), pieces, sizeof(pieces) / sizeof(pieces[0]), hash);
+    uint64_t tag;
+    memcpy(&tag, hash, sizeof(tag));
+    return tag;
+}
+
 static enum err copy_host(struct settings *s, const struct route *r, const struct smarthost *from,
                           struct settings_host *to, struct errinfo *info) {
     to->host = *from;
@@ -122,6 +136,7 @@ static enum err copy_host(struct settings *s, const struct route *r, const struc
             return err_set(info, ERR_INVALID, r->name, "a smarthost's name needs a resolver");
     }
     to->auth_tag = auth_tag(from);
+    to->session_tag = session_tag(to);
     if (from->ca_file[0] == '\0' && from->pin_count == 0) {
         to->tls = tls_client_ctx_ref(s->tls_ctx);
         return OK;

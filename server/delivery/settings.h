@@ -14,6 +14,7 @@ struct settings_host {
     struct tls_client_ctx *tls;  /* a reference */
     struct sockaddr_any literal; /* len 0: `host` is a name to be resolved */
     uint64_t auth_tag;           /* tells sessions of different credentials apart; 0: none */
+    uint64_t session_tag;        /* and those that differ in that, TLS, pins or authority */
 };
 
 struct settings_route {

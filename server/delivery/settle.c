@@ -298,7 +298,7 @@ static void site_locked(struct scheduler *s, struct site *site, const struct rep
     if (!window_suspend(&site->window, clock_mono_ms() + pause_ms))
         return;
     log_error("delivery", "the smarthost refuses our credentials, route paused",
-              LOG_STRZ("site", site->key), LOG_STR("host", r->entry[0].last.mx),
+              LOG_STRZ("site", site->name), LOG_STR("host", r->entry[0].last.mx),
               LOG_INT("ms", pause_ms), LOG_INT("code", r->entry[0].last.code),
               LOG_STR("text", r->entry[0].last.text));
     site_died(s, site, pause_ms);
@@ -315,7 +315,7 @@ static void feed_back(struct scheduler *s, struct site *site, const struct repor
         window_success(&site->window, site->sent);
     } else if (r->feedback == SITE_UNREACHABLE &&
                window_failure(&site->window, clock_mono_ms(), dead_ms)) {
-        log_warn("delivery", "site does not answer, paused", LOG_STRZ("site", site->key),
+        log_warn("delivery", "site does not answer, paused", LOG_STRZ("site", site->name),
                  LOG_INT("ms", dead_ms), LOG_STR("last", r->entry[0].last.text));
         site_died(s, site, dead_ms);
     }

@@ -11,18 +11,26 @@ enum {
     HOME_ENOUGH = 3,      /* transactions that one loop takes before the others are asked */
 };
 
-struct site *sites_get(struct sites *t, const char *key, const struct route *r, size_t loops) {
-    struct site *s = table_find(&t->by_key, key, strlen(key));
-    if (s == NULL) {
+struct site *sites_get(struct sites *t, const char *name, uint64_t tag, const struct route *r,
+                       size_t loops) {
+    size_t name_n = strlen(name), key_n = name_n + sizeof(tag);
+    char *key = mem_zalloc(key_n);
+    memcpy(key, name, name_n);
+    memcpy(key + name_n, &tag, sizeof(tag));
+    struct site *s = table_find(&t->by_key, key, key_n);
+    if (s != NULL) {
+        free(key);
+    } else {
         s = mem_zalloc(sizeof(*s));
-        s->key = str_dupz(str_of(key));
+        s->name = str_dupz(str_of(name));
+        s->key = key;
         s->waiting = fair_new();
         s->ready = fair_new();
         s->recipients_most = SITE_RECIPIENTS_MAX;
         s->took_ms = QUICK_MS;
         window_init(&s->window, r->concurrency);
         limit_init(&s->limit, 0, r->rate_per_s);
-        table_add(&t->by_key, &s->in_table, s->key, strlen(s->key), s);
+        table_add(&t->by_key, &s->in_table, s->key, key_n, s);
         s->home_loop = table_hash(&s->in_table) % loops;
     }
     window_set_ceiling(&s->window, r->concurrency);
@@ -45,6 +53,7 @@ static void site_free(struct sites *t, struct site *s) {
     fair_free(&s->waiting);
     fair_free(&s->ready);
     free(s->key);
+    free(s->name);
     free(s);
 }
 

@@ -56,7 +56,7 @@ struct bundle {
 };
 
 struct site {
-    char *key;
+    char *name; /* for people; sites that differ in TLS or login may share it */
     struct window window;
     struct limit limit;
     struct fair *waiting, *ready;
@@ -73,6 +73,7 @@ struct site {
     bool is_runnable;
     TAILQ_ENTRY(site) runnable;
     size_t users; /* hops and bundles */
+    char *key;    /* in the table: name and tag */
     struct table_node in_table;
 };
 TAILQ_HEAD(site_list, site);
@@ -86,8 +87,10 @@ struct sites {
     struct table by_key;
 };
 
-/* Finds or makes; limits are the route's as it is now. One user is added. */
-struct site *sites_get(struct sites *t, const char *key, const struct route *r, size_t loops);
+/* Finds or makes (hop.site_name, hop.site_tag); limits are the route's as it is now. One user is
+ * added. */
+struct site *sites_get(struct sites *t, const char *name, uint64_t tag, const struct route *r,
+                       size_t loops);
 /* One user less. */
 void site_release(struct site **sp);
 /* Frees those without users that remember nothing. Their wakeups must not be set. */

@@ -18,7 +18,7 @@ static void a_parked_site_is_woken_when_it_may_go_on_whatever_happened_meanwhile
     int64_t parked_until_mono_ms = clock_mono_ms() + 60 * 1000;
     struct scheduler s = {.wakeups = wakeups_new()};
     TAILQ_INIT(&s.runnable);
-    struct site *site = sites_get(&s.sites, "relay", &r, 1);
+    struct site *site = sites_get(&s.sites, "relay", 0, &r, 1);
     site->owner = &s;
     wakeup_init(&site->wake, dispatch_site_woken, site);
     site->parked_until_mono_ms = parked_until_mono_ms;

@@ -162,11 +162,106 @@ a_domain_whose_servers_fail_is_looked_up_soon_and_one_that_is_not_there_later(vo
     end(&l);
 }
 
+/* Literal addresses: resolved before hop_resolve() returns. */
+static struct hop *resolved_hop(struct lookups *l, struct world *w, const char *const url[2]) {
+    struct errinfo info = {0};
+    struct smarthost host[2];
+    *l = (struct lookups){.w = w};
+    for (size_t i = 0; i < 2; i++) {
+        if (smarthost_parse(str_of(url[i]), &host[i], &info) != OK)
+            fail_msg("%s: %s", url[i], info.text);
+    }
+    w->route.smarthost = host;
+    w->route.smarthost_count = 2;
+    if (settings_new(&w->o, &l->settings, &info) != OK)
+        fail_msg("%s: %s", info.field, info.text);
+    l->hops = hops_new(w->box, on_resolved, l);
+    l->hop = hops_get(l->hops, l->settings, &l->settings->route[0], STR(""));
+    hop_resolve(l->hops, l->hop, clock_mono_ms());
+    assert_int_equal(l->count, 1);
+    return l->hop;
+}
+
+static void
+smarthosts_are_one_site_while_sessions_with_them_can_stand_for_each_other(void **state) {
+#define PIN_A "sha256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+#define PIN_B "sha256:07DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+    static const struct {
+        const char *before[2], *after[2];
+        bool same, same_name;
+    } rows[] = {
+        {{"smtp://127.0.0.1:26", "smtp://127.0.0.2:25"},
+         {"smtp://127.0.0.2:25", "smtp://127.0.0.1:26"},
+         true,
+         true}, /* the order says nothing */
+        {{"smtp://127.0.0.1:26", "smtp://127.0.0.1:25?tls=encrypt"},
+         {"smtp://127.0.0.1:25?tls=encrypt", "smtp://127.0.0.1:26"},
+         true,
+         true},
+        {{"smtp://127.0.0.1:26", "smtp://127.0.0.2:25"},
+         {"smtp://127.0.0.1:26?priority=5&weight=7", "smtp://127.0.0.2:25"},
+         true,
+         true},
+        {{"smtp://127.0.0.1:26", "smtp://127.0.0.2:25"},
+         {"smtp://127.0.0.1:25", "smtp://127.0.0.2:26"},
+         false,
+         false},
+        {{"smtp://127.0.0.1", "smtp://127.0.0.2"},
+         {"smtp://127.0.0.1?tls=encrypt", "smtp://127.0.0.2"},
+         false,
+         true},
+        {{"smtp://127.0.0.1?tls=encrypt", "smtp://127.0.0.2"},
+         {"smtp://127.0.0.1", "smtp://127.0.0.2?tls=encrypt"},
+         false,
+         true},
+        {{"smtp://127.0.0.1:25", "smtp://127.0.0.2"},
+         {"smtp://u:p@127.0.0.1:25", "smtp://127.0.0.2"},
+         false,
+         true},
+        {{"smtp://u:p@127.0.0.1", "smtp://127.0.0.2"},
+         {"smtp://u:q@127.0.0.1", "smtp://127.0.0.2"},
+         false,
+         true},
+        {{"smtp://u:p@127.0.0.1", "smtp://127.0.0.2"},
+         {"smtp://v:p@127.0.0.1", "smtp://127.0.0.2"},
+         false,
+         true},
+        {{"smtp://u:p@127.0.0.1?tls=encrypt&insecure_auth=1", "smtp://127.0.0.2"},
+         {"smtp://u:p@127.0.0.1?tls=opportunistic&insecure_auth=1", "smtp://127.0.0.2"},
+         false,
+         true},
+        {{"smtp://127.0.0.1?tls=verify", "smtp://127.0.0.2"},
+         {"smtp://127.0.0.1?tls=verify&pin=" PIN_A, "smtp://127.0.0.2"},
+         false,
+         true},
+        {{"smtp://127.0.0.1?pin=" PIN_A, "smtp://127.0.0.2"},
+         {"smtp://127.0.0.1?pin=" PIN_B, "smtp://127.0.0.2"},
+         false,
+         true},
+    };
+    struct world *w = *state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct lookups before, after;
+        const struct hop *b = resolved_hop(&before, w, rows[i].before);
+        const struct hop *a = resolved_hop(&after, w, rows[i].after);
+        bool same_name = strcmp(b->site_name, a->site_name) == 0;
+        if ((same_name && b->site_tag == a->site_tag) != rows[i].same ||
+            same_name != rows[i].same_name)
+            fail_msg("row %zu: \"%s\" %d, \"%s\"", i, b->site_name, b->site_tag == a->site_tag,
+                     a->site_name);
+        hops_free(&before.hops);
+        hops_free(&after.hops);
+        settings_unref(&before.settings);
+        settings_unref(&after.settings);
+    }
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(a_smarthost_that_cannot_be_found_is_looked_up_soon_then_later),
         T(one_smarthost_of_two_is_used_while_the_other_is_looked_up),
+        T(smarthosts_are_one_site_while_sessions_with_them_can_stand_for_each_other),
         T(a_domain_whose_servers_fail_is_looked_up_soon_and_one_that_is_not_there_later),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,7 +19,7 @@ struct fixture {
 static void begin(struct fixture *f, unsigned concurrency, unsigned rate_per_s, size_t loops) {
     const struct route r = {.concurrency = concurrency, .rate_per_s = rate_per_s};
     *f = (struct fixture){0};
-    f->site = sites_get(&f->sites, "relay", &r, loops);
+    f->site = sites_get(&f->sites, "relay", 0, &r, loops);
     f->site->window.size = concurrency;
 }
 
@@ -32,6 +32,22 @@ static void answer_after(struct fixture *f, int64_t took_ms) {
 static void end(struct fixture *f) {
     site_release(&f->site);
     sites_free(&f->sites);
+}
+
+static void sites_of_one_name_and_other_tags_are_two(void **state) {
+    (void)state;
+    const struct route r = {.concurrency = 20};
+    struct sites sites = {0};
+    struct site *a = sites_get(&sites, "relay", 1, &r, 2),
+                *b = sites_get(&sites, "relay", 2, &r, 2);
+    struct site *again = sites_get(&sites, "relay", 1, &r, 2);
+    assert_ptr_equal(a, again);
+    assert_ptr_not_equal(a, b);
+    assert_string_equal(a->name, b->name);
+    site_release(&a);
+    site_release(&again);
+    site_release(&b);
+    sites_free(&sites);
 }
 
 static void a_quick_site_is_sent_more_than_can_go(void **state) {
@@ -168,6 +184,7 @@ static void no_loop_gets_more_than_its_share_of_the_window(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sites_of_one_name_and_other_tags_are_two),
         cmocka_unit_test(a_quick_site_is_sent_more_than_can_go),
         cmocka_unit_test(a_slow_site_is_sent_its_window_and_claimed_no_more_than_another_one),
         cmocka_unit_test(a_site_is_slow_when_most_of_its_last_transactions_were),
