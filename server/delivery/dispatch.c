@@ -264,6 +264,8 @@ static void start_job(struct scheduler *s, struct site *site, struct bundle *b,
     struct job *j = job_of(s, b);
     j->loop = site_choose_loop(site, s->workers);
     j->site = site;
+    if (j->sign)
+        b->letter->is_outdated = false; /* it signs by the keys as they are now */
     j->share = site_share(site, j->loop, s->workers, now_mono_ms);
     j->expires_mono_ms =
         now_mono_ms + b->letter->outgoing->expires_wall_ms - scheduler_expiry_wall_ms(s);
@@ -313,7 +315,10 @@ static void send_ready(struct scheduler *s, struct site *site, int64_t now_mono_
         int64_t wait_us;
         if (is_expired(s, b)) {
             release_expired(s, b);
-        } else if (b->hop->hosts == NULL) { /* it cannot be resolved any more */
+        } else if (b->letter->signer != b && !letter_is_ready(b->letter)) {
+            dispatch_release_bundle(s, b,
+                                    DUE_AS_BEFORE); /* keys have changed since it was claimed */
+        } else if (b->hop->hosts == NULL) {         /* it cannot be resolved any more */
             b->is_preset = true;
             b->failure = b->hop->failure;
             is_signer_no_more(s, b);

@@ -1,15 +1,21 @@
 /* letter: what the scheduler knows of one message under one signing rule: its content, whether it
  * is signed yet, and the bundles of recipients that wait for it.
  *
- *     BARE -> LOADING -> UNSIGNED -> SIGNING -> READY         (ERASED: the content is gone)
- *       content asked    content    first job   signed message came back,
- *       of the store     is here    is out      or nothing is to be signed
+ *   BARE      no content; --ask_content--> LOADING; --letters_get (a notice has it)--> UNSIGNED
+ *   LOADING   asked of the store; --content_read--> UNSIGNED, ERASED, or BARE (refused)
+ *   UNSIGNED  as composed; --proceed_unsigned--> SIGNING, or READY (the domain has no key)
+ *   SIGNING   `signer` is claimed, or its job is out; --prepare_signed--> READY, or UNSIGNED (could
+ *             not be signed now); --is_signer_no_more (it goes back unsent)--> UNSIGNED
+ *   READY     as it is sent; --letter_set_unsigned (keys have changed)--> UNSIGNED or BARE
+ *   ERASED    the content is gone: who waits fails; --letters_get--> BARE
+ *
+ * What is never signed is READY as soon as the content is here. Any state ends with letter_settle.
  *
  * A message is signed once per rule: its first job goes alone; the others follow when the signed
  * one is back. Letters whose recipients must be tried again are kept, within a bound of bytes, so
- * that a retry neither reads nor signs again. When keys change, signatures made before are not used
- * again, but while something is claimed with them: what else of the letter is picked then goes with
- * them, too.
+ * that a retry neither reads nor signs again. When keys change, a signature that was made before
+ * goes no further than the jobs that loops have by then: what is picked later is signed anew, and
+ * what is claimed already goes with the new signature, or back when there is none yet.
  *
  * Thread: the scheduler's.
  */
@@ -45,7 +51,7 @@ struct letter {
     struct bundle *signer;     /* SIGNING: whose job signs for all; else NULL */
     bool is_kept;              /* on the list of kept ones: no bundle uses it */
     bool has_retry;            /* keep it when the last bundle is gone */
-    bool is_outdated;          /* READY or SIGNING: by keys that may be gone */
+    bool is_outdated;          /* READY or SIGNING: by keys, or for want of them, as they were */
     TAILQ_ENTRY(letter) kept;
     struct table_node in_table;
 };
@@ -63,9 +69,14 @@ void letter_set_bare(struct letters *t, struct letter *l);
 void letter_set_content(struct letters *t, struct letter *l, struct message *m);
 /* What is sent from now on; takes the reference. */
 void letter_set_ready(struct letters *t, struct letter *l, struct message *m);
-/* Keys have changed: what was signed is read and signed again before it is next used. */
+/* Can it be sent as it is? */
+static inline bool letter_is_ready(const struct letter *l) {
+    return l->state == LETTER_READY && !l->is_outdated;
+}
+/* Keys have changed: what was signed is read and signed again before it is next sent. */
 void letters_outdate(struct letters *t);
-/* READY becomes BARE, or UNSIGNED when the content is here; no bundle may be claimed. */
+/* READY becomes BARE, or UNSIGNED when the content is here. Bundles that are claimed wait for
+ * nothing: they look at the letter before they leave. */
 void letter_set_unsigned(struct letters *t, struct letter *l);
 /* To be called when a bundle left: frees or keeps the letter once none is left. */
 void letter_settle(struct letters *t, struct letter **lp);

@@ -134,20 +134,10 @@ static void proceed_unsigned(struct scheduler *s, struct bundle *b) {
     dispatch_claim(s, b);
 }
 
-/* Others are on their way with the signature that the letter has. */
-static bool is_in_use(const struct letter *l) {
-    const struct bundle *b;
-    TAILQ_FOREACH (b, &l->bundles, of_letter) {
-        if (b->state == BUNDLE_CLAIMING || b->state == BUNDLE_READY)
-            return true;
-    }
-    return false;
-}
-
 /* A picked bundle goes as far as its letter is. */
 void prepare_bundle(struct scheduler *s, struct bundle *b) {
     struct letter *l = b->letter;
-    if (l->state == LETTER_READY && l->is_outdated && !is_in_use(l))
+    if (l->state == LETTER_READY && l->is_outdated)
         letter_set_unsigned(s->letters, l);
     switch (l->state) {
     case LETTER_BARE:

@@ -17,7 +17,8 @@
  *   QUEUED, RESOLVING, WAITING --gather_take_out--> freed (gone, evicted: not claimed, so nothing
  *   is lost)
  *   CLAIMING --claimed (draining, site dead, expired, of old settings)--> released
- *   READY --dispatch_release_ready (draining, site dead, reload), send_ready (expired)--> released
+ *   READY --dispatch_release_ready (draining, site dead, reload), send_ready (expired, its letter
+ *   must be signed anew)--> released; --settle_preset (no address any more)--> freed
  *
  * Thread: the scheduler's, but for `shared`.
  */

@@ -1,6 +1,10 @@
 /* Sites whose sessions hang hold up nobody but themselves. */
 #include "tests/unit/delivery/world.h"
 
+#include <limits.h>
+
+#include "server/base/metrics.h"
+
 /* As add_slow_route(), by the recipient's domain: one message can go both ways. */
 static void add_slow_domain(struct world *w, struct slow *slow, const struct str *domain) {
     add_slow_route(w, slow);
@@ -53,6 +57,62 @@ static void proven_sites_that_hang_leave_a_session_to_others(void **state) {
     end_slow(w, &slow);
 }
 
+static bool is_signed_again(struct world *w, void *arg) {
+    (void)w;
+    return metric_get(metric_counter("postchute_delivery_signed_total", ""), 0) > *(int64_t *)arg;
+}
+
+static bool second_is_claimed(struct world *w, void *arg) {
+    return recipient(w, *(struct id *)arg, 1).state == RECIPIENT_SENDING;
+}
+
+struct look {
+    struct sink *sink;
+    const char *words;
+    bool are_there;
+};
+
+static void look_at_data(void *arg) {
+    struct look *l = arg;
+    l->are_there = str_find(buf_str(&l->sink->data), str_of(l->words)) > 0;
+}
+
+static bool says(struct sink *s, const char *words) {
+    struct look l = {.sink = s, .words = words};
+    sink_on_loop(s->loop, look_at_data, &l);
+    return l.are_there;
+}
+
+/* One of its recipients is claimed, and waits behind a session that hangs. */
+static void a_key_that_was_removed_signs_nothing_more_whoever_is_claimed(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    struct slow slow;
+    int64_t before = metric_get(metric_counter("postchute_delivery_signed_total", ""), 0) + 2;
+    put_key(w, NULL, "s1");
+    add_slow_domain(w, &slow, &SLOW);
+    slow.route[0].concurrency = 1;
+    w->sink->later_times = INT_MAX;
+    start(w);
+    submit(w, "hold@slow.test");
+    await_counter(w, &slow.sink->held, 1);
+    struct id id = submit(w, "later@example.net,claimed@slow.test");
+    await_counter(w, &w->sink->later_seen, 2);
+    assert_true(wait_until(w, second_is_claimed, &id));
+    put_key(w, NULL, "s2");
+    if (!wait_until(w, is_signed_again, &before))
+        fail_msg("the signature of the key that is gone is used");
+    assert_int_equal(recipient(w, id, 1).state, RECIPIENT_SENDING);
+    __atomic_store_n(&w->sink->later_times, 0, __ATOMIC_SEQ_CST);
+    await_counter(w, &w->sink->messages, 1);
+    assert_true(says(w->sink, " s=s2;"));
+    /* and the claimed one, now that there is room */
+    sink_on_loop(slow.sink->loop, sink_close_all, slow.sink);
+    await_counter(w, &slow.sink->messages, 1);
+    assert_true(says(slow.sink, " s=s2;"));
+    end_slow(w, &slow);
+}
+
 /* One a second, and each takes longer. */
 static void bulk_mail_with_a_rate_waits_for_no_transaction_to_end(void **state) {
     expect_log("sessions are aborted");
@@ -70,6 +130,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         T(who_waits_for_a_signature_that_a_hung_site_makes_holds_up_no_others),
         T(proven_sites_that_hang_leave_a_session_to_others),
+        T(a_key_that_was_removed_signs_nothing_more_whoever_is_claimed),
         T(bulk_mail_with_a_rate_waits_for_no_transaction_to_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
