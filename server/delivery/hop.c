@@ -14,6 +14,9 @@ enum {
     TTL_LEAST_MS = 60 * 1000,
     TTL_MOST_MS = 3600 * 1000,
     FAILED_MS = 30 * 1000, /* "there is no such domain": somebody may be making it */
+    /* An answer that cannot be renewed serves so long (RFC 8767 5 allows one to three days): an
+     * address may be somebody else's by then. */
+    STALE_MOST_MS = 24 * 3600 * 1000,
 };
 
 /* What may be well again soon: our own network, the resolver, a name that was just repaired. The
@@ -102,7 +105,8 @@ bool hop_is_fresh(const struct hop *h, int64_t now_mono_ms) {
 }
 
 bool hop_is_usable(const struct hop *h, int64_t now_mono_ms) {
-    return hop_is_fresh(h, now_mono_ms) || (h->hosts != NULL && h->failed > 0);
+    return hop_is_fresh(h, now_mono_ms) ||
+           (h->hosts != NULL && h->failed > 0 && now_mono_ms < h->hosts_until_mono_ms);
 }
 
 static int64_t bounded_ttl_ms(int64_t ttl_ms) {
@@ -170,8 +174,10 @@ static void resolved(struct hops *t, struct hop *h, struct host_list *hosts, enu
     if (hosts != NULL) {
         host_list_unref(&h->hosts);
         h->hosts = hosts;
+        h->hosts_until_mono_ms = now_mono_ms + STALE_MOST_MS;
         h->failure = FAILURE_NONE;
-    } else if (failure != FAILURE_DNS_TEMPORARY || h->hosts == NULL) {
+    } else if (failure != FAILURE_DNS_TEMPORARY || h->hosts == NULL ||
+               now_mono_ms >= h->hosts_until_mono_ms) {
         /* else: an old answer is better than none while the name servers are away */
         host_list_unref(&h->hosts);
         h->failure = failure;

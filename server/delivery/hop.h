@@ -32,9 +32,10 @@ struct hop {
     enum failure failure;
     char *site_name; /* of its site, with the tag: the same one when sessions with the hosts of the
                         one can stand for those of the other */
-    uint64_t site_tag; /* says something about credentials: not to be shown */
-    struct site *site; /* the scheduler's; it takes and releases it */
-    int64_t until_mono_ms;
+    uint64_t site_tag;           /* says something about credentials: not to be shown */
+    struct site *site;           /* the scheduler's; it takes and releases it */
+    int64_t until_mono_ms;       /* it is looked up again after that */
+    int64_t hosts_until_mono_ms; /* what the hosts are good for when name servers are silent */
     int failed; /* lookups in a row that found out nothing: they are repeated soon, then later */
     bool is_resolving;
     size_t users;           /* bundles that point here */
@@ -54,7 +55,8 @@ void hops_set_drop(struct hops *t, void (*drop)(void *ctx, struct hop *h));
 struct hop *hops_get(struct hops *t, struct settings *s, const struct settings_route *r,
                      struct str domain);
 bool hop_is_fresh(const struct hop *h, int64_t now_mono_ms);
-/* Fresh, or an old answer that serves until the name servers, which were silent, are back. */
+/* Fresh, or an old answer, no older than a day (RFC 8767 5), that serves until the name servers,
+ * which were silent, are back. */
 bool hop_is_usable(const struct hop *h, int64_t now_mono_ms);
 void hop_resolve(struct hops *t, struct hop *h, int64_t now_mono_ms);
 /* Frees hops that nobody uses and whose answer is old, or that are of other settings. */

@@ -125,6 +125,34 @@ static void a_smarthost_that_cannot_be_found_is_looked_up_soon_then_later(void *
     end(&l);
 }
 
+/* The name servers are silent for longer than an address can be trusted to be theirs. */
+static void an_old_answer_serves_for_a_day_at_most(void **state) {
+    struct world *w = *state;
+    struct lookups l;
+    enum { DAY_MS = 24 * 3600 * 1000 };
+    w->route.kind = ROUTE_MX;
+    w->route.smarthost_count = 0;
+    begin(&l, w, "relay.example");
+    heal(&l);
+    look_up(&l);
+    assert_non_null(l.hop->hosts);
+    int64_t answered_mono_ms = l.answered_mono_ms;
+    fall_ill(&l);
+    look_up(&l);
+    assert_non_null(l.hop->hosts);
+    assert_true(hop_is_usable(l.hop, l.asked_mono_ms + DAY_MS / 2));
+    assert_false(hop_is_usable(l.hop, answered_mono_ms + DAY_MS));
+    l.hop->hosts_until_mono_ms = clock_mono_ms(); /* as after a day */
+    look_up(&l);
+    assert_null(l.hop->hosts);
+    assert_int_equal(l.hop->failure, FAILURE_DNS_TEMPORARY);
+    assert_false(hop_is_usable(l.hop, l.hop->until_mono_ms));
+    heal(&l);
+    look_up(&l);
+    assert_non_null(l.hop->hosts);
+    end(&l);
+}
+
 static void one_smarthost_of_two_is_used_while_the_other_is_looked_up(void **state) {
     struct world *w = *state;
     struct lookups l;
@@ -260,6 +288,7 @@ int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(a_smarthost_that_cannot_be_found_is_looked_up_soon_then_later),
+        T(an_old_answer_serves_for_a_day_at_most),
         T(one_smarthost_of_two_is_used_while_the_other_is_looked_up),
         T(smarthosts_are_one_site_while_sessions_with_them_can_stand_for_each_other),
         T(a_domain_whose_servers_fail_is_looked_up_soon_and_one_that_is_not_there_later),
