@@ -51,8 +51,9 @@ struct delivery_options {
         race_head_start_ms; /* an address of a host before that of its other family; 0: 250 ms */
     struct tls_client_ctx *tls_ctx; /* of hosts without a ca_file; NULL: the system's store */
 
-    size_t due_in_memory;                  /* recipients held; 0: LIMIT_DUE_IN_MEMORY */
-    size_t sessions_max;                   /* transactions at once, whole server; 0: 1000 */
+    size_t due_in_memory; /* recipients held; 0: LIMIT_DUE_IN_MEMORY */
+    size_t sessions_max;  /* transactions at once, whole server; a sixteenth is kept for sites that
+                             have none; 0: 1000 */
     size_t content_bytes_max;              /* bodies read again from the store; 0: 64 MiB */
     int64_t idle_mx_ms, idle_smarthost_ms; /* idle sessions are kept so long; 0: 5 s, 45 s */
     int64_t session_age_max_ms;            /* 0: 300 s */

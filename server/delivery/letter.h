@@ -9,7 +9,8 @@
  *   READY     as it is sent; --letter_set_unsigned (keys have changed)--> UNSIGNED or BARE
  *   ERASED    the content is gone: who waits fails; --letters_get--> BARE
  *
- * What is never signed is READY as soon as the content is here. Any state ends with letter_settle.
+ * What is never signed is READY as soon as the content is here. letter_settle ends any of them, but
+ * for a letter that is READY and to be tried again: that one is kept.
  *
  * A message is signed once per rule: its first job goes alone; the others follow when the signed
  * one is back. Letters whose recipients must be tried again are kept, within a bound of bytes, so

@@ -8,17 +8,20 @@
  *
  * A bundle's way, with the function on each edge:
  *
- *   gather_row --> RESOLVING --gather_resolved--> QUEUED --pick--> WAITING (content, signature)
- *   --prepare_letter_woken--> CLAIMING --claimed--> READY --send_ready--> SENT
- *   --settle_report(last)--> freed
- *   QUEUED --pick--> CLAIMING (the letter is ready, or this one signs it)
- *   WAITING --prepare_letter_woken (it gave its slot away)--> QUEUED, in front
- *   CLAIMING --claim_failed--> QUEUED, in front; freed without a slot, or while draining
- *   QUEUED, RESOLVING, WAITING --gather_take_out--> freed (gone, evicted: not claimed, so nothing
- *   is lost)
- *   CLAIMING --claimed (draining, site dead, expired, of old settings)--> released
- *   READY --dispatch_release_ready (draining, site dead, reload), send_ready (expired, its letter
- *   must be signed anew)--> released; --settle_preset (no address any more)--> freed
+ *   new       --gather_row--> QUEUED; RESOLVING when its hop is looked up first; CLAIMING when it
+ * is preset: it has no route, or no host RESOLVING --gather_resolved--> QUEUED, or CLAIMING
+ * (preset) QUEUED    --pick--> CLAIMING; WAITING when its letter has no content or no signature yet
+ *   WAITING   --prepare_letter_woken--> CLAIMING, or WAITING for the next thing; QUEUED, in front,
+ *             when it gave its slot away
+ *   CLAIMING  --claimed--> READY; preset: settled; draining, of old settings, expired or its site
+ *             dead: released; all canceled meanwhile: freed
+ *             --claim_failed--> QUEUED, in front; freed without a slot, or while draining
+ *   READY     --send_ready--> SENT; expired, or its letter has to be signed anew: released; no host
+ *             any more: settled
+ *             --dispatch_release_ready (draining, site dead, reload)--> released
+ *   SENT      --settle_report (the last one)--> freed
+ *   RESOLVING, QUEUED, WAITING --gather_take_out (gone, evicted)--> freed: not claimed, so nothing
+ *             is lost
  *
  * Thread: the scheduler's, but for `shared`.
  */

@@ -1,11 +1,13 @@
-/* site: the queue of one next hop: a set of MX hosts, or a route's smarthosts. Hundreds of domains
- * behind one provider share one site, its window and its sessions.
+/* site: the queue of one next hop: a set of MX hosts, or a route's smarthosts, with the TLS and the
+ * login that the settings want there. Hundreds of domains behind one provider share one site, its
+ * window and its sessions.
  *
  * A slot is taken when a bundle is picked (its content is fetched, it is claimed) and given back
  * when its transaction is over, or while it waits for a signature that another site's job makes:
  * that site may hang. More than the window may be picked, so that a claim is committed by
  * the time a slot for sending is free; only the window is sent at once. To a site that answers
- * loops are sent some more, which they sign and keep until one of their sessions is free.
+ * loops are sent some more, which they sign and keep until one of their sessions is free,
+ * for a second at most.
  *
  * What is claimed can be neither canceled nor overtaken, and expires late: to a site that takes its
  * time no more is claimed ahead than a window, to one with a rate no more than goes in a second,
