@@ -4,6 +4,8 @@
  *     ask(w, "POST", "/send", &w->key, "", body_text(), &a);
  *     assert_problem(&a, 422, "validation_failed");
  *     client_release(&a);
+ *
+ *     SERVED(test_x), SERVED_WITH(test_y, with_little_memory),     // in main
  */
 #pragma once
 
@@ -75,19 +77,37 @@ static inline void world_prepare(struct world *w) {
     add_key(w, &w->expired_key, false, SCOPE_SEND, clock_wall_ms() - 1);
 }
 
+/* What a test wants otherwise; *state before setup(), NULL: nothing. */
+struct world_wish {
+    void (*change)(struct api_options *o);
+};
+
+static inline void with_a_health_listener(struct api_options *o) {
+    static const struct str health[] = {{"127.0.0.1:0", 11}};
+    o->listen_health = health;
+    o->listen_health_count = 1;
+}
+
 static inline int setup(void **state) {
+    const struct world_wish *wish = *state;
     struct world *w = mem_zalloc(sizeof(*w));
     world_prepare(w);
     struct api_options o = options_of(w);
+    if (wish != NULL)
+        wish->change(&o);
     world_start(w, &o);
     *state = w;
     return 0;
 }
 
+/* A test may do it before its end. */
 static inline void world_stop(struct world *w) {
+    if (w->store == NULL)
+        return;
     api_stop(&w->api);
     assert_int_equal(fake_watches(w->store), 0);
     fake_free(w->store);
+    w->store = NULL;
 }
 
 static inline int teardown(void **state) {
@@ -148,4 +168,22 @@ static inline void assert_problem(const struct answer *a, int status, const char
     json_decref(v);
 }
 
+/* Stores `count` messages whose subjects have so many bytes; free() the text when nobody asks for
+ * them any more. */
+static inline char *put_large_subjects(struct world *w, size_t count, size_t bytes) {
+    char *subject = mem_zalloc(bytes);
+    memset(subject, 's', bytes);
+    for (size_t i = 0; i < count; i++) {
+        struct answer a;
+        ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+        assert_int_equal(a.status, 202);
+        client_release(&a);
+        w->store->message[i].row.subject = str_make(subject, bytes);
+    }
+    return subject;
+}
+
 #define SERVED(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+/* By a server with options that change(&options) makes its own. */
+#define SERVED_WITH(test, change)                                                                  \
+    cmocka_unit_test_prestate_setup_teardown(test, setup, teardown, &(struct world_wish){change})

@@ -281,16 +281,8 @@ static void test_pages_follow_each_other(void **state) {
 static void test_answer_beyond_every_limit_is_500_and_not_the_end(void **state) {
     expect_log("an answer is too large");
     struct world *w = *state;
-    enum { ROWS = 80, SUBJECT = 1024 * 1024 };
     struct answer a;
-    char *subject = mem_zalloc(SUBJECT);
-    memset(subject, 's', SUBJECT);
-    for (int i = 0; i < ROWS; i++) {
-        ask(w, "POST", "/send", &w->key, "", body_text(), &a);
-        assert_int_equal(a.status, 202);
-        client_release(&a);
-        w->store->message[i].row.subject = str_make(subject, SUBJECT);
-    }
+    char *subject = put_large_subjects(w, 80, 1024 * 1024);
     ask(w, "GET", "/v1/messages?limit=100", &w->key, "", STR_NONE, &a);
     assert_problem(&a, 500, "internal");
     client_release(&a);

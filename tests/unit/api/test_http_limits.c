@@ -91,14 +91,14 @@ static void test_refused_body_that_is_announced_is_not_asked_for(void **state) {
     buf_release(&b);
 }
 
+static void with_memory_for_one(struct api_options *o) {
+    o->memory_max_bytes = 100000 * LIMIT_REQUEST_COST;
+    o->loops = 1;
+}
+
 static void test_T16_bodies_beyond_the_memory_set_aside_are_503(void **state) {
-    struct world *w = mem_zalloc(sizeof(*w));
+    struct world *w = *state;
     struct answer a;
-    (void)state;
-    world_prepare(w);
-    struct api_options o = options_of(w);
-    o.memory_max_bytes = 100000 * LIMIT_REQUEST_COST;
-    world_start(w, &o);
     struct buf head = BUF_INIT(4096), body = BUF_INIT(100000);
     buf_printf(&head,
                "POST /send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
@@ -126,19 +126,11 @@ static void test_T16_bodies_beyond_the_memory_set_aside_are_503(void **state) {
     close(slow);
     buf_release(&head);
     buf_release(&body);
-    world_stop(w);
-    free(w);
 }
 
 static void test_client_that_left_in_its_body_holds_no_memory(void **state) {
-    struct world *w = mem_zalloc(sizeof(*w));
+    struct world *w = *state;
     struct answer a;
-    (void)state;
-    world_prepare(w);
-    struct api_options o = options_of(w);
-    o.memory_max_bytes = 100000 * LIMIT_REQUEST_COST;
-    o.loops = 1;
-    world_start(w, &o);
     struct buf head = BUF_INIT(4096), body = BUF_INIT(100000);
     buf_printf(&head,
                "POST /send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
@@ -165,23 +157,19 @@ static void test_client_that_left_in_its_body_holds_no_memory(void **state) {
     client_release(&a);
     buf_release(&head);
     buf_release(&body);
-    world_stop(w);
-    free(w);
+}
+
+enum { SLOW = 4, SIZE = 100000 };
+
+static void with_memory_for_four(struct api_options *o) {
+    o->memory_max_bytes = SLOW * SIZE * LIMIT_REQUEST_COST;
 }
 
 /* Announcing is free; it must not cost others their place. */
 static void test_T16_one_key_cannot_set_aside_all_memory(void **state) {
-    enum { SLOW = 4, SIZE = 100000 };
-    struct world *w = mem_zalloc(sizeof(*w));
+    struct world *w = *state;
     struct answer a;
-    struct auth_key_text other;
     int slow[SLOW];
-    (void)state;
-    world_prepare(w);
-    add_key(w, &other, false, SCOPE_SEND, 0);
-    struct api_options o = options_of(w);
-    o.memory_max_bytes = SLOW * SIZE * LIMIT_REQUEST_COST;
-    world_start(w, &o);
     struct buf body = BUF_INIT(SIZE);
     buf_put(&body, body_text());
     while (body.n < SIZE)
@@ -203,45 +191,37 @@ static void test_T16_one_key_cannot_set_aside_all_memory(void **state) {
     client_read(slow[SLOW - 1], false, &a);
     assert_problem(&a, 503, "overloaded");
     client_release(&a);
-    ask(w, "POST", "/send", &other, "", buf_str(&body), &a);
+    ask(w, "POST", "/send", &w->test_key, "", buf_str(&body), &a);
     assert_int_equal(a.status, 202);
     client_release(&a);
     for (size_t i = 0; i < SLOW; i++)
         close(slow[i]);
     buf_release(&body);
-    world_stop(w);
-    free(w);
+}
+
+enum { ROWS = 4, SUBJECT = 4 * 1024 * 1024 }; /* far more than sockets hold */
+
+static void with_memory_for_two_answers(struct api_options *o) {
+    o->memory_max_bytes = (size_t)2 * ROWS * SUBJECT;
 }
 
 /* Who asks for a lot and reads nothing would hold as much as he likes. */
 static void test_T16_large_answers_are_taken_out_of_the_memory_set_aside(void **state) {
-    enum { ROWS = 4, SUBJECT = 4 * 1024 * 1024, SLOW = 3 }; /* far more than sockets hold */
-    struct world *w = mem_zalloc(sizeof(*w));
+    enum { READERS = 3 };
+    struct world *w = *state;
     struct answer a;
-    (void)state;
-    world_prepare(w);
-    struct api_options o = options_of(w);
-    o.memory_max_bytes = (size_t)2 * ROWS * SUBJECT;
-    world_start(w, &o);
-    char *subject = mem_zalloc(SUBJECT);
-    memset(subject, 's', SUBJECT);
-    for (int i = 0; i < ROWS; i++) {
-        ask(w, "POST", "/send", &w->key, "", body_text(), &a);
-        assert_int_equal(a.status, 202);
-        client_release(&a);
-        w->store->message[i].row.subject = str_make(subject, SUBJECT);
-    }
+    char *subject = put_large_subjects(w, ROWS, SUBJECT);
     struct buf b = BUF_INIT(4096);
-    int fd[SLOW];
+    int fd[READERS];
     put_request(&b, "GET", "/v1/messages", &w->key, "", STR_NONE);
-    for (int i = 0; i < SLOW; i++) { /* three quarters hold one, not two */
+    for (int i = 0; i < READERS; i++) { /* three quarters hold one, not two */
         struct pollfd p = {.events = POLLIN};
         fd[i] = client_connect(w->port);
         client_send(fd[i], buf_str(&b));
         p.fd = fd[i];
         assert_int_equal(poll(&p, 1, (int)patience_ms(CLIENT_TIMEOUT_MS)), 1);
     }
-    for (int i = 1; i < SLOW; i++) {
+    for (int i = 1; i < READERS; i++) {
         client_read(fd[i], false, &a);
         assert_problem(&a, 503, "overloaded");
         assert_false(a.is_closed);
@@ -256,25 +236,20 @@ static void test_T16_large_answers_are_taken_out_of_the_memory_set_aside(void **
     client_read(fd[0], false, &a);
     assert_int_equal(a.status, 200);
     client_release(&a);
-    for (int i = 0; i < SLOW; i++)
+    for (int i = 0; i < READERS; i++)
         close(fd[i]);
     buf_release(&b);
-    world_stop(w);
     free(subject);
-    free(w);
 }
 
 /* ---- time ---- */
 
+static void with_little_time(struct api_options *o) {
+    o->header_timeout_ms = o->body_timeout_ms = o->idle_timeout_ms = 300;
+}
+
 static void test_T17_slow_clients_are_cut_off(void **state) {
-    struct world *w = mem_zalloc(sizeof(*w));
-    (void)state;
-    world_prepare(w);
-    struct api_options o = options_of(w);
-    o.header_timeout_ms = 300;
-    o.body_timeout_ms = 300;
-    o.idle_timeout_ms = 300;
-    world_start(w, &o);
+    struct world *w = *state;
     struct buf b = BUF_INIT(4096);
     put_request(&b, "POST", "/send", &w->key, "", body_text());
     const struct {
@@ -300,17 +275,14 @@ static void test_T17_slow_clients_are_cut_off(void **state) {
     close(fd);
     client_release(&a);
     buf_release(&b);
-    world_stop(w);
-    free(w);
+}
+
+static void with_time_for_a_header(struct api_options *o) {
+    o->header_timeout_ms = 500;
 }
 
 static void test_T17_drop_by_drop_header_does_not_extend_the_deadline(void **state) {
-    struct world *w = mem_zalloc(sizeof(*w));
-    (void)state;
-    world_prepare(w);
-    struct api_options o = options_of(w);
-    o.header_timeout_ms = 500;
-    world_start(w, &o);
+    struct world *w = *state;
     int fd = client_connect(w->port);
     int64_t before = clock_mono_ms();
     struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -319,20 +291,17 @@ static void test_T17_drop_by_drop_header_does_not_extend_the_deadline(void **sta
         client_send(fd, STR("X-A: b\r\n"));
     assert_in_range(clock_mono_ms() - before, 400, 3000);
     close(fd);
-    world_stop(w);
-    free(w);
 }
 
 /* ---- connections ---- */
 
+static void with_three_an_address(struct api_options *o) {
+    o->connections_per_ip_max = 3;
+    o->loops = 1;
+}
+
 static void test_T17_connections_of_one_address_are_limited(void **state) {
-    struct world *w = mem_zalloc(sizeof(*w));
-    (void)state;
-    world_prepare(w);
-    struct api_options o = options_of(w);
-    o.connections_per_ip_max = 3;
-    o.loops = 1;
-    world_start(w, &o);
+    struct world *w = *state;
     int fd[3];
     struct answer a;
     for (size_t i = 0; i < 3; i++) {
@@ -358,21 +327,16 @@ static void test_T17_connections_of_one_address_are_limited(void **state) {
     client_release(&a);
     close(fd[1]);
     close(fd[2]);
-    world_stop(w);
-    free(w);
+}
+
+static void with_three_and_a_health_listener(struct api_options *o) {
+    with_a_health_listener(o);
+    o->connections_max = 3;
+    o->loops = 1;
 }
 
 static void test_full_health_listener_shuts_no_client_out(void **state) {
-    static const struct str health[] = {{"127.0.0.1:0", 11}};
-    struct world *w = mem_zalloc(sizeof(*w));
-    (void)state;
-    world_prepare(w);
-    struct api_options o = options_of(w);
-    o.connections_max = 3;
-    o.loops = 1;
-    o.listen_health = health;
-    o.listen_health_count = 1;
-    world_start(w, &o);
+    struct world *w = *state;
     int fd[3];
     struct answer a;
     for (size_t i = 0; i < 3; i++) {
@@ -387,22 +351,13 @@ static void test_full_health_listener_shuts_no_client_out(void **state) {
     client_release(&a);
     for (size_t i = 0; i < 3; i++)
         close(fd[i]);
-    world_stop(w);
-    free(w);
 }
 
 static const struct str livez = {"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", 32};
 
 /* Whoever reaches it could otherwise take the descriptors that delivery and the store need. */
 static void test_health_listener_takes_so_many_and_no_more(void **state) {
-    static const struct str health[] = {{"127.0.0.1:0", 11}};
-    struct world *w = mem_zalloc(sizeof(*w));
-    (void)state;
-    world_prepare(w);
-    struct api_options o = options_of(w);
-    o.listen_health = health;
-    o.listen_health_count = 1;
-    world_start(w, &o);
+    struct world *w = *state;
     int fd[LIMIT_OTHER_CONNECTIONS], port = api_port(w->api, 1);
     struct answer a;
     for (size_t i = 0; i < LIMIT_OTHER_CONNECTIONS; i++) {
@@ -425,19 +380,18 @@ static void test_health_listener_takes_so_many_and_no_more(void **state) {
     assert_int_equal(a.status, 200);
     for (size_t i = 1; i < LIMIT_OTHER_CONNECTIONS; i++)
         close(fd[i]);
-    world_stop(w);
-    free(w);
+}
+
+static void with_two_connections(struct api_options *o) {
+    o->connections_max = 2;
+    o->loops = 1;
 }
 
 static void test_reload_allows_more_connections(void **state) {
-    struct world *w = mem_zalloc(sizeof(*w));
-    (void)state;
-    world_prepare(w);
+    struct world *w = *state;
     struct api_options o = options_of(w);
-    o.connections_max = 2;
-    o.loops = 1;
-    world_start(w, &o);
     o.connections_max = 4;
+    o.loops = 1;
     assert_int_equal(api_reload(w->api, &o, NULL), OK);
     int fd[4];
     struct answer a;
@@ -453,8 +407,6 @@ static void test_reload_allows_more_connections(void **state) {
     close(more);
     for (size_t i = 0; i < 4; i++)
         close(fd[i]);
-    world_stop(w);
-    free(w);
 }
 
 /* Who found no descriptor left is let in when there are some again, also while others stay. */
@@ -499,16 +451,19 @@ int main(void) {
         SERVED(test_T16_body_over_the_limit_is_413_and_names_it),
         SERVED(test_what_is_accepted_is_answered_however_large_the_header),
         SERVED(test_refused_body_that_is_announced_is_not_asked_for),
-        cmocka_unit_test(test_T16_bodies_beyond_the_memory_set_aside_are_503),
-        cmocka_unit_test(test_client_that_left_in_its_body_holds_no_memory),
-        cmocka_unit_test(test_T16_one_key_cannot_set_aside_all_memory),
-        cmocka_unit_test(test_T16_large_answers_are_taken_out_of_the_memory_set_aside),
-        cmocka_unit_test(test_T17_slow_clients_are_cut_off),
-        cmocka_unit_test(test_T17_drop_by_drop_header_does_not_extend_the_deadline),
-        cmocka_unit_test(test_T17_connections_of_one_address_are_limited),
-        cmocka_unit_test(test_full_health_listener_shuts_no_client_out),
-        cmocka_unit_test(test_health_listener_takes_so_many_and_no_more),
-        cmocka_unit_test(test_reload_allows_more_connections),
+        SERVED_WITH(test_T16_bodies_beyond_the_memory_set_aside_are_503, with_memory_for_one),
+        SERVED_WITH(test_client_that_left_in_its_body_holds_no_memory, with_memory_for_one),
+        SERVED_WITH(test_T16_one_key_cannot_set_aside_all_memory, with_memory_for_four),
+        SERVED_WITH(test_T16_large_answers_are_taken_out_of_the_memory_set_aside,
+                    with_memory_for_two_answers),
+        SERVED_WITH(test_T17_slow_clients_are_cut_off, with_little_time),
+        SERVED_WITH(test_T17_drop_by_drop_header_does_not_extend_the_deadline,
+                    with_time_for_a_header),
+        SERVED_WITH(test_T17_connections_of_one_address_are_limited, with_three_an_address),
+        SERVED_WITH(test_full_health_listener_shuts_no_client_out,
+                    with_three_and_a_health_listener),
+        SERVED_WITH(test_health_listener_takes_so_many_and_no_more, with_a_health_listener),
+        SERVED_WITH(test_reload_allows_more_connections, with_two_connections),
         SERVED(test_after_a_want_of_descriptors_clients_are_accepted_again),
     };
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);

@@ -15,14 +15,7 @@
 /* ---- listeners ---- */
 
 static void test_health_has_a_listener_of_its_own(void **state) {
-    struct world *w = mem_zalloc(sizeof(*w));
-    static const struct str health[] = {{"127.0.0.1:0", 11}};
-    (void)state;
-    world_prepare(w);
-    struct api_options o = options_of(w);
-    o.listen_health = health;
-    o.listen_health_count = 1;
-    world_start(w, &o);
+    struct world *w = *state;
     int other = api_port(w->api, 1);
     struct answer a;
     const struct {
@@ -42,25 +35,24 @@ static void test_health_has_a_listener_of_its_own(void **state) {
             fail_msg("%s on %d: %d", rows[i].path, rows[i].port, a.status);
         client_release(&a);
     }
-    world_stop(w);
-    free(w);
+}
+
+static char folder[64], control_path[128];
+
+static void with_a_control_socket(struct api_options *o) {
+    snprintf(folder, sizeof(folder), "/tmp/postchute-test-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    snprintf(control_path, sizeof(control_path), "%s/control.sock", folder);
+    o->control_path = str_of(control_path);
 }
 
 static void test_control_socket_needs_no_key_and_lets_only_its_owner_in(void **state) {
-    struct world *w = mem_zalloc(sizeof(*w));
-    char folder[] = "/tmp/postchute-test-XXXXXX", path[128];
-    (void)state;
-    assert_non_null(mkdtemp(folder));
-    snprintf(path, sizeof(path), "%s/control.sock", folder);
-    world_prepare(w);
-    struct api_options o = options_of(w);
-    o.control_path = str_of(path);
-    world_start(w, &o);
+    struct world *w = *state;
     struct stat st;
-    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(stat(control_path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
-    memcpy(sa.sun_path, path, strlen(path) + 1);
+    memcpy(sa.sun_path, control_path, strlen(control_path) + 1);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
     client_send(fd, STR("GET /v1/keys HTTP/1.1\r\nHost: x\r\n\r\n"));
@@ -70,9 +62,8 @@ static void test_control_socket_needs_no_key_and_lets_only_its_owner_in(void **s
     client_release(&a);
     close(fd);
     world_stop(w);
-    assert_int_equal(stat(path, &st), -1);
+    assert_int_equal(stat(control_path, &st), -1);
     rmdir(folder);
-    free(w);
 }
 
 /* Stands before the one of the C library, also for libmicrohttpd: who closes a descriptor twice
@@ -126,11 +117,7 @@ static void test_options_that_cannot_be(void **state) {
 /* ---- the end ---- */
 
 static void test_drain_answers_what_is_open_and_takes_nothing_new(void **state) {
-    struct world *w = mem_zalloc(sizeof(*w));
-    (void)state;
-    world_prepare(w);
-    struct api_options o = options_of(w);
-    world_start(w, &o);
+    struct world *w = *state;
     struct buf b = BUF_INIT(4096);
     struct answer a;
     put_request(&b, "POST", "/send", &w->key, "Prefer: wait=60\r\n", body_text());
@@ -159,17 +146,14 @@ static void test_drain_answers_what_is_open_and_takes_nothing_new(void **state) 
     close(idle);
     close(fd);
     buf_release(&b);
-    world_stop(w);
-    free(w);
+}
+
+static void with_little_patience(struct api_options *o) {
+    o->drain_ms = 100;
 }
 
 static void test_stop_with_idle_and_half_open_connections(void **state) {
-    struct world *w = mem_zalloc(sizeof(*w));
-    (void)state;
-    world_prepare(w);
-    struct api_options o = options_of(w);
-    o.drain_ms = 100;
-    world_start(w, &o);
+    struct world *w = *state;
     struct buf b = BUF_INIT(4096);
     put_request(&b, "POST", "/send", &w->key, "", body_text());
     int fd[10];
@@ -183,16 +167,16 @@ static void test_stop_with_idle_and_half_open_connections(void **state) {
         close(fd[i]);
     }
     buf_release(&b);
-    free(w);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_health_has_a_listener_of_its_own),
-        cmocka_unit_test(test_control_socket_needs_no_key_and_lets_only_its_owner_in),
+        SERVED_WITH(test_health_has_a_listener_of_its_own, with_a_health_listener),
+        SERVED_WITH(test_control_socket_needs_no_key_and_lets_only_its_owner_in,
+                    with_a_control_socket),
         cmocka_unit_test(test_options_that_cannot_be),
-        cmocka_unit_test(test_drain_answers_what_is_open_and_takes_nothing_new),
-        cmocka_unit_test(test_stop_with_idle_and_half_open_connections),
+        SERVED(test_drain_answers_what_is_open_and_takes_nothing_new),
+        SERVED_WITH(test_stop_with_idle_and_half_open_connections, with_little_patience),
     };
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -353,14 +353,14 @@ static bool only_refusals_follow(int fd) {
     }
 }
 
+static void with_little_time(struct api_options *o) {
+    /* some of them wait for more */
+    o->header_timeout_ms = o->body_timeout_ms = o->idle_timeout_ms = 200;
+}
+
 static void test_T18_requests_that_two_parsers_read_differently_are_refused(void **state) {
 #include "tests/unit/api/smuggling.inc"
-    struct world *w = mem_zalloc(sizeof(*w));
-    (void)state;
-    world_prepare(w);
-    struct api_options o = options_of(w);
-    o.header_timeout_ms = o.body_timeout_ms = o.idle_timeout_ms = 200; /* some wait for more */
-    world_start(w, &o);
+    struct world *w = *state;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct buf b = BUF_INIT(65536);
         struct answer a;
@@ -386,8 +386,6 @@ static void test_T18_requests_that_two_parsers_read_differently_are_refused(void
         buf_release(&b);
     }
     assert_int_equal(fake_accepts(w->store), 0);
-    world_stop(w);
-    free(w);
 }
 
 int main(void) {
@@ -402,7 +400,8 @@ int main(void) {
         SERVED(test_domain_that_is_too_long_for_its_records_is_named),
         SERVED(test_url_that_the_guard_refuses_is_not_stored),
         SERVED(test_reload_replaces_the_guard_of_urls),
-        cmocka_unit_test(test_T18_requests_that_two_parsers_read_differently_are_refused),
+        SERVED_WITH(test_T18_requests_that_two_parsers_read_differently_are_refused,
+                    with_little_time),
     };
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
     return cmocka_run_group_tests(tests, NULL, NULL);
