@@ -44,7 +44,7 @@ static bool read_one(struct backend *b, struct store_notify_claim *q, int64_t se
     sq_end(st);
     st = sq_use(&b->h, SQL_EVENT_GET);
     sq_bind_int(st, 1, event);
-    if (found && sq_row(&b->h, st))
+    if (sq_row(&b->h, st))
         event_from_row(&damage, st, a, &q->event[q->count]);
     sq_end(st);
     if (sq_has_failed(&b->h))

@@ -123,10 +123,13 @@ static int64_t search_earliest(struct backend *b, int64_t id) {
 static int64_t count_anew(struct backend *b, const struct queue *q) {
     sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_COUNT_ANEW);
     sq_bind_int(st, 1, q->id);
-    int64_t count = sq_row(&b->h, st) ? sq_int(st, 0) : 0;
+    bool is_read = sq_row(&b->h, st);
+    int64_t count = is_read ? sq_int(st, 0) : 0;
     sq_end(st);
-    log_warn("storage", "fewer recipients waited in a queue than left it; they were counted anew",
-             LOG_INT("number", q->id), LOG_INT("count", count));
+    if (is_read)
+        log_warn("storage",
+                 "fewer recipients waited in a queue than left it; they were counted anew",
+                 LOG_INT("number", q->id), LOG_INT("count", count));
     return count;
 }
 

@@ -455,6 +455,13 @@ static void what_fails_fails_as_well_in_silence(void **state) {
     damage(k, "UPDATE webhook SET secret = 'in clear'");
     kit_open_with(k, k->options);
     seal_free(&ring);
+    /* what is damaged */
+    kit_reopen(k);
+    damage(k, "UPDATE queue SET count = 0, earliest = NULL; UPDATE message SET tls = 99");
+    assert_true(kit_claim(k, m->recipient[0].key));
+    struct store_messages q = {.project = 1, .limit = 10};
+    RUN_OK(k, STORE_MESSAGES, &q);
+    assert_int_equal(q.count, 0);
 }
 
 /* ---- several verbs in one transaction ---- */
@@ -968,6 +975,8 @@ static void a_damaged_message_holds_up_no_other(void **state) {
          "SELECT state = 9 FROM recipient WHERE key = 1024", 2, 2, 2, true},
         {"UPDATE recipient SET kind = 9 WHERE key = 1024",
          "SELECT kind = 9 FROM recipient WHERE key = 1024", 2, 2, 2, true},
+        {"UPDATE recipient SET kind = -1 WHERE key = 1024",
+         "SELECT kind = -1 FROM recipient WHERE key = 1024", 2, 2, 2, true},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct kit *k = kit_new(STORE_SQLITE);
@@ -1064,6 +1073,19 @@ static void what_will_never_expire_is_looked_at_once(void **state) {
     assert_int_equal(logged(passed_over), 2);
 }
 
+/* A step that ends within the message has not seen all of it. */
+static void a_step_that_ends_within_a_damaged_message_goes_on_there(void **state) {
+    expect_log(passed_over);
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("a@example.net", "b@example.net", "c@example.net"));
+    damage(k, "UPDATE recipient SET kind = 9 WHERE key = 1024");
+    for (int step = 0; step < 3; step++) {
+        struct store_expire e = {.now_wall_ms = m->expires_wall_ms, .most = 1};
+        RUN_OK(k, STORE_EXPIRE, &e);
+        assert_int_equal(e.expired, step < 2);
+    }
+}
+
 /* Nor does the log hear of more than anybody reads. */
 static void very_many_damaged_rows_are_not_all_told_of(void **state) {
     expect_log(passed_over);
@@ -1140,10 +1162,21 @@ static void mending_goes_on_behind_what_is_damaged(void **state) {
 /* What a queue's row sums up is there, and the row is made anew of it. */
 static void a_queue_that_counts_too_few_is_counted_anew(void **state) {
     expect_log("they were counted anew");
+    expect_log("the store is not writable");
     struct kit *k = *state;
     struct message_row *m = kit_accept(k, TO("a@example.net", "b@example.net", "c@example.net"));
     damage(k, "UPDATE queue SET count = 0, earliest = NULL");
     kit_reopen(k);
+    sqlite_fail(&(struct sqlite_fault){
+        .rc = SQLITE_FULL, .at = 1, .only = "SELECT count(*) FROM recipient INDEXED"});
+    bool is_claimed = false;
+    struct store_claim claim = {.key = &m->recipient[0].key,
+                                .count = 1,
+                                .now_wall_ms = k->now_wall_ms,
+                                .is_claimed = &is_claimed};
+    assert_int_equal(RUN(k, STORE_CLAIM, &claim), ERR_UNAVAILABLE);
+    assert_int_equal(sqlite_fail_end(), 1);
+    kit_revive(k);
     assert_true(kit_claim(k, m->recipient[0].key));
     kit_check(k);
     assert_int_equal(kit_due_count(k, k->now_wall_ms), 2);
@@ -1375,6 +1408,7 @@ int main(void) {
         cmocka_unit_test(a_damaged_message_holds_up_no_other),
         TEST(what_cannot_go_takes_up_no_places),
         TEST(what_will_never_expire_is_looked_at_once),
+        TEST(a_step_that_ends_within_a_damaged_message_goes_on_there),
         TEST(very_many_damaged_rows_are_not_all_told_of),
         TEST(a_damaged_event_holds_up_no_other),
         TEST(mending_goes_on_behind_what_is_damaged),
