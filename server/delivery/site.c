@@ -13,7 +13,7 @@ enum {
 
 struct site *sites_get(struct sites *t, const char *name, uint64_t tag, const struct route *r,
                        size_t loops) {
-    size_t name_n = strlen(name), key_n = name_n + sizeof(tag);
+    size_t name_n = strlen(name) + 1, key_n = name_n + sizeof(tag); /* with its end: a divider */
     char *key = mem_zalloc(key_n);
     memcpy(key, name, name_n);
     memcpy(key + name_n, &tag, sizeof(tag));
