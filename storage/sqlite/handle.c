@@ -164,6 +164,8 @@ enum err sq_open(struct sq *h, const struct store_options *o, bool writer, struc
     if (rc != SQLITE_OK) {
         note_failure(h, rc);
     } else {
+        int powersafe = 1; /* else the last octets of a commit come after its sync */
+        sqlite3_file_control(h->db, "main", SQLITE_FCNTL_POWERSAFE_OVERWRITE, &powersafe);
         sqlite3_extended_result_codes(h->db, 1);
         sqlite3_busy_timeout(h->db, BUSY_MS);
         sqlite3_db_config(h->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);

@@ -28,6 +28,14 @@ static int write_held(struct wal_file *w) {
     return rc;
 }
 
+/* For what SQLite rolls the transaction back: then nothing of it may come into the file later,
+ * where a crash would bring it to life. */
+static int write_held_or_drop(struct wal_file *w) {
+    int rc = write_held(w);
+    w->held = 0;
+    return rc;
+}
+
 /* What is held belongs to a transaction that has not ended, or was rolled back: nobody misses it.
  */
 static int wal_close(sqlite3_file *f) {
@@ -46,7 +54,7 @@ static int wal_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 at) {
     struct wal_file *w = of(f);
     bool follows = at == w->at + w->held && n <= BUFFER_BYTES - w->held;
     if (!follows) {
-        int rc = write_held(w);
+        int rc = write_held_or_drop(w);
         if (rc != SQLITE_OK)
             return rc;
         w->at = at;
@@ -68,7 +76,7 @@ static int wal_truncate(sqlite3_file *f, sqlite3_int64 size) {
 
 static int wal_sync(sqlite3_file *f, int flags) {
     struct wal_file *w = of(f);
-    int rc = write_held(w);
+    int rc = write_held_or_drop(w);
     return rc != SQLITE_OK ? rc : w->real->pMethods->xSync(w->real, flags);
 }
 

@@ -9,8 +9,13 @@
  * index says that the commit is there, so nobody looks for what is still in the buffer. With
  * NORMAL a commit is seen without a sync: use the other VFS itself.
  *
- * A write that fails is told by the call that brought it about, mostly xSync, and the buffer stays
- * as it is: the next call tries it again, and nothing that SQLite takes for written is missing.
+ * A write that fails is told by the call that brought it about. After xSync and xWrite SQLite rolls
+ * the transaction back, and what was held is forgotten: a commit that was refused must not come
+ * into the file later. After the others it stays, and the next call tries it again: nothing that
+ * SQLite takes for written is missing.
+ *
+ * Nor does SQLite pad the log: it takes the disk for one that leaves the octets beside a write
+ * alone (SQLITE_IOCAP_POWERSAFE_OVERWRITE, its default); the opener of the file says so.
  *
  * Thread: a file has one owner, as in SQLite; the VFS itself any.
  */

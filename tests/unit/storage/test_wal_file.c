@@ -249,39 +249,42 @@ static void a_full_buffer_is_written_and_goes_on(void **state) {
     assert_octets(3 * BUFFER + 2, 3 * BUFFER + 7, 'f');
 }
 
-static void a_failed_write_is_told_by_each_call_and_nothing_is_forgotten(void **state) {
+static void what_cannot_be_written_is_told_by_each_call_and_not_forgotten(void **state) {
     sqlite3_file *f = *state;
     char c[4];
     sqlite3_int64 size;
     assert_int_equal(put(f, 'a', 4, 0), SQLITE_OK);
     m.fails = SQLITE_FULL;
-    assert_int_equal(f->pMethods->xSync(f, SQLITE_SYNC_NORMAL), SQLITE_FULL);
-    assert_int_equal(m.syncs, 0); /* a sync that succeeds would be a lie */
     assert_int_equal(f->pMethods->xRead(f, c, 4, 0), SQLITE_FULL);
     assert_int_equal(f->pMethods->xTruncate(f, 0), SQLITE_FULL);
     assert_int_equal(f->pMethods->xFileSize(f, &size), SQLITE_FULL);
     assert_int_equal(f->pMethods->xFileControl(f, 77, &m), SQLITE_FULL);
     assert_int_equal(m.controls, 0);
-    assert_int_equal(put(f, 'b', 4, 100), SQLITE_FULL);
     assert_int_equal(put(f, 'b', 4, 4), SQLITE_OK); /* it follows: there is room for it */
     m.fails = SQLITE_OK;
     assert_int_equal(f->pMethods->xSync(f, SQLITE_SYNC_NORMAL), SQLITE_OK);
     assert_octets(0, 4, 'a');
     assert_octets(4, 8, 'b');
-    assert_int_equal(m.size, 8); /* what was refused is not there */
 }
 
-static void a_transaction_begun_anew_goes_over_the_one_that_failed(void **state) {
+static void a_transaction_that_was_refused_never_comes_into_the_file(void **state) {
     sqlite3_file *f = *state;
-    m.fails = SQLITE_IOERR_WRITE;
     assert_int_equal(put(f, 'a', 100, 32), SQLITE_OK);
-    assert_int_equal(f->pMethods->xSync(f, SQLITE_SYNC_NORMAL), SQLITE_IOERR_WRITE);
-    assert_int_equal(put(f, 'b', 10, 32), SQLITE_IOERR_WRITE);
+    m.fails = SQLITE_FULL;
+    assert_int_equal(f->pMethods->xSync(f, SQLITE_SYNC_NORMAL), SQLITE_FULL);
+    assert_int_equal(m.syncs, 0); /* a sync that succeeds would be a lie */
     m.fails = SQLITE_OK;
-    assert_int_equal(put(f, 'b', 50, 32), SQLITE_OK);
+    assert_int_equal(f->pMethods->xSync(f, SQLITE_SYNC_NORMAL), SQLITE_OK); /* of a checkpoint */
+    assert_int_equal(m.writes, 0);
+    assert_int_equal(put(f, 'b', 100, 32), SQLITE_OK); /* the next one */
+    m.fails = SQLITE_IOERR_WRITE;
+    assert_int_equal(put(f, 'c', 10, 500), SQLITE_IOERR_WRITE); /* needs the buffer */
+    m.fails = SQLITE_OK;
+    assert_int_equal(put(f, 'd', 10, 32), SQLITE_OK); /* the one after that */
     assert_int_equal(f->pMethods->xSync(f, SQLITE_SYNC_NORMAL), SQLITE_OK);
-    assert_octets(32, 82, 'b');
-    assert_octets(82, 132, 'a');
+    assert_octets(32, 42, 'd');
+    assert_int_equal(m.size, 42);
+    assert_int_equal(m.writes, 1);
 }
 
 static void closing_forgets_what_nobody_synced(void **state) {
@@ -359,8 +362,8 @@ int main(void) {
         T(everything_that_asks_about_the_file_sees_what_was_written),
         T(what_goes_elsewhere_is_written_in_order),
         T(a_full_buffer_is_written_and_goes_on),
-        T(a_failed_write_is_told_by_each_call_and_nothing_is_forgotten),
-        T(a_transaction_begun_anew_goes_over_the_one_that_failed),
+        T(what_cannot_be_written_is_told_by_each_call_and_not_forgotten),
+        T(a_transaction_that_was_refused_never_comes_into_the_file),
         T(closing_forgets_what_nobody_synced),
         T(the_rest_is_asked_of_the_other),
         T(other_files_are_the_others_own),
