@@ -109,16 +109,17 @@ void buf_printf(struct buf *b, const char *fmt, ...) {
         return;
     /* most of what is printed has room already: then it is printed once */
     size_t left = b->room > b->n ? b->room - b->n : 0;
+    char *place = left > 0 ? b->p + b->n : NULL;
     va_list args;
     va_start(args, fmt);
-    int n = vsnprintf(left > 0 ? b->p + b->n : NULL, left, fmt, args);
+    int n = vsnprintf(place, left, fmt, args);
     va_end(args);
     if (n >= 0 && (size_t)n < left) {
         b->n += (size_t)n;
         return;
     }
-    if (left > 0)
-        b->p[b->n] = '\0';
+    if (place != NULL)
+        *place = '\0';
     if (n < 0) { /* longer than an int can say */
         b->failed = true;
         return;
