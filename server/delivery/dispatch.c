@@ -216,7 +216,7 @@ void dispatch_release_ready(struct scheduler *s, struct site *site, int64_t due_
  */
 
 static void pick(struct scheduler *s, struct site *site) {
-    while (scheduler_may_claim(s) && site->picked < site_picks_most(site)) {
+    while (scheduler_may_claim(s) && site->picked < site_slots(site)) {
         struct fair_entry *e = fair_pick(site->waiting, site_slots(site), site->picked_lane);
         if (e == NULL)
             return;

@@ -10,8 +10,8 @@
  * for a second at most.
  *
  * What is claimed can be neither canceled nor overtaken, and expires late: to a site that takes its
- * time no more is claimed ahead than a window, to one with a rate no more than goes in a second,
- * and nothing waits in loops.
+ * time no more is claimed ahead than a window, to one with a rate no more than goes in a second
+ * and one that is not bulk, and nothing waits in loops.
  *
  * Thread: the scheduler's.
  */
@@ -101,9 +101,11 @@ void sites_free(struct sites *t);
 
 /* A transaction with it has ended, and took so long. */
 void site_reached(struct site *s, int64_t took_ms, int64_t now_mono_ms);
+/* What may go soon. */
 unsigned site_picks_most(const struct site *s);
-/* Of how many slots fair_pick() shares out those: of a site with a rate one more, since the one
- * that is never bulk's would be all that the rate leaves. */
+/* How many bundles may be picked, and of how many slots fair_pick() shares out: to a site with a
+ * rate one more than may go soon, since the one that is never bulk's would be all that the rate
+ * leaves, and without one bulk would have all. */
 unsigned site_slots(const struct site *s);
 /* How many jobs may be with loops: the window, and up to two windows more that wait there, signed,
  * for a session to be free, so that no loop waits for the scheduler. */

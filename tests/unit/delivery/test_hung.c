@@ -125,6 +125,22 @@ static void bulk_mail_with_a_rate_waits_for_no_transaction_to_end(void **state) 
     delivery_stop(&w->delivery);
 }
 
+/* Claimed before the sessions hang: all that goes in a second. */
+static void bulk_mail_with_a_rate_that_hangs_leaves_a_place_to_others(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    w->route.concurrency = 5;
+    w->route.rate_per_s = 10;
+    for (int i = 0; i < 20; i++)
+        submit_with(w, "hold@example.net", &(struct message_row){.lane = LANE_BULK});
+    start(w);
+    await_counter(w, &w->sink->held, 4);
+    submit(w, "ok@example.net");
+    await_completed(w, 1);
+    assert_int_equal(sink_get(&w->sink->held), 4);
+    delivery_stop(&w->delivery);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -132,6 +148,7 @@ int main(void) {
         T(proven_sites_that_hang_leave_a_session_to_others),
         T(a_key_that_was_removed_signs_nothing_more_whoever_is_claimed),
         T(bulk_mail_with_a_rate_waits_for_no_transaction_to_end),
+        T(bulk_mail_with_a_rate_that_hangs_leaves_a_place_to_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

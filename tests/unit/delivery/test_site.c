@@ -111,7 +111,7 @@ static void of_a_site_with_a_rate_no_more_is_claimed_ahead_than_goes_in_a_second
 
 /* What bulk has under way must not keep the next of it from being claimed when the rate allows it.
  */
-static void bulk_has_all_that_a_rate_allows(void **state) {
+static void bulk_has_all_that_a_rate_allows_and_leaves_a_place_to_others(void **state) {
     (void)state;
     for (unsigned rate_per_s = 1; rate_per_s < 20; rate_per_s++) {
         for (unsigned sent = 0; sent < 10; sent++) {
@@ -132,6 +132,8 @@ static void bulk_has_all_that_a_rate_allows(void **state) {
                 picked[LANE_BULK]++;
             }
             assert_true(picked[LANE_BULK] > sent);
+            assert_null(fair_pick(queue, site_slots(f.site), picked));
+            assert_true(picked[LANE_BULK] < site_slots(f.site)); /* one more is somebody else's */
             while (fair_first(queue) != NULL)
                 fair_remove(queue, fair_first(queue));
             fair_free(&queue);
@@ -189,7 +191,7 @@ int main(void) {
         cmocka_unit_test(a_slow_site_is_sent_its_window_and_claimed_no_more_than_another_one),
         cmocka_unit_test(a_site_is_slow_when_most_of_its_last_transactions_were),
         cmocka_unit_test(of_a_site_with_a_rate_no_more_is_claimed_ahead_than_goes_in_a_second),
-        cmocka_unit_test(bulk_has_all_that_a_rate_allows),
+        cmocka_unit_test(bulk_has_all_that_a_rate_allows_and_leaves_a_place_to_others),
         cmocka_unit_test(no_loop_gets_more_than_its_share_of_the_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
