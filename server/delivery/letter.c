@@ -125,11 +125,13 @@ void letter_set_unsigned(struct letters *t, struct letter *l) {
         letter_set_bare(t, l);
 }
 
-void letters_outdate(struct letters *t) {
+void letters_outdate(struct letters *t, const struct signers *was, const struct signers *are) {
     struct letter *l;
     struct table_cursor c = table_begin(&t->by_key);
     while ((l = table_next(&c)) != NULL) {
-        if (l->key.signing == ROUTE_SIGNING_OFF)
+        if (l->key.signing == ROUTE_SIGNING_OFF ||
+            signers_are_same(was, are, l->outgoing->from_domain,
+                             l->key.signing == ROUTE_SIGNING_PUBLISHED))
             continue;
         if (l->is_kept)
             letter_free(t, l);

@@ -25,6 +25,7 @@
 #include <sys/queue.h>
 
 #include "server/delivery/hop.h"
+#include "server/delivery/signers.h"
 #include "storage/store.h"
 
 enum letter_state {
@@ -74,8 +75,9 @@ void letter_set_ready(struct letters *t, struct letter *l, struct message *m);
 static inline bool letter_is_ready(const struct letter *l) {
     return l->state == LETTER_READY && !l->is_outdated;
 }
-/* Keys have changed: what was signed is read and signed again before it is next sent. */
-void letters_outdate(struct letters *t);
+/* Domains have changed: what was signed by keys that are not what they were is read and signed
+ * again before it is next sent. Other people's changes leave a letter alone. */
+void letters_outdate(struct letters *t, const struct signers *was, const struct signers *are);
 /* READY becomes BARE, or UNSIGNED when the content is here. Bundles that are claimed wait for
  * nothing: they look at the letter before they leave. */
 void letter_set_unsigned(struct letters *t, struct letter *l);

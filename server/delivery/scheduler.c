@@ -128,9 +128,11 @@ static void domains_read(struct store_call *call) {
     s->calls--;
     s->is_reading_domains = false;
     if (call->err == OK) {
-        signers_unref(&s->signers);
+        struct signers *was = s->signers;
         s->signers = signers_new(c->q.domain, c->q.count);
-        letters_outdate(s->letters);
+        if (was != NULL) /* before, nothing was signed */
+            letters_outdate(s->letters, was, s->signers);
+        signers_unref(&was);
         prepare_forget_logged(s);
         rerun_all_sites(s);
     } else {

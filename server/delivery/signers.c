@@ -2,12 +2,19 @@
 
 #include <stdlib.h>
 
+#include "server/base/digest.h"
 #include "server/base/log.h"
 #include "server/base/table.h"
 
+/* Keys of a domain, in their order. */
+struct ring {
+    struct dkim_signer signer;
+    uint8_t pem_hash[DKIM_KEYS_MAX][SHA256_BYTES]; /* tells whether a key is the same as before */
+};
+
 struct ring_domain {
     struct str name, bounce_address;
-    struct dkim_signer every, published; /* keys are references in `every`, borrowed in the other */
+    struct ring every, published; /* keys are references in `every`, borrowed in the other */
     struct table_node in_table;
 };
 
@@ -17,10 +24,17 @@ struct signers {
     int refs;
 };
 
+static void ring_put(struct ring *r, struct str selector, struct dkim_key *key, struct str pem) {
+    size_t i = r->signer.key_count++;
+    r->signer.keys[i].selector = selector;
+    r->signer.keys[i].key = key;
+    digest_sha256(pem, r->pem_hash[i]);
+}
+
 static void add_key(struct signers *k, struct ring_domain *d, const struct domain_key_row *row) {
     struct errinfo info = {0};
     struct dkim_key *key = NULL;
-    if (d->every.key_count == DKIM_KEYS_MAX)
+    if (d->every.signer.key_count == DKIM_KEYS_MAX)
         return;
     if (dkim_key_parse_pem(row->pem, &key, &info) != OK) {
         log_error("delivery", "DKIM key cannot be read", LOG_STR("domain", d->name),
@@ -28,12 +42,9 @@ static void add_key(struct signers *k, struct ring_domain *d, const struct domai
         return;
     }
     struct str selector = arena_dup(k->arena, row->selector);
-    d->every.keys[d->every.key_count].selector = selector;
-    d->every.keys[d->every.key_count++].key = key;
-    if (row->published_wall_ms != 0) {
-        d->published.keys[d->published.key_count].selector = selector;
-        d->published.keys[d->published.key_count++].key = key;
-    }
+    ring_put(&d->every, selector, key, row->pem);
+    if (row->published_wall_ms != 0)
+        ring_put(&d->published, selector, key, row->pem);
 }
 
 static struct ring_domain *find(const struct signers *k, struct str name) {
@@ -50,7 +61,8 @@ struct signers *signers_new(const struct domain_row *rows, size_t count) {
         struct ring_domain *d = find(k, rows[i].name);
         if (d == NULL) {
             d = ARENA_NEW(k->arena, struct ring_domain);
-            d->name = d->every.domain = d->published.domain = arena_dup(k->arena, rows[i].name);
+            d->name = arena_dup(k->arena, rows[i].name);
+            d->every.signer.domain = d->published.signer.domain = d->name;
             table_add(&k->by_name, &d->in_table, d->name.p, d->name.n, d);
         }
         if (!str_is_empty(rows[i].bounce_address))
@@ -74,26 +86,49 @@ void signers_unref(struct signers **kp) {
     struct ring_domain *d;
     struct table_cursor c = table_begin(&k->by_name);
     while ((d = table_next(&c)) != NULL)
-        for (size_t i = 0; i < d->every.key_count; i++)
-            dkim_key_unref(&d->every.keys[i].key);
+        for (size_t i = 0; i < d->every.signer.key_count; i++)
+            dkim_key_unref(&d->every.signer.keys[i].key);
     table_forget(&k->by_name);
     arena_free(&k->arena);
     free(k);
 }
 
-bool signers_find(const struct signers *k, struct str domain, bool published_only,
-                  struct dkim_signer *out) {
+/* Of the domain or the nearest parent that has keys; NULL: there is none. */
+static const struct ring *nearest(const struct signers *k, struct str domain, bool published_only) {
     while (!str_is_empty(domain)) {
         const struct ring_domain *d = find(k, domain);
-        const struct dkim_signer *s = d == NULL ? NULL : published_only ? &d->published : &d->every;
-        if (s != NULL && s->key_count > 0) {
-            *out = *s;
-            return true;
-        }
+        const struct ring *r = d == NULL ? NULL : published_only ? &d->published : &d->every;
+        if (r != NULL && r->signer.key_count > 0)
+            return r;
         ptrdiff_t dot = str_find_char(domain, '.');
         domain = dot < 0 ? STR_NONE : str_from(domain, (size_t)dot + 1);
     }
-    return false;
+    return NULL;
+}
+
+bool signers_find(const struct signers *k, struct str domain, bool published_only,
+                  struct dkim_signer *out) {
+    const struct ring *r = nearest(k, domain, published_only);
+    if (r != NULL)
+        *out = r->signer;
+    return r != NULL;
+}
+
+bool signers_are_same(const struct signers *a, const struct signers *b, struct str domain,
+                      bool published_only) {
+    const struct ring *x = nearest(a, domain, published_only),
+                      *y = nearest(b, domain, published_only);
+    if (x == NULL || y == NULL)
+        return x == y;
+    if (!str_equal(x->signer.domain, y->signer.domain) ||
+        x->signer.key_count != y->signer.key_count)
+        return false;
+    for (size_t i = 0; i < x->signer.key_count; i++) {
+        if (!str_equal(x->signer.keys[i].selector, y->signer.keys[i].selector) ||
+            !digest_equal(x->pem_hash[i], y->pem_hash[i], SHA256_BYTES))
+            return false;
+    }
+    return true;
 }
 
 struct str signers_bounce_address(const struct signers *k, struct str domain) {

@@ -19,5 +19,9 @@ void signers_unref(struct signers **kp);
  * in lives as long as they do. */
 bool signers_find(const struct signers *k, struct str domain, bool published_only,
                   struct dkim_signer *out);
+/* Would both have signers_find() say the same of the domain: the same keys under the same names, or
+ * none? */
+bool signers_are_same(const struct signers *a, const struct signers *b, struct str domain,
+                      bool published_only);
 /* The domain's bounce address; absent: none is set. */
 struct str signers_bounce_address(const struct signers *k, struct str domain);

@@ -113,6 +113,35 @@ static void a_key_that_was_removed_signs_nothing_more_whoever_is_claimed(void **
     end_slow(w, &slow);
 }
 
+/* It is tried again and again by one signature, and one of its recipients is claimed. */
+static void a_domain_of_somebody_else_that_changes_has_nothing_signed_again(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    struct slow slow;
+    enum { TRIES = 8 };
+    struct metric *signed_messages = metric_counter("postchute_delivery_signed_total", "");
+    put_signing_domain(w, NULL);
+    add_slow_domain(w, &slow, &SLOW);
+    slow.route[0].concurrency = 1;
+    w->sink->later_times = INT_MAX;
+    start(w);
+    submit(w, "hold@slow.test");
+    await_counter(w, &slow.sink->held, 1);
+    struct id id = submit(w, "later@example.net,claimed@slow.test");
+    await_counter(w, &w->sink->later_seen, 2);
+    assert_true(wait_until(w, second_is_claimed, &id));
+    int64_t before = metric_get(signed_messages, 0);
+    for (int i = 0; i < TRIES; i++) {
+        put_key_of(w, "example.com", NULL, "s1");
+        await_counter(w, &w->sink->later_seen, sink_get(&w->sink->later_seen) + 1);
+    }
+    assert_int_equal(metric_get(signed_messages, 0), before);
+    assert_int_equal(recipient(w, id, 1).state, RECIPIENT_SENDING);
+    __atomic_store_n(&w->sink->later_times, 0, __ATOMIC_SEQ_CST);
+    await_counter(w, &w->sink->messages, 1);
+    end_slow(w, &slow);
+}
+
 /* One a second, and each takes longer. */
 static void bulk_mail_with_a_rate_waits_for_no_transaction_to_end(void **state) {
     expect_log("sessions are aborted");
@@ -147,6 +176,7 @@ int main(void) {
         T(who_waits_for_a_signature_that_a_hung_site_makes_holds_up_no_others),
         T(proven_sites_that_hang_leave_a_session_to_others),
         T(a_key_that_was_removed_signs_nothing_more_whoever_is_claimed),
+        T(a_domain_of_somebody_else_that_changes_has_nothing_signed_again),
         T(bulk_mail_with_a_rate_waits_for_no_transaction_to_end),
         T(bulk_mail_with_a_rate_that_hangs_leaves_a_place_to_others),
     };

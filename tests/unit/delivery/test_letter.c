@@ -9,6 +9,7 @@
 
 #include "server/delivery/letter.h"
 #include "server/delivery/site.h"
+#include "server/mail/dkim_key.h"
 #include "storage/store_ops.h"
 
 enum { KEPT_MAX = 1000, SIZE = 600 };
@@ -19,7 +20,8 @@ static struct message *content(void) {
 }
 
 static struct outgoing *outgoing(int64_t seq, struct message *m) {
-    const struct message_row row = {.seq = seq, .size_bytes = SIZE};
+    const struct message_row row = {
+        .seq = seq, .size_bytes = SIZE, .from_domain = STR("news.example.org")};
     struct content_budget *b = content_budget_new(1024 * 1024);
     struct outgoing *o = outgoing_new(&row, m, b);
     content_budget_unref(&b);
@@ -116,13 +118,135 @@ static struct bundle *use_signed(struct letters *t, int64_t seq) {
     return b;
 }
 
+static struct signers *none(void) {
+    return signers_new(NULL, 0);
+}
+
+/* Of one domain with one key. */
+static struct signers *signers_of(const char *domain, const char *selector, bool is_published) {
+    struct dkim_key *key = NULL;
+    struct errinfo info = {0};
+    struct buf pem = BUF_INIT(8192);
+    assert_int_equal(dkim_key_generate(DKIM_ED25519_SHA256, &key, &info), OK);
+    dkim_key_print_pem(key, &pem);
+    struct domain_key_row k = {
+        .selector = str_of(selector), .pem = buf_str(&pem), .published_wall_ms = is_published};
+    const struct domain_row d = {.name = str_of(domain), .key = &k, .key_count = 1};
+    struct signers *s = signers_new(&d, 1);
+    buf_release_secret(&pem);
+    dkim_key_unref(&key);
+    return s;
+}
+
+/* Domains are read: does it outdate what was signed by the rule? */
+static bool outdates(struct signers *was, struct signers *are, enum route_signing signing) {
+    struct letters *t = letters_new(4 * KEPT_MAX);
+    struct bundle *b = use_with(t, 1, signing);
+    if (signing != ROUTE_SIGNING_OFF)
+        letter_set_ready(t, b->letter, content());
+    letters_outdate(t, was, are);
+    bool is_outdated = !letter_is_ready(b->letter);
+    end_use(t, b);
+    assert_int_equal(letters_find(t, 1, signing) == NULL, is_outdated);
+    letters_free(&t);
+    return is_outdated;
+}
+
+static void only_what_a_change_of_keys_concerns_is_signed_again(void **state) {
+    (void)state;
+    const enum route_signing FULL = ROUTE_SIGNING_FULL, PUBLISHED = ROUTE_SIGNING_PUBLISHED;
+    struct signers *no = none(), *mine = signers_of("example.org", "s1", true),
+                   *next = signers_of("example.org", "s1", true), /* another key, the same name */
+                       *hidden = signers_of("example.org", "s1", false),
+                   *other = signers_of("example.com", "s1", true),
+                   *nearer = signers_of("news.example.org", "s1", true);
+    const struct {
+        struct signers *was, *are;
+        enum route_signing signing;
+        bool want;
+    } rows[] = {
+        {no, no, FULL, false},
+        {mine, mine, FULL, false},
+        {no, mine, FULL, true},
+        {mine, no, FULL, true},
+        {mine, next, FULL, true},
+        {mine, nearer, FULL, true},
+        {no, other, FULL, false},
+        {other, no, FULL, false},
+        {mine, other, FULL, true},
+        {no, hidden, FULL, true},
+        {no, hidden, PUBLISHED, false},
+        {hidden, mine, PUBLISHED, true},
+        {mine, next, ROUTE_SIGNING_OFF, false},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        if (outdates(rows[i].was, rows[i].are, rows[i].signing) != rows[i].want)
+            fail_msg("row %zu", i);
+    }
+    struct signers *all[] = {no, mine, next, hidden, other, nearer};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        signers_unref(&all[i]);
+}
+
+static void what_has_the_same_keys_under_the_same_names_signs_the_same(void **state) {
+    (void)state;
+    static const char *const SELECTORS[] = {"s1", "s2"};
+    struct dkim_key *key[2] = {0};
+    struct buf pem[2] = {BUF_INIT(8192), BUF_INIT(8192)};
+    struct errinfo info = {0};
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(dkim_key_generate(DKIM_ED25519_SHA256, &key[i], &info), OK);
+        dkim_key_print_pem(key[i], &pem[i]);
+    }
+    const struct {
+        size_t count, selector[2], pem[2];
+        const char *bounce_address;
+        bool want;
+    } rows[] = {
+        {2, {0, 1}, {0, 1}, NULL, true},
+        {2, {0, 1}, {0, 1}, "b@example.org", true}, /* signs nothing */
+        {1, {0, 0}, {0, 0}, NULL, false},
+        {2, {0, 1}, {0, 0}, NULL, false},
+        {2, {0, 0}, {0, 1}, NULL, false},
+        {2, {1, 0}, {1, 0}, NULL, false}, /* signatures in another order */
+        {0, {0, 0}, {0, 0}, NULL, false},
+    };
+    struct signers *first = NULL;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct domain_key_row k[2] = {0};
+        for (size_t j = 0; j < rows[i].count; j++) {
+            k[j].selector = str_of(SELECTORS[rows[i].selector[j]]);
+            k[j].pem = buf_str(&pem[rows[i].pem[j]]);
+        }
+        const struct domain_row d = {.name = STR("example.org"),
+                                     .bounce_address = str_of(rows[i].bounce_address),
+                                     .key = k,
+                                     .key_count = rows[i].count};
+        struct signers *s = signers_new(&d, 1);
+        if (first == NULL)
+            first = signers_ref(s);
+        if (signers_are_same(first, s, STR("example.org"), false) != rows[i].want ||
+            signers_are_same(s, first, STR("example.org"), false) != rows[i].want)
+            fail_msg("row %zu", i);
+        signers_unref(&s);
+    }
+    signers_unref(&first);
+    for (size_t i = 0; i < 2; i++) {
+        buf_release_secret(&pem[i]);
+        dkim_key_unref(&key[i]);
+    }
+}
+
 static void when_keys_change_nothing_that_was_signed_is_kept(void **state) {
     (void)state;
     struct letters *t = letters_new(4 * KEPT_MAX);
+    struct signers *was = none(), *are = signers_of("example.org", "s1", false);
     end_use(t, use_signed(t, 1));
     end_use(t, use(t, 2));
     struct bundle *in_use = use_signed(t, 3), *of_both = use_signed(t, 4), *bare = use(t, 5);
-    letters_outdate(t);
+    letters_outdate(t, was, are);
+    signers_unref(&was);
+    signers_unref(&are);
     assert_null(letters_find(t, 1, ROUTE_SIGNING_FULL));
     assert_non_null(letters_find(t, 2, ROUTE_SIGNING_OFF)); /* is never signed */
     end_use(t, in_use);
@@ -146,6 +270,8 @@ int main(void) {
         cmocka_unit_test(the_oldest_kept_ones_make_room),
         cmocka_unit_test(a_visit_may_end_uses_while_much_is_kept),
         cmocka_unit_test(what_came_with_a_notice_takes_no_room_from_what_is_read),
+        cmocka_unit_test(only_what_a_change_of_keys_concerns_is_signed_again),
+        cmocka_unit_test(what_has_the_same_keys_under_the_same_names_signs_the_same),
         cmocka_unit_test(when_keys_change_nothing_that_was_signed_is_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
