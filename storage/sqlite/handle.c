@@ -27,8 +27,8 @@ static void configure_library(void) {
     /* What a savepoint can undo stays in memory. */
     sqlite3_config(SQLITE_CONFIG_STMTJRNL_SPILL, -1);
     static sqlite3_vfs v;
-    if (sqlite3_initialize() == SQLITE_OK)
-        (void)wal_file_register(&v, own_vfs, sqlite3_vfs_find(NULL));
+    /* Without it a file is not opened, and that says why. */
+    (void)wal_file_register(&v, own_vfs, sqlite3_vfs_find(NULL));
 }
 
 static void note_failure(struct sq *h, int rc) {

@@ -142,6 +142,8 @@ static int wal_open(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags
 }
 
 int wal_file_register(sqlite3_vfs *v, const char *name, sqlite3_vfs *other) {
+    if (other == NULL)
+        return SQLITE_ERROR;
     *v = *other;
     v->zName = name;
     v->szOsFile = (int)sizeof(struct wal_file) + other->szOsFile;

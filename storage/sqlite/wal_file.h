@@ -24,5 +24,5 @@
 #include <sqlite3.h>
 
 /* Fills `v`, which is to live as long as the process, as the VFS `name` over `other`, and
- * registers it, not as the default. An SQLite result code. */
+ * registers it, not as the default. An SQLite result code; SQLITE_ERROR when there is no other. */
 int wal_file_register(sqlite3_vfs *v, const char *name, sqlite3_vfs *other);

@@ -176,6 +176,13 @@ static void it_is_registered_and_not_the_default(void **state) {
     assert_ptr_not_equal(sqlite3_vfs_find(NULL), &own);
 }
 
+static void without_another_there_is_none(void **state) {
+    (void)state;
+    sqlite3_vfs v;
+    assert_int_equal(wal_file_register(&v, "of nothing", NULL), SQLITE_ERROR);
+    assert_null(sqlite3_vfs_find("of nothing"));
+}
+
 static void what_is_appended_arrives_with_the_sync_in_one_write(void **state) {
     sqlite3_file *f = *state;
     for (int i = 0; i < 23; i++) {
@@ -358,6 +365,7 @@ int main(void) {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(it_is_registered_and_not_the_default),
+        T(without_another_there_is_none),
         T(what_is_appended_arrives_with_the_sync_in_one_write),
         T(everything_that_asks_about_the_file_sees_what_was_written),
         T(what_goes_elsewhere_is_written_in_order),
