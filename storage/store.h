@@ -233,7 +233,8 @@ struct store_accept {
     /* out */
     bool is_replay; /* the key was used for an equal submission: `message` is the stored one, as it
                        is now */
-    /* ERR_CONFLICT: the key was used for another submission */
+    /* ERR_CONFLICT: the key was used for another submission, or for a message that is no longer
+     * kept or cannot be read any more */
 };
 
 /* Claims recipients: queued -> sending, committed before the job leaves. What cannot be read is not
@@ -247,7 +248,8 @@ struct store_claim {
 };
 
 /* The results of one transaction (or of its failure): states, attempt, events, notifications
- * together. */
+ * together. A recipient whose row is damaged is left out and stays `sending`; ERR_CONFLICT when no
+ * other is left. */
 struct settle_result {
     recipient_key_t key;
     enum recipient_state state; /* QUEUED (deferred) or a final one */
@@ -272,6 +274,7 @@ struct store_release {
     int64_t due_wall_ms, now_wall_ms;
 };
 
+/* ERR_CONFLICT: the message, or the queue that it waits in, is damaged. */
 struct store_cancel {
     struct store_call call;
     struct id id;
@@ -288,7 +291,7 @@ struct store_cancel {
 };
 
 /* Deferred recipients become due now. Final undelivered ones go into a NEW message with the same
- * content, `new_id` and retry_of. */
+ * content, `new_id` and retry_of. ERR_CONFLICT: there is nothing to retry, or it is damaged. */
 struct store_retry {
     struct store_call call;
     struct id id;

@@ -21,23 +21,21 @@ static enum cancel_result cancel_one(struct backend *b, struct effects *fx,
 
 enum err sqlite_cancel(struct backend *b, struct effects *fx, struct store_call *call) {
     struct store_cancel *q = CONTAINER_OF(call, struct store_cancel, call);
-    int64_t seq = message_seq_find(&b->h, &q->id, q->project);
-    struct message_head m;
-    if (seq == 0 || !message_head_find(b, seq, &m)) {
-        enum err e = sq_status(&b->h, &call->info);
-        return e != OK ? e : err_set(&call->info, ERR_NOT_FOUND, "id", "no such message");
-    }
     struct arena *a = store_call_arena(call);
+    struct message_head m;
+    enum err e = message_to_change(b, &q->id, q->project, a, &m, &q->message, &call->info);
+    if (e != OK)
+        return e;
     q->result = ARENA_ARRAY(a, enum cancel_result, m.recipients);
     bool some_canceled = false;
     for (size_t i = 0; i < m.recipients; i++) {
         q->result[i] =
-            cancel_one(b, fx, &m, first_key_of(seq) + (recipient_key_t)i, q->now_wall_ms);
+            cancel_one(b, fx, &m, first_key_of(m.seq) + (recipient_key_t)i, q->now_wall_ms);
         some_canceled |= q->result[i] == CANCEL_DONE;
     }
     if (some_canceled)
         effects_message(fx, &m.id, message_complete(b, fx, &m, q->now_wall_ms));
-    if (!message_load(&b->h, seq, a, &q->message))
+    if (!message_load(&b->h, m.seq, a, &q->message))
         sq_fail(&b->h, SQLITE_CORRUPT, "a message cannot be read again");
     return sq_status(&b->h, &call->info);
 }

@@ -74,6 +74,33 @@ static bool waits(enum recipient_state s) {
     return s == RECIPIENT_QUEUED || s == RECIPIENT_SCHEDULED;
 }
 
+/* The queue that it waits in, if it waits, is one that a version wrote. */
+static bool has_sound_queue(struct backend *b, recipient_key_t key) {
+    struct rcpt r;
+    if (!rcpt_find(b, key, &r) || !waits(r.state) || queue_try(b, r.queue) != NULL)
+        return true;
+    if (!sq_has_failed(&b->h))
+        sq_pass_over(&b->h, DAMAGED_QUEUE, r.queue, "a recipient waits in it");
+    return false;
+}
+
+enum err message_to_change(struct backend *b, const struct id *id, int64_t project, struct arena *a,
+                           struct message_head *m, struct message_row *row, struct errinfo *info) {
+    int64_t seq = message_seq_find(&b->h, id, project);
+    enum found found = seq == 0 ? FOUND_NONE : message_try(&b->h, seq, a, row);
+    if (found == FOUND && !message_head_find(b, seq, m))
+        found = FOUND_NONE;
+    for (size_t i = 0; found == FOUND && i < row->recipient_count; i++)
+        if (!has_sound_queue(b, row->recipient[i].key))
+            found = FOUND_DAMAGED;
+    enum err e = sq_status(&b->h, info);
+    if (e != OK || found == FOUND)
+        return e;
+    if (found == FOUND_NONE)
+        return err_set(info, ERR_NOT_FOUND, "id", "no such message");
+    return err_set(info, ERR_CONFLICT, "id", "the message is damaged in the store");
+}
+
 static void keep_queues(struct backend *b, const struct message_head *m, struct rcpt *r,
                         enum recipient_state to, int64_t due_wall_ms) {
     if (waits(r->state) && waits(to)) {

@@ -64,12 +64,10 @@ enum err sqlite_retry(struct backend *b, struct effects *fx, struct store_call *
     struct store_retry *q = CONTAINER_OF(call, struct store_retry, call);
     struct arena *a = store_call_arena(call);
     struct message_head m;
-    int64_t seq = message_seq_find(&b->h, &q->id, q->project);
     q->made_new = false;
-    if (seq == 0 || !message_head_find(b, seq, &m) || !message_load(&b->h, seq, a, &q->message)) {
-        enum err e = sq_status(&b->h, &call->info);
-        return e != OK ? e : err_set(&call->info, ERR_NOT_FOUND, "id", "no such message");
-    }
+    enum err e = message_to_change(b, &q->id, q->project, a, &m, &q->message, &call->info);
+    if (e != OK)
+        return e;
     size_t due = make_due(b, fx, &m, &q->message, q->now_wall_ms);
     struct message_row copy;
     struct str *queue_key;
@@ -79,7 +77,7 @@ enum err sqlite_retry(struct backend *b, struct effects *fx, struct store_call *
         q->new_message = copy;
         q->made_new = true;
     } else if (due == 0) {
-        enum err e = sq_status(&b->h, &call->info);
+        e = sq_status(&b->h, &call->info);
         if (e != OK)
             return e;
         return err_set(&call->info, ERR_CONFLICT, "id",
@@ -88,7 +86,7 @@ enum err sqlite_retry(struct backend *b, struct effects *fx, struct store_call *
     }
     if (due > 0) {
         effects_message(fx, &m.id, false);
-        if (!message_load(&b->h, seq, a, &q->message))
+        if (!message_load(&b->h, m.seq, a, &q->message))
             sq_fail(&b->h, SQLITE_CORRUPT, "a message cannot be read again");
     }
     return sq_status(&b->h, &call->info);

@@ -3,15 +3,23 @@
 #include "storage/sqlite/result.h"
 #include "storage/sqlite/writer.h"
 
+enum { LEFT_OUT = -1 };
+
+/* A damaged recipient is left out (its key becomes LEFT_OUT): the others' results are true, and
+ * would be sent again if they were not stored. */
 static enum err check(struct backend *b, const struct store_settle *q, struct rcpt *r,
                       struct errinfo *info) {
+    size_t left_out = 0;
     for (size_t i = 0; i < q->count; i++) {
         const struct settle_result *s = &q->result[i];
         if (message_of_key(s->key) != message_of_key(q->result[0].key))
             return err_set(info, ERR_INVALID, "key", "the results are of two messages");
         enum found found = rcpt_try(b, s->key, &r[i]);
-        if (found == FOUND_DAMAGED) /* fails alone: it would take every batch that it is in along */
-            return err_set(info, ERR_CONFLICT, "key", "the recipient's row is damaged");
+        if (found == FOUND_DAMAGED) {
+            r[i].key = LEFT_OUT;
+            left_out++;
+            continue;
+        }
         if (found == FOUND_NONE) {
             enum err e = sq_status(&b->h, info);
             return e != OK ? e : err_set(info, ERR_NOT_FOUND, "key", "no such recipient");
@@ -24,6 +32,8 @@ static enum err check(struct backend *b, const struct store_settle *q, struct rc
             if (q->result[k].key == s->key)
                 return err_set(info, ERR_INVALID, "key", "a recipient has two results");
     }
+    if (left_out == q->count) /* fails alone, and takes nobody of its batch along */
+        return err_set(info, ERR_CONFLICT, "key", "the recipient's row is damaged");
     return OK;
 }
 
@@ -96,7 +106,8 @@ enum err sqlite_settle(struct backend *b, struct effects *fx, struct store_call 
     }
     bool some_ended = false;
     for (size_t i = 0; i < q->count; i++)
-        some_ended |= settle_one(b, fx, &m, &r[i], &q->result[i], q->now_wall_ms);
+        if (r[i].key != LEFT_OUT)
+            some_ended |= settle_one(b, fx, &m, &r[i], &q->result[i], q->now_wall_ms);
     if (q->attempt != NULL)
         put_attempt(b, m.seq, q->attempt);
     if (some_ended && m.recipients == 1)

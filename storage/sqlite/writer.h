@@ -146,6 +146,12 @@ bool rcpt_find(struct backend *b, recipient_key_t key, struct rcpt *out);
 enum found { FOUND_NONE, FOUND_DAMAGED, FOUND };
 enum found message_head_try(struct backend *b, int64_t seq, struct message_head *out);
 enum found rcpt_try(struct backend *b, recipient_key_t key, struct rcpt *out);
+/* For who asks to change one message: that all of it can be read, before anything is written. One
+ * that is damaged fails alone; as a failure of the handle it would take the whole batch along.
+ * ERR_NOT_FOUND, ERR_CONFLICT (damaged), ERR_UNAVAILABLE. */
+NODISCARD enum err message_to_change(struct backend *b, const struct id *id, int64_t project,
+                                     struct arena *a, struct message_head *m,
+                                     struct message_row *row, struct errinfo *info);
 /* Moves `r` to `to` and writes all of it; keeps totals and queues. `now` becomes updated. */
 void rcpt_move(struct backend *b, const struct message_head *m, struct rcpt *r,
                enum recipient_state to, int64_t due_wall_ms, int64_t now_wall_ms);
@@ -217,6 +223,14 @@ NODISCARD enum found message_try(struct sq *h, int64_t seq, struct arena *a,
 int64_t message_seq_find(struct sq *h, const struct id *id, int64_t project);
 void event_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct event_row *out);
 void webhook_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct webhook_row *out);
+/* How far a list that is ordered by a time and a number was gone through. */
+struct time_place {
+    int64_t wall_ms, number;
+};
+/* Moves to the row at hand. False: its time is no whole number, which no version wrote; the place
+ * is behind it then, since it would be the next one for ever. What lies behind all times (texts,
+ * numbers beyond 64 bits) is to be kept out by the statement. */
+bool time_place_move(struct time_place *p, sqlite3_stmt *st, int at_time, int at_number);
 /* Names joined by LF in one column. */
 struct str list_join(struct arena *a, const struct str *list, size_t count);
 struct str *list_split(struct arena *a, struct str joined, size_t *count);
