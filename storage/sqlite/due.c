@@ -15,8 +15,7 @@ enum { QUEUES_MOST = 20000, ROUNDS = 8 };
 /* A queue with something due, and how far it was read. */
 struct source {
     int64_t queue;
-    int64_t due_wall_ms;
-    recipient_key_t key;
+    struct time_place at; /* due, key */
     bool is_empty;
 };
 
@@ -66,9 +65,10 @@ static void find_sources(struct load *l, enum lane lane) {
         }
         l->source = rows_grow(l->a, l->source, sizeof(*l->source), l->count);
         l->share = rows_grow(l->a, l->share, sizeof(*l->share), l->count);
-        l->source[l->count] = (struct source){.queue = sq_int(st, 0), .due_wall_ms = INT64_MIN};
-        l->share[l->count] =
-            (struct due_share){.key = sq_str(st, 1, l->a), .lane = lane, .count = sq_int(st, 4)};
+        l->source[l->count] = (struct source){.queue = sq_int(st, 0), .at = {INT64_MIN, 0}};
+        int64_t count = sq_int(st, 4); /* one with something due has one at least */
+        l->share[l->count] = (struct due_share){
+            .key = sq_str(st, 1, l->a), .lane = lane, .count = count > 0 ? count : 1};
         l->count++;
     }
     sq_end(st);
@@ -106,9 +106,11 @@ static struct outgoing *outgoing_of(struct load *l, int64_t seq) {
     return k->outgoing;
 }
 
-/* No claim believes any other recipient. */
-static bool is_sound(struct load *l, sqlite3_stmt *st) {
+/* No claim believes any other recipient. `at` moves to it, or behind it. */
+static bool is_sound(struct load *l, sqlite3_stmt *st, struct time_place *at) {
     struct sq damage = {0};
+    if (!time_place_move(at, st, 4, 0))
+        sq_fail(&damage, SQLITE_CORRUPT, "a recipient is due at no time");
     (void)sq_between(&damage, st, 6, RECIPIENT_SCHEDULED, RECIPIENT_QUEUED);
     (void)sq_enum(&damage, st, 7, RECIPIENT_BCC + 1);
     if (sq_has_failed(&damage))
@@ -125,26 +127,25 @@ static int64_t read_rows(struct load *l, size_t i, int64_t most) {
     sqlite3_stmt *st = sq_use(l->h, SQL_DUE_OF_QUEUE);
     sq_bind_int(st, 1, s->queue);
     sq_bind_int(st, 2, q->until_wall_ms);
-    sq_bind_int(st, 3, s->due_wall_ms);
-    sq_bind_int(st, 4, s->key);
+    sq_bind_int(st, 3, s->at.wall_ms);
+    sq_bind_int(st, 4, s->at.number);
     sq_bind_int(st, 5, most);
     while (sq_row(l->h, st)) {
         n++;
-        s->key = sq_int(st, 0);
-        s->due_wall_ms = sq_int(st, 4);
-        struct outgoing *o = is_sound(l, st) ? outgoing_of(l, message_of_key(s->key)) : NULL;
+        recipient_key_t key = sq_int(st, 0);
+        struct outgoing *o = is_sound(l, st, &s->at) ? outgoing_of(l, message_of_key(key)) : NULL;
         if (o == NULL)
             continue; /* damaged; or retention came between: then it was final */
         struct str email = sq_peek(st, 5);
         good++;
         q->due = rows_grow(l->a, q->due, sizeof(*q->due), q->count);
         q->due[q->count++] = (struct due_row){
-            .key = s->key,
+            .key = key,
             .outgoing = outgoing_ref(o),
             .attempts = (int)sq_int(st, 1),
             .nxdomain = (int)sq_int(st, 2),
             .possible_duplicate = sq_bool(st, 3),
-            .due_wall_ms = s->due_wall_ms,
+            .due_wall_ms = s->at.wall_ms,
             .email = str_make(str_dupz(email), email.n),
             .queue_key = str_make(str_dupz(l->share[i].key), l->share[i].key.n),
         };
@@ -190,8 +191,8 @@ static bool has_more(struct load *l, const struct source *s) {
     sqlite3_stmt *st = sq_use(l->h, SQL_DUE_OF_QUEUE);
     sq_bind_int(st, 1, s->queue);
     sq_bind_int(st, 2, l->q->until_wall_ms);
-    sq_bind_int(st, 3, s->due_wall_ms);
-    sq_bind_int(st, 4, s->key);
+    sq_bind_int(st, 3, s->at.wall_ms);
+    sq_bind_int(st, 4, s->at.number);
     sq_bind_int(st, 5, 1);
     bool has = sq_row(l->h, st);
     sq_end(st);

@@ -58,16 +58,16 @@ static size_t expire_message(struct backend *b, struct effects *fx, const struct
 }
 
 /* The open message with the earliest expiry after the place given. */
-static bool next_expired(struct backend *b, int64_t now_wall_ms, int64_t *expires_wall_ms,
-                         int64_t *seq) {
+static enum found next_expired(struct backend *b, int64_t now_wall_ms, struct time_place *at) {
     sqlite3_stmt *st = sq_use(&b->h, SQL_OPEN_EXPIRED);
-    sq_bind_int(st, 1, *expires_wall_ms);
-    sq_bind_int(st, 2, *seq);
+    sq_bind_int(st, 1, at->wall_ms);
+    sq_bind_int(st, 2, at->number);
     sq_bind_int(st, 3, now_wall_ms);
-    bool found = sq_row(&b->h, st);
-    if (found) {
-        *seq = sq_int(st, 0);
-        *expires_wall_ms = sq_int(st, 1);
+    enum found found = FOUND_NONE;
+    if (sq_row(&b->h, st)) {
+        found = time_place_move(at, st, 1, 0) ? FOUND : FOUND_DAMAGED;
+        if (found == FOUND_DAMAGED)
+            sq_pass_over(&b->h, DAMAGED_MESSAGE, sq_int(st, 0), "it expires at no time");
     }
     sq_end(st);
     return found;
@@ -75,12 +75,14 @@ static bool next_expired(struct backend *b, int64_t now_wall_ms, int64_t *expire
 
 enum err sqlite_expire(struct backend *b, struct effects *fx, struct store_call *call) {
     struct store_expire *q = CONTAINER_OF(call, struct store_expire, call);
-    int64_t expires_wall_ms = INT64_MIN, seq = 0;
+    struct time_place at = {INT64_MIN, 0};
+    enum found next;
     b->swept_wall_ms = q->now_wall_ms;
     q->expired = 0;
-    while (q->expired < q->most && next_expired(b, q->now_wall_ms, &expires_wall_ms, &seq)) {
+    while (q->expired < q->most && (next = next_expired(b, q->now_wall_ms, &at)) != FOUND_NONE) {
         struct message_head m;
-        if (damaged_has(&b->hopeless, DAMAGED_MESSAGE, seq))
+        int64_t seq = at.number;
+        if (next == FOUND_DAMAGED || damaged_has(&b->hopeless, DAMAGED_MESSAGE, seq))
             continue;
         enum found found = message_head_try(b, seq, &m);
         if (found == FOUND)

@@ -13,16 +13,17 @@ static int64_t one_int(struct backend *b, enum sql id, int64_t v1) {
 
 /* The next recipient of the queue that is due too late, behind the place given. Those that are
  * scheduled were asked to wait for a date. */
-static bool next_late(struct backend *b, int64_t queue, int64_t *due_wall_ms,
-                      recipient_key_t *key) {
+static enum found next_late(struct backend *b, int64_t queue, struct time_place *at) {
     sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_DUE_AFTER);
     sq_bind_int(st, 1, queue);
-    sq_bind_int(st, 2, *due_wall_ms);
-    sq_bind_int(st, 3, *key);
-    bool found = sq_row(&b->h, st);
-    if (found) {
-        *key = sq_int(st, 0);
-        *due_wall_ms = sq_int(st, 1);
+    sq_bind_int(st, 2, at->wall_ms);
+    sq_bind_int(st, 3, at->number);
+    enum found found = FOUND_NONE;
+    if (sq_row(&b->h, st)) {
+        found = time_place_move(at, st, 1, 0) ? FOUND : FOUND_DAMAGED;
+        if (found == FOUND_DAMAGED)
+            sq_pass_over(&b->h, DAMAGED_MESSAGE, message_of_key(sq_int(st, 0)),
+                         "a recipient is due at no time");
     }
     sq_end(st);
     return found;
@@ -64,10 +65,10 @@ static void mend_recipients(struct backend *b, struct effects *fx, struct store_
         int64_t next = one_int(b, SQL_QUEUE_NEXT, queue);
         if (next == 0)
             return;
-        int64_t due_wall_ms = q->due_latest_wall_ms;
-        recipient_key_t key = INT64_MAX;
-        while (q->mended < q->most && next_late(b, next, &due_wall_ms, &key))
-            q->mended += hasten(b, fx, key, q->now_wall_ms);
+        struct time_place at = {q->due_latest_wall_ms, INT64_MAX};
+        enum found found;
+        while (q->mended < q->most && (found = next_late(b, next, &at)) != FOUND_NONE)
+            q->mended += found == FOUND && hasten(b, fx, at.number, q->now_wall_ms);
         if (q->mended < q->most)
             queue = next;
     }

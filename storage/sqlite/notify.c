@@ -75,24 +75,23 @@ static size_t count_sending(struct backend *b, int64_t webhook) {
     return count;
 }
 
-struct due_place {
-    int64_t due_wall_ms, seq;
-};
-
-/* The next ones behind `from`, at most `most`, which moves to the last of them. */
+/* The next ones behind `from`, at most `most`, which moves to the last of them. `good` are those
+ * that can be claimed. */
 static size_t next_due(struct backend *b, const struct store_notify_claim *q, int64_t webhook,
-                       struct due_place *from, int64_t *seqs, size_t most) {
+                       struct time_place *from, int64_t *seqs, size_t *good, size_t most) {
     size_t n = 0;
+    *good = 0;
     sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_DUE);
     sq_bind_int(st, 1, webhook);
     sq_bind_int(st, 2, q->now_wall_ms);
-    sq_bind_int(st, 3, from->due_wall_ms);
-    sq_bind_int(st, 4, from->seq);
+    sq_bind_int(st, 3, from->wall_ms);
+    sq_bind_int(st, 4, from->number);
     sq_bind_int(st, 5, (int64_t)most);
-    while (sq_row(&b->h, st)) {
-        seqs[n++] = sq_int(st, 0);
-        *from = (struct due_place){sq_int(st, 1), sq_int(st, 0)};
-    }
+    for (; sq_row(&b->h, st); n++)
+        if (time_place_move(from, st, 1, 0))
+            seqs[(*good)++] = sq_int(st, 0);
+        else
+            sq_pass_over(&b->h, DAMAGED_NOTIFICATION, sq_int(st, 0), "it is due at no time");
     sq_end(st);
     return n;
 }
@@ -102,18 +101,19 @@ static void claim_of_webhook(struct backend *b, struct store_notify_claim *q, in
     size_t room = q->most - q->count, sending = count_sending(b, webhook);
     size_t more = sending < share ? share - sending : 0;
     size_t end = q->count + (more < room ? more : room);
-    struct due_place place = {.due_wall_ms = INT64_MIN};
+    struct time_place place = {INT64_MIN, 0};
     while (q->count < end) { /* again only when some were passed over */
-        size_t wanted = end - q->count, n = next_due(b, q, webhook, &place, seqs, wanted);
-        for (size_t i = 0; i < n; i++)
+        size_t wanted = end - q->count, good;
+        size_t n = next_due(b, q, webhook, &place, seqs, &good, wanted);
+        for (size_t i = 0; i < good; i++)
             claim_one(b, q, seqs[i]);
         if (n < wanted)
             break;
     }
     sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_NEXT);
     sq_bind_int(st, 1, webhook);
-    sq_bind_int(st, 2, place.due_wall_ms);
-    sq_bind_int(st, 3, place.seq);
+    sq_bind_int(st, 2, place.wall_ms);
+    sq_bind_int(st, 3, place.number);
     if (sq_row(&b->h, st) && (q->next_due_wall_ms == 0 || sq_int(st, 0) < q->next_due_wall_ms))
         q->next_due_wall_ms = sq_int(st, 0);
     sq_end(st);

@@ -119,6 +119,14 @@ static int64_t search_earliest(struct backend *b, int64_t id) {
     return earliest;
 }
 
+static bool something_waits(struct backend *b, int64_t id) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_ANY);
+    sq_bind_int(st, 1, id);
+    bool is_found = sq_row(&b->h, st);
+    sq_end(st);
+    return is_found;
+}
+
 /* The row was damaged; what it sums up is there. */
 static int64_t count_anew(struct backend *b, const struct queue *q) {
     sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_COUNT_ANEW);
@@ -128,7 +136,7 @@ static int64_t count_anew(struct backend *b, const struct queue *q) {
     sq_end(st);
     if (is_read)
         log_warn("storage",
-                 "fewer recipients waited in a queue than left it; they were counted anew",
+                 "more recipients waited in a queue than it said; they were counted anew",
                  LOG_INT("number", q->id), LOG_INT("count", count));
     return count;
 }
@@ -158,7 +166,8 @@ static void write_queue(struct backend *b, const struct queue *q) {
  */
 static void flush_one(struct backend *b, struct queue *q) {
     int64_t count = q->count + q->flush_delta, earliest = q->earliest_wall_ms;
-    if (count < 0)
+    /* That nothing waits is not believed of a sum: those whom it forgot would never be loaded. */
+    if (count < 0 || (count == 0 && q->must_search && something_waits(b, q->id)))
         count = count_anew(b, q);
     if (count > 0 && (q->must_search || q->count <= 0))
         earliest = q->must_search ? search_earliest(b, q->id) : q->flush_earliest_wall_ms;

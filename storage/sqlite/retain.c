@@ -191,6 +191,19 @@ static void sweep_terms(struct sweep *s) {
     s->q->more |= sqlite3_total_changes64(s->b->h.db) - before == most;
 }
 
+/* A damaged row can say that nothing waits: the flush counts anew. */
+static void count_forgotten(struct backend *b, int64_t from, int64_t to) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_FORGOTTEN);
+    sq_bind_int(st, 1, from);
+    sq_bind_int(st, 2, to);
+    while (sq_row(&b->h, st)) {
+        struct queue *q = queue_try(b, sq_int(st, 0));
+        if (q != NULL)
+            queue_changed(b, q, 0, 0);
+    }
+    sq_end(st);
+}
+
 /* Rows of queues in which nothing waits, a part of the table in each step. */
 static int64_t sweep_queues(struct sweep *s, int64_t from) {
     struct backend *b = s->b;
@@ -203,6 +216,7 @@ static int64_t sweep_queues(struct sweep *s, int64_t from) {
     sq_end(st);
     if (last == 0)
         return AT_END;
+    count_forgotten(b, from, last);
     delete_range(b, SQL_QUEUE_DELETE_EMPTY, from, last);
     return last;
 }

@@ -143,6 +143,16 @@ int64_t message_seq_find(struct sq *h, const struct id *id, int64_t project) {
     return seq;
 }
 
+bool time_place_move(struct time_place *p, sqlite3_stmt *st, int at_time, int at_number) {
+    int64_t wall_ms = sq_int(st, at_time);
+    if (sqlite3_column_type(st, at_time) == SQLITE_INTEGER) {
+        *p = (struct time_place){wall_ms, sq_int(st, at_number)};
+        return true;
+    }
+    *p = (struct time_place){wall_ms + 1, INT64_MIN};
+    return false;
+}
+
 /* Columns as WEBHOOK_COLUMNS. */
 void webhook_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct webhook_row *out) {
     *out = (struct webhook_row){

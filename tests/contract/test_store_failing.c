@@ -1198,6 +1198,59 @@ static void a_queue_that_counts_too_few_is_counted_anew(void **state) {
     assert_int_equal(kit_settle(k, kit_result(k, m->recipient[0].key, RECIPIENT_DELIVERED)), OK);
 }
 
+/* However few it says: all that wait are loaded, and its row stays as long as one does. */
+static void nobody_is_forgotten_by_a_queue_that_counts_too_few(void **state) {
+    (void)state;
+    expect_log("they were counted anew");
+    expect_log(passed_over);
+    static const struct {
+        const char *damage;
+        size_t due; /* before anything left or was swept */
+        bool has_lane;
+    } rows[] = {
+        {"UPDATE queue SET count = 1", 3, true},
+        {"UPDATE queue SET count = 0", 3, true},
+        {"UPDATE queue SET count = -5", 3, true},
+        {"UPDATE queue SET count = 0, earliest = NULL", 0, true},
+        {"UPDATE queue SET count = 0, earliest = NULL, lane = 9", 0, false},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        for (int swept = 0; swept < 2; swept++) {
+            struct kit *k = kit_new(STORE_SQLITE);
+            struct message_row *m =
+                kit_accept(k, TO("a@example.net", "b@example.net", "c@example.net"));
+            damage(k, rows[i].damage);
+            kit_reopen(k);
+            struct store_due *d = kit_due(k, k->now_wall_ms);
+            if (d->count != (rows[i].due > 0) && d->count != rows[i].due)
+                fail_msg("%s: %zu due", rows[i].damage, d->count);
+            kit_due_release(d);
+            size_t left = 3;
+            if (swept) {
+                struct store_retain r = {.now_wall_ms = k->now_wall_ms, .most = 100};
+                RUN_OK(k, STORE_RETAIN, &r);
+            } else {
+                if (kit_claim(k, m->recipient[0].key))
+                    left--;
+                assert_int_equal(left, rows[i].has_lane ? 2 : 3);
+            }
+            assert_int_equal(number_in(k, "SELECT count(*) FROM queue"), 1);
+            for (size_t turn = 0; turn < 3 && rows[i].has_lane && left > 0; turn++) {
+                d = kit_due(k, k->now_wall_ms);
+                if (d->count == 0)
+                    fail_msg("%s: %zu are forgotten", rows[i].damage, left);
+                for (size_t n = 0; n < d->count; n++, left--)
+                    assert_true(kit_claim(k, d->due[n].key));
+                kit_due_release(d);
+            }
+            assert_int_equal(left, rows[i].has_lane ? 0 : 3);
+            if (rows[i].has_lane)
+                kit_check(k);
+            store_close(&k->store);
+            kit_free(k);
+        }
+}
+
 /* The others were delivered, and must not be sent again. */
 static void a_damaged_recipient_keeps_no_result_from_the_others(void **state) {
     expect_log(passed_over);
@@ -1218,6 +1271,53 @@ static void a_damaged_recipient_keeps_no_result_from_the_others(void **state) {
     assert_int_equal(RUN(k, STORE_SETTLE, &again), ERR_CONFLICT);
     assert_true(store_health(k->store).is_writable);
     kit_check(k);
+}
+
+/* A time that is none is passed over once, and not found again for ever. */
+static void a_time_that_is_no_number_holds_up_nothing(void **state) {
+    (void)state;
+    expect_log(passed_over);
+    static const char *const times[] = {"%s + 0.5", "'none'", "-0.5", "1e300", "x'00'"};
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        struct kit *k = kit_new(STORE_SQLITE);
+        kit_webhook(k, 1, "message.accepted");
+        struct message_row *m[3];
+        for (int n = 0; n < 3; n++)
+            m[n] = kit_accept(k, TO("ann@example.net"));
+        static const struct {
+            const char *table, *column, *where;
+        } columns[] = {{"open_message", "expires", "seq <= 2"},
+                       {"recipient", "due", "key < 3 * 1024"},
+                       {"notification", "due", "seq <= 2"}};
+        for (size_t c = 0; c < sizeof(columns) / sizeof(columns[0]); c++) {
+            char time[64];
+            snprintf(time, sizeof(time), i == 0 ? "%s + 0.5" : "%s",
+                     i == 0 ? columns[c].column : times[i]);
+            damage(k, arena_printf(k->arena, "UPDATE %s SET %s = %s WHERE %s", columns[c].table,
+                                   columns[c].column, time, columns[c].where)
+                          .p);
+        }
+        k->now_wall_ms += 1000;
+        struct store_due q = {.until_wall_ms = k->now_wall_ms, .per_key = 10, .most = 10};
+        RUN_OK(k, STORE_DUE, &q);
+        assert_int_equal(q.count, 1);
+        assert_int_equal(q.due[0].key, m[2]->recipient[0].key);
+        kit_due_release(&q);
+        struct store_notify_claim *claim = kit_notify_claim(k);
+        assert_int_equal(claim->count, 1);
+        assert_true(id_equal(&claim->event[0].message_id, &m[2]->id));
+        struct store_mend mend = {.now_wall_ms = 1, .due_latest_wall_ms = 1, .most = 100};
+        RUN_OK(k, STORE_MEND, &mend);
+        assert_int_equal(mend.mended, 1);
+        for (int turn = 0; turn < 2; turn++) {
+            struct store_expire e = {.now_wall_ms = m[2]->expires_wall_ms + 1000, .most = 100};
+            RUN_OK(k, STORE_EXPIRE, &e);
+            assert_int_equal(e.expired, turn == 0);
+        }
+        assert_int_equal(kit_state(k, m[2]->id, 0), RECIPIENT_EXPIRED);
+        store_close(&k->store);
+        kit_free(k);
+    }
 }
 
 /* What cannot be compared counts as different. */
@@ -1449,7 +1549,9 @@ int main(void) {
         TEST(a_damaged_event_holds_up_no_other),
         TEST(mending_goes_on_behind_what_is_damaged),
         TEST(a_queue_that_counts_too_few_is_counted_anew),
+        cmocka_unit_test(nobody_is_forgotten_by_a_queue_that_counts_too_few),
         TEST(a_damaged_recipient_keeps_no_result_from_the_others),
+        cmocka_unit_test(a_time_that_is_no_number_holds_up_nothing),
         cmocka_unit_test(a_damaged_message_under_way_stops_no_start),
         TEST(a_checkpoint_that_fails_is_told_and_made_later),
         TEST(damaged_rows_are_refused_when_they_are_read),
