@@ -117,6 +117,7 @@ static void bundle_claimed(struct scheduler *s, struct bundle *b) {
         b->state = BUNDLE_READY;
         fair_push(b->site->ready, &b->fair);
         dispatch_make_runnable(s, b->site);
+        prepare_signer_ready(s, b);
     }
 }
 
@@ -305,6 +306,11 @@ static unsigned sends_most(const struct scheduler *s, const struct site *site,
     return is_crowded ? site->window.size : site_sends_most(site, s->workers, now_mono_ms);
 }
 
+/* It is signed, or signs; else keys have changed since it was claimed, or another one signs now. */
+static bool can_be_signed(struct scheduler *s, struct bundle *b) {
+    return b->letter->signer == b || letter_is_ready(b->letter) || prepare_take_over(s, b);
+}
+
 static void send_ready(struct scheduler *s, struct site *site, int64_t now_mono_ms) {
     unsigned most;
     while (site->sent < (most = sends_most(s, site, now_mono_ms)) && may_begin(s, site)) {
@@ -315,10 +321,9 @@ static void send_ready(struct scheduler *s, struct site *site, int64_t now_mono_
         int64_t wait_us;
         if (is_expired(s, b)) {
             release_expired(s, b);
-        } else if (b->letter->signer != b && !letter_is_ready(b->letter)) {
-            dispatch_release_bundle(s, b,
-                                    DUE_AS_BEFORE); /* keys have changed since it was claimed */
-        } else if (b->hop->hosts == NULL) {         /* it cannot be resolved any more */
+        } else if (!can_be_signed(s, b)) {
+            dispatch_release_bundle(s, b, DUE_AS_BEFORE);
+        } else if (b->hop->hosts == NULL) { /* it cannot be resolved any more */
             b->is_preset = true;
             b->failure = b->hop->failure;
             is_signer_no_more(s, b);

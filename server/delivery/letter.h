@@ -3,7 +3,8 @@
  *
  *   BARE      no content; --ask_content--> LOADING; --letters_get (a notice has it)--> UNSIGNED
  *   LOADING   asked of the store; --content_read--> UNSIGNED, ERASED, or BARE (refused)
- *   UNSIGNED  as composed; --proceed_unsigned--> SIGNING, or READY (the domain has no key)
+ *   UNSIGNED  as composed; --proceed_unsigned--> SIGNING, or READY (the domain has no key);
+ *             --prepare_take_over (a claimed one can go now)--> SIGNING
  *   SIGNING   `signer` is claimed, or its job is out; --prepare_signed--> READY, or UNSIGNED (could
  *             not be signed now); --is_signer_no_more (it goes back unsent)--> UNSIGNED
  *   READY     as it is sent; --letter_set_unsigned (keys have changed)--> UNSIGNED or BARE
@@ -13,10 +14,12 @@
  * for a letter that is READY and to be tried again: that one is kept.
  *
  * A message is signed once per rule: its first job goes alone; the others follow when the signed
- * one is back. Letters whose recipients must be tried again are kept, within a bound of bytes, so
- * that a retry neither reads nor signs again. When keys change, a signature that was made before
- * goes no further than the jobs that loops have by then: what is picked later is signed anew, and
- * what is claimed already goes with the new signature, or back when there is none yet.
+ * one is back. `signer` may change until its job is out: a job for a site that hangs signs for
+ * nobody else, whoever has a session first does. Letters whose recipients must be tried again are
+ * kept, within a bound of bytes, so that a retry neither reads nor signs again. When keys change, a
+ * signature that was made before goes no further than the jobs that loops have by then: what is
+ * picked later is signed anew, and what is claimed already goes with the new signature, or back
+ * when there is none yet.
  *
  * Thread: the scheduler's.
  */

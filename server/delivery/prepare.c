@@ -5,7 +5,10 @@
 #include "server/base/log.h"
 #include "server/delivery/scheduler_state.h"
 
-enum { UNREADABLE_MS = 2 * 1000 };
+enum {
+    UNREADABLE_MS = 2 * 1000,
+    LOOK_AT_SIGNERS_MS = 2 * SITE_AHEAD_MS, /* a site that answered may hang by then */
+};
 
 static const char ERASED[] = "the content of the message was erased";
 
@@ -109,14 +112,16 @@ void prepare_forget_logged(struct scheduler *s) {
     }
 }
 
-/* The job that signs is sent when its own site has room, and that one may hang: it holds up no
- * others of this site. */
+/* The job that signs is sent when its own site has room: it holds up no others of this site. */
 static void wait_for_letter(struct scheduler *s, struct bundle *b) {
     struct letter *l = b->letter;
     b->state = BUNDLE_WAITING;
     TAILQ_INSERT_TAIL(&l->waiting, b, wait);
-    if (l->signer != NULL && l->signer->site != b->site)
-        dispatch_give_slot(s, b);
+    if (l->signer == NULL || l->signer->site == b->site)
+        return;
+    dispatch_give_slot(s, b);
+    if (!wakeup_is_set(&s->signers_wake))
+        wakeup_set(s->wakeups, &s->signers_wake, clock_mono_ms() + LOOK_AT_SIGNERS_MS);
 }
 
 static void proceed_unsigned(struct scheduler *s, struct bundle *b) {
@@ -134,6 +139,49 @@ static void proceed_unsigned(struct scheduler *s, struct bundle *b) {
     dispatch_claim(s, b);
 }
 
+static bool is_signer_unsent(const struct letter *l) {
+    return l->signer != NULL && l->signer->state != BUNDLE_SENT;
+}
+
+/* The signer is claimed, and stands behind sessions that may hang. */
+static bool is_signer_held_up(const struct letter *l) {
+    return is_signer_unsent(l) && site_is_held_up(l->signer->site, clock_mono_ms());
+}
+
+void prepare_signer_ready(struct scheduler *s, struct bundle *b) {
+    struct letter *l = b->letter;
+    if (l->signer == b && is_signer_held_up(l))
+        prepare_letter_woken(s, l);
+}
+
+static void look_at_signer(void *ctx, struct letter *l) {
+    struct scheduler *s = ctx;
+    if (TAILQ_EMPTY(&l->waiting) || !is_signer_unsent(l))
+        return;
+    if (is_signer_held_up(l))
+        prepare_letter_woken(s, l);
+    else if (!wakeup_is_set(&s->signers_wake))
+        wakeup_set(s->wakeups, &s->signers_wake, clock_mono_ms() + LOOK_AT_SIGNERS_MS);
+}
+
+void prepare_look_at_signers(void *arg) {
+    struct scheduler *s = arg;
+    letters_visit(s->letters, s, look_at_signer);
+}
+
+bool prepare_take_over(struct scheduler *s, struct bundle *b) {
+    struct letter *l = b->letter;
+    struct dkim_signer signer;
+    if (l->state != LETTER_UNSIGNED && !(l->state == LETTER_SIGNING && is_signer_unsent(l)))
+        return false;
+    if (!signers_find(s->signers, l->outgoing->from_domain,
+                      l->key.signing == ROUTE_SIGNING_PUBLISHED, &signer))
+        return false; /* it is found out, and said, when it is picked */
+    l->state = LETTER_SIGNING;
+    l->signer = b;
+    return true;
+}
+
 /* A picked bundle goes as far as its letter is. */
 void prepare_bundle(struct scheduler *s, struct bundle *b) {
     struct letter *l = b->letter;
@@ -145,8 +193,15 @@ void prepare_bundle(struct scheduler *s, struct bundle *b) {
         wait_for_letter(s, b);
         break;
     case LETTER_LOADING:
-    case LETTER_SIGNING:
         wait_for_letter(s, b);
+        break;
+    case LETTER_SIGNING:
+        if (is_signer_held_up(l) && l->signer->site != b->site) {
+            l->signer = b;
+            dispatch_claim(s, b);
+        } else {
+            wait_for_letter(s, b);
+        }
         break;
     case LETTER_UNSIGNED:
         proceed_unsigned(s, b);

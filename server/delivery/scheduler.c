@@ -376,6 +376,7 @@ static void init_wakeups(struct scheduler *s) {
     wakeup_init(&s->unpark_wake, gather_unpark, s);
     wakeup_init(&s->domains_wake, domains_woken, s);
     wakeup_init(&s->retry_wake, settle_retry, s);
+    wakeup_init(&s->signers_wake, prepare_look_at_signers, s);
     wakeup_init(&s->drain_wake, drain_woken, s);
 }
 

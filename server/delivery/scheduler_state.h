@@ -86,6 +86,7 @@ struct scheduler {
     int64_t next_due_wall_ms;   /* 0: none known */
     int64_t load_safety_mono_ms;
     struct wakeup load_wake, sweep_wake, blocked_wake, unpark_wake, domains_wake, retry_wake;
+    struct wakeup signers_wake;
 
     /* Of a reload: until what was claimed before is stored as released nothing is loaded, else the
      * oldest of a queue would come to its end. */
@@ -175,6 +176,14 @@ void dispatch_site_woken(void *arg);
 void prepare_bundle(struct scheduler *s, struct bundle *b);
 /* The bundles that wait for the letter go on; those without a slot when they get one. */
 void prepare_letter_woken(struct scheduler *s, struct letter *l);
+/* A claimed bundle is ready, and may be the signer: who waits for it at other sites is picked
+ * again, and signs in its place, when it may have to wait for long. */
+void prepare_signer_ready(struct scheduler *s, struct bundle *b);
+/* The same for all that are waited for: signers_wake is set while somebody waits. */
+void prepare_look_at_signers(void *arg);
+/* A claimed bundle that can go now, but for the signature: it makes it itself, unless another job
+ * is making it. False: there is one, or no content, or no key. */
+bool prepare_take_over(struct scheduler *s, struct bundle *b);
 void prepare_signed(struct note *n);
 /* Content that must be read needs room in memory. */
 bool prepare_has_room(const struct scheduler *s, const struct letter *l);

@@ -85,6 +85,11 @@ static bool is_quick(const struct site *s) {
     return s->took_ms < QUICK_MS;
 }
 
+bool site_is_held_up(const struct site *s, int64_t now_mono_ms) {
+    bool answers = is_quick(s) && now_mono_ms - s->reached_mono_ms < SITE_AHEAD_MS;
+    return !answers && s->sent + fair_count(s->ready) > s->window.size;
+}
+
 static unsigned least(unsigned a, unsigned b) {
     return a < b ? a : b;
 }

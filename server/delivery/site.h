@@ -101,6 +101,9 @@ void sites_free(struct sites *t);
 
 /* A transaction with it has ended, and took so long. */
 void site_reached(struct site *s, int64_t took_ms, int64_t now_mono_ms);
+/* May what is ready wait for long? There is more than the window, and it does not answer quickly.
+ */
+bool site_is_held_up(const struct site *s, int64_t now_mono_ms);
 /* What may go soon. */
 unsigned site_picks_most(const struct site *s);
 /* How many bundles may be picked, and of how many slots fair_pick() shares out: to a site with a

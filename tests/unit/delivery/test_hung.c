@@ -15,7 +15,7 @@ static void add_slow_domain(struct world *w, struct slow *slow, const struct str
 static const struct str SLOW = {"slow.test", 9};
 
 /* Each is to be signed by the job for the site that hangs, which comes first. */
-static void who_waits_for_a_signature_that_a_hung_site_makes_holds_up_no_others(void **state) {
+static void who_waits_for_a_signature_that_a_hung_site_makes_makes_it_itself(void **state) {
     expect_log("sessions are aborted");
     struct world *w = *state;
     struct slow slow;
@@ -32,6 +32,70 @@ static void who_waits_for_a_signature_that_a_hung_site_makes_holds_up_no_others(
         await_state(w, submit(w, "hold@slow.test,ok@example.net"), RECIPIENT_SENDING, 0);
     submit(w, "ok@example.net");
     await_completed(w, 1);
+    await_counter(w, &w->sink->messages, SESSIONS + 1);
+    assert_int_equal(sink_get(&w->sink->signed_), SESSIONS + 1);
+    end_slow(w, &slow);
+}
+
+/* Both sites hang when both recipients are claimed; in the second round they had just answered. */
+static void whoever_has_a_session_first_signs(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    struct slow slow;
+    put_signing_domain(w, NULL);
+    w->o.retry_ms[0] = 60000;
+    w->route.concurrency = 1;
+    add_slow_domain(w, &slow, &SLOW);
+    slow.route[0].concurrency = 1;
+    for (int slow_is_first = 0; slow_is_first <= 1; slow_is_first++) {
+        struct sink *first = slow_is_first ? slow.sink : w->sink;
+        struct sink *last = slow_is_first ? w->sink : slow.sink;
+        int first_before = sink_get(&first->messages), last_before = sink_get(&last->messages);
+        int held = sink_get(&w->sink->held), slow_held = sink_get(&slow.sink->held);
+        if (w->delivery == NULL)
+            start(w);
+        submit(w, "hold@slow.test");
+        submit(w, "hold@example.net");
+        await_counter(w, &slow.sink->held, slow_held + 1);
+        await_counter(w, &w->sink->held, held + 1);
+        struct id id = submit(w, "ok1@slow.test,ok1@example.net");
+        await_all(w, id, RECIPIENT_SENDING);
+        submit(w, slow_is_first ? "ok2@slow.test" : "ok2@example.net");
+        sink_on_loop(first->loop, sink_close_all, first);
+        await_counter(w, &first->messages, first_before + 2);
+        assert_int_equal(first->number[first_before], 1); /* it had its turn */
+        sink_on_loop(last->loop, sink_close_all, last);
+        await_counter(w, &last->messages, last_before + 1);
+    }
+    assert_int_equal(sink_get(&w->sink->signed_), 5); /* with what was held */
+    assert_int_equal(sink_get(&slow.sink->signed_), 5);
+    end_slow(w, &slow);
+}
+
+/* Its site had no place for it until the signer was claimed. */
+static void who_comes_late_waits_for_no_signer_of_a_hung_site(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    struct slow slow;
+    put_signing_domain(w, NULL);
+    w->o.retry_ms[0] = 60000;
+    w->route.concurrency = 1;
+    add_slow_domain(w, &slow, &SLOW);
+    slow.route[0].concurrency = 1;
+    start(w);
+    submit(w, "hold@slow.test");
+    submit(w, "hold@example.net");
+    await_counter(w, &slow.sink->held, 1);
+    await_counter(w, &w->sink->held, 1);
+    await_state(w, submit(w, "hold@example.net"), RECIPIENT_SENDING, 0);
+    struct id id = submit(w, "ok@slow.test,ok@example.net");
+    await_state(w, id, RECIPIENT_SENDING, 0);
+    assert_int_equal(recipient(w, id, 1).state, RECIPIENT_QUEUED);
+    sink_on_loop(w->sink->loop, sink_close_all, w->sink);
+    await_counter(w, &w->sink->held, 2);
+    sink_on_loop(w->sink->loop, sink_close_all, w->sink);
+    await_counter(w, &w->sink->messages, 1);
+    assert_int_equal(sink_get(&w->sink->signed_), 3); /* with what was held */
     end_slow(w, &slow);
 }
 
@@ -173,7 +237,9 @@ static void bulk_mail_with_a_rate_that_hangs_leaves_a_place_to_others(void **sta
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(who_waits_for_a_signature_that_a_hung_site_makes_holds_up_no_others),
+        T(who_waits_for_a_signature_that_a_hung_site_makes_makes_it_itself),
+        T(whoever_has_a_session_first_signs),
+        T(who_comes_late_waits_for_no_signer_of_a_hung_site),
         T(proven_sites_that_hang_leave_a_session_to_others),
         T(a_key_that_was_removed_signs_nothing_more_whoever_is_claimed),
         T(a_domain_of_somebody_else_that_changes_has_nothing_signed_again),
