@@ -216,6 +216,13 @@ void dispatch_release_ready(struct scheduler *s, struct site *site, int64_t due_
 /* ---- picking and sending -----------------------------------------------------------------------
  */
 
+/* A long queue may get no new rows for hours, which would ask. This one goes by the old answer. */
+static void look_up_when_old(struct scheduler *s, struct hop *h) {
+    int64_t now_mono_ms = clock_mono_ms();
+    if (!hop_is_fresh(h, now_mono_ms))
+        hop_resolve(s->hops, h, now_mono_ms);
+}
+
 static void pick(struct scheduler *s, struct site *site) {
     while (scheduler_may_claim(s) && site->picked < site_slots(site)) {
         struct fair_entry *e = fair_pick(site->waiting, site_slots(site), site->picked_lane);
@@ -228,6 +235,7 @@ static void pick(struct scheduler *s, struct site *site) {
             dispatch_make_runnable(s, site); /* looked at again in the next turn */
             return;
         }
+        look_up_when_old(s, b->hop);
         prepare_bundle(s, b);
     }
 }
@@ -321,6 +329,8 @@ static void send_ready(struct scheduler *s, struct site *site, int64_t now_mono_
         int64_t wait_us;
         if (is_expired(s, b)) {
             release_expired(s, b);
+        } else if (b->hop->hosts != NULL && now_mono_ms >= b->hop->hosts_until_mono_ms) {
+            dispatch_release_bundle(s, b, DUE_AS_BEFORE); /* to be looked up before it is claimed */
         } else if (!can_be_signed(s, b)) {
             dispatch_release_bundle(s, b, DUE_AS_BEFORE);
         } else if (b->hop->hosts == NULL) { /* it cannot be resolved any more */

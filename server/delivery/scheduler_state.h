@@ -16,8 +16,8 @@
  *   CLAIMING  --claimed--> READY; preset: settled; draining, of old settings, expired or its site
  *             dead: released; all canceled meanwhile: freed
  *             --claim_failed--> QUEUED, in front; freed without a slot, or while draining
- *   READY     --send_ready--> SENT; expired, or its letter has to be signed anew: released; no host
- *             any more: settled
+ *   READY     --send_ready--> SENT; expired, its hosts a day old, or its letter to be signed anew:
+ *             released; no host any more: settled
  *             --dispatch_release_ready (draining, site dead, reload)--> released
  *   SENT      --settle_report (the last one)--> freed
  *   RESOLVING, QUEUED, WAITING --gather_take_out (gone, evicted)--> freed: not claimed, so nothing

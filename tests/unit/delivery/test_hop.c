@@ -2,6 +2,8 @@
 #include "tests/unit/delivery/world.h"
 
 #include "server/delivery/hop.h"
+#include "server/delivery/scheduler_state.h"
+#include "storage/store_ops.h"
 #include "tests/unit/net/responder.h"
 
 struct lookups {
@@ -284,12 +286,92 @@ smarthosts_are_one_site_while_sessions_with_them_can_stand_for_each_other(void *
     }
 }
 
+/* A bundle without a signature, and without recipients: nothing is asked of the store. */
+static struct bundle *add_bundle(struct scheduler *s, struct site *site, struct hop *h) {
+    const struct id id = {{1}};
+    const struct message_row row = {.seq = (int64_t)letters_count(s->letters) + 1,
+                                    .size_bytes = 1,
+                                    .expires_wall_ms = clock_wall_ms() + 3600000};
+    struct content_budget *budget = content_budget_new(1024);
+    struct message *m = message_new(&id, mem_zalloc(1), 1);
+    struct outgoing *o = outgoing_new(&row, m, budget);
+    struct bundle *b = mem_zalloc(sizeof(*b));
+    *b = (struct bundle){.hop = h, .site = site, .fair = {.cost = 1}};
+    b->letter = letters_get(s->letters, o, ROUTE_SIGNING_OFF);
+    TAILQ_INIT(&b->items);
+    TAILQ_INSERT_TAIL(&b->letter->bundles, b, of_letter);
+    h->users++;
+    site->users++;
+    outgoing_unref(&o);
+    message_unref(&m);
+    content_budget_unref(&budget);
+    return b;
+}
+
+static void run_site(struct scheduler *s, struct site *site) {
+    dispatch_make_runnable(s, site);
+    dispatch_runnable(s);
+}
+
+static void pick_one(struct scheduler *s, struct site *site, struct hop *h) {
+    struct bundle *b = add_bundle(s, site, h);
+    b->state = BUNDLE_QUEUED;
+    fair_push(site->waiting, &b->fair);
+    run_site(s, site);
+    assert_ptr_equal(TAILQ_FIRST(&s->claims), b);
+    TAILQ_REMOVE(&s->claims, b, wait);
+    gather_free_bundle(s, b);
+}
+
+/* All of it is in memory already, and its server answers slowly. */
+static void a_queue_that_nothing_is_added_to_is_looked_up_again_all_the_same(void **state) {
+    static const char *const urls[] = {"smtp://127.0.0.1", "smtp://127.0.0.2"};
+    struct world *w = *state;
+    struct lookups l;
+    struct hop *h = resolved_hop(&l, w, urls);
+    struct scheduler s = {.wakeups = wakeups_new(),
+                          .hops = l.hops,
+                          .letters = letters_new(0),
+                          .settings = l.settings,
+                          .signers = signers_new(NULL, 0)};
+    TAILQ_INIT(&s.runnable);
+    TAILQ_INIT(&s.claims);
+    struct site *site = sites_get(&s.sites, "relay", 0, l.settings->route[0].route, 1);
+    site->owner = &s;
+    wakeup_init(&site->wake, dispatch_site_woken, site);
+    pick_one(&s, site, h);
+    assert_int_equal(l.count, 1);
+    h->until_mono_ms = clock_mono_ms();
+    pick_one(&s, site, h);
+    assert_int_equal(l.count, 2);
+    assert_true(hop_is_fresh(h, clock_mono_ms()));
+    /* claimed a day ago */
+    struct bundle *b = add_bundle(&s, site, h);
+    site_pick_slot(site, b);
+    b->state = BUNDLE_READY;
+    fair_push(site->ready, &b->fair);
+    h->hosts_until_mono_ms = clock_mono_ms();
+    run_site(&s, site);
+    assert_int_equal(s.jobs, 0);
+    assert_int_equal(fair_count(site->ready), 0);
+    assert_int_equal(letters_count(s.letters), 0); /* it went back */
+    run_site(&s, site);
+    site_release(&site);
+    sites_free(&s.sites);
+    letters_free(&s.letters);
+    signers_unref(&s.signers);
+    wakeups_free(&s.wakeups);
+    hops_free(&l.hops);
+    settings_unref(&l.settings);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(a_smarthost_that_cannot_be_found_is_looked_up_soon_then_later),
         T(an_old_answer_serves_for_a_day_at_most),
         T(one_smarthost_of_two_is_used_while_the_other_is_looked_up),
+        T(a_queue_that_nothing_is_added_to_is_looked_up_again_all_the_same),
         T(smarthosts_are_one_site_while_sessions_with_them_can_stand_for_each_other),
         T(a_domain_whose_servers_fail_is_looked_up_soon_and_one_that_is_not_there_later),
     };
