@@ -117,9 +117,9 @@ struct store_options {
     const char *vfs; /* sqlite: name of a registered VFS, for fault injection; NULL: the default */
 };
 
-/* Opens, migrates, recovers (every recipient found SENDING becomes queued, due now,
- * possible_duplicate), starts the threads. ERR_CONFLICT: another process holds the lock.
- * ERR_INVALID: made by a newer version. */
+/* Opens, migrates, recovers (every recipient found SENDING becomes queued, due as it was, now at
+ * the latest, possible_duplicate), starts the threads. ERR_CONFLICT: another process holds the
+ * lock. ERR_INVALID: made by a newer version. */
 NODISCARD enum err store_open(const struct store_options *o, struct store **out,
                               struct errinfo *info);
 /* Executes what was posted, then closes. Nobody may post any more. */

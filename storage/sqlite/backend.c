@@ -238,7 +238,9 @@ static void recover_sending(struct backend *b, int64_t now_wall_ms) {
                 r.state != RECIPIENT_SENDING)
                 continue;
             r.duplicate = true;
-            rcpt_move(b, &m, &r, RECIPIENT_QUEUED, now_wall_ms, now_wall_ms);
+            /* as it was, so that it keeps its place; of a clock that was ahead: now */
+            int64_t due_wall_ms = r.due_wall_ms < now_wall_ms ? r.due_wall_ms : now_wall_ms;
+            rcpt_move(b, &m, &r, RECIPIENT_QUEUED, due_wall_ms, now_wall_ms);
         }
         arena_clear(b->scratch);
     }

@@ -315,6 +315,17 @@ static void what_was_under_way_at_a_stop_is_due_again_and_marked(void **state) {
     assert_int_equal(kit_notify_claim(k)->count, 1);
 }
 
+static void what_was_under_way_at_a_stop_keeps_its_place_in_the_queue(void **state) {
+    expect_log("attempts were under way at the last stop; they are repeated");
+    struct kit *k = *state;
+    k->now_wall_ms = clock_wall_ms() - 60000;
+    struct message_row *m = kit_accept(k, TO("ann@example.net"));
+    kit_claim(k, m->recipient[0].key);
+    kit_reopen(k);
+    assert_int_equal(kit_message(k, m->id).recipient[0].due_wall_ms, m->recipient[0].due_wall_ms);
+    assert_int_equal(kit_due_count(k, k->now_wall_ms), 1);
+}
+
 /* A child accepts, claims and settles until it is killed; it tells what was confirmed to it. */
 static void child_works(struct kit *k, int out) {
     for (int i = 0;; i++) {
@@ -737,6 +748,8 @@ int main(void) {
                                         teardown),
         cmocka_unit_test_setup_teardown(what_was_under_way_at_a_stop_is_due_again_and_marked, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(what_was_under_way_at_a_stop_keeps_its_place_in_the_queue,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(what_was_confirmed_survives_a_kill, setup, teardown),
         cmocka_unit_test_setup_teardown(a_call_that_fails_late_fails_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(a_failed_sync_closes_the_handle_and_it_comes_back,
