@@ -8,9 +8,10 @@
  *
  * A bundle's way, with the function on each edge:
  *
- *   new       --gather_row--> QUEUED; RESOLVING when its hop is looked up first; CLAIMING when it
- * is preset: it has no route, or no host RESOLVING --gather_resolved--> QUEUED, or CLAIMING
- * (preset) QUEUED    --pick--> CLAIMING; WAITING when its letter has no content or no signature yet
+ *   new       --gather_row--> QUEUED; RESOLVING when its hop is looked up first;
+ *             CLAIMING when it is preset: it has no route, or no host
+ *   RESOLVING --gather_resolved--> QUEUED, or CLAIMING (preset)
+ *   QUEUED    --pick--> CLAIMING; WAITING when its letter has no content or no signature yet
  *   WAITING   --prepare_letter_woken--> CLAIMING, or WAITING for the next thing; QUEUED, in front,
  *             when it gave its slot away
  *   CLAIMING  --claimed--> READY; preset: settled; draining, of old settings, expired or its site
