@@ -84,7 +84,17 @@ void fair_push_front(struct fair *f, struct fair_entry *e) {
 
 void fair_undo_pick(struct fair *f, struct fair_entry *e) {
     fair_push_front(f, e);
-    e->in->deficit += e->paid;
+    struct fair_project *p = e->in;
+    struct fair_projects *ring = &f->lane[e->lane].ring;
+    if (TAILQ_NEXT(e, link) == NULL) { /* its only one: the pick took the project off the ring */
+        TAILQ_REMOVE(ring, p, link);
+        TAILQ_INSERT_HEAD(ring, p, link);
+    }
+    p->deficit += e->paid;
+    /* what one turn can leave: undone again and again, without a turn, they are no savings */
+    int64_t most = QUANTUM + (int64_t)e->cost;
+    if (p->deficit > most)
+        p->deficit = most;
     e->paid = 0;
 }
 

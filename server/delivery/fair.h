@@ -34,7 +34,7 @@ struct fair *fair_new(void);
 void fair_free(struct fair **fp); /* must be empty */
 void fair_push(struct fair *f, struct fair_entry *e);
 void fair_push_front(struct fair *f, struct fair_entry *e); /* it was picked but could not go */
-/* In front, too, but the turn was none: its project gets back what it paid. */
+/* In front, too, but the turn was none: its project gets back what it paid, and its turn. */
 void fair_undo_pick(struct fair *f, struct fair_entry *e);
 void fair_remove(struct fair *f, struct fair_entry *e); /* queued or not */
 /* Takes the next one out; NULL: nothing is queued that may have a slot now. `slots` is how many

@@ -80,6 +80,31 @@ static void a_pick_that_is_undone_costs_nothing(void **state) {
     assert_in_range(went[1], went[2] - 20, went[2] + 20);
 }
 
+static void T32_picks_that_are_undone_are_no_savings(void **state) {
+    struct fair *f = *state;
+    enum { UNDONE = 100 };
+    struct fair_entry *undone[UNDONE];
+    push(f, UNDONE, LANE_TRANSACTIONAL, 1, 1);
+    push(f, 3 * UNDONE, LANE_TRANSACTIONAL, 2, 1);
+    for (int i = 0; i < UNDONE; i++) {
+        do
+            undone[i] = fair_pick(f, 10, NONE);
+        while (undone[i]->project != 1);
+    }
+    for (int i = UNDONE - 1; i >= 0; i--)
+        fair_undo_pick(f, undone[i]);
+    int before = 0;
+    while (fair_pick(f, 10, NONE)->project != 2)
+        before++;
+    for (; before < UNDONE && fair_pick(f, 10, NONE)->project == 2;)
+        continue; /* the turn that it had */
+    int in_a_row = 1;
+    while (fair_pick(f, 10, NONE)->project == 1)
+        in_a_row++;
+    assert_in_range(before, 0, 20);
+    assert_in_range(in_a_row, 1, 20);
+}
+
 static void T32_projects_share_by_cost_not_by_number(void **state) {
     struct fair *f = *state;
     push(f, 400, LANE_TRANSACTIONAL, 1, 1);
@@ -181,6 +206,7 @@ int main(void) {
         T(one_project_is_served_in_order),
         T(what_is_put_back_comes_first),
         T(a_pick_that_is_undone_costs_nothing),
+        T(T32_picks_that_are_undone_are_no_savings),
         T(T32_projects_share_by_cost_not_by_number),
         T(T32_a_project_with_little_waits_for_one_turn_only),
         T(an_entry_dearer_than_a_turn_goes_when_its_project_saved_enough),
