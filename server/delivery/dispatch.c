@@ -347,7 +347,7 @@ static void send_ready(struct scheduler *s, struct site *site, int64_t now_mono_
             is_signer_no_more(s, b);
             settle_preset(s, b);
         } else if (!limit_take(&site->limit, clock_mono_us(), 1, &wait_us)) {
-            fair_push_front(site->ready, e);
+            fair_undo_pick(site->ready, e);
             park(s, site, clock_mono_ms() + wait_us / 1000 + 1);
             return;
         } else {

@@ -20,7 +20,7 @@ struct content_call {
 };
 
 void prepare_letter_woken(struct scheduler *s, struct letter *l) {
-    struct bundles woken = TAILQ_HEAD_INITIALIZER(woken);
+    struct bundles woken = TAILQ_HEAD_INITIALIZER(woken), queued = TAILQ_HEAD_INITIALIZER(queued);
     TAILQ_CONCAT(&woken, &l->waiting, wait);
     struct bundle *b;
     while ((b = TAILQ_FIRST(&woken)) != NULL) {
@@ -28,7 +28,11 @@ void prepare_letter_woken(struct scheduler *s, struct letter *l) {
         if (b->has_slot)
             prepare_bundle(s, b);
         else
-            gather_requeue(s, b);
+            TAILQ_INSERT_HEAD(&queued, b, wait);
+    }
+    while ((b = TAILQ_FIRST(&queued)) != NULL) { /* each in front: the first one last */
+        TAILQ_REMOVE(&queued, b, wait);
+        gather_requeue(s, b);
     }
 }
 
