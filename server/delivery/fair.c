@@ -8,6 +8,9 @@
  * an entry that costs more waits for several turns. */
 enum { QUANTUM = 10 };
 
+/* What comes again was among the first. Whatever the clock did, a push looks no further. */
+enum { LOOK_MOST = 256 };
+
 static const int LANE_WEIGHT[] = {[LANE_HIGH] = 8, [LANE_TRANSACTIONAL] = 4, [LANE_BULK] = 1};
 _Static_assert(sizeof(LANE_WEIGHT) / sizeof(LANE_WEIGHT[0]) == LANE_COUNT, "a weight per lane");
 
@@ -68,10 +71,27 @@ static void entered(struct fair *f, struct fair_entry *e, struct fair_project *p
     f->count++;
 }
 
+/* The first one that waits for less long; NULL: none does, or it is too far to look. */
+static struct fair_entry *first_since(const struct fair_project *p, int64_t since_ms) {
+    const struct fair_entry *last = TAILQ_LAST(&p->entries, fair_entries);
+    if (last == NULL || last->since_ms <= since_ms)
+        return NULL;
+    struct fair_entry *e = TAILQ_FIRST(&p->entries);
+    for (int i = 0; i < LOOK_MOST && e != NULL; i++, e = TAILQ_NEXT(e, link)) {
+        if (e->since_ms > since_ms)
+            return e;
+    }
+    return NULL;
+}
+
 void fair_push(struct fair *f, struct fair_entry *e) {
     ASSERT(e->in == NULL && e->cost > 0);
     struct fair_project *p = project_of(&f->lane[e->lane], e->project);
-    TAILQ_INSERT_TAIL(&p->entries, e, link);
+    struct fair_entry *after = first_since(p, e->since_ms);
+    if (after != NULL)
+        TAILQ_INSERT_BEFORE(after, e, link);
+    else
+        TAILQ_INSERT_TAIL(&p->entries, e, link);
     entered(f, e, p);
 }
 

@@ -3,7 +3,8 @@
  * Three lanes. `high` goes first as long as it holds at most half of the slots; otherwise lanes
  * with work share by weight 8:4:1, so bulk is slowed but never starved; of two slots or more one is
  * never bulk's. Within a lane deficit round robin over projects (a cost per entry: its recipients),
- * within a project first in, first out.
+ * within a project by `since_ms`, and first in, first out: what was here before and comes again
+ * finds its place among the first.
  *
  *     struct fair_entry *e = fair_pick(f, slots, busy);   // busy[lane]: slots in use
  *
@@ -25,8 +26,9 @@ struct fair_entry {
     struct fair_project *in; /* NULL: not queued */
     enum lane lane;
     int64_t project;
-    unsigned cost; /* at least 1; may grow while queued */
-    unsigned paid; /* of its project's turn, when it was picked last */
+    int64_t since_ms; /* it waits since then, by any clock; does not change while queued */
+    unsigned cost;    /* at least 1; may grow while queued */
+    unsigned paid;    /* of its project's turn, when it was picked last */
 };
 
 struct fair;

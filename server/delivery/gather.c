@@ -201,6 +201,7 @@ static struct bundle *new_bundle(struct letter *l, struct hop *h, struct due_ite
     b->hop = h;
     b->fair.lane = l->outgoing->lane;
     b->fair.project = l->outgoing->project;
+    b->fair.since_ms = first->row.due_wall_ms;
     TAILQ_INIT(&b->items);
     TAILQ_INSERT_TAIL(&l->bundles, b, of_letter);
     add_item(b, first);

@@ -55,6 +55,29 @@ static void one_project_is_served_in_order(void **state) {
     assert_null(fair_pick(f, 10, NONE));
 }
 
+static void T32_what_comes_again_has_the_place_of_its_time(void **state) {
+    static const struct {
+        int64_t since_ms[6];
+        size_t order[6]; /* of what is pushed */
+    } rows[] = {
+        {{1, 2, 3, 4, 5, 6}, {0, 1, 2, 3, 4, 5}}, {{7, 7, 7, 7, 7, 7}, {0, 1, 2, 3, 4, 5}},
+        {{2, 3, 4, 5, 6, 1}, {5, 0, 1, 2, 3, 4}}, {{1, 2, 3, 5, 6, 4}, {0, 1, 2, 5, 3, 4}},
+        {{1, 3, 3, 5, 5, 3}, {0, 1, 2, 5, 3, 4}}, {{6, 5, 4, 3, 2, 1}, {5, 4, 3, 2, 1, 0}},
+    };
+    struct fair *f = *state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fair_entry e[6];
+        for (size_t j = 0; j < 6; j++) {
+            e[j] = (struct fair_entry){.cost = 1, .since_ms = rows[i].since_ms[j]};
+            fair_push(f, &e[j]);
+        }
+        for (size_t j = 0; j < 6; j++) {
+            if (fair_pick(f, 10, NONE) != &e[rows[i].order[j]])
+                fail_msg("row %zu, %zu", i, j);
+        }
+    }
+}
+
 static void what_is_put_back_comes_first(void **state) {
     struct fair *f = *state;
     push(f, 3, LANE_BULK, 1, 1);
@@ -204,6 +227,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         T(an_empty_queue_gives_nothing),
         T(one_project_is_served_in_order),
+        T(T32_what_comes_again_has_the_place_of_its_time),
         T(what_is_put_back_comes_first),
         T(a_pick_that_is_undone_costs_nothing),
         T(T32_picks_that_are_undone_are_no_savings),

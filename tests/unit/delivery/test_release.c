@@ -80,6 +80,30 @@ static bool is_in_memory(struct world *w, void *arg) {
     return n >= r->least && n <= r->most;
 }
 
+/* The only session hangs, one is claimed, two wait, and one comes that is due for longer. */
+static void what_comes_again_goes_before_what_was_due_later(void **state) {
+    struct world *w = *state;
+    static const int order[] = {1, 4, 2, 3};
+    w->o.retry_ms[0] = 60000;
+    w->route.concurrency = 1;
+    start(w);
+    submit(w, "hold@example.net");
+    await_counter(w, &w->sink->held, 1);
+    await_state(w, submit(w, "ok1@example.net"), RECIPIENT_SENDING, 0);
+    submit(w, "ok2@example.net");
+    pass_a_millisecond(w);
+    submit(w, "ok3@example.net");
+    assert_true(wait_until(w, is_in_memory, &(struct memory_range){4, 4}));
+    submit_with(w, "ok4@example.net",
+                &(struct message_row){.lane = LANE_TRANSACTIONAL,
+                                      .created_wall_ms = clock_wall_ms() - 60000});
+    assert_true(wait_until(w, is_in_memory, &(struct memory_range){5, 5}));
+    sink_on_loop(w->sink->loop, sink_close_all, w->sink);
+    await_completed(w, 4);
+    for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
+        assert_int_equal(w->sink->number[i], order[i]);
+}
+
 /* Somebody locks the store, so that the first claims have no answer yet. */
 static void a_reload_while_claims_are_on_their_way_keeps_the_order(void **state) {
     expect_log("could not be"); /* should it take long */
@@ -106,6 +130,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         T(what_a_stop_releases_is_due_as_it_was),
         T(a_reload_keeps_the_order_of_a_queue),
+        T(what_comes_again_goes_before_what_was_due_later),
         T(a_reload_while_claims_are_on_their_way_keeps_the_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

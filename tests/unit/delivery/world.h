@@ -180,6 +180,8 @@ WORLD struct id submit_with(struct world *w, const char *to, const struct messag
         q.message.is_test = like->is_test;
         if (like->lane == LANE_BULK)
             q.message.lane = like->lane;
+        for (size_t i = 0; i < n && like->created_wall_ms != 0; i++)
+            r[i].due_wall_ms = like->created_wall_ms;
         if (like->expires_wall_ms != 0)
             q.message.expires_wall_ms = like->expires_wall_ms;
     }
