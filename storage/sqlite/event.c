@@ -15,11 +15,16 @@ const struct webhook_copy *webhooks_copy(struct backend *b, size_t *count) {
         sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOKS);
         sq_bind_int(st, 1, -1);
         while (sq_row(&b->h, st)) {
+            struct sq damage = {.seal = b->h.seal};
+            struct webhook_copy w = {.n = sq_int(st, 0)};
+            webhook_from_row(&damage, st, b->webhook_arena, &w.row);
+            if (sq_has_failed(&damage)) { /* every event, hence every accept, would fail with it */
+                sq_pass_over(&b->h, DAMAGED_WEBHOOK, w.n, damage.text);
+                continue;
+            }
             b->webhook =
                 rows_grow(b->webhook_arena, b->webhook, sizeof(*b->webhook), b->webhook_count);
-            struct webhook_copy *w = &b->webhook[b->webhook_count++];
-            w->n = sq_int(st, 0);
-            webhook_from_row(&b->h, st, b->webhook_arena, &w->row);
+            b->webhook[b->webhook_count++] = w;
         }
         sq_end(st);
         b->webhooks_known = !sq_has_failed(&b->h);

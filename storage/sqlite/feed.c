@@ -119,13 +119,15 @@ static int64_t read_events(struct backend_reader *r, struct store_events *q, enu
             q->more = true;
             break;
         }
-        q->event = rows_grow(a, q->event, sizeof(*q->event), q->count);
-        event_from_row(&damage, st, a, &q->event[q->count]);
+        struct event_row e;
+        event_from_row(&damage, st, a, &e);
         after = sq_int(st, 0);
-        if (sq_has_failed(&damage))
+        if (sq_has_failed(&damage)) {
             sq_pass_over(&r->h, DAMAGED_EVENT, after, damage.text);
-        else
-            q->count++;
+            continue;
+        }
+        q->event = rows_grow(a, q->event, sizeof(*q->event), q->count);
+        q->event[q->count++] = e;
     }
     sq_end(st);
     return q->more || rows <= q->limit ? AT_END : after;
@@ -144,9 +146,10 @@ enum err sqlite_events(struct backend_reader *r, struct store_call *call) {
         if (third == 0)
             return not_found(r, call, "no such message");
     }
-    do /* again only when some were passed over: a page that is not full is the last */
+    do { /* again only when some were passed over: a page that is not full is the last */
+        reader_rest(r);
         after = read_events(r, q, text, after, third);
-    while (after != AT_END);
+    } while (after != AT_END);
     return finish(r, call);
 }
 

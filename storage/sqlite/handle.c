@@ -69,7 +69,8 @@ void sq_pass_over(struct sq *h, enum damaged_kind kind, int64_t number, const ch
     static const char *const names[] = {[DAMAGED_MESSAGE] = "message",
                                         [DAMAGED_EVENT] = "event",
                                         [DAMAGED_NOTIFICATION] = "notification",
-                                        [DAMAGED_QUEUE] = "queue"};
+                                        [DAMAGED_QUEUE] = "queue",
+                                        [DAMAGED_WEBHOOK] = "webhook"};
     if (damaged_add(h->told, kind, number))
         log_warn("storage", "a damaged row is passed over", LOG_STRZ("row", names[kind]),
                  LOG_INT("number", number), LOG_STRZ("why", why));

@@ -22,7 +22,13 @@
 #include "storage/store_ops.h"
 
 /* Rows that no version wrote and that were passed over, so many as are remembered. */
-enum damaged_kind { DAMAGED_MESSAGE, DAMAGED_EVENT, DAMAGED_NOTIFICATION, DAMAGED_QUEUE };
+enum damaged_kind {
+    DAMAGED_MESSAGE,
+    DAMAGED_EVENT,
+    DAMAGED_NOTIFICATION,
+    DAMAGED_QUEUE,
+    DAMAGED_WEBHOOK
+};
 enum { DAMAGED_MOST = 256 };
 struct damaged {
     struct {

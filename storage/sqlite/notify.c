@@ -151,13 +151,14 @@ struct head {
     struct id webhook_id;
 };
 
-static bool find_head(struct backend *b, int64_t seq, struct head *out) {
+static enum found find_head(struct backend *b, int64_t seq, struct head *out) {
+    struct sq damage = {0};
     sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_HEAD);
     sq_bind_int(st, 1, seq);
     bool found = sq_row(&b->h, st);
     if (found) {
         *out = (struct head){
-            .state = (enum notification_state)sq_enum(&b->h, st, 0, NOTIFICATION_FAILED + 1),
+            .state = (enum notification_state)sq_enum(&damage, st, 0, NOTIFICATION_FAILED + 1),
             .attempts = (int)sq_int(st, 1),
             .webhook = sq_int(st, 2),
             .is_deleted = sq_int(st, 3) > WEBHOOK_DISABLED,
@@ -168,7 +169,10 @@ static bool find_head(struct backend *b, int64_t seq, struct head *out) {
             out->webhook_state = (enum webhook_state)sq_int(st, 3);
     }
     sq_end(st);
-    return found;
+    if (!sq_has_failed(&damage))
+        return found ? FOUND : FOUND_NONE;
+    sq_pass_over(&b->h, DAMAGED_NOTIFICATION, seq, damage.text);
+    return FOUND_DAMAGED;
 }
 
 static void set_webhook(struct backend *b, struct effects *fx, const struct head *h,
@@ -223,8 +227,8 @@ enum err sqlite_notify_settle(struct backend *b, struct effects *fx, struct stor
     const struct store_notify_settle *q = CONTAINER_OF(call, struct store_notify_settle, call);
     for (size_t i = 0; i < q->count; i++) {
         struct head h;
-        if (!find_head(b, q->result[i].seq, &h))
-            continue; /* its endpoint was deleted and swept meanwhile */
+        if (find_head(b, q->result[i].seq, &h) != FOUND)
+            continue; /* its endpoint was deleted and swept meanwhile; or it is damaged */
         if (h.state != NOTIFICATION_SENDING || q->result[i].state == NOTIFICATION_SENDING)
             return err_set(
                 &call->info, ERR_CONFLICT, "state", "a notification that is %s cannot become %s",
@@ -247,7 +251,10 @@ static void again(struct backend *b, int64_t seq, enum notification_state state,
 
 static enum err replay_one(struct backend *b, struct store_notify_replay *q, int64_t webhook) {
     struct head h;
-    if (!find_head(b, q->seq, &h) || h.webhook != webhook) {
+    enum found found = find_head(b, q->seq, &h);
+    if (found == FOUND_DAMAGED)
+        return err_set(&q->call.info, ERR_CONFLICT, "seq", "the notification is damaged");
+    if (found == FOUND_NONE || h.webhook != webhook) {
         enum err e = sq_status(&b->h, &q->call.info);
         return e != OK ? e : err_set(&q->call.info, ERR_NOT_FOUND, "seq", "no such notification");
     }
@@ -267,15 +274,14 @@ static void replay_period(struct backend *b, struct store_notify_replay *q, int6
         sq_bind_int(st, 2, q->last_seq);
         if (!sq_row(&b->h, st))
             return;
-        enum notification_state state =
-            (enum notification_state)sq_enum(&b->h, st, 1, NOTIFICATION_FAILED + 1);
+        int64_t state = sq_int(st, 1); /* a damaged one is none of those that go again */
         int64_t created_wall_ms = sq_int(st, 2);
         q->last_seq = sq_int(st, 0);
         sq_end(st);
         if (created_wall_ms < q->since_wall_ms || created_wall_ms > q->until_wall_ms ||
             !(state == NOTIFICATION_FAILED || (state == NOTIFICATION_DELIVERED && !q->only_failed)))
             continue;
-        again(b, q->last_seq, state, q->now_wall_ms);
+        again(b, q->last_seq, (enum notification_state)state, q->now_wall_ms);
         q->replayed++;
     }
     q->more = true;

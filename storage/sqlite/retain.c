@@ -263,11 +263,17 @@ static void sweep_notifications(struct sweep *s) {
             return;
         seq = sq_int(st, 0);
         int64_t created_wall_ms = sq_int(st, 2), updated_wall_ms = sq_int(st, 3);
+        struct sq damage = {0};
         enum notification_state state =
-            (enum notification_state)sq_enum(&b->h, st, 1, NOTIFICATION_FAILED + 1);
+            (enum notification_state)sq_enum(&damage, st, 1, NOTIFICATION_FAILED + 1);
         bool is_served =
             sqlite3_column_type(st, 4) != SQLITE_NULL && sq_int(st, 4) < WEBHOOK_DISABLED;
         sq_end(st);
+        if (sq_has_failed(&damage)) {
+            sq_pass_over(&b->h, DAMAGED_NOTIFICATION, seq, damage.text);
+            s->left--;
+            continue;
+        }
         int64_t latest_wall_ms =
             updated_wall_ms > created_wall_ms ? updated_wall_ms : created_wall_ms;
         if (is_mended(s, SQL_NOTIFICATION_SET_TIME, seq, latest_wall_ms))
@@ -293,9 +299,9 @@ static void sweep_deleted_webhooks(struct sweep *s) {
         sq_bind_int(st, 1, webhook);
         bool found = sq_row(&b->h, st);
         int64_t seq = found ? sq_int(st, 0) : 0;
+        /* whatever it is: nobody will ask for it again */
         enum notification_state state =
-            found ? (enum notification_state)sq_enum(&b->h, st, 1, NOTIFICATION_FAILED + 1)
-                  : NOTIFICATION_FAILED;
+            found ? (enum notification_state)sq_int(st, 1) : NOTIFICATION_FAILED;
         sq_end(st);
         if (found)
             delete_notification(b, seq, state);
