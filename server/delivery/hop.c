@@ -100,7 +100,9 @@ struct hop *hops_get(struct hops *t, struct settings *s, const struct settings_r
 }
 
 bool hop_is_fresh(const struct hop *h, int64_t now_mono_ms) {
+    /* What is too old goes nowhere, so it is looked up although the last try was just now. */
     return !h->is_resolving && (h->hosts != NULL || h->failure != FAILURE_NONE) &&
+           (h->hosts == NULL || now_mono_ms < h->hosts_until_mono_ms) &&
            now_mono_ms < h->until_mono_ms;
 }
 

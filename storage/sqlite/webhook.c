@@ -130,8 +130,15 @@ enum err sqlite_webhooks(struct backend_reader *r, struct store_call *call) {
     sqlite3_stmt *st = sq_use(&r->h, SQL_WEBHOOKS);
     sq_bind_int(st, 1, q->project);
     while (sq_row(&r->h, st)) {
+        struct sq damage = {.seal = r->h.seal};
+        struct webhook_row w;
+        webhook_from_row(&damage, st, a, &w);
+        if (sq_has_failed(&damage)) { /* it hears of nothing, the others do */
+            sq_pass_over(&r->h, DAMAGED_WEBHOOK, sq_int(st, 0), damage.text);
+            continue;
+        }
         q->webhook = rows_grow(a, q->webhook, sizeof(*q->webhook), q->count);
-        webhook_from_row(&r->h, st, a, &q->webhook[q->count++]);
+        q->webhook[q->count++] = w;
     }
     sq_end(st);
     enum err e = sq_status(&r->h, &call->info);

@@ -144,6 +144,11 @@ static void an_old_answer_serves_for_a_day_at_most(void **state) {
     assert_non_null(l.hop->hosts);
     assert_true(hop_is_usable(l.hop, l.asked_mono_ms + DAY_MS / 2));
     assert_false(hop_is_usable(l.hop, answered_mono_ms + DAY_MS));
+    /* the last try was half a minute before the day was over: claimed and given back until the next
+     * one would be all that comes of it */
+    l.hop->hosts_until_mono_ms = l.hop->until_mono_ms - 10;
+    assert_true(hop_is_fresh(l.hop, l.hop->hosts_until_mono_ms - 1));
+    assert_false(hop_is_fresh(l.hop, l.hop->hosts_until_mono_ms));
     l.hop->hosts_until_mono_ms = clock_mono_ms(); /* as after a day */
     look_up(&l);
     assert_null(l.hop->hosts);

@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <semaphore.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "server/base/clock.h"
 #include "storage/store_ops.h"
@@ -115,10 +116,19 @@ static void commit_until_copied(struct world *w, int64_t bytes) {
     assert_int_equal(f.copies, before + 1);
 }
 
+/* The thread has time to begin, and does not. */
+static void assert_none_begins(void) {
+    struct timespec end;
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += 1;
+    assert_int_equal(sem_timedwait(&f.begun, &end), -1);
+}
+
 static void a_short_log_is_left_alone(void **state) {
     struct world *w = *state;
     commit(w, COPIED_FROM - 1);
     commit(w, 0);
+    assert_none_begins();
     assert_int_equal(f.copies_of_thread, 0);
     assert_int_equal(f.copies, 0);
 }
@@ -143,6 +153,7 @@ static void a_log_that_is_copied_whole_is_not_copied_again_before_a_commit(void 
     commit_until_copied(w, COPIED_FROM);
     for (int i = 0; i < 10; i++)
         commit(w, COPIED_FROM); /* transactions that wrote nothing, or failed */
+    assert_none_begins();
     assert_int_equal(f.copies_of_thread, 1);
     assert_int_equal(f.copies, 1);
     commit(w, COPIED_FROM + 1);
