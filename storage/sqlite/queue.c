@@ -167,8 +167,10 @@ static void write_queue(struct backend *b, const struct queue *q) {
 static void flush_one(struct backend *b, struct queue *q) {
     int64_t count = q->count + q->flush_delta, earliest = q->earliest_wall_ms;
     /* That nothing waits is not believed of a sum: those whom it forgot would never be loaded. */
-    if (count < 0 || (count == 0 && q->must_search && something_waits(b, q->id)))
+    if (count < 0 || (count == 0 && something_waits(b, q->id))) {
         count = count_anew(b, q);
+        q->must_search = true;
+    }
     if (count > 0 && (q->must_search || q->count <= 0))
         earliest = q->must_search ? search_earliest(b, q->id) : q->flush_earliest_wall_ms;
     else if (q->flush_earliest_wall_ms < earliest)

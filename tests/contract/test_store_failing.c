@@ -1252,6 +1252,59 @@ static void nobody_is_forgotten_by_a_queue_that_counts_too_few(void **state) {
         }
 }
 
+/* Less than nothing is no number to add to. */
+static void who_comes_to_a_queue_that_counts_too_few_makes_it_right(void **state) {
+    expect_log("they were counted anew");
+    struct kit *k = *state;
+    kit_accept(k, TO("a@example.net", "b@example.net"));
+    damage(k, "UPDATE queue SET count = -1");
+    kit_reopen(k);
+    k->now_wall_ms += 1000;
+    kit_accept(k, TO("c@example.net"));
+    kit_check(k);
+    assert_int_equal(kit_due_count(k, k->now_wall_ms), 3);
+}
+
+static void a_retry_is_whole_or_nothing(void **state) {
+    expect_log("the store is not writable");
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("ann@example.net"));
+    kit_attempt(k, m->recipient[0].key, RECIPIENT_QUEUED);
+    int64_t due_wall_ms = kit_message(k, m->id).recipient[0].due_wall_ms;
+    assert_true(due_wall_ms > k->now_wall_ms);
+    /* when it is prepared, read before the change, read after it; then not at all */
+    static const long at[] = {1, 2, 2, 0};
+    for (size_t i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
+        struct store_retry q = {.id = m->id,
+                                .project = 1,
+                                .new_id = id_new(k->now_wall_ms),
+                                .now_wall_ms = k->now_wall_ms};
+        sqlite_fail(&(struct sqlite_fault){
+            .rc = SQLITE_FULL, .at = at[i], .only = "SELECT r.key, r.email"});
+        enum err e = RUN(k, STORE_RETRY, &q);
+        assert_int_equal(sqlite_fail_end(), at[i] != 0);
+        assert_int_equal(e, at[i] != 0 ? ERR_UNAVAILABLE : OK);
+        if (at[i] == 0)
+            break;
+        kit_revive(k);
+        assert_int_equal(kit_message(k, m->id).recipient[0].due_wall_ms, due_wall_ms);
+    }
+    assert_int_equal(kit_message(k, m->id).recipient[0].due_wall_ms, k->now_wall_ms);
+}
+
+static void a_damaged_notification_is_not_replayed(void **state) {
+    expect_log(passed_over);
+    struct kit *k = *state;
+    struct id webhook = kit_webhook(k, 1, "message.accepted");
+    kit_accept(k, TO("ann@example.net"));
+    damage(k, "UPDATE notification SET state = 9");
+    struct store_notify_replay q = {
+        .webhook_id = webhook, .project = 1, .seq = 1, .now_wall_ms = k->now_wall_ms, .most = 10};
+    assert_int_equal(RUN(k, STORE_NOTIFY_REPLAY, &q), ERR_CONFLICT);
+    assert_true(store_health(k->store).is_writable);
+    store_close(&k->store); /* it does not add up */
+}
+
 /* The others were delivered, and must not be sent again. */
 static void a_damaged_recipient_keeps_no_result_from_the_others(void **state) {
     expect_log(passed_over);
@@ -1551,6 +1604,9 @@ int main(void) {
         TEST(mending_goes_on_behind_what_is_damaged),
         TEST(a_queue_that_counts_too_few_is_counted_anew),
         cmocka_unit_test(nobody_is_forgotten_by_a_queue_that_counts_too_few),
+        TEST(who_comes_to_a_queue_that_counts_too_few_makes_it_right),
+        TEST(a_retry_is_whole_or_nothing),
+        TEST(a_damaged_notification_is_not_replayed),
         TEST(a_damaged_recipient_keeps_no_result_from_the_others),
         cmocka_unit_test(a_time_that_is_no_number_holds_up_nothing),
         cmocka_unit_test(a_damaged_message_under_way_stops_no_start),
