@@ -17,7 +17,8 @@ enum {
                                charge and one more body for each worker */
     LIMIT_JSON_DEPTH = 32,  /* deeper than any real request; recursion stays bounded */
     LIMIT_JSON_VALUES = 50000, /* in one body: "[]," is three bytes of it and 64 of memory */
-    LIMIT_HTTP_HEADER_BYTES = 32 * 1024, /* with what the library makes of them */
+    LIMIT_HTTP_HEADER_BYTES = 16 * 1024, /* with what the library makes of them; the whole of it is
+                                            held while a connection is open */
     LIMIT_HTTP_ANSWER_HEADER = 8 * 1024, /* for ours, in the same memory: who accepts must answer */
     LIMIT_CONNECTIONS = 100000,          /* the setting's own ceiling */
     LIMIT_OTHER_CONNECTIONS = 64, /* of a health listener, of the control socket: nobody counts them
