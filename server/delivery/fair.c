@@ -12,6 +12,7 @@ enum { QUANTUM = 10 };
 enum { LOOK_MOST = 256 };
 
 static const int LANE_WEIGHT[] = {[LANE_HIGH] = 8, [LANE_TRANSACTIONAL] = 4, [LANE_BULK] = 1};
+enum { ALL_WEIGHTS = 13 };
 _Static_assert(sizeof(LANE_WEIGHT) / sizeof(LANE_WEIGHT[0]) == LANE_COUNT, "a weight per lane");
 
 TAILQ_HEAD(fair_entries, fair_entry);
@@ -102,8 +103,33 @@ void fair_push_front(struct fair *f, struct fair_entry *e) {
     entered(f, e, p);
 }
 
+/* Smooth weighted round robin: who takes part gains its weight, who is chosen pays for all. `by` -1
+ * takes that back. */
+static void weigh(struct fair *f, unsigned lanes, enum lane chosen, int by) {
+    for (int i = 0; i < LANE_COUNT; i++) {
+        if ((lanes & 1u << i) == 0)
+            continue;
+        f->lane[i].credit += by * LANE_WEIGHT[i];
+        f->lane[chosen].credit -= by * LANE_WEIGHT[i];
+    }
+}
+
+/* What turns can leave: a lane that was empty meanwhile gets nothing back but that. */
+static void bound_credits(struct fair *f) {
+    for (int i = 0; i < LANE_COUNT; i++) {
+        struct fair_lane *l = &f->lane[i];
+        if (l->credit > ALL_WEIGHTS)
+            l->credit = ALL_WEIGHTS;
+        if (l->credit < -ALL_WEIGHTS)
+            l->credit = -ALL_WEIGHTS;
+    }
+}
+
 void fair_undo_pick(struct fair *f, struct fair_entry *e) {
     fair_push_front(f, e);
+    weigh(f, e->weighed, e->lane, -1);
+    bound_credits(f);
+    e->weighed = 0;
     struct fair_project *p = e->in;
     struct fair_projects *ring = &f->lane[e->lane].ring;
     if (TAILQ_NEXT(e, link) == NULL) { /* its only one: the pick took the project off the ring */
@@ -133,11 +159,13 @@ void fair_remove(struct fair *f, struct fair_entry *e) {
     }
 }
 
-/* Which lane, or -1. */
-static int pick_lane(struct fair *f, unsigned slots, const unsigned busy[LANE_COUNT]) {
+/* Which lane, or -1; among which ones, if it is not high's by right. */
+static int pick_lane(struct fair *f, unsigned slots, const unsigned busy[LANE_COUNT],
+                     unsigned *weighed) {
+    *weighed = 0;
     if (f->lane[LANE_HIGH].count > 0 && busy[LANE_HIGH] < (slots + 1) / 2)
         return LANE_HIGH;
-    int best = -1, total = 0;
+    int best = -1, most = 0;
     for (int i = 0; i < LANE_COUNT; i++) {
         struct fair_lane *l = &f->lane[i];
         if (l->count == 0) {
@@ -146,20 +174,22 @@ static int pick_lane(struct fair *f, unsigned slots, const unsigned busy[LANE_CO
         }
         if (i == LANE_BULK && slots >= 2 && busy[LANE_BULK] >= slots - 1)
             continue;
-        l->credit += LANE_WEIGHT[i];
-        total += LANE_WEIGHT[i];
-        if (best < 0 || l->credit > f->lane[best].credit)
+        *weighed |= 1u << i;
+        if (best < 0 || l->credit + LANE_WEIGHT[i] > most) {
             best = i;
+            most = l->credit + LANE_WEIGHT[i];
+        }
     }
     if (best >= 0)
-        f->lane[best].credit -= total;
+        weigh(f, *weighed, (enum lane)best, 1);
     return best;
 }
 
 struct fair_entry *fair_pick(struct fair *f, unsigned slots, const unsigned busy[LANE_COUNT]) {
     if (f->count == 0)
         return NULL;
-    int lane = pick_lane(f, slots, busy);
+    unsigned weighed;
+    int lane = pick_lane(f, slots, busy, &weighed);
     if (lane < 0)
         return NULL;
     struct fair_lane *l = &f->lane[lane];
@@ -169,6 +199,7 @@ struct fair_entry *fair_pick(struct fair *f, unsigned slots, const unsigned busy
         /* alone: nobody to be fair to, and no debt to remember */
         bool alone = TAILQ_NEXT(p, link) == NULL;
         if (alone || p->deficit >= e->cost) {
+            e->weighed = weighed;
             e->paid = alone ? 0 : e->cost;
             p->deficit = alone ? 0 : p->deficit - e->paid;
             fair_remove(f, e);

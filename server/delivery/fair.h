@@ -28,7 +28,9 @@ struct fair_entry {
     int64_t project;
     int64_t since_ms; /* it waits since then, by any clock; does not change while queued */
     unsigned cost;    /* at least 1; may grow while queued */
-    unsigned paid;    /* of its project's turn, when it was picked last */
+    /* when it was picked last */
+    unsigned paid;    /* of its project's turn */
+    unsigned weighed; /* the lanes that it was chosen among, a bit each */
 };
 
 struct fair;
@@ -36,7 +38,8 @@ struct fair *fair_new(void);
 void fair_free(struct fair **fp); /* must be empty */
 void fair_push(struct fair *f, struct fair_entry *e);
 void fair_push_front(struct fair *f, struct fair_entry *e); /* it was picked but could not go */
-/* In front, too, but the turn was none: its project gets back what it paid, and its turn. */
+/* In front, too, but the turn was none: its project and its lane get back what they paid, and their
+ * turn. */
 void fair_undo_pick(struct fair *f, struct fair_entry *e);
 void fair_remove(struct fair *f, struct fair_entry *e); /* queued or not */
 /* Takes the next one out; NULL: nothing is queued that may have a slot now. `slots` is how many

@@ -128,6 +128,47 @@ static void T32_picks_that_are_undone_are_no_savings(void **state) {
     assert_in_range(in_a_row, 1, 20);
 }
 
+/* Whatever was undone between picks, also by bundles that come back late. */
+static void a_pick_that_is_undone_costs_its_lane_nothing(void **state) {
+    static const enum lane order[] = {LANE_TRANSACTIONAL, LANE_TRANSACTIONAL, LANE_BULK,
+                                      LANE_TRANSACTIONAL, LANE_TRANSACTIONAL, LANE_TRANSACTIONAL,
+                                      LANE_TRANSACTIONAL, LANE_BULK};
+    enum { PICKS = sizeof(order) / sizeof(order[0]) };
+    struct fair *f = *state;
+    push(f, 100, LANE_TRANSACTIONAL, 1, 1);
+    push(f, 100, LANE_BULK, 1, 1);
+    for (int undone = 0; undone < PICKS; undone++) {
+        struct fair_entry *e[PICKS];
+        for (int i = 0; i < undone; i++)
+            e[i] = fair_pick(f, 10, NONE);
+        for (int i = undone - 1; i >= 0; i--)
+            fair_undo_pick(f, e[i]);
+        assert_int_equal(fair_pick(f, 10, NONE)->lane, order[undone]);
+    }
+}
+
+/* Its lane was empty meanwhile. */
+static void T32_a_lane_saves_nothing_by_picks_that_are_undone(void **state) {
+    struct fair *f = *state;
+    enum { UNDONE = 100 };
+    struct fair_entry *undone[UNDONE];
+    push(f, UNDONE, LANE_TRANSACTIONAL, 1, 1);
+    push(f, UNDONE, LANE_BULK, 1, 1);
+    static const unsigned full[LANE_COUNT] = {[LANE_BULK] = 9};
+    for (int i = 0; i < UNDONE; i++) {
+        do
+            undone[i] = fair_pick(f, 10, NONE);
+        while (undone[i]->lane == LANE_BULK);
+    }
+    assert_null(fair_pick(f, 10, full));
+    for (int i = UNDONE - 1; i >= 0; i--)
+        fair_undo_pick(f, undone[i]);
+    int before = 0;
+    while (fair_pick(f, 10, NONE)->lane != LANE_BULK)
+        before++;
+    assert_in_range(before, 0, 26);
+}
+
 static void T32_projects_share_by_cost_not_by_number(void **state) {
     struct fair *f = *state;
     push(f, 400, LANE_TRANSACTIONAL, 1, 1);
@@ -231,6 +272,8 @@ int main(void) {
         T(what_is_put_back_comes_first),
         T(a_pick_that_is_undone_costs_nothing),
         T(T32_picks_that_are_undone_are_no_savings),
+        T(a_pick_that_is_undone_costs_its_lane_nothing),
+        T(T32_a_lane_saves_nothing_by_picks_that_are_undone),
         T(T32_projects_share_by_cost_not_by_number),
         T(T32_a_project_with_little_waits_for_one_turn_only),
         T(an_entry_dearer_than_a_turn_goes_when_its_project_saved_enough),
