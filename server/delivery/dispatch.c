@@ -223,19 +223,29 @@ static void look_up_when_old(struct scheduler *s, struct hop *h) {
         hop_resolve(s->hops, h, now_mono_ms);
 }
 
+/* Its hop leads elsewhere by now, or nowhere, or its hosts are a day old: what happened there would
+ * be booked here, or it would go to an address that may be somebody else's. */
+static bool is_out_of_place(const struct bundle *b, int64_t now_mono_ms) {
+    return b->hop->site != b->site || now_mono_ms >= b->hop->hosts_until_mono_ms;
+}
+
 static void pick(struct scheduler *s, struct site *site) {
     while (scheduler_may_claim(s) && site->picked < site_slots(site)) {
         struct fair_entry *e = fair_pick(site->waiting, site_slots(site), site->picked_lane);
         if (e == NULL)
             return;
         struct bundle *b = CONTAINER_OF(e, struct bundle, fair);
+        look_up_when_old(s, b->hop);
+        if (is_out_of_place(b, clock_mono_ms())) {
+            gather_place_anew(s, b);
+            continue;
+        }
         site_pick_slot(site, b);
         if (!prepare_has_room(s, b->letter)) {
             put_back(b);
             dispatch_make_runnable(s, site); /* looked at again in the next turn */
             return;
         }
-        look_up_when_old(s, b->hop);
         prepare_bundle(s, b);
     }
 }
@@ -299,7 +309,7 @@ static bool may_leave(const struct bundle *b) {
  * to those that have, and nobody but the first of each gets into the second half. What those have
  * that take mail is not counted for it; but they, too, may hang: the last sixteenth is for the
  * first transaction of a site alone. However busy others are, somebody new has a chance. */
-static bool may_begin(const struct scheduler *s, const struct site *site) {
+bool dispatch_may_begin(const struct scheduler *s, const struct site *site) {
     size_t most = s->settings->o.sessions_max;
     bool is_first = site->sent == 0;
     size_t most_unproven = is_first ? most - most / 4 : most / 2;
@@ -314,14 +324,14 @@ static unsigned sends_most(const struct scheduler *s, const struct site *site,
     return is_crowded ? site->window.size : site_sends_most(site, s->workers, now_mono_ms);
 }
 
-/* It is signed, or signs; else keys have changed since it was claimed, or another one signs now. */
+/* It is signed, or signs; else keys have changed since it was claimed. */
 static bool can_be_signed(struct scheduler *s, struct bundle *b) {
     return b->letter->signer == b || letter_is_ready(b->letter) || prepare_take_over(s, b);
 }
 
 static void send_ready(struct scheduler *s, struct site *site, int64_t now_mono_ms) {
     unsigned most;
-    while (site->sent < (most = sends_most(s, site, now_mono_ms)) && may_begin(s, site)) {
+    while (site->sent < (most = sends_most(s, site, now_mono_ms)) && dispatch_may_begin(s, site)) {
         struct fair_entry *e = fair_pick(site->ready, most, site->sent_lane);
         if (e == NULL)
             return;
@@ -329,15 +339,14 @@ static void send_ready(struct scheduler *s, struct site *site, int64_t now_mono_
         int64_t wait_us;
         if (is_expired(s, b)) {
             release_expired(s, b);
-        } else if (b->hop->hosts != NULL && now_mono_ms >= b->hop->hosts_until_mono_ms) {
-            dispatch_release_bundle(s, b, DUE_AS_BEFORE); /* to be looked up before it is claimed */
+        } else if (is_out_of_place(b, now_mono_ms)) {
+            dispatch_release_bundle(s, b, DUE_AS_BEFORE);
+        } else if (prepare_is_being_signed(b->letter)) {
+            fair_undo_pick(site->ready, e);
+            dispatch_make_runnable(s, site); /* for the turn that the signature begins */
+            return;
         } else if (!can_be_signed(s, b)) {
             dispatch_release_bundle(s, b, DUE_AS_BEFORE);
-        } else if (b->hop->hosts == NULL) { /* it cannot be resolved any more */
-            b->is_preset = true;
-            b->failure = b->hop->failure;
-            is_signer_no_more(s, b);
-            settle_preset(s, b);
         } else if (!may_leave(b)) {
             log_error("delivery", "a test message was on its way to a real route",
                       LOG_ID("message", &b->letter->outgoing->id),

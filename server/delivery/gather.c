@@ -149,6 +149,24 @@ static void place(struct scheduler *s, struct bundle *b) {
     queued(s, b);
 }
 
+/* Where its hop's answer says, or to those that wait for one. The bundle may be gone after it. */
+static void find_place(struct scheduler *s, struct bundle *b, int64_t now_mono_ms) {
+    struct hop *h = b->hop;
+    if (hop_is_usable(h, now_mono_ms)) {
+        place(s, b);
+    } else {
+        b->state = BUNDLE_RESOLVING;
+        TAILQ_INSERT_TAIL(&h->waiting, b, wait);
+    }
+    if (!hop_is_fresh(h, now_mono_ms))
+        hop_resolve(s->hops, h, now_mono_ms);
+}
+
+void gather_place_anew(struct scheduler *s, struct bundle *b) {
+    site_release(&b->site);
+    find_place(s, b, clock_mono_ms());
+}
+
 void gather_requeue(struct scheduler *s, struct bundle *b) {
     b->state = BUNDLE_QUEUED;
     fair_undo_pick(b->site->waiting, &b->fair);
@@ -234,14 +252,7 @@ static void bundle_up(struct scheduler *s, struct due_item *i, int64_t now_mono_
         dispatch_claim(s, b);
         return;
     }
-    if (hop_is_usable(h, now_mono_ms)) {
-        place(s, b);
-    } else {
-        b->state = BUNDLE_RESOLVING;
-        TAILQ_INSERT_TAIL(&h->waiting, b, wait);
-    }
-    if (!hop_is_fresh(h, now_mono_ms))
-        hop_resolve(s->hops, h, now_mono_ms);
+    find_place(s, b, now_mono_ms);
 }
 
 /* Takes what is in the row when it is taken. */

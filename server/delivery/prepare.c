@@ -147,14 +147,20 @@ static bool is_signer_unsent(const struct letter *l) {
     return l->signer != NULL && l->signer->state != BUNDLE_SENT;
 }
 
-/* The signer is claimed, and stands behind sessions that may hang. */
-static bool is_signer_held_up(const struct letter *l) {
-    return is_signer_unsent(l) && site_is_held_up(l->signer->site, clock_mono_ms());
+bool prepare_is_being_signed(const struct letter *l) {
+    return l->signer != NULL && l->signer->state == BUNDLE_SENT;
+}
+
+/* The signer is claimed, and stands behind sessions that may hang: its site's own, or everybody's.
+ */
+static bool is_signer_held_up(const struct scheduler *s, const struct letter *l) {
+    return is_signer_unsent(l) && (site_is_held_up(l->signer->site, clock_mono_ms()) ||
+                                   !dispatch_may_begin(s, l->signer->site));
 }
 
 void prepare_signer_ready(struct scheduler *s, struct bundle *b) {
     struct letter *l = b->letter;
-    if (l->signer == b && is_signer_held_up(l))
+    if (l->signer == b && is_signer_held_up(s, l))
         prepare_letter_woken(s, l);
 }
 
@@ -162,7 +168,7 @@ static void look_at_signer(void *ctx, struct letter *l) {
     struct scheduler *s = ctx;
     if (TAILQ_EMPTY(&l->waiting) || !is_signer_unsent(l))
         return;
-    if (is_signer_held_up(l))
+    if (is_signer_held_up(s, l))
         prepare_letter_woken(s, l);
     else if (!wakeup_is_set(&s->signers_wake))
         wakeup_set(s->wakeups, &s->signers_wake, clock_mono_ms() + LOOK_AT_SIGNERS_MS);
@@ -200,7 +206,7 @@ void prepare_bundle(struct scheduler *s, struct bundle *b) {
         wait_for_letter(s, b);
         break;
     case LETTER_SIGNING:
-        if (is_signer_held_up(l) && l->signer->site != b->site) {
+        if (is_signer_held_up(s, l) && l->signer->site != b->site) {
             l->signer = b;
             dispatch_claim(s, b);
         } else {

@@ -12,13 +12,14 @@
  *             CLAIMING when it is preset: it has no route, or no host
  *   RESOLVING --gather_resolved--> QUEUED, or CLAIMING (preset)
  *   QUEUED    --pick--> CLAIMING; WAITING when its letter has no content or no signature yet
+ *             --gather_place_anew (its hop moved, or the hosts are a day old)--> as a new one
  *   WAITING   --prepare_letter_woken--> CLAIMING, or WAITING for the next thing; QUEUED, in front,
  *             when it gave its slot away
  *   CLAIMING  --claimed--> READY; preset: settled; draining, of old settings, expired or its site
  *             dead: released; all canceled meanwhile: freed
  *             --claim_failed--> QUEUED, in front; freed without a slot, or while draining
- *   READY     --send_ready--> SENT; expired, its hosts a day old, or its letter to be signed anew:
- *             released; no host any more: settled
+ *   READY     --send_ready--> SENT; expired, its hop moved or the hosts a day old, or its letter to
+ *             be signed anew: released
  *             --dispatch_release_ready (draining, site dead, reload)--> released
  *   SENT      --settle_report (the last one)--> freed
  *   RESOLVING, QUEUED, WAITING --gather_take_out (gone, evicted)--> freed: not claimed, so nothing
@@ -150,6 +151,9 @@ void gather_take_out(struct scheduler *s, struct due_item *i);
 /* A bundle that gave its slot away and is on no list: in front of its site's queue. It may be gone
  * after it (the site is dead). */
 void gather_requeue(struct scheduler *s, struct bundle *b);
+/* A bundle that was picked, has no slot, and does not belong to its site any more: to where its hop
+ * leads now. It may be gone after it. */
+void gather_place_anew(struct scheduler *s, struct bundle *b);
 /* The bundle goes; it must be empty and on no list. */
 void gather_free_bundle(struct scheduler *s, struct bundle *b);
 void gather_unpark(void *arg);
@@ -170,6 +174,8 @@ enum { DUE_AS_BEFORE = 0 };
 void dispatch_release_ready(struct scheduler *s, struct site *site, int64_t due_wall_ms);
 void dispatch_release_bundle(struct scheduler *s, struct bundle *b, int64_t due_wall_ms);
 void dispatch_give_slot(struct scheduler *s, struct bundle *b);
+/* May another transaction begin with this site, for all that there are? */
+bool dispatch_may_begin(const struct scheduler *s, const struct site *site);
 void dispatch_site_woken(void *arg);
 
 /* prepare.c */
@@ -182,8 +188,12 @@ void prepare_letter_woken(struct scheduler *s, struct letter *l);
 void prepare_signer_ready(struct scheduler *s, struct bundle *b);
 /* The same for all that are waited for: signers_wake is set while somebody waits. */
 void prepare_look_at_signers(void *arg);
-/* A claimed bundle that can go now, but for the signature: it makes it itself, unless another job
- * is making it. False: there is one, or no content, or no key. */
+/* The job that signs it is with a loop, which does so within milliseconds, whatever its sessions
+ * do.
+ */
+bool prepare_is_being_signed(const struct letter *l);
+/* A claimed bundle that can go now, but for the signature: it makes it itself. False: another job
+ * is making it, or there is no content, or no key. */
 bool prepare_take_over(struct scheduler *s, struct bundle *b);
 void prepare_signed(struct note *n);
 /* Content that must be read needs room in memory. */

@@ -1,43 +1,45 @@
-/* When a site that may not go on is looked at again, and what stays in front of its queues. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+/* When a site that may not go on is looked at again, where what waits there goes, and what stays in
+ * front of its queues. */
+#include "tests/unit/delivery/world.h"
 
-#include <cmocka.h>
-
-#include <stdlib.h>
-
-#include "server/base/clock.h"
 #include "server/delivery/scheduler_state.h"
 #include "storage/store_ops.h"
 
-/* It waits for its rate; meanwhile it died, which moved its wake-up, and was revived. */
-static void a_parked_site_is_woken_when_it_may_go_on_whatever_happened_meanwhile(void **state) {
-    (void)state;
-    const struct route r = {.concurrency = 5, .rate_per_s = 1};
-    int64_t parked_until_mono_ms = clock_mono_ms() + 60 * 1000;
-    struct scheduler s = {.wakeups = wakeups_new()};
-    TAILQ_INIT(&s.runnable);
-    struct site *site = sites_get(&s.sites, "relay", 0, &r, 1);
-    site->owner = &s;
-    wakeup_init(&site->wake, dispatch_site_woken, site);
-    site->parked_until_mono_ms = parked_until_mono_ms;
-    wakeup_set(s.wakeups, &site->wake, parked_until_mono_ms + 3600 * 1000);
-    dispatch_make_runnable(&s, site);
-    dispatch_runnable(&s);
-    assert_false(site->is_runnable);
-    assert_true(wakeup_is_set(&site->wake));
-    assert_int_equal(site->wake.at_mono_ms, parked_until_mono_ms);
-    wakeup_cancel(s.wakeups, &site->wake); /* it may also be gone */
-    dispatch_make_runnable(&s, site);
-    dispatch_runnable(&s);
-    assert_int_equal(wakeups_run(s.wakeups, parked_until_mono_ms), 1);
-    assert_true(site->is_runnable);
-    site_release(&site);
-    sites_free(&s.sites);
-    wakeups_free(&s.wakeups);
+static void refuse_login(void *arg) {
+    struct sink *s = arg;
+    receive_answer_data(s->connection[0].receive,
+                        (struct receive_answer){530, "5.7.0", "authentication required"});
 }
+
+static bool is_locked(struct world *w, void *arg) {
+    (void)w;
+    (void)arg;
+    return logged("the smarthost refuses our credentials") > 0;
+}
+
+/* It waits for its rate when it is paused, for an hour, and then for its rate again. */
+static void a_site_that_a_reload_revives_goes_on_when_its_rate_lets_it(void **state) {
+    enum { HOUR_MS = 3600 * 1000 };
+    struct world *w = *state;
+    struct errinfo info = {0};
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("the smarthost refuses our credentials");
+    w->route.rate_per_s = 1;
+    w->o.site_locked_ms = HOUR_MS;
+    w->o.retry_ms[0] = HOUR_MS;
+    start(w);
+    submit(w, "hold@example.net");
+    await_counter(w, &w->sink->held, 1);
+    await_state(w, submit(w, "ok@example.net"), RECIPIENT_SENDING, 0);
+    sink_on_loop(w->sink->loop, refuse_login, w->sink);
+    assert_true(wait_until(w, is_locked, NULL));
+    assert_int_equal(delivery_reload(w->delivery, &w->o, &info), OK);
+    submit(w, "ok@example.net");
+    await_completed(w, 1);
+}
+
+/* ---- by hand ------------------------------------------------------------------------------------
+ */
 
 enum { BUNDLES = 3 };
 
@@ -48,25 +50,30 @@ struct fixture {
     struct settings_route route;
     struct hop hop;
     struct site *site;
-    struct bundle *bundle[BUNDLES];
+    struct bundle *bundle[BUNDLES]; /* NULL: it is gone */
 };
 
-static void begin(struct fixture *f, const struct route *r) {
+static void begin(struct fixture *f, const struct route *r, enum route_signing signing) {
     static struct host_list hosts;
+    static char name[] = "relay";
     *f = (struct fixture){.route = {.route = r},
                           .settings = {.o = {.sessions_max = 100}},
                           .hop = {.route = &f->route,
                                   .hosts = &hosts,
+                                  .site_name = name,
                                   .until_mono_ms = INT64_MAX,
                                   .hosts_until_mono_ms = INT64_MAX}};
     f->s.wakeups = wakeups_new();
     f->s.letters = letters_new(0);
     f->s.settings = &f->settings;
+    f->s.signers = signers_new(NULL, 0);
+    f->s.workers = 1;
     TAILQ_INIT(&f->s.runnable);
     TAILQ_INIT(&f->s.claims);
-    f->site = sites_get(&f->s.sites, "relay", 0, r, 1);
-    f->site->owner = &f->s;
-    wakeup_init(&f->site->wake, dispatch_site_woken, f->site);
+    TAILQ_INIT(&f->hop.waiting);
+    gather_resolved(&f->s, &f->hop);
+    f->site = f->hop.site;
+    f->site->users++;
     const struct message_row row = {
         .seq = 1, .size_bytes = 1, .expires_wall_ms = clock_wall_ms() + 3600 * 1000};
     const struct id id = {{1}};
@@ -76,7 +83,7 @@ static void begin(struct fixture *f, const struct route *r) {
     for (int i = 0; i < BUNDLES; i++) {
         struct bundle *b = f->bundle[i] = mem_zalloc(sizeof(*b));
         *b = (struct bundle){.hop = &f->hop, .site = f->site, .fair = {.cost = 1, .project = i}};
-        b->letter = letters_get(f->s.letters, o, ROUTE_SIGNING_OFF);
+        b->letter = letters_get(f->s.letters, o, signing);
         TAILQ_INIT(&b->items);
         TAILQ_INSERT_TAIL(&b->letter->bundles, b, of_letter);
         f->hop.users++;
@@ -87,18 +94,42 @@ static void begin(struct fixture *f, const struct route *r) {
     content_budget_unref(&budget);
 }
 
+/* Those that are on a list are the test's to take. */
 static void end(struct fixture *f) {
     for (int i = 0; i < BUNDLES; i++) {
-        fair_remove(f->site->ready, &f->bundle[i]->fair);
-        fair_remove(f->site->waiting, &f->bundle[i]->fair);
+        if (f->bundle[i] == NULL)
+            continue;
+        f->bundle[i]->letter->signer = NULL;
         gather_free_bundle(&f->s, f->bundle[i]);
     }
-    f->site->is_runnable = false;
     wakeup_cancel(f->s.wakeups, &f->site->wake);
     site_release(&f->site);
+    site_release(&f->hop.site);
     sites_free(&f->s.sites);
     letters_free(&f->s.letters);
+    signers_unref(&f->s.signers);
     wakeups_free(&f->s.wakeups);
+}
+
+static void put_in(struct fixture *f, int first, int last, enum bundle_state state) {
+    for (int i = first; i <= last; i++) {
+        struct fair *queue = state == BUNDLE_READY ? f->site->ready : f->site->waiting;
+        f->bundle[i]->state = state;
+        fair_push(queue, &f->bundle[i]->fair);
+    }
+}
+
+static void run_site(struct fixture *f) {
+    dispatch_make_runnable(&f->s, f->site);
+    dispatch_runnable(&f->s);
+}
+
+/* In this order, and no others. */
+static void assert_takes(struct fair *queue, struct bundle *const *want, int count) {
+    static const unsigned none[LANE_COUNT] = {0};
+    assert_int_equal(fair_count(queue), count);
+    for (int i = 0; i < count; i++)
+        assert_ptr_equal(fair_pick(queue, 5, none), &want[i]->fair);
 }
 
 /* Its rate lets nothing go: who is first stays first, and pays nothing. */
@@ -107,22 +138,16 @@ static void a_project_pays_for_no_turn_that_a_rate_refuses(void **state) {
     const struct route r = {.concurrency = 5, .rate_per_s = 1};
     struct fixture f;
     int64_t wait_us;
-    begin(&f, &r);
+    begin(&f, &r, ROUTE_SIGNING_OFF);
     while (limit_take(&f.site->limit, clock_mono_us() + 60 * 1000000LL, 1, &wait_us))
         continue;
-    for (int i = 0; i < BUNDLES; i++) {
-        f.bundle[i]->state = BUNDLE_READY;
-        fair_push(f.site->ready, &f.bundle[i]->fair);
-    }
+    put_in(&f, 0, BUNDLES - 1, BUNDLE_READY);
     for (int i = 0; i < 100; i++) {
         f.site->parked_until_mono_ms = 0;
-        dispatch_make_runnable(&f.s, f.site);
-        dispatch_runnable(&f.s);
+        run_site(&f);
         assert_true(f.site->parked_until_mono_ms > clock_mono_ms());
-        assert_int_equal(fair_count(f.site->ready), BUNDLES);
     }
-    static const unsigned none[LANE_COUNT] = {0};
-    assert_ptr_equal(fair_pick(f.site->ready, 5, none), &f.bundle[0]->fair);
+    assert_takes(f.site->ready, f.bundle, BUNDLES);
     end(&f);
 }
 
@@ -130,7 +155,7 @@ static void what_is_woken_without_a_slot_keeps_its_order(void **state) {
     (void)state;
     const struct route r = {.concurrency = 5};
     struct fixture f;
-    begin(&f, &r);
+    begin(&f, &r, ROUTE_SIGNING_OFF);
     for (int i = 0; i < BUNDLES; i++) {
         struct bundle *b = f.bundle[i];
         b->fair.project = 1;
@@ -138,18 +163,104 @@ static void what_is_woken_without_a_slot_keeps_its_order(void **state) {
         TAILQ_INSERT_TAIL(&b->letter->waiting, b, wait);
     }
     prepare_letter_woken(&f.s, f.bundle[0]->letter);
-    static const unsigned none[LANE_COUNT] = {0};
-    for (int i = 0; i < BUNDLES; i++)
-        assert_ptr_equal(fair_pick(f.site->waiting, 5, none), &f.bundle[i]->fair);
+    assert_takes(f.site->waiting, f.bundle, BUNDLES);
     TAILQ_REMOVE(&f.s.runnable, f.site, runnable);
+    end(&f);
+}
+
+/* Its name servers take a while. */
+static void what_waits_while_an_answer_of_a_day_ago_is_renewed_is_not_claimed(void **state) {
+    (void)state;
+    const struct route r = {.concurrency = 5};
+    struct fixture f;
+    begin(&f, &r, ROUTE_SIGNING_OFF);
+    put_in(&f, 0, BUNDLES - 1, BUNDLE_QUEUED);
+    f.hop.is_resolving = true;
+    f.hop.hosts_until_mono_ms = clock_mono_ms();
+    run_site(&f);
+    assert_true(TAILQ_EMPTY(&f.s.claims));
+    assert_int_equal(f.site->picked, 0);
+    for (int i = 0; i < BUNDLES; i++)
+        assert_int_equal(f.bundle[i]->state, BUNDLE_RESOLVING);
+    f.hop.is_resolving = false;
+    f.hop.hosts_until_mono_ms = INT64_MAX;
+    gather_resolved(&f.s, &f.hop);
+    assert_takes(f.site->waiting, f.bundle, BUNDLES);
+    TAILQ_REMOVE(&f.s.runnable, f.site, runnable);
+    end(&f);
+}
+
+/* Its domain has other mail servers: one of its bundles is claimed already. */
+static void what_waits_at_a_site_follows_its_hop_to_another(void **state) {
+    (void)state;
+    const struct route r = {.concurrency = 5};
+    static char name[] = "elsewhere";
+    struct fixture f;
+    begin(&f, &r, ROUTE_SIGNING_OFF);
+    put_in(&f, 0, BUNDLES - 2, BUNDLE_QUEUED);
+    put_in(&f, BUNDLES - 1, BUNDLES - 1, BUNDLE_READY);
+    f.hop.site_name = name;
+    gather_resolved(&f.s, &f.hop);
+    assert_ptr_not_equal(f.hop.site, f.site);
+    run_site(&f);
+    f.bundle[BUNDLES - 1] = NULL; /* it went back to the store */
+    assert_int_equal(f.s.jobs, 0);
+    assert_int_equal(fair_count(f.site->ready), 0);
+    assert_int_equal(fair_count(f.site->waiting), 0);
+    assert_int_equal(f.site->users, 1);
+    assert_true(TAILQ_EMPTY(&f.s.claims));
+    assert_takes(f.hop.site->waiting, f.bundle, BUNDLES - 1);
+    TAILQ_REMOVE(&f.s.runnable, f.hop.site, runnable);
+    end(&f);
+}
+
+static void what_waits_for_a_domain_that_is_gone_is_told_so(void **state) {
+    (void)state;
+    const struct route r = {.concurrency = 5};
+    struct fixture f;
+    begin(&f, &r, ROUTE_SIGNING_OFF);
+    put_in(&f, 0, BUNDLES - 1, BUNDLE_QUEUED);
+    f.hop.hosts = NULL;
+    f.hop.failure = FAILURE_DNS_NULL_MX;
+    gather_resolved(&f.s, &f.hop);
+    run_site(&f);
+    for (int i = 0; i < BUNDLES; i++) {
+        assert_ptr_equal(TAILQ_FIRST(&f.s.claims), f.bundle[i]);
+        assert_true(f.bundle[i]->is_preset);
+        assert_int_equal(f.bundle[i]->failure, FAILURE_DNS_NULL_MX);
+        TAILQ_REMOVE(&f.s.claims, f.bundle[i], wait);
+    }
+    end(&f);
+}
+
+/* They were claimed while both could have signed it. */
+static void what_is_signed_at_this_moment_is_not_given_back(void **state) {
+    (void)state;
+    const struct route r = {.concurrency = 5};
+    struct fixture f;
+    begin(&f, &r, ROUTE_SIGNING_FULL);
+    struct letter *l = f.bundle[0]->letter;
+    l->state = LETTER_SIGNING;
+    l->signer = f.bundle[0];
+    l->signer->state = BUNDLE_SENT;
+    put_in(&f, 1, BUNDLES - 1, BUNDLE_READY);
+    run_site(&f);
+    assert_true(f.site->is_runnable); /* the signature begins a turn */
+    TAILQ_REMOVE(&f.s.runnable, f.site, runnable);
+    assert_takes(f.site->ready, f.bundle + 1, BUNDLES - 1);
     end(&f);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_parked_site_is_woken_when_it_may_go_on_whatever_happened_meanwhile),
+        cmocka_unit_test_setup_teardown(a_site_that_a_reload_revives_goes_on_when_its_rate_lets_it,
+                                        setup, teardown),
         cmocka_unit_test(a_project_pays_for_no_turn_that_a_rate_refuses),
         cmocka_unit_test(what_is_woken_without_a_slot_keeps_its_order),
+        cmocka_unit_test(what_waits_while_an_answer_of_a_day_ago_is_renewed_is_not_claimed),
+        cmocka_unit_test(what_waits_at_a_site_follows_its_hop_to_another),
+        cmocka_unit_test(what_waits_for_a_domain_that_is_gone_is_told_so),
+        cmocka_unit_test(what_is_signed_at_this_moment_is_not_given_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

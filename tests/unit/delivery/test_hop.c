@@ -343,6 +343,7 @@ static void a_queue_that_nothing_is_added_to_is_looked_up_again_all_the_same(voi
     TAILQ_INIT(&s.claims);
     struct site *site = sites_get(&s.sites, "relay", 0, l.settings->route[0].route, 1);
     site->owner = &s;
+    h->site = site;
     wakeup_init(&site->wake, dispatch_site_woken, site);
     pick_one(&s, site, h);
     assert_int_equal(l.count, 1);

@@ -99,6 +99,26 @@ static void who_comes_late_waits_for_no_signer_of_a_hung_site(void **state) {
     end_slow(w, &slow);
 }
 
+/* Nobody waits before it there, but it may not begin: half of all sessions hang. */
+static void who_waits_for_a_signer_that_has_no_session_left_signs(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    struct slow slow;
+    enum { SESSIONS = 4, HANG = SESSIONS / 2 };
+    put_signing_domain(w, NULL);
+    add_slow_domain(w, &slow, &SLOW);
+    w->o.sessions_max = SESSIONS;
+    start(w);
+    for (int i = 0; i < HANG; i++)
+        submit(w, "hold@slow.test");
+    await_counter(w, &slow.sink->held, HANG);
+    struct id id = submit(w, "ok@slow.test,ok@example.net");
+    await_counter(w, &w->sink->messages, 1);
+    await_state(w, id, RECIPIENT_SENDING, 0);
+    assert_int_equal(sink_get(&w->sink->signed_), 1);
+    end_slow(w, &slow);
+}
+
 /* They took mail, and hang now with all that they may have. */
 static void proven_sites_that_hang_leave_a_session_to_others(void **state) {
     expect_log("sessions are aborted");
@@ -240,6 +260,7 @@ int main(void) {
         T(who_waits_for_a_signature_that_a_hung_site_makes_makes_it_itself),
         T(whoever_has_a_session_first_signs),
         T(who_comes_late_waits_for_no_signer_of_a_hung_site),
+        T(who_waits_for_a_signer_that_has_no_session_left_signs),
         T(proven_sites_that_hang_leave_a_session_to_others),
         T(a_key_that_was_removed_signs_nothing_more_whoever_is_claimed),
         T(a_domain_of_somebody_else_that_changes_has_nothing_signed_again),
