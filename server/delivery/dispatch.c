@@ -54,7 +54,6 @@ struct claim_call {
     struct bundles bundles;
     recipient_key_t *key;
     bool *is_claimed;
-    unsigned reloads; /* when it was posted */
 };
 
 void dispatch_claim(struct scheduler *s, struct bundle *b) {
@@ -127,7 +126,6 @@ static void claimed(struct store_call *call) {
     struct scheduler *s = c->s;
     s->calls--;
     s->claims_open--;
-    s->claims_before -= c->reloads != s->reloads;
     if (call->err != OK) {
         log_warn("delivery", "recipients could not be claimed", LOG_STRZ("why", call->info.text));
         scheduler_block(s);
@@ -158,7 +156,6 @@ static void claimed(struct store_call *call) {
 static void post_claim(struct scheduler *s) {
     struct claim_call *c = mem_zalloc(sizeof(*c));
     c->s = s;
-    c->reloads = s->reloads;
     TAILQ_INIT(&c->bundles);
     size_t room = s->claim_count < CLAIM_KEYS_MOST ? s->claim_count : CLAIM_KEYS_MOST;
     c->key = mem_zalloc((room + SITE_RECIPIENTS_MAX) * sizeof(*c->key));

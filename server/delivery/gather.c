@@ -333,7 +333,6 @@ struct load_call {
     struct store_due q;
     struct scheduler *s;
     struct arena *arena; /* names of skipped keys, and this */
-    unsigned reloads;    /* when it was asked */
 };
 
 void gather_due_at(struct scheduler *s, int64_t due_wall_ms) {
@@ -347,15 +346,13 @@ static void loaded(struct store_call *c) {
     struct scheduler *s = l->s;
     int64_t now_mono_ms = clock_mono_ms(), now_wall_ms = clock_wall_ms();
     size_t taken = 0;
-    /* of before a reload: what it has must not go before what was evicted then */
-    bool is_stale = l->reloads != s->reloads;
     s->calls--;
     s->is_loading = false;
     if (c->err == OK) {
-        s->has_more = s->has_more || l->q.more || is_stale;
+        s->has_more = s->has_more || l->q.more;
         for (size_t i = 0; i < l->q.count; i++) {
             struct due_row *row = &l->q.due[i];
-            if (!is_stale && !due_left_meanwhile(s->due, row->key))
+            if (!due_left_meanwhile(s->due, row->key))
                 taken += gather_row(s, row, now_mono_ms, now_wall_ms);
             if (row->outgoing != NULL)
                 due_row_release(row);
@@ -369,7 +366,7 @@ static void loaded(struct store_call *c) {
     due_load_ends(s->due);
     if (c->err == OK && l->q.more)
         due_want_more(s->due);
-    bool is_vain = taken == 0 && s->has_more && !is_stale;
+    bool is_vain = taken == 0 && s->has_more && !s->is_regathering;
     s->load_after_mono_ms = now_mono_ms + (is_vain ? LOAD_VAIN_MS : LOAD_SPACING_MS);
     store_call_release(c);
     struct arena *a = l->arena;
@@ -381,7 +378,6 @@ static void load(struct scheduler *s, int64_t now_mono_ms, int64_t now_wall_ms) 
     struct load_call *l = ARENA_NEW(a, struct load_call);
     l->arena = a;
     l->s = s;
-    l->reloads = s->reloads;
     struct str *skip = ARENA_ARRAY(a, struct str, SKIP_KEYS_MOST);
     bool with_busy = now_mono_ms >= s->load_busy_mono_ms;
     size_t skips = due_skip_keys(s->due, with_busy, skip, SKIP_KEYS_MOST, &s->are_busy);
@@ -407,7 +403,7 @@ static void load(struct scheduler *s, int64_t now_mono_ms, int64_t now_wall_ms) 
 }
 
 void gather_load_if_needed(struct scheduler *s) {
-    if (s->is_regathering && (s->claims_before > 0 || s->releases > 0))
+    if (s->is_regathering && (s->claims_open > 0 || s->releases > 0 || s->is_loading))
         return; /* the answers bring us here again */
     s->is_regathering = false;
     if (s->is_loading || !scheduler_may_claim(s))

@@ -220,8 +220,6 @@ static void reload_run(struct note *n) {
     /* What is not with a loop finds its route afresh, claimed or not: the old one may be what was
      * wrong. What is, ends as it began; bundle_claimed() sees to claims on their way. */
     dispatch_flush_claims(s);
-    s->reloads++;
-    s->claims_before = s->claims_open;
     s->is_regathering = true;
     gather_evict_all(s);
     release_all_ready(s);

@@ -90,12 +90,10 @@ struct scheduler {
     struct wakeup load_wake, sweep_wake, blocked_wake, unpark_wake, domains_wake, retry_wake;
     struct wakeup signers_wake;
 
-    /* Of a reload: until what was claimed before is stored as released nothing is loaded, else the
-     * oldest of a queue would come to its end. */
+    /* Of a reload: until what was claimed before is stored as released, and what was asked for
+     * before is answered, nothing is taken, else the oldest of a queue would come to its end. */
     bool is_regathering;
-    unsigned reloads;
-    size_t claims_before; /* claims that are open since before the last reload */
-    size_t releases;      /* that the store has not answered yet, repeated ones not counted */
+    size_t releases; /* that the store has not answered yet, repeated ones not counted */
 
     bool is_paused;  /* the store cannot be written */
     bool is_blocked; /* it refused a claim: paused until blocked_wake */
