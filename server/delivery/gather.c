@@ -90,10 +90,29 @@ void gather_unpark(void *arg) {
         wakeup_set(s->wakeups, &s->unpark_wake, next_mono_ms);
 }
 
-void gather_evict_site(struct scheduler *s, struct site *site, int64_t until_mono_ms) {
+/* Mail keeps the key that it was accepted with: that of a route which leads elsewhere by now may
+ * stand for many sites. */
+static bool is_key_its_own(const struct bundle *b, const struct due_item *i) {
+    const struct route *r = b->hop->route->route;
+    return str_equal(i->row.queue_key, gather_domain_of(i->row.email)) ||
+           (r->kind != ROUTE_MX && str_equal(i->row.queue_key, str_of(r->name)));
+}
+
+/* Its site is dead until then. Parked, a key that is not its own would hold up others; not parked,
+ * it would be loaded again at once: it is claimed, and released until the site is alive. */
+static void pause_bundle(struct scheduler *s, struct bundle *b, int64_t until_mono_ms) {
+    if (is_key_its_own(b, TAILQ_FIRST(&b->items))) {
+        evict_and_park(s, b, until_mono_ms);
+    } else {
+        unlink_bundle(b);
+        dispatch_claim(s, b);
+    }
+}
+
+void gather_pause_site(struct scheduler *s, struct site *site) {
     struct fair_entry *e;
     while ((e = fair_first(site->waiting)) != NULL)
-        evict_and_park(s, CONTAINER_OF(e, struct bundle, fair), until_mono_ms);
+        pause_bundle(s, CONTAINER_OF(e, struct bundle, fair), site->window.dead_until_mono_ms);
 }
 
 void gather_evict_waiting(struct scheduler *s, struct letter *l, int64_t until_mono_ms) {
@@ -128,7 +147,7 @@ void gather_evict_all(struct scheduler *s) {
 
 static void queued(struct scheduler *s, struct bundle *b) {
     if (window_is_dead(&b->site->window, clock_mono_ms()))
-        evict_and_park(s, b, b->site->window.dead_until_mono_ms);
+        pause_bundle(s, b, b->site->window.dead_until_mono_ms);
     else
         dispatch_make_runnable(s, b->site);
 }

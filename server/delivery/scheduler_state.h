@@ -13,6 +13,8 @@
  *   RESOLVING --gather_resolved--> QUEUED, or CLAIMING (preset)
  *   QUEUED    --pick--> CLAIMING; WAITING when its letter has no content or no signature yet
  *             --gather_place_anew (its hop moved, or the hosts are a day old)--> as a new one
+ *             --pause_bundle (its site is dead)--> freed, its key is parked; CLAIMING when the key is
+ *             not its own
  *   WAITING   --prepare_letter_woken--> CLAIMING, or WAITING for the next thing; QUEUED, in front,
  *             when it gave its slot away
  *   CLAIMING  --claimed--> READY; preset: settled; draining, of old settings, expired or its site
@@ -140,9 +142,10 @@ void gather_load_if_needed(struct scheduler *s);
 void gather_due_at(struct scheduler *s, int64_t due_wall_ms);
 /* Everything that is not claimed leaves memory; the store has it. */
 void gather_evict_all(struct scheduler *s);
-/* The same for one site; its queue keys are parked until then. */
-void gather_evict_site(struct scheduler *s, struct site *site, int64_t until_mono_ms);
-/* The same for the first of the bundles that wait for a letter; the letter may go with it. */
+/* The same for a site that is dead; its queue keys are parked for as long. */
+void gather_pause_site(struct scheduler *s, struct site *site);
+/* The same for the first of the bundles that wait for a letter, until then; the letter may go with
+ * it. */
 void gather_evict_waiting(struct scheduler *s, struct letter *l, int64_t until_mono_ms);
 /* The recipient leaves its bundle; an empty bundle goes, with its slot. */
 void gather_take_out(struct scheduler *s, struct due_item *i);

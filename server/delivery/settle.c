@@ -285,10 +285,9 @@ static void settle_entries(struct scheduler *s, struct bundle *b, struct report 
  */
 
 static void site_died(struct scheduler *s, struct site *site, int64_t pause_ms) {
-    int64_t until_mono_ms = site->window.dead_until_mono_ms;
-    gather_evict_site(s, site, until_mono_ms);
+    gather_pause_site(s, site);
     dispatch_release_ready(s, site, clock_wall_ms() + pause_ms);
-    wakeup_set(s->wakeups, &site->wake, until_mono_ms);
+    wakeup_set(s->wakeups, &site->wake, site->window.dead_until_mono_ms);
 }
 
 /* Somebody has to do something, so it is an error, said once a pause. */

@@ -33,7 +33,7 @@ enum bundle_state {
     BUNDLE_QUEUED,    /* in site.waiting */
     BUNDLE_WAITING,   /* on letter.waiting; with a slot, but while another site's job signs */
     BUNDLE_CLAIMING,  /* in a batch that goes or went to the store; from here on it has a slot,
-                         unless it is preset */
+                         unless it is preset or its site is dead */
     BUNDLE_READY,     /* claimed; in site.ready */
     BUNDLE_SENT,      /* with a loop */
 };

@@ -226,6 +226,40 @@ static void a_domain_of_somebody_else_that_changes_has_nothing_signed_again(void
     end_slow(w, &slow);
 }
 
+static bool is_dead(struct world *w, void *arg) {
+    (void)w;
+    (void)arg;
+    return logged("site does not answer, paused") > 0;
+}
+
+static bool is_put_off(struct world *w, void *arg) {
+    struct recipient_row r = recipient(w, *(struct id *)arg, 0);
+    return r.state == RECIPIENT_QUEUED && r.due_wall_ms > clock_wall_ms() + 60 * 1000;
+}
+
+/* Accepted for a smarthost in whose place are many sites by now. */
+static void a_site_that_is_dead_parks_no_queue_that_others_share(void **state) {
+    struct world *w = *state;
+    struct slow slow;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("site does not answer, paused");
+    w->queue_key = "shared";
+    w->o.site_dead_ms = 3600 * 1000;
+    add_slow_domain(w, &slow, &SLOW);
+    slow.route[0].concurrency = 1;
+    sink_on_loop(slow.sink->loop, sink_unlisten, slow.sink);
+    start(w);
+    for (int i = 0; i < 10; i++)
+        submit(w, "ok@slow.test");
+    assert_true(wait_until(w, is_dead, NULL));
+    struct id id = submit(w, "ok@slow.test");
+    submit(w, "ok@example.net");
+    await_completed(w, 1);
+    assert_true(wait_until(w, is_put_off, &id));
+    assert_int_equal(recipient(w, id, 0).attempts, 0);
+    end_slow(w, &slow);
+}
+
 /* One a second, and each takes longer. */
 static void bulk_mail_with_a_rate_waits_for_no_transaction_to_end(void **state) {
     expect_log("sessions are aborted");
@@ -264,6 +298,7 @@ int main(void) {
         T(proven_sites_that_hang_leave_a_session_to_others),
         T(a_key_that_was_removed_signs_nothing_more_whoever_is_claimed),
         T(a_domain_of_somebody_else_that_changes_has_nothing_signed_again),
+        T(a_site_that_is_dead_parks_no_queue_that_others_share),
         T(bulk_mail_with_a_rate_waits_for_no_transaction_to_end),
         T(bulk_mail_with_a_rate_that_hangs_leaves_a_place_to_others),
     };
