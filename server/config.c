@@ -53,7 +53,7 @@ static size_t edit_distance(struct str a, struct str b, size_t enough) {
 static enum err unknown_setting(struct str lower, const char *shown, bool in_env,
                                 struct errinfo *info) {
     const char *nearest = NULL;
-    size_t best = 4;
+    size_t best = lower.n < 4 ? lower.n : 4; /* another word altogether is no slip */
     for (size_t i = 0; i < config_settings_count; i++) {
         size_t d = edit_distance(lower, str_of(config_settings[i].name), best);
         if (d < best) {

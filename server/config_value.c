@@ -43,7 +43,8 @@ static enum err parse_choice(struct str s, const char *choices, int64_t *out) {
     return ERR_INVALID;
 }
 
-static size_t parse_list(struct str s, struct arena *a, struct config_list *out) {
+/* ERR_INVALID: a comma with nothing before it. One at the end is a habit and says nothing. */
+static enum err parse_list(struct str s, struct arena *a, struct config_list *out) {
     size_t most = 1;
     for (size_t i = 0; i < s.n; i++)
         most += s.p[i] == ',';
@@ -51,10 +52,12 @@ static size_t parse_list(struct str s, struct arena *a, struct config_list *out)
     out->count = 0;
     for (struct str rest = s; !str_is_absent(rest);) {
         struct str item = str_trim(str_split(&rest, ','));
-        if (item.n)
+        if (item.n > 0)
             out->list[out->count++] = arena_dup(a, item);
+        else if (!str_is_absent(rest))
+            return ERR_INVALID;
     }
-    return out->count;
+    return OK;
 }
 
 static enum err set_number(const struct setting *st, int64_t v, const char *what, int64_t *at,
@@ -90,8 +93,9 @@ enum err config_set_value(struct config *c, struct arena *a, const struct settin
         *(struct str *)(void *)at = v.n ? arena_dup(a, v) : STR_NONE;
         return OK;
     case SETTING_LIST:
-        number = (int64_t)parse_list(v, a, (struct config_list *)(void *)at);
-        if (number == 0 && !may_be_empty(st))
+        if (parse_list(v, a, (struct config_list *)(void *)at) != OK)
+            return err_set(info, ERR_INVALID, name, "a comma has nothing before it");
+        if (((struct config_list *)(void *)at)->count == 0 && !may_be_empty(st))
             return err_set(info, ERR_INVALID, name,
                            "is empty; leave it out to have the default, %s", st->fallback);
         return OK;

@@ -188,7 +188,9 @@ static enum err start_provision(struct server *s, struct errinfo *info) {
 }
 
 static enum err start(struct server *s, struct errinfo *info) {
-    enum err e = start_store(s, info);
+    enum err e = lifecycle_check(s->config, info);
+    if (e == OK)
+        e = start_store(s, info);
     if (e == OK)
         e = start_net(s, info);
     if (e == OK)

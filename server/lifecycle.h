@@ -3,6 +3,8 @@
  *     store -> dns, TLS, guard -> declarations -> sandbox -> delivery -> webhooks -> housekeeping
  * -> api (the last: now it accepts)
  *
+ * Settings that a start would refuse are found first: a wrong one leaves no outbox behind.
+ *
  * SIGTERM, SIGINT: the API stops accepting, deliveries under way finish within the setting's time,
  * results are settled, exit 0. A second signal kills: what was under way is then as after a crash.
  * SIGHUP: settings are read again; what is wrong with them is logged and the old ones stay.
@@ -11,6 +13,10 @@
 #pragma once
 
 #include "server/config.h"
+
+/* Everything that a start would refuse for what the settings say, without starting or making
+ * anything. ERR_INVALID names the setting; ERR_UNAVAILABLE: a file that cannot be read. */
+NODISCARD enum err lifecycle_check(const struct config *c, struct errinfo *info);
 
 /* Runs until a signal ends it; returns the exit code: 0, or 1 when it could not start (the reason
  * is on standard error). */

@@ -55,12 +55,14 @@ def refused_start(server):
      ({"tls_cert": "/nowhere/cert.pem"}, "POSTCHUTE_TLS_KEY"), ({"dns": "not an address"}, "dns"),
      ({"listen": "nonsense"}, "nonsense"), ({"webhook_networks": "10.0.0.1/8"}, "10.0.0.1/8"),
      ({"admin_key": "hunter2"}, "POSTCHUTE_ADMIN_KEY"), ({"admin_key_file": "/nowhere/key"}, "POSTCHUTE_ADMIN_KEY"),
-     ({"admin_key": None, "config": "/nowhere/postchute.yaml"}, "/nowhere/postchute.yaml")],
+     ({"admin_key": None, "config": "/nowhere/postchute.yaml"}, "/nowhere/postchute.yaml"), ({"retry_after": "1m,,2m"}, "POSTCHUTE_RETRY_AFTER"),
+     ({"only_to": "@@"}, "POSTCHUTE_ONLY_TO"), ({"route": "smtp//x"}, "POSTCHUTE_ROUTE")],
 )  # fmt: skip
-def test_a_bad_setting_stops_the_start_with_its_name(postchute, settings, says):
+def test_a_bad_setting_stops_the_start_with_its_name_and_makes_nothing(postchute, settings, says):
     server = postchute(start=False, **{"route": "sandbox", **settings})
     said = refused_start(server)
     assert says.lower() in said.lower() and "hunter2" not in said
+    assert not list(server.data.glob("outbox*"))
 
 
 def test_a_key_of_another_certificate_stops_the_start_with_its_name(postchute, ca):

@@ -45,6 +45,9 @@ static void bad_settings_are_named_with_the_reason(void **state) {
         const char *env, *field, *reason;
     } rows[] = {
         {"POSTCHUTE_LISTENN=1", "POSTCHUTE_LISTENN", "did you mean POSTCHUTE_LISTEN?"},
+        {"POSTCHUTE_DSN=1", "POSTCHUTE_DSN", "did you mean POSTCHUTE_DNS?"},
+        {"POSTCHUTE_FOO=1", "POSTCHUTE_FOO", "`postchute help settings` lists them"},
+        {"POSTCHUTE_LISTEN=127.0.0.1:1,,127.0.0.1:2", "POSTCHUTE_LISTEN", "nothing before it"},
         {"POSTCHUTE_QQQQQQQQQQQ=1", "POSTCHUTE_QQQQQQQQQQQ", "no such setting"},
         {"POSTCHUTE_MAX_RECIPIENTS=0", "POSTCHUTE_MAX_RECIPIENTS", "from 1 to 1000"},
         {"POSTCHUTE_MAX_RECIPIENTS=-1", "POSTCHUTE_MAX_RECIPIENTS", "whole number"},
@@ -66,7 +69,7 @@ static void bad_settings_are_named_with_the_reason(void **state) {
         {"POSTCHUTE_DATA=", "POSTCHUTE_DATA", "is empty"},
         {"POSTCHUTE_DATA=  ", "POSTCHUTE_DATA", "is empty"},
         {"POSTCHUTE_LISTEN=", "POSTCHUTE_LISTEN", "is empty"},
-        {"POSTCHUTE_LISTEN=,", "POSTCHUTE_LISTEN", "is empty"},
+        {"POSTCHUTE_LISTEN=,", "POSTCHUTE_LISTEN", "nothing before it"},
         {"POSTCHUTE_ROUTE=", "POSTCHUTE_ROUTE", "is empty"},
         {"POSTCHUTE_DNS=", "POSTCHUTE_DNS", "is empty"},
         {"POSTCHUTE_RETRY_AFTER=", "POSTCHUTE_RETRY_AFTER", "is empty"},
