@@ -13,8 +13,8 @@
  *   RESOLVING --gather_resolved--> QUEUED, or CLAIMING (preset)
  *   QUEUED    --pick--> CLAIMING; WAITING when its letter has no content or no signature yet
  *             --gather_place_anew (its hop moved, or the hosts are a day old)--> as a new one
- *             --pause_bundle (its site is dead)--> freed, its key is parked; CLAIMING when the key is
- *             not its own
+ *             --pause_bundle (its site is dead)--> freed, with its key parked; CLAIMING when the
+ *             key is not its own
  *   WAITING   --prepare_letter_woken--> CLAIMING, or WAITING for the next thing; QUEUED, in front,
  *             when it gave its slot away
  *   CLAIMING  --claimed--> READY; preset: settled; draining, of old settings, expired or its site

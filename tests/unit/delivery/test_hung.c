@@ -14,20 +14,25 @@ static void add_slow_domain(struct world *w, struct slow *slow, const struct str
 
 static const struct str SLOW = {"slow.test", 9};
 
+/* Mail is signed, and all sessions with the slow site hang. */
+static void begin_hung(struct world *w, struct slow *slow, unsigned sessions) {
+    expect_log("sessions are aborted");
+    put_signing_domain(w, NULL);
+    add_slow_domain(w, slow, &SLOW);
+    slow->route[0].concurrency = sessions;
+    start(w);
+    for (unsigned i = 0; i < sessions; i++)
+        submit(w, "hold@slow.test");
+    await_counter(w, &slow->sink->held, (int)sessions);
+}
+
 /* Each is to be signed by the job for the site that hangs, which comes first. */
 static void who_waits_for_a_signature_that_a_hung_site_makes_makes_it_itself(void **state) {
-    expect_log("sessions are aborted");
     struct world *w = *state;
     struct slow slow;
     enum { SESSIONS = 5 };
-    put_signing_domain(w, NULL);
     w->route.concurrency = 1;
-    add_slow_domain(w, &slow, &SLOW);
-    slow.route[0].concurrency = SESSIONS;
-    start(w);
-    for (int i = 0; i < SESSIONS; i++)
-        submit(w, "hold@slow.test");
-    await_counter(w, &slow.sink->held, SESSIONS);
+    begin_hung(w, &slow, SESSIONS);
     for (int i = 0; i < SESSIONS; i++)
         await_state(w, submit(w, "hold@slow.test,ok@example.net"), RECIPIENT_SENDING, 0);
     submit(w, "ok@example.net");
@@ -74,18 +79,12 @@ static void whoever_has_a_session_first_signs(void **state) {
 
 /* Its site had no place for it until the signer was claimed. */
 static void who_comes_late_waits_for_no_signer_of_a_hung_site(void **state) {
-    expect_log("sessions are aborted");
     struct world *w = *state;
     struct slow slow;
-    put_signing_domain(w, NULL);
     w->o.retry_ms[0] = 60000;
     w->route.concurrency = 1;
-    add_slow_domain(w, &slow, &SLOW);
-    slow.route[0].concurrency = 1;
-    start(w);
-    submit(w, "hold@slow.test");
+    begin_hung(w, &slow, 1);
     submit(w, "hold@example.net");
-    await_counter(w, &slow.sink->held, 1);
     await_counter(w, &w->sink->held, 1);
     await_state(w, submit(w, "hold@example.net"), RECIPIENT_SENDING, 0);
     struct id id = submit(w, "ok@slow.test,ok@example.net");
@@ -141,13 +140,28 @@ static void proven_sites_that_hang_leave_a_session_to_others(void **state) {
     end_slow(w, &slow);
 }
 
+static int64_t signatures(void) {
+    return metric_get(metric_counter("postchute_delivery_signed_total", ""), 0);
+}
+
 static bool is_signed_again(struct world *w, void *arg) {
     (void)w;
-    return metric_get(metric_counter("postchute_delivery_signed_total", ""), 0) > *(int64_t *)arg;
+    return signatures() > *(int64_t *)arg;
 }
 
 static bool second_is_claimed(struct world *w, void *arg) {
     return recipient(w, *(struct id *)arg, 1).state == RECIPIENT_SENDING;
+}
+
+/* A message that is signed: one of its recipients is tried again and again, the other is claimed,
+ * and waits behind a session that hangs. */
+static struct id begin_half_claimed(struct world *w, struct slow *slow) {
+    w->sink->later_times = INT_MAX;
+    begin_hung(w, slow, 1);
+    struct id id = submit(w, "later@example.net,claimed@slow.test");
+    await_counter(w, &w->sink->later_seen, 2);
+    assert_true(wait_until(w, second_is_claimed, &id));
+    return id;
 }
 
 struct look {
@@ -167,22 +181,11 @@ static bool says(struct sink *s, const char *words) {
     return l.are_there;
 }
 
-/* One of its recipients is claimed, and waits behind a session that hangs. */
 static void a_key_that_was_removed_signs_nothing_more_whoever_is_claimed(void **state) {
-    expect_log("sessions are aborted");
     struct world *w = *state;
     struct slow slow;
-    int64_t before = metric_get(metric_counter("postchute_delivery_signed_total", ""), 0) + 2;
-    put_key(w, NULL, "s1");
-    add_slow_domain(w, &slow, &SLOW);
-    slow.route[0].concurrency = 1;
-    w->sink->later_times = INT_MAX;
-    start(w);
-    submit(w, "hold@slow.test");
-    await_counter(w, &slow.sink->held, 1);
-    struct id id = submit(w, "later@example.net,claimed@slow.test");
-    await_counter(w, &w->sink->later_seen, 2);
-    assert_true(wait_until(w, second_is_claimed, &id));
+    struct id id = begin_half_claimed(w, &slow);
+    int64_t before = signatures();
     put_key(w, NULL, "s2");
     if (!wait_until(w, is_signed_again, &before))
         fail_msg("the signature of the key that is gone is used");
@@ -197,29 +200,17 @@ static void a_key_that_was_removed_signs_nothing_more_whoever_is_claimed(void **
     end_slow(w, &slow);
 }
 
-/* It is tried again and again by one signature, and one of its recipients is claimed. */
 static void a_domain_of_somebody_else_that_changes_has_nothing_signed_again(void **state) {
-    expect_log("sessions are aborted");
     struct world *w = *state;
     struct slow slow;
     enum { TRIES = 8 };
-    struct metric *signed_messages = metric_counter("postchute_delivery_signed_total", "");
-    put_signing_domain(w, NULL);
-    add_slow_domain(w, &slow, &SLOW);
-    slow.route[0].concurrency = 1;
-    w->sink->later_times = INT_MAX;
-    start(w);
-    submit(w, "hold@slow.test");
-    await_counter(w, &slow.sink->held, 1);
-    struct id id = submit(w, "later@example.net,claimed@slow.test");
-    await_counter(w, &w->sink->later_seen, 2);
-    assert_true(wait_until(w, second_is_claimed, &id));
-    int64_t before = metric_get(signed_messages, 0);
+    struct id id = begin_half_claimed(w, &slow);
+    int64_t before = signatures();
     for (int i = 0; i < TRIES; i++) {
         put_key_of(w, "example.com", NULL, "s1");
         await_counter(w, &w->sink->later_seen, sink_get(&w->sink->later_seen) + 1);
     }
-    assert_int_equal(metric_get(signed_messages, 0), before);
+    assert_int_equal(signatures(), before);
     assert_int_equal(recipient(w, id, 1).state, RECIPIENT_SENDING);
     __atomic_store_n(&w->sink->later_times, 0, __ATOMIC_SEQ_CST);
     await_counter(w, &w->sink->messages, 1);

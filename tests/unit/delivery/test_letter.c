@@ -122,19 +122,24 @@ static struct signers *none(void) {
     return signers_new(NULL, 0);
 }
 
-/* Of one domain with one key. */
-static struct signers *signers_of(const char *domain, const char *selector, bool is_published) {
+static struct buf new_key(void) {
     struct dkim_key *key = NULL;
     struct errinfo info = {0};
     struct buf pem = BUF_INIT(8192);
     assert_int_equal(dkim_key_generate(DKIM_ED25519_SHA256, &key, &info), OK);
     dkim_key_print_pem(key, &pem);
+    dkim_key_unref(&key);
+    return pem;
+}
+
+/* Of one domain with one key. */
+static struct signers *signers_of(const char *domain, const char *selector, bool is_published) {
+    struct buf pem = new_key();
     struct domain_key_row k = {
         .selector = str_of(selector), .pem = buf_str(&pem), .published_wall_ms = is_published};
     const struct domain_row d = {.name = str_of(domain), .key = &k, .key_count = 1};
     struct signers *s = signers_new(&d, 1);
     buf_release_secret(&pem);
-    dkim_key_unref(&key);
     return s;
 }
 
@@ -191,13 +196,7 @@ static void only_what_a_change_of_keys_concerns_is_signed_again(void **state) {
 static void what_has_the_same_keys_under_the_same_names_signs_the_same(void **state) {
     (void)state;
     static const char *const SELECTORS[] = {"s1", "s2"};
-    struct dkim_key *key[2] = {0};
-    struct buf pem[2] = {BUF_INIT(8192), BUF_INIT(8192)};
-    struct errinfo info = {0};
-    for (size_t i = 0; i < 2; i++) {
-        assert_int_equal(dkim_key_generate(DKIM_ED25519_SHA256, &key[i], &info), OK);
-        dkim_key_print_pem(key[i], &pem[i]);
-    }
+    struct buf pem[2] = {new_key(), new_key()};
     const struct {
         size_t count, selector[2], pem[2];
         const char *bounce_address;
@@ -231,10 +230,8 @@ static void what_has_the_same_keys_under_the_same_names_signs_the_same(void **st
         signers_unref(&s);
     }
     signers_unref(&first);
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < 2; i++)
         buf_release_secret(&pem[i]);
-        dkim_key_unref(&key[i]);
-    }
 }
 
 static void when_keys_change_nothing_that_was_signed_is_kept(void **state) {
