@@ -157,10 +157,8 @@ static void hostile_servers_only_defer(void **state) {
     struct world *w = *state;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
     expect_log("site does not answer");
-    sink_free(&w->sink);
     for (size_t i = 0; i < sizeof(SAID) / sizeof(SAID[0]); i++) {
-        w->sink = sink_new(false, SAID[i]);
-        point_at(w, w->sink, "tls=none");
+        replace_sink(w, false, SAID[i], "tls=none");
         start(w);
         struct id id = submit(w, "ok@example.net");
         await_state(w, id, RECIPIENT_QUEUED, 2);
@@ -170,9 +168,7 @@ static void hostile_servers_only_defer(void **state) {
             .call = {.verb = STORE_CANCEL}, .id = id, .project = 1, .now_wall_ms = clock_wall_ms()};
         assert_int_equal(store_sync(w->store, &q.call), OK);
         store_call_release(&q.call);
-        sink_free(&w->sink);
     }
-    w->sink = sink_new(false, NULL);
 }
 
 static void a_dead_site_rests_and_then_delivers(void **state) {
@@ -193,9 +189,7 @@ static void a_dead_site_rests_and_then_delivers(void **state) {
 
 static void starttls_is_used_when_offered(void **state) {
     struct world *w = *state;
-    sink_free(&w->sink);
-    w->sink = sink_new(true, NULL);
-    point_at(w, w->sink, "tls=opportunistic");
+    replace_sink(w, true, NULL, "tls=opportunistic");
     start(w);
     struct id id = submit(w, "ok@example.net");
     await_completed(w, 1);
@@ -210,9 +204,7 @@ static void a_message_that_requires_verified_tls_is_not_sent_without(void **stat
     struct world *w = *state;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
     expect_log("site does not answer");
-    sink_free(&w->sink);
-    w->sink = sink_new(true, NULL);
-    point_at(w, w->sink, "tls=opportunistic");
+    replace_sink(w, true, NULL, "tls=opportunistic");
     start(w);
     struct id id = submit_with(w, "ok@example.net", &(struct message_row){.tls = TLS_VERIFY});
     await_state(w, id, RECIPIENT_QUEUED, 2);
@@ -326,16 +318,14 @@ static void a_reload_sends_what_is_queued_by_the_new_route(void **state) {
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
     expect_log("site does not answer");
     struct sink *closed = sink_new(false, "");
-    struct sink *open = w->sink;
     point_at(w, closed, "tls=none");
     start(w);
     struct id id = submit(w, "ok@example.net");
     await_state(w, id, RECIPIENT_QUEUED, 1);
-    point_at(w, open, "tls=none");
-    struct errinfo info = {0};
-    assert_int_equal(delivery_reload(w->delivery, &w->o, &info), OK);
+    reload_to_sink(w, 0);
     await_completed(w, 1);
-    assert_int_equal(sink_get(&open->messages), 1);
+    assert_int_equal(sink_get(&w->sink->messages), 1);
+    struct errinfo info = {0};
     w->o.loops = 3;
     assert_int_equal(delivery_reload(w->delivery, &w->o, &info), ERR_INVALID);
     delivery_stop(&w->delivery);
@@ -346,24 +336,15 @@ static void a_reload_sends_what_is_queued_by_the_new_route(void **state) {
 static void a_reload_leaves_nothing_behind_sessions_that_hang(void **state) {
     expect_log("sessions are aborted");
     struct world *w = *state;
-    struct sink *hung = sink_new(false, NULL);
-    struct sink *open = w->sink;
-    hung->holds_all = true;
-    w->o.retry_ms[0] = 60000;
-    point_at(w, hung, "tls=none");
-    w->route.concurrency = 3;
-    start(w);
-    enum { MESSAGES = 30 };
+    enum { MESSAGES = 30, SESSIONS = 3 };
+    struct sink *hung = start_hung(w, SESSIONS);
     for (int i = 0; i < MESSAGES; i++)
         submit(w, "ok@example.net");
-    await_counter(w, &hung->held, 3);
-    point_at(w, open, "tls=none");
-    w->route.concurrency = 3;
-    struct errinfo info = {0};
-    assert_int_equal(delivery_reload(w->delivery, &w->o, &info), OK);
-    await_completed(w, MESSAGES - 3);
-    assert_int_equal(sink_get(&open->messages), MESSAGES - 3);
-    assert_int_equal(sink_get(&hung->held), 3);
+    await_counter(w, &hung->held, SESSIONS);
+    reload_to_sink(w, SESSIONS);
+    await_completed(w, MESSAGES - SESSIONS);
+    assert_int_equal(sink_get(&w->sink->messages), MESSAGES - SESSIONS);
+    assert_int_equal(sink_get(&hung->held), SESSIONS);
     delivery_stop(&w->delivery);
     sink_free(&hung);
 }

@@ -50,22 +50,14 @@ static void what_a_stop_releases_is_due_as_it_was(void **state) {
 static void a_reload_keeps_the_order_of_a_queue(void **state) {
     expect_log("sessions are aborted");
     struct world *w = *state;
-    struct sink *hung = sink_new(false, NULL), *open = w->sink;
-    struct errinfo info = {0};
     enum { SESSIONS = 3 };
-    hung->holds_all = true;
-    w->o.retry_ms[0] = 60000;
-    point_at(w, hung, "tls=none");
-    w->route.concurrency = SESSIONS;
-    start(w);
+    struct sink *hung = start_hung(w, SESSIONS);
     submit_numbered(w, MESSAGES);
     await_counter(w, &hung->held, SESSIONS);
     pass_a_millisecond(w);
-    point_at(w, open, "tls=none");
-    w->route.concurrency = 1; /* of several sessions each has an order of its own */
-    assert_int_equal(delivery_reload(w->delivery, &w->o, &info), OK);
+    reload_to_sink(w, 1); /* of several sessions each has an order of its own */
     await_completed(w, MESSAGES - SESSIONS);
-    assert_in_order(open, MESSAGES - SESSIONS);
+    assert_in_order(w->sink, MESSAGES - SESSIONS);
     delivery_stop(&w->delivery);
     sink_free(&hung);
 }
@@ -110,7 +102,6 @@ static void a_reload_while_claims_are_on_their_way_keeps_the_order(void **state)
     expect_log("paused: the store cannot be written");
     expect_log("the store is not writable");
     struct world *w = *state;
-    struct errinfo info = {0};
     sqlite3 *db = NULL;
     w->route.concurrency = 1;
     submit_numbered(w, MESSAGES);
@@ -118,7 +109,7 @@ static void a_reload_while_claims_are_on_their_way_keeps_the_order(void **state)
     run_sql(w, &db, "PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE");
     start(w);
     assert_true(wait_until(w, is_in_memory, &(struct memory_range){MESSAGES, MESSAGES}));
-    assert_int_equal(delivery_reload(w->delivery, &w->o, &info), OK);
+    reload(w);
     assert_true(wait_until(w, is_in_memory, &(struct memory_range){0, MESSAGES / 2}));
     sqlite3_close(db);
     await_completed(w, MESSAGES);

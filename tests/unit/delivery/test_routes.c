@@ -33,12 +33,6 @@ static void end_two(struct two *t) {
     sink_free(&t->second_sink);
 }
 
-static void reload(struct world *w) {
-    struct errinfo info = {0};
-    if (delivery_reload(w->delivery, &w->o, &info) != OK)
-        fail_msg("reload: %s: %s", info.field, info.text);
-}
-
 static const struct message_row TEST_FOR_BOX = {.route = {"box", 3}, .is_test = true};
 
 static void a_test_message_goes_to_its_sandbox(void **state) {

@@ -90,6 +90,38 @@ WORLD void start(struct world *w) {
         fail_msg("delivery: %s: %s", info.field, info.text);
 }
 
+WORLD void reload(struct world *w) {
+    struct errinfo info = {0};
+    if (delivery_reload(w->delivery, &w->o, &info) != OK)
+        fail_msg("reload: %s: %s", info.field, info.text);
+}
+
+/* Another server in the place of the first. */
+WORLD void replace_sink(struct world *w, bool with_tls, const char *hostile,
+                        const char *parameters) {
+    sink_free(&w->sink);
+    w->sink = sink_new(with_tls, hostile);
+    point_at(w, w->sink, parameters);
+}
+
+/* Over so many sessions to a server that never answers; the caller frees it after delivery. */
+WORLD struct sink *start_hung(struct world *w, unsigned sessions) {
+    struct sink *hung = sink_new(false, NULL);
+    hung->holds_all = true;
+    w->o.retry_ms[0] = 60000;
+    point_at(w, hung, "tls=none");
+    w->route.concurrency = sessions;
+    start(w);
+    return hung;
+}
+
+/* And from now on to the one that does. */
+WORLD void reload_to_sink(struct world *w, unsigned sessions) {
+    point_at(w, w->sink, "tls=none");
+    w->route.concurrency = sessions;
+    reload(w);
+}
+
 WORLD int setup(void **state) {
     log_setup(LOG_WARN, LOG_FORMAT_TEXT);
     struct world *w = mem_zalloc(sizeof(*w));
