@@ -95,6 +95,12 @@ static void release_expired(struct scheduler *s, struct bundle *b) {
     dispatch_release_bundle(s, b, clock_wall_ms() + EXPIRED_AGAIN_MS);
 }
 
+/* It died since; or it was dead, and the bundle was claimed, without a slot, to be put off. */
+static void release_from_dead(struct scheduler *s, struct bundle *b) {
+    int64_t left_ms = b->site->window.dead_until_mono_ms - clock_mono_ms();
+    dispatch_release_bundle(s, b, b->has_slot ? DUE_AS_BEFORE : clock_wall_ms() + left_ms);
+}
+
 static bool is_of_old_settings(const struct scheduler *s, const struct bundle *b) {
     return b->hop != NULL && b->hop->settings != s->settings;
 }
@@ -110,8 +116,7 @@ static void bundle_claimed(struct scheduler *s, struct bundle *b) {
     } else if (b->is_preset) {
         settle_preset(s, b);
     } else if (window_is_dead(&b->site->window, clock_mono_ms())) {
-        dispatch_release_bundle(
-            s, b, clock_wall_ms() + b->site->window.dead_until_mono_ms - clock_mono_ms());
+        release_from_dead(s, b);
     } else {
         b->state = BUNDLE_READY;
         fair_push(b->site->ready, &b->fair);
@@ -202,11 +207,11 @@ void dispatch_release_bundle(struct scheduler *s, struct bundle *b, int64_t due_
     gather_free_bundle(s, b);
 }
 
-void dispatch_release_ready(struct scheduler *s, struct site *site, int64_t due_wall_ms) {
+void dispatch_release_ready(struct scheduler *s, struct site *site) {
     struct fair_entry *e;
     while ((e = fair_first(site->ready)) != NULL) {
         fair_remove(site->ready, e);
-        dispatch_release_bundle(s, CONTAINER_OF(e, struct bundle, fair), due_wall_ms);
+        dispatch_release_bundle(s, CONTAINER_OF(e, struct bundle, fair), DUE_AS_BEFORE);
     }
 }
 

@@ -210,7 +210,7 @@ static void release_all_ready(struct scheduler *s) {
     struct site *site;
     struct table_cursor c = table_begin(&s->sites.by_key);
     while ((site = table_next(&c)) != NULL) {
-        dispatch_release_ready(s, site, DUE_AS_BEFORE);
+        dispatch_release_ready(s, site);
     }
 }
 

@@ -170,9 +170,10 @@ void dispatch_flush_claims(struct scheduler *s);
 /* When what is released is due: when it was before, at the latest now, so that it keeps its place.
  */
 enum { DUE_AS_BEFORE = 0 };
-/* Claimed bundles of this site that were not sent go back to the store; due: DUE_AS_BEFORE, or not
- * before that time. */
-void dispatch_release_ready(struct scheduler *s, struct site *site, int64_t due_wall_ms);
+/* Claimed bundles of this site that were not sent go back to the store, due as before: if it is
+ * dead they are found again when it is not. */
+void dispatch_release_ready(struct scheduler *s, struct site *site);
+/* Due: DUE_AS_BEFORE, or not before that time. */
 void dispatch_release_bundle(struct scheduler *s, struct bundle *b, int64_t due_wall_ms);
 void dispatch_give_slot(struct scheduler *s, struct bundle *b);
 /* May another transaction begin with this site, for all that there are? */

@@ -284,9 +284,9 @@ static void settle_entries(struct scheduler *s, struct bundle *b, struct report 
 /* ---- after the job ------------------------------------------------------------------------------
  */
 
-static void site_died(struct scheduler *s, struct site *site, int64_t pause_ms) {
+static void site_died(struct scheduler *s, struct site *site) {
     gather_pause_site(s, site);
-    dispatch_release_ready(s, site, clock_wall_ms() + pause_ms);
+    dispatch_release_ready(s, site);
     wakeup_set(s->wakeups, &site->wake, site->window.dead_until_mono_ms);
 }
 
@@ -300,7 +300,7 @@ static void site_locked(struct scheduler *s, struct site *site, const struct rep
               LOG_STRZ("site", site->name), LOG_STR("host", r->entry[0].last.mx),
               LOG_INT("ms", pause_ms), LOG_INT("code", r->entry[0].last.code),
               LOG_STR("text", r->entry[0].last.text));
-    site_died(s, site, pause_ms);
+    site_died(s, site);
 }
 
 static void feed_back(struct scheduler *s, struct site *site, const struct report *r) {
@@ -316,7 +316,7 @@ static void feed_back(struct scheduler *s, struct site *site, const struct repor
                window_failure(&site->window, clock_mono_ms(), dead_ms)) {
         log_warn("delivery", "site does not answer, paused", LOG_STRZ("site", site->name),
                  LOG_INT("ms", dead_ms), LOG_STR("last", r->entry[0].last.text));
-        site_died(s, site, dead_ms);
+        site_died(s, site);
     }
 }
 

@@ -17,7 +17,8 @@ static bool is_locked(struct world *w, void *arg) {
     return logged("the smarthost refuses our credentials") > 0;
 }
 
-/* It waits for its rate when it is paused, for an hour, and then for its rate again. */
+/* It waits for its rate when it is paused, for an hour, and then for its rate again. What was
+ * claimed keeps its place. */
 static void a_site_that_a_reload_revives_goes_on_when_its_rate_lets_it(void **state) {
     enum { HOUR_MS = 3600 * 1000 };
     struct world *w = *state;
@@ -29,11 +30,14 @@ static void a_site_that_a_reload_revives_goes_on_when_its_rate_lets_it(void **st
     start(w);
     submit(w, "hold@example.net");
     await_counter(w, &w->sink->held, 1);
-    await_state(w, submit(w, "ok@example.net"), RECIPIENT_SENDING, 0);
+    struct id id = submit(w, "ok@example.net");
+    int64_t due_wall_ms = recipient(w, id, 0).due_wall_ms;
+    await_state(w, id, RECIPIENT_SENDING, 0);
     sink_on_loop(w->sink->loop, refuse_login, w->sink);
     assert_true(wait_until(w, is_locked, NULL));
+    await_state(w, id, RECIPIENT_QUEUED, 0);
+    assert_int_equal(recipient(w, id, 0).due_wall_ms, due_wall_ms);
     reload(w);
-    submit(w, "ok@example.net");
     await_completed(w, 1);
 }
 

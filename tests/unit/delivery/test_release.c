@@ -1,6 +1,8 @@
 /* What was claimed and goes back unsent keeps its place in the queue. */
 #include "tests/unit/delivery/world.h"
 
+#include "server/delivery/scheduler_state.h"
+
 enum { MESSAGES = 120 };
 
 static void submit_numbered(struct world *w, int count) {
@@ -116,12 +118,45 @@ static void a_reload_while_claims_are_on_their_way_keeps_the_order(void **state)
     assert_in_order(w->sink, MESSAGES);
 }
 
+/* What is open of before, by hand. */
+static void a_reload_loads_nothing_before_the_store_has_what_goes_back(void **state) {
+    static const struct {
+        size_t claims_open, releases;
+        bool is_loading, loads;
+    } rows[] = {
+        {1, 0, false, false}, {0, 1, false, false}, {0, 0, true, false}, {0, 0, false, true}};
+    struct world *w = *state;
+    struct settings settings = {.o = {.due_in_memory = 10}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct scheduler s = {.settings = &settings,
+                              .store = w->store,
+                              .box = w->box,
+                              .due = due_new(10, 10),
+                              .wakeups = wakeups_new(),
+                              .signers = signers_new(NULL, 0),
+                              .has_more = true,
+                              .is_regathering = true,
+                              .claims_open = rows[i].claims_open,
+                              .releases = rows[i].releases,
+                              .is_loading = rows[i].is_loading};
+        gather_load_if_needed(&s);
+        if (s.calls != rows[i].loads)
+            fail_msg("row %zu", i);
+        while (s.calls > 0)
+            mailbox_wait(w->box, -1);
+        signers_unref(&s.signers);
+        wakeups_free(&s.wakeups);
+        due_free(&s.due);
+    }
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(what_a_stop_releases_is_due_as_it_was),
         T(a_reload_keeps_the_order_of_a_queue),
         T(what_comes_again_goes_before_what_was_due_later),
+        T(a_reload_loads_nothing_before_the_store_has_what_goes_back),
         T(a_reload_while_claims_are_on_their_way_keeps_the_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
