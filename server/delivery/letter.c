@@ -108,6 +108,7 @@ void letter_set_bare(struct letters *t, struct letter *l) {
 
 void letter_set_content(struct letters *t, struct letter *l, struct message *m) {
     hold(t, l, m);
+    l->key_reading = 0;
     l->state = l->key.signing == ROUTE_SIGNING_OFF ? LETTER_READY : LETTER_UNSIGNED;
 }
 

@@ -3,7 +3,8 @@
  *
  *   BARE      no content; --ask_content--> LOADING; --letters_get (a notice has it)--> UNSIGNED
  *   LOADING   asked of the store; --content_read--> UNSIGNED, ERASED, or BARE (refused)
- *   UNSIGNED  as composed; --proceed_unsigned--> SIGNING, or READY (the domain has no key);
+ *   UNSIGNED  as composed; --proceed_unsigned--> SIGNING, or READY (the domain has no key, nor does
+ *             the reading of domains that is under way bring one);
  *             --prepare_take_over (a claimed one can go now)--> SIGNING
  *   SIGNING   `signer` is claimed, or its job is out; --prepare_signed--> READY, or UNSIGNED (could
  *             not be signed now); --is_signer_no_more (it goes back unsent)--> UNSIGNED
@@ -57,6 +58,7 @@ struct letter {
     bool is_kept;              /* on the list of kept ones: no bundle uses it */
     bool has_retry;            /* keep it when the last bundle is gone */
     bool is_outdated;          /* READY or SIGNING: by keys, or for want of them, as they were */
+    uint64_t key_reading;      /* UNSIGNED: the reading of domains that is waited for; 0: none */
     TAILQ_ENTRY(letter) kept;
     struct table_node in_table;
 };

@@ -128,6 +128,26 @@ static void wait_for_letter(struct scheduler *s, struct bundle *b) {
         wakeup_set(s->wakeups, &s->signers_wake, clock_mono_ms() + LOOK_AT_SIGNERS_MS);
 }
 
+/* Mail that came after its domain's key must not go without it, and the change is noticed before
+ * the mail, but read a moment later. One reading is waited for, the first that begins after the
+ * letter was looked at: who changes domains all the time holds up nobody. */
+static bool is_key_on_its_way(struct scheduler *s, struct letter *l) {
+    if (!s->is_reading_domains && !wakeup_is_set(&s->domains_wake))
+        return false;
+    if (l->key_reading == 0)
+        l->key_reading = s->domain_readings + (s->reads_domains_again ? 2 : 1);
+    return s->domain_readings < l->key_reading;
+}
+
+static void look_for_key(void *ctx, struct letter *l) {
+    if (l->state == LETTER_UNSIGNED && !TAILQ_EMPTY(&l->waiting))
+        prepare_letter_woken(ctx, l);
+}
+
+void prepare_keys_read(struct scheduler *s) {
+    letters_visit(s->letters, s, look_for_key);
+}
+
 static void proceed_unsigned(struct scheduler *s, struct bundle *b) {
     struct letter *l = b->letter;
     struct dkim_signer signer;
@@ -136,6 +156,9 @@ static void proceed_unsigned(struct scheduler *s, struct bundle *b) {
     if (signers_find(s->signers, l->outgoing->from_domain, published_only, &signer)) {
         l->state = LETTER_SIGNING;
         l->signer = b;
+    } else if (is_key_on_its_way(s, l)) {
+        wait_for_letter(s, b);
+        return;
     } else {
         goes_unsigned(s, l);
         letter_set_ready(s->letters, l, message_ref(l->message));

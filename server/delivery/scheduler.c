@@ -128,6 +128,7 @@ static void domains_read(struct store_call *call) {
     s->calls--;
     s->is_reading_domains = false;
     if (call->err == OK) {
+        s->domain_readings++;
         struct signers *was = s->signers;
         s->signers = signers_new(c->q.domain, c->q.count);
         if (was != NULL) /* before, nothing was signed */
@@ -145,6 +146,7 @@ static void domains_read(struct store_call *call) {
         s->reads_domains_again = false;
         scheduler_read_domains(s);
     }
+    prepare_keys_read(s);
 }
 
 void scheduler_read_domains(struct scheduler *s) {

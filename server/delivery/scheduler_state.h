@@ -100,6 +100,7 @@ struct scheduler {
     bool is_paused;  /* the store cannot be written */
     bool is_blocked; /* it refused a claim: paused until blocked_wake */
     bool is_reading_domains, reads_domains_again;
+    uint64_t domain_readings; /* that brought something, since the start */
 
     struct doubt doubt;
 
@@ -190,6 +191,8 @@ void prepare_letter_woken(struct scheduler *s, struct letter *l);
 void prepare_signer_ready(struct scheduler *s, struct bundle *b);
 /* The same for all that are waited for: signers_wake is set while somebody waits. */
 void prepare_look_at_signers(void *arg);
+/* Domains were read: whose key was waited for, and whose key is not there. */
+void prepare_keys_read(struct scheduler *s);
 /* The job that signs it is with a loop, which does so within milliseconds, whatever its sessions
  * do.
  */

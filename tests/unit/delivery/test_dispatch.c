@@ -1,5 +1,6 @@
 /* When a site that may not go on is looked at again, where what waits there goes, and what stays in
  * front of its queues. */
+#include "tests/unit/delivery/keys.h"
 #include "tests/unit/delivery/world.h"
 
 #include "server/delivery/scheduler_state.h"
@@ -77,8 +78,10 @@ static void begin(struct fixture *f, const struct route *r, enum route_signing s
     gather_resolved(&f->s, &f->hop);
     f->site = f->hop.site;
     f->site->users++;
-    const struct message_row row = {
-        .seq = 1, .size_bytes = 1, .expires_wall_ms = clock_wall_ms() + 3600 * 1000};
+    const struct message_row row = {.seq = 1,
+                                    .size_bytes = 1,
+                                    .from_domain = STR("example.org"),
+                                    .expires_wall_ms = clock_wall_ms() + 3600 * 1000};
     const struct id id = {{1}};
     struct content_budget *budget = content_budget_new(1024);
     struct message *m = message_new(&id, mem_zalloc(1), 1);
@@ -254,6 +257,53 @@ static void what_is_signed_at_this_moment_is_not_given_back(void **state) {
     end(&f);
 }
 
+/* A change of domains is noticed before the mail that came after it, and read a moment later; the
+ * reading that was under way by then may be of before the change. */
+static void mail_without_a_key_waits_for_the_reading_that_may_bring_one(void **state) {
+    (void)state;
+    static const struct {
+        bool is_older, brings_key;
+    } rows[] = {{false, false}, {false, true}, {true, false}, {true, true}};
+    const struct route r = {.concurrency = 5};
+    expect_log("sent without a DKIM signature");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fixture f;
+        begin(&f, &r, ROUTE_SIGNING_FULL);
+        f.s.metrics.unsigned_messages = metric_counter("postchute_delivery_unsigned_total", "");
+        int64_t before = metric_get(f.s.metrics.unsigned_messages, 0);
+        struct letter *l = f.bundle[0]->letter;
+        f.s.domain_readings = 7;
+        f.s.is_reading_domains = true;
+        f.s.reads_domains_again = rows[i].is_older;
+        put_in(&f, 0, BUNDLES - 1, BUNDLE_QUEUED);
+        run_site(&f);
+        for (int again = 0; again <= rows[i].is_older; again++) {
+            prepare_keys_read(&f.s); /* no reading ended: it was refused */
+            assert_true(TAILQ_EMPTY(&f.s.claims));
+            for (int b = 0; b < BUNDLES; b++)
+                assert_int_equal(f.bundle[b]->state, BUNDLE_WAITING);
+            f.s.domain_readings++; /* the next one begins: somebody changes domains all the time */
+            f.s.reads_domains_again = true;
+        }
+        if (rows[i].brings_key) {
+            signers_unref(&f.s.signers);
+            f.s.signers = signers_of("example.org", "s1", true);
+        }
+        prepare_keys_read(&f.s);
+        assert_ptr_equal(TAILQ_FIRST(&f.s.claims), f.bundle[0]);
+        assert_int_equal(l->state, rows[i].brings_key ? LETTER_SIGNING : LETTER_READY);
+        assert_int_equal(metric_get(f.s.metrics.unsigned_messages, 0) - before,
+                         !rows[i].brings_key);
+        struct bundle *b;
+        while ((b = TAILQ_FIRST(&f.s.claims)) != NULL)
+            TAILQ_REMOVE(&f.s.claims, b, wait);
+        while ((b = TAILQ_FIRST(&l->waiting)) != NULL)
+            TAILQ_REMOVE(&l->waiting, b, wait);
+        prepare_forget_logged(&f.s);
+        end(&f);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_site_that_a_reload_revives_goes_on_when_its_rate_lets_it,
@@ -264,6 +314,7 @@ int main(void) {
         cmocka_unit_test(what_waits_at_a_site_follows_its_hop_to_another),
         cmocka_unit_test(what_waits_for_a_domain_that_is_gone_is_told_so),
         cmocka_unit_test(what_is_signed_at_this_moment_is_not_given_back),
+        cmocka_unit_test(mail_without_a_key_waits_for_the_reading_that_may_bring_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

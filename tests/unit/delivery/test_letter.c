@@ -11,6 +11,7 @@
 #include "server/delivery/site.h"
 #include "server/mail/dkim_key.h"
 #include "storage/store_ops.h"
+#include "tests/unit/delivery/keys.h"
 
 enum { KEPT_MAX = 1000, SIZE = 600 };
 
@@ -120,27 +121,6 @@ static struct bundle *use_signed(struct letters *t, int64_t seq) {
 
 static struct signers *none(void) {
     return signers_new(NULL, 0);
-}
-
-static struct buf new_key(void) {
-    struct dkim_key *key = NULL;
-    struct errinfo info = {0};
-    struct buf pem = BUF_INIT(8192);
-    assert_int_equal(dkim_key_generate(DKIM_ED25519_SHA256, &key, &info), OK);
-    dkim_key_print_pem(key, &pem);
-    dkim_key_unref(&key);
-    return pem;
-}
-
-/* Of one domain with one key. */
-static struct signers *signers_of(const char *domain, const char *selector, bool is_published) {
-    struct buf pem = new_key();
-    struct domain_key_row k = {
-        .selector = str_of(selector), .pem = buf_str(&pem), .published_wall_ms = is_published};
-    const struct domain_row d = {.name = str_of(domain), .key = &k, .key_count = 1};
-    struct signers *s = signers_new(&d, 1);
-    buf_release_secret(&pem);
-    return s;
 }
 
 /* Domains are read: does it outdate what was signed by the rule? */
