@@ -92,16 +92,25 @@ void gather_unpark(void *arg) {
 
 /* Mail keeps the key that it was accepted with: that of a route which leads elsewhere by now may
  * stand for many sites. */
-static bool is_key_its_own(const struct bundle *b, const struct due_item *i) {
+static bool are_keys_its_own(const struct bundle *b) {
     const struct route *r = b->hop->route->route;
-    return str_equal(i->row.queue_key, gather_domain_of(i->row.email)) ||
-           (r->kind != ROUTE_MX && str_equal(i->row.queue_key, str_of(r->name)));
+    const struct due_item *i;
+    TAILQ_FOREACH (i, &b->items, link) {
+        if (!str_equal(i->row.queue_key, gather_domain_of(i->row.email)) &&
+            (r->kind == ROUTE_MX || !str_equal(i->row.queue_key, str_of(r->name))))
+            return false;
+    }
+    return true;
 }
 
-/* Its site is dead until then. Parked, a key that is not its own would hold up others; not parked,
- * it would be loaded again at once: it is claimed, and released until the site is alive. */
+/* Its site is dead until then. Where its hop leads elsewhere by now, that is nothing to it. Parked,
+ * a key that is not its own would hold up others; not parked, it would be loaded again at once: it
+ * is claimed, and released until the site is alive. */
 static void pause_bundle(struct scheduler *s, struct bundle *b, int64_t until_mono_ms) {
-    if (is_key_its_own(b, TAILQ_FIRST(&b->items))) {
+    if (b->hop->site != b->site) {
+        unlink_bundle(b);
+        gather_place_anew(s, b);
+    } else if (are_keys_its_own(b)) {
         evict_and_park(s, b, until_mono_ms);
     } else {
         unlink_bundle(b);

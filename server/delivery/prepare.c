@@ -8,6 +8,7 @@
 enum {
     UNREADABLE_MS = 2 * 1000,
     LOOK_AT_SIGNERS_MS = 2 * SITE_AHEAD_MS, /* a site that answered may hang by then */
+    READINGS_FAILED_MOST = 5,               /* of domains, in a row: a second each */
 };
 
 static const char ERASED[] = "the content of the message was erased";
@@ -130,9 +131,11 @@ static void wait_for_letter(struct scheduler *s, struct bundle *b) {
 
 /* Mail that came after its domain's key must not go without it, and the change is noticed before
  * the mail, but read a moment later. One reading is waited for, the first that begins after the
- * letter was looked at: who changes domains all the time holds up nobody. */
+ * letter was looked at: who changes domains all the time holds up nobody, nor does for long what
+ * cannot be read. */
 static bool is_key_on_its_way(struct scheduler *s, struct letter *l) {
-    if (!s->is_reading_domains && !wakeup_is_set(&s->domains_wake))
+    bool is_awaited = s->is_reading_domains || wakeup_is_set(&s->domains_wake);
+    if (!is_awaited || s->readings_failed >= READINGS_FAILED_MOST)
         return false;
     if (l->key_reading == 0)
         l->key_reading = s->domain_readings + (s->reads_domains_again ? 2 : 1);

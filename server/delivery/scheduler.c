@@ -129,6 +129,7 @@ static void domains_read(struct store_call *call) {
     s->is_reading_domains = false;
     if (call->err == OK) {
         s->domain_readings++;
+        s->readings_failed = 0;
         struct signers *was = s->signers;
         s->signers = signers_new(c->q.domain, c->q.count);
         if (was != NULL) /* before, nothing was signed */
@@ -137,6 +138,7 @@ static void domains_read(struct store_call *call) {
         prepare_forget_logged(s);
         rerun_all_sites(s);
     } else {
+        s->readings_failed++;
         log_warn("delivery", "domains could not be read", LOG_STRZ("why", call->info.text));
         wakeup_set(s->wakeups, &s->domains_wake, clock_mono_ms() + BLOCKED_MS);
     }

@@ -101,6 +101,7 @@ struct scheduler {
     bool is_blocked; /* it refused a claim: paused until blocked_wake */
     bool is_reading_domains, reads_domains_again;
     uint64_t domain_readings; /* that brought something, since the start */
+    unsigned readings_failed; /* since the last one that did */
 
     struct doubt doubt;
 

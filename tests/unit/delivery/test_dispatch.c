@@ -304,6 +304,67 @@ static void mail_without_a_key_waits_for_the_reading_that_may_bring_one(void **s
     }
 }
 
+/* It holds a slot while it waits. */
+static void domains_that_cannot_be_read_hold_up_nobody_for_long(void **state) {
+    (void)state;
+    const struct route r = {.concurrency = 5};
+    struct fixture f;
+    begin(&f, &r, ROUTE_SIGNING_FULL);
+    expect_log("sent without a DKIM signature");
+    f.s.metrics.unsigned_messages = metric_counter("postchute_delivery_unsigned_total", "");
+    f.s.is_reading_domains = true;
+    put_in(&f, 0, 0, BUNDLE_QUEUED);
+    run_site(&f);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(f.bundle[0]->state, BUNDLE_WAITING);
+        f.s.readings_failed++;
+        prepare_keys_read(&f.s);
+    }
+    assert_ptr_equal(TAILQ_FIRST(&f.s.claims), f.bundle[0]);
+    TAILQ_REMOVE(&f.s.claims, f.bundle[0], wait);
+    prepare_forget_logged(&f.s);
+    end(&f);
+}
+
+/* The old one hung, so that nobody looked at what waited there. */
+static void what_waits_at_a_site_that_dies_follows_its_hop(void **state) {
+    (void)state;
+    const struct route r = {.concurrency = 5};
+    static char name[] = "elsewhere";
+    struct fixture f;
+    begin(&f, &r, ROUTE_SIGNING_OFF);
+    put_in(&f, 0, BUNDLES - 1, BUNDLE_QUEUED);
+    f.hop.site_name = name;
+    gather_resolved(&f.s, &f.hop);
+    gather_pause_site(&f.s, f.site);
+    assert_int_equal(fair_count(f.site->waiting), 0);
+    assert_takes(f.hop.site->waiting, f.bundle, BUNDLES);
+    TAILQ_REMOVE(&f.s.runnable, f.hop.site, runnable);
+    end(&f);
+}
+
+/* Of one message: the first recipient's key is its domain, the other's is that of a route which is
+ * gone, and stands for other mail, too. */
+static void a_dead_site_parks_no_key_that_others_share(void **state) {
+    (void)state;
+    const struct route r = {.concurrency = 5, .name = "new", .kind = ROUTE_SMARTHOST};
+    struct due_item item[] = {
+        {.row = {.email = STR("a@example.com"), .queue_key = STR("example.com")}},
+        {.row = {.email = STR("b@example.net"), .queue_key = STR("old")}}};
+    struct fixture f;
+    begin(&f, &r, ROUTE_SIGNING_OFF);
+    struct bundle *b = f.bundle[0];
+    put_in(&f, 0, 0, BUNDLE_QUEUED);
+    TAILQ_INSERT_TAIL(&b->items, &item[0], link);
+    TAILQ_INSERT_TAIL(&b->items, &item[1], link);
+    gather_pause_site(&f.s, f.site);
+    assert_int_equal(b->state, BUNDLE_CLAIMING);
+    assert_ptr_equal(TAILQ_FIRST(&f.s.claims), b);
+    TAILQ_REMOVE(&f.s.claims, b, wait);
+    TAILQ_INIT(&b->items);
+    end(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_site_that_a_reload_revives_goes_on_when_its_rate_lets_it,
@@ -315,6 +376,9 @@ int main(void) {
         cmocka_unit_test(what_waits_for_a_domain_that_is_gone_is_told_so),
         cmocka_unit_test(what_is_signed_at_this_moment_is_not_given_back),
         cmocka_unit_test(mail_without_a_key_waits_for_the_reading_that_may_bring_one),
+        cmocka_unit_test(domains_that_cannot_be_read_hold_up_nobody_for_long),
+        cmocka_unit_test(what_waits_at_a_site_that_dies_follows_its_hop),
+        cmocka_unit_test(a_dead_site_parks_no_key_that_others_share),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
