@@ -13,6 +13,7 @@
 #include "api/json.h"
 #include "server/base/limits.h"
 #include "server/base/log.h"
+#include "server/net/tls.h"
 
 enum { LISTENERS_MAX = 16, BACKLOG = 1024 };
 
@@ -212,19 +213,6 @@ static enum err snapshots_new(const struct api_options *o, struct intake **intak
     return e;
 }
 
-enum err api_check(const struct api_options *o, struct errinfo *info) {
-    struct intake *intake = NULL;
-    struct guard *guard = NULL;
-    enum err e = check_addresses(o->listen, o->listen_count, "listen", info);
-    if (e == OK)
-        e = check_addresses(o->listen_health, o->listen_health_count, "listen_health", info);
-    if (e == OK)
-        e = snapshots_new(o, &intake, &guard, info);
-    intake_unref(&intake);
-    guard_free(&guard);
-    return e;
-}
-
 /* ---- options ---- */
 
 static int64_t or_else(int64_t value, int64_t otherwise) {
@@ -274,6 +262,34 @@ static void set_pem(char **to, struct str pem) {
         explicit_bzero(*to, strlen(*to));
     free(*to);
     *to = str_is_empty(pem) ? NULL : str_dupz(pem);
+}
+
+static enum err check_certificate(const struct api_options *o, struct errinfo *info) {
+    char *cert = NULL, *key = NULL;
+    enum err e = check_options(o, info);
+    if (e == OK && !str_is_empty(o->tls_cert)) {
+        set_pem(&cert, o->tls_cert);
+        set_pem(&key, o->tls_key);
+        e = tls_pem_check(cert, key, info);
+        set_pem(&cert, STR_NONE);
+        set_pem(&key, STR_NONE);
+    }
+    return e;
+}
+
+enum err api_check(const struct api_options *o, struct errinfo *info) {
+    struct intake *intake = NULL;
+    struct guard *guard = NULL;
+    enum err e = check_addresses(o->listen, o->listen_count, "listen", info);
+    if (e == OK)
+        e = check_addresses(o->listen_health, o->listen_health_count, "listen_health", info);
+    if (e == OK)
+        e = snapshots_new(o, &intake, &guard, info);
+    if (e == OK)
+        e = check_certificate(o, info);
+    intake_unref(&intake);
+    guard_free(&guard);
+    return e;
 }
 
 /* ---- life ---- */

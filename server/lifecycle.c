@@ -152,9 +152,7 @@ static void look(void *ctx, struct domain_look *look) {
     verification_look(s->verification, look);
 }
 
-static enum err api_options(struct server *s, const struct config *config, struct lifecycle_api *o,
-                            struct errinfo *info) {
-    enum err e = lifecycle_api_options(config, o, info);
+static void put_company(struct server *s, const struct config *config, struct lifecycle_api *o) {
     o->options.store = s->store;
     o->options.sandbox = s->sandbox != NULL;
     o->options.development = config->profile == PROFILE_DEVELOPMENT;
@@ -162,16 +160,18 @@ static enum err api_options(struct server *s, const struct config *config, struc
     o->options.is_ready_ctx = s;
     o->options.look = look;
     o->options.look_ctx = s;
+}
+
+static enum err api_options(struct server *s, const struct config *config, struct lifecycle_api *o,
+                            struct errinfo *info) {
+    enum err e = lifecycle_api_options(config, o, info);
+    put_company(s, config, o);
     return e;
 }
 
-static enum err start_api(struct server *s, struct errinfo *info) {
-    struct lifecycle_api o;
-    enum err e = api_options(s, s->config, &o, info);
-    if (e == OK)
-        e = api_start(&o.options, &s->api, info);
-    lifecycle_api_release(&o);
-    return e;
+static enum err start_api(struct server *s, struct lifecycle_api *o, struct errinfo *info) {
+    put_company(s, s->config, o);
+    return api_start(&o->options, &s->api, info);
 }
 
 static enum err start_provision(struct server *s, struct errinfo *info) {
@@ -187,12 +187,32 @@ static enum err start_provision(struct server *s, struct errinfo *info) {
     return e;
 }
 
+/* What settings say wrongly is found before an outbox is made. Files of the API are read here,
+ * once: one may be a pipe. */
+static enum err check(struct server *s, struct lifecycle_api *api, struct errinfo *info) {
+    enum { ANY_PORT = 1025 }; /* of the sandbox, which is not started yet */
+    struct lifecycle_delivery o;
+    enum err e = lifecycle_delivery_options(
+        s->config, lifecycle_wants_sandbox(s->config) ? ANY_PORT : 0, &o, info);
+    if (e == OK)
+        e = delivery_check(&o.options, info);
+    lifecycle_delivery_release(&o);
+    if (e == OK)
+        e = provision_check(s->guard, s->config, info);
+    if (e == OK)
+        e = lifecycle_api_options(s->config, api, info);
+    if (e == OK)
+        e = api_check(&api->options, info);
+    return e;
+}
+
 static enum err start(struct server *s, struct errinfo *info) {
-    enum err e = lifecycle_check(s->config, info);
+    struct lifecycle_api api = {0};
+    enum err e = start_net(s, info);
+    if (e == OK)
+        e = check(s, &api, info);
     if (e == OK)
         e = start_store(s, info);
-    if (e == OK)
-        e = start_net(s, info);
     if (e == OK)
         e = start_provision(s, info);
     if (e == OK)
@@ -204,7 +224,8 @@ static enum err start(struct server *s, struct errinfo *info) {
     if (e == OK)
         start_housekeeping(s);
     if (e == OK)
-        e = start_api(s, info);
+        e = start_api(s, &api, info);
+    lifecycle_api_release(&api);
     return e;
 }
 

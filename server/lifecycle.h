@@ -1,6 +1,6 @@
 /* lifecycle: one running server: starts its rooms bottom-up, reloads, drains, stops top-down.
  *
- *     store -> dns, TLS, guard -> declarations -> sandbox -> delivery -> webhooks -> housekeeping
+ *     dns, TLS, guard -> store -> declarations -> sandbox -> delivery -> webhooks -> housekeeping
  * -> api (the last: now it accepts)
  *
  * Settings that a start would refuse are found first: a wrong one leaves no outbox behind.
@@ -13,10 +13,6 @@
 #pragma once
 
 #include "server/config.h"
-
-/* Everything that a start would refuse for what the settings say, without starting or making
- * anything. ERR_INVALID names the setting; ERR_UNAVAILABLE: a file that cannot be read. */
-NODISCARD enum err lifecycle_check(const struct config *c, struct errinfo *info);
 
 /* Runs until a signal ends it; returns the exit code: 0, or 1 when it could not start (the reason
  * is on standard error). */

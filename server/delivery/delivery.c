@@ -14,11 +14,30 @@ struct delivery {
     bool is_drained;
 };
 
+enum err delivery_check(const struct delivery_options *o, struct errinfo *info) {
+    struct settings *s = NULL;
+    enum err e = settings_new(o, &s, info);
+    settings_unref(&s);
+    return e;
+}
+
+static enum err check_company(const struct delivery_options *o, struct errinfo *info) {
+    if (o->store == NULL)
+        return err_set(info, ERR_INVALID, "store", "is needed");
+    for (size_t i = 0; i < o->route_count && o->dns == NULL; i++)
+        if (o->routes[i].kind == ROUTE_MX)
+            return err_set(info, ERR_INVALID, o->routes[i].name,
+                           "a route to MX hosts needs a resolver");
+    return OK;
+}
+
 enum err delivery_start(const struct delivery_options *o, struct delivery **out,
                         struct errinfo *info) {
     struct settings *s = NULL;
     *out = NULL;
-    enum err e = settings_new(o, &s, info);
+    enum err e = check_company(o, info);
+    if (e == OK)
+        e = settings_new(o, &s, info);
     if (e != OK)
         return e;
     struct delivery *d = mem_zalloc(sizeof(*d));

@@ -66,6 +66,9 @@ void delivery_options_default(struct delivery_options *o);
 
 struct delivery;
 
+/* What delivery_start() would refuse, but for store and resolver, which may be NULL. ERR_INVALID:
+ * info->field names the option. */
+NODISCARD enum err delivery_check(const struct delivery_options *o, struct errinfo *info);
 /* ERR_INVALID: an option is wrong (info->field names it). */
 NODISCARD enum err delivery_start(const struct delivery_options *o, struct delivery **out,
                                   struct errinfo *info);

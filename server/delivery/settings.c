@@ -57,8 +57,6 @@ static void fill_defaults(struct delivery_options *o) {
 }
 
 static enum err check(const struct delivery_options *o, struct errinfo *info) {
-    if (o->store == NULL)
-        return err_set(info, ERR_INVALID, "store", "is needed");
     if (o->hostname == NULL || o->hostname[0] == '\0')
         return err_set(info, ERR_INVALID, "hostname", "is needed to greet other servers");
     if (o->loops == 0 || o->loops > DELIVERY_LOOPS_MAX)
@@ -86,8 +84,6 @@ static enum err check_route(const struct delivery_options *o, size_t at, struct 
     }
     if (r->kind != ROUTE_MX && r->smarthost_count == 0)
         return err_set(info, ERR_INVALID, r->name, "the route has no smarthost");
-    if (r->kind == ROUTE_MX && o->dns == NULL)
-        return err_set(info, ERR_INVALID, r->name, "a route to MX hosts needs a resolver");
     if (r->kind == ROUTE_MX && r->mx_tls == SESSION_TLS_IMPLICIT)
         return err_set(info, ERR_INVALID, r->name, "not a TLS level for MX hosts");
     return OK;

@@ -56,7 +56,8 @@ def refused_start(server):
      ({"listen": "nonsense"}, "nonsense"), ({"webhook_networks": "10.0.0.1/8"}, "10.0.0.1/8"),
      ({"admin_key": "hunter2"}, "POSTCHUTE_ADMIN_KEY"), ({"admin_key_file": "/nowhere/key"}, "POSTCHUTE_ADMIN_KEY"),
      ({"admin_key": None, "config": "/nowhere/postchute.yaml"}, "/nowhere/postchute.yaml"), ({"retry_after": "1m,,2m"}, "POSTCHUTE_RETRY_AFTER"),
-     ({"only_to": "@@"}, "POSTCHUTE_ONLY_TO"), ({"route": "smtp//x"}, "POSTCHUTE_ROUTE")],
+     ({"only_to": "@@"}, "POSTCHUTE_ONLY_TO"), ({"route": "smtp//x"}, "POSTCHUTE_ROUTE"),
+     ({"route": "smtp://127.0.0.1?ca=/nowhere/ca.pem"}, "/nowhere/ca.pem"), ({"tls_cert": "/etc/hosts", "tls_key": "/etc/passwd"}, "POSTCHUTE_TLS_")],
 )  # fmt: skip
 def test_a_bad_setting_stops_the_start_with_its_name_and_makes_nothing(postchute, settings, says):
     server = postchute(start=False, **{"route": "sandbox", **settings})
@@ -69,6 +70,7 @@ def test_a_key_of_another_certificate_stops_the_start_with_its_name(postchute, c
     one, other = ca.issue(["localhost"]), ca.issue(["localhost"])
     server = postchute(start=False, route="sandbox", tls_cert=one.cert, tls_key=other.key)
     assert "POSTCHUTE_TLS_KEY: this is not the key of the certificate" in refused_start(server)
+    assert not list(server.data.glob("outbox*"))
 
 
 @pytest.mark.parametrize(
@@ -594,6 +596,18 @@ def test_https(postchute, sink, ca):
     plain = socket.create_connection(("127.0.0.1", int(server.address.split(":")[1])), timeout=5)
     plain.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
     assert b"200" not in plain.recv(100)
+
+
+def test_the_key_of_https_may_come_through_a_pipe_which_is_read_once(postchute, ca):
+    certificate = ca.issue(["localhost", "127.0.0.1"])
+    server = postchute(start=False, route="sandbox", tls_cert=certificate.cert, tls_key=certificate.key.parent / "pipe")
+    os.mkfifo(server.settings["tls_key"], 0o600)
+    server.url = server.url.replace("http:", "https:")
+    server.ready = lambda: requests_get(server.url + "/readyz", str(ca.directory / "ca.pem"))
+    writer = threading.Thread(target=lambda: server.settings["tls_key"].write_bytes(certificate.key.read_bytes()), daemon=True)
+    writer.start()
+    server.start()
+    writer.join(10)
 
 
 def requests_get(url, bundle):
