@@ -139,7 +139,10 @@ struct str rights_sender_domain(const struct domains *d, int64_t project, struct
             str_equal(d->entry[i].info.bounce_address, mail_from) &&
             (found == NULL || d->entry[i].info.is_verified))
             found = &d->entry[i];
-    return found != NULL ? found->name : domain;
+    if (found != NULL)
+        return found->name;
+    const struct domain_info *own = domains_find(d, domain);
+    return own != NULL && own->project == project ? domain : from_domain;
 }
 
 bool rights_allow_stored(const struct rights *r, const struct domains *d, struct str from_domain,

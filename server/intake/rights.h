@@ -52,7 +52,8 @@ bool rights_allow_stored(const struct rights *r, const struct domains *d, struct
                          struct str mail_from);
 /* Of which domain the Sender of a stored message was, as far as its reverse-path tells: From's when
  * it is that, its bounce address or nobody; else the project's domain with this bounce address (of
- * several a verified one); else that of the address. */
+ * several a verified one); else that of the address, when the project has it; else From's: it was a
+ * bounce address, and another one is set since. */
 struct str rights_sender_domain(const struct domains *d, int64_t project, struct str from_domain,
                                 struct str mail_from);
 /* Adds a fault for each address that the key may not use: true when there was none. */
