@@ -189,8 +189,7 @@ static void accepted(struct request *r, struct store_call *call) {
     struct sending *s = r->state;
     if (call->err != OK) {
         if (call->err == ERR_CONFLICT)
-            request_problem(r, PROBLEM_IDEMPOTENCY_REUSED,
-                            "this Idempotency-Key was used for another message");
+            request_problem(r, PROBLEM_IDEMPOTENCY_REUSED, "%s", call->info.text);
         else
             request_problem_store(r, call->err, &call->info);
         finish(r);

@@ -21,7 +21,7 @@ static const struct {
     [PROBLEM_MEDIA_TYPE] = {415, "unsupported_media_type", "The body is not in a form we read"},
     [PROBLEM_VALIDATION_FAILED] = {422, "validation_failed", "The request has faults"},
     [PROBLEM_IDEMPOTENCY_REUSED] = {422, "idempotency_key_reused",
-                                    "The Idempotency-Key was used for another request"},
+                                    "The Idempotency-Key was used already"},
     [PROBLEM_RATE_LIMITED] = {429, "rate_limited", "Too many requests with this key"},
     [PROBLEM_HEADERS_TOO_LARGE] = {431, "headers_too_large", "The header fields are too large"},
     [PROBLEM_INTERNAL] = {500, "internal", "Something went wrong on our side"},

@@ -98,7 +98,7 @@ static inline void fake_accept(struct store *s, struct store_accept *q) {
             continue;
         message_unref(&q->content);
         if (memcmp(m->fingerprint, q->fingerprint, 32) != 0) {
-            q->call.err = ERR_CONFLICT;
+            q->call.err = err_set(&q->call.info, ERR_CONFLICT, "", "the key was used so and so");
             return;
         }
         q->call.arena = arena_new();
