@@ -39,6 +39,11 @@ static bool has_tag(struct str tags_json, struct str tag) {
     return has;
 }
 
+bool messages_is_search(const struct store_messages *q) {
+    return !str_is_absent(q->state) || !str_is_absent(q->to) || !str_is_absent(q->from) ||
+           !str_is_absent(q->tag) || !str_is_absent(q->external_id);
+}
+
 bool messages_match(const struct store_messages *q, const struct message_row *m) {
     if (q->project != -1 && m->project != q->project)
         return false;

@@ -1,5 +1,6 @@
-/* Reading threads, a handle each. A search can take seconds, and what is read for delivery must not
- * wait for it: searches have a line of their own, and never all of the threads. */
+/* Reading threads, a handle each. What is read for delivery must not wait for long reads: searches,
+ * which can take seconds, have a line of their own and never all of the threads, and between the
+ * statements of any listing others come in. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@ struct reader {
     struct reader_pool *pool;
     struct backend_reader *handle;
     struct thread *thread;
+    bool is_listing; /* what it does now */
 };
 
 struct gate {
@@ -88,12 +90,6 @@ void gate_open(struct gate *g) {
     pthread_mutex_unlock(&g->shared.mu);
 }
 
-/* Nobody is in while it waits for a closed one to open. */
-static void gate_rest(void *gate) {
-    gate_leave(gate);
-    gate_enter(gate);
-}
-
 /* Calls that wait. */
 struct line {
     struct note *first, **end;
@@ -117,14 +113,14 @@ static bool is_content(const struct note *n) {
     return CONTAINER_OF(n, const struct store_call, note)->verb == STORE_CONTENT;
 }
 
-/* Goes through what there is until enough was found. A listing without a filter finds it at once.
- */
+static bool is_listing(const struct note *n) {
+    return CONTAINER_OF(n, const struct store_call, note)->verb == STORE_MESSAGES;
+}
+
+/* A listing without a filter has what it wants at once. */
 static bool is_search(const struct store_call *call) {
-    if (call->verb != STORE_MESSAGES)
-        return false;
-    const struct store_messages *q = CONTAINER_OF(call, const struct store_messages, call);
-    return !str_is_absent(q->state) || !str_is_absent(q->to) || !str_is_absent(q->from) ||
-           !str_is_absent(q->tag) || !str_is_absent(q->external_id);
+    return is_listing(&call->note) &&
+           messages_is_search(CONTAINER_OF(call, const struct store_messages, call));
 }
 
 /* Where a call waits; a single reader does all in their order. */
@@ -141,18 +137,18 @@ static bool has_work(const struct reader_pool *p) {
     return p->shared.calls.first != NULL || may_search(p);
 }
 
-/* The first call of the line, if there is one, with more contents behind a content. */
-static struct note *take(struct line *l) {
-    struct note *n = l->first, *last = n;
+/* The call at this place of the line, if there is one, with more contents behind a content. */
+static struct note *take(struct line *l, struct note **at) {
+    struct note *n = *at, *last = n;
     if (n == NULL)
         return NULL;
     for (int i = 1;
          i < CONTENTS_MOST && is_content(last) && last->next != NULL && is_content(last->next); i++)
         last = last->next;
-    l->first = last->next;
+    *at = last->next;
     last->next = NULL;
-    if (l->first == NULL)
-        l->end = &l->first;
+    if (*at == NULL)
+        l->end = at;
     return n;
 }
 
@@ -165,7 +161,8 @@ static struct note *next_calls(struct reader_pool *p, bool *is_search) {
         pthread_cond_wait(&p->shared.changed, &p->shared.mu);
     *is_search = may_search(p);
     p->shared.searching += *is_search;
-    struct note *n = take(*is_search ? &p->shared.searches : &p->shared.calls);
+    struct line *l = *is_search ? &p->shared.searches : &p->shared.calls;
+    struct note *n = take(l, &l->first);
     if (has_work(p))
         pthread_cond_signal(&p->shared.changed); /* the next reader */
     pthread_mutex_unlock(&p->shared.mu);
@@ -192,11 +189,37 @@ static void read_all(struct reader *r, struct note *n) {
         ops->read_end(r->handle);
 }
 
+/* The first that waits and is no listing. */
+static struct note *take_short(struct reader_pool *p) {
+    pthread_mutex_lock(&p->shared.mu);
+    struct note **at = &p->shared.calls.first;
+    while (*at != NULL && is_listing(*at))
+        at = &(*at)->next;
+    struct note *n = take(&p->shared.calls, at);
+    pthread_mutex_unlock(&p->shared.mu);
+    return n;
+}
+
+/* Between two statements: nobody is in while it waits for a closed gate to open, and who waits for
+ * a listing comes in between. */
+static void reader_rests(void *arg) {
+    struct reader *r = arg;
+    struct note *n = r->is_listing ? take_short(r->pool) : NULL;
+    gate_leave(r->pool->gate);
+    gate_enter(r->pool->gate);
+    if (n == NULL)
+        return;
+    r->is_listing = false;
+    read_all(r, n);
+    r->is_listing = true;
+}
+
 static void reader_main(void *arg) {
     struct reader *r = arg;
     bool is_search = false;
     struct note *n;
     while ((n = next_calls(r->pool, &is_search)) != NULL) {
+        r->is_listing = is_listing(n);
         gate_enter(r->pool->gate);
         read_all(r, n);
         gate_leave(r->pool->gate);
@@ -226,7 +249,7 @@ enum err reader_pool_start(const struct store_ops *ops, const struct store_optio
         snprintf(name, sizeof(name), "store-read-%u", (unsigned)(i % 100));
         p->reader[i].pool = p;
         if (ops->reader_rests != NULL)
-            ops->reader_rests(p->reader[i].handle, gate_rest, g);
+            ops->reader_rests(p->reader[i].handle, reader_rests, &p->reader[i]);
         p->reader[i].thread = thread_start(name, reader_main, &p->reader[i]);
     }
     *out = p;

@@ -118,8 +118,8 @@ struct store_options {
 };
 
 /* Opens, migrates, recovers (every recipient found SENDING becomes queued, due as it was, now at
- * the latest, possible_duplicate), starts the threads. ERR_CONFLICT: another process holds the
- * lock. ERR_INVALID: made by a newer version. */
+ * the latest, or ten seconds from now when it was a possible_duplicate; it is one then), starts the
+ * threads. ERR_CONFLICT: another process holds the lock. ERR_INVALID: made by a newer version. */
 NODISCARD enum err store_open(const struct store_options *o, struct store **out,
                               struct errinfo *info);
 /* Executes what was posted, then closes. Nobody may post any more. */
@@ -373,6 +373,7 @@ struct store_content {
                                 content erased (info) */
 };
 
+/* ERR_CONFLICT: it is damaged; so of a content and of a capture. */
 struct store_message {
     struct store_call call;
     struct id id;
@@ -406,7 +407,7 @@ struct store_events { /* those that are damaged are left out, and the log says s
     bool more;
 };
 
-struct store_attempts {
+struct store_attempts { /* those that are damaged are left out, as of notifications and keys */
     struct store_call call;
     struct id message_id;
     int64_t project;
@@ -457,7 +458,7 @@ struct store_domain_put {
     struct store_call call;
     struct domain_row domain;
     bool replace;
-}; /* ERR_CONFLICT: exists and !replace */
+}; /* ERR_CONFLICT: exists and !replace; ERR_INVALID: a key without its pem */
 struct store_domain_delete {
     struct store_call call;
     struct str name;

@@ -79,8 +79,9 @@ struct store_ops {
     /* Contents that are read between the two share a snapshot. NULL: there are none to share. */
     void (*read_begin)(struct backend_reader *r);
     void (*read_end)(struct backend_reader *r);
-    /* From now on `rest` is called between the statements of a read that can be long: nothing is
-     * read meanwhile, and it may wait. NULL: no read is long. */
+    /* From now on `rest` is called between the statements of a read that can be long: it may wait,
+     * and other reading verbs may run in it on the same handle. Not after a failure of the read.
+     * NULL: no read is long. */
     void (*reader_rests)(struct backend_reader *r, void (*rest)(void *arg), void *arg);
     /* true: everything is in the main file. Thread: checkpoint, on a reader of its own. */
     bool (*reader_checkpoint)(struct backend_reader *r);
@@ -203,6 +204,8 @@ NODISCARD enum err migrate_plan(int version, size_t *first, struct errinfo *info
 size_t tags_parse(struct str json, struct arena *a, struct str **out);
 /* Does a message (with its recipients) pass the filters of the listing? */
 bool messages_match(const struct store_messages *q, const struct message_row *m);
+/* Has it filters? Then it goes through what there is until enough was found. */
+bool messages_is_search(const struct store_messages *q);
 /* The time since when something holds: the old one while it goes on, 0 when it does not. */
 int64_t since_wall_ms(bool holds, int64_t before_wall_ms, int64_t now_wall_ms);
 /* Was the record of this selector found? */

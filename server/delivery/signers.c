@@ -9,6 +9,7 @@
 /* Keys of a domain, in their order. */
 struct ring {
     struct dkim_signer signer;
+    bool has_unreadable;
     uint8_t pem_hash[DKIM_KEYS_MAX][SHA256_BYTES]; /* tells whether a key is the same as before */
 };
 
@@ -39,6 +40,8 @@ static void add_key(struct signers *k, struct ring_domain *d, const struct domai
     if (dkim_key_parse_pem(row->pem, &key, &info) != OK) {
         log_error("delivery", "DKIM key cannot be read", LOG_STR("domain", d->name),
                   LOG_STR("selector", row->selector), LOG_STRZ("why", info.text));
+        d->every.has_unreadable = true;
+        d->published.has_unreadable |= row->published_wall_ms != 0;
         return;
     }
     struct str selector = arena_dup(k->arena, row->selector);
@@ -98,7 +101,7 @@ static const struct ring *nearest(const struct signers *k, struct str domain, bo
     while (!str_is_empty(domain)) {
         const struct ring_domain *d = find(k, domain);
         const struct ring *r = d == NULL ? NULL : published_only ? &d->published : &d->every;
-        if (r != NULL && r->signer.key_count > 0)
+        if (r != NULL && (r->signer.key_count > 0 || r->has_unreadable))
             return r;
         ptrdiff_t dot = str_find_char(domain, '.');
         domain = dot < 0 ? STR_NONE : str_from(domain, (size_t)dot + 1);

@@ -9,14 +9,15 @@
 
 struct signers; /* Thread: immutable; ref/unref are atomic */
 
-/* Rows with a key that cannot be read are kept without that key, and logged. */
+/* A key that cannot be read is left out, and logged; the domain signs with its others. */
 struct signers *signers_new(const struct domain_row *rows, size_t count);
 struct signers *signers_ref(struct signers *k);
 void signers_unref(struct signers **kp);
 
 /* Fills *out for the domain itself or the nearest parent that has keys (relaxed alignment, RFC 7489
- * 3.1.1); `published_only`: with keys that were found in DNS. False: there is none. What is filled
- * in lives as long as they do. */
+ * 3.1.1); `published_only`: with keys that were found in DNS. False: there is none. With a
+ * key_count of 0 none of them can be read: its mail waits, rather than to go without a signature.
+ * What is filled in lives as long as they do. */
 bool signers_find(const struct signers *k, struct str domain, bool published_only,
                   struct dkim_signer *out);
 /* Would both have signers_find() say the same of the domain: the same keys under the same names, or

@@ -39,6 +39,10 @@ void task_sign(struct worker *w, struct job *j) {
         /* there was one when the scheduler looked: it was taken out since */
         log_warn("delivery", "sent without a DKIM signature: the domain has no key any more",
                  LOG_STR("domain", j->from_domain));
+    } else if (signer.key_count == 0) { /* which was told when the domains were read */
+        e = ERR_UNAVAILABLE;
+        log_info("delivery", "held: no key of the domain can be read",
+                 LOG_ID("message", &j->message_id), LOG_STR("domain", signer.domain));
     } else if ((e = dkim_sign(j->message, &signer, clock_wall_ms(), &made, &info)) != OK) {
         log_error("delivery", "cannot be signed", LOG_ID("message", &j->message_id),
                   LOG_STR("domain", signer.domain), LOG_STRZ("why", info.text));

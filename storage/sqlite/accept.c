@@ -35,7 +35,7 @@ static enum err look_up_key(struct backend *b, struct store_accept *q) {
     if (!is_equal)
         return err_set(&q->call.info, ERR_CONFLICT, "Idempotency-Key",
                        "the key was used for another submission");
-    enum found found = message_try(&b->h, seq, store_call_arena(&q->call), &q->message);
+    enum found found = message_load(&b->h, seq, store_call_arena(&q->call), &q->message);
     q->is_replay = found == FOUND;
     enum err e = sq_status(&b->h, &q->call.info);
     if (e == OK && !q->is_replay) /* sent once, whatever is known of it: not again */

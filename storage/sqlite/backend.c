@@ -9,6 +9,8 @@
 
 /* Results of an attempt with 1,000 recipients, each with texts of 1 KiB. */
 enum { PACK_MOST = 4 * 1024 * 1024 };
+/* So long the others have when one crashes the process each time that it is sent. */
+enum { AGAIN_LATER_MS = 10 * 1000 };
 
 /* ---- counters ---- */
 
@@ -96,7 +98,6 @@ static void backend_rollback(struct backend *b) {
     }
     b->in_transaction = false;
     b->places = b->places_committed;
-    b->hopeless.count = 0; /* it was perhaps of what was rolled back: they are looked at again */
     b->now = b->committed;
     b->change_count = 0;
     b->staged_is_used = false;
@@ -142,7 +143,6 @@ static enum err backend_savepoint_rollback(struct backend *b) {
     b->now.next_queue = next_queue;
     b->change_count = b->changes_at_savepoint;
     b->places = b->places_committed;
-    b->hopeless.count = 0;
     /* Another verb's failure takes no body away from the message that was accepted with it. */
     b->staged_is_used = b->staged_is_used_at_savepoint;
     if (b->webhooks_touched)
@@ -230,16 +230,19 @@ static void recover_sending(struct backend *b, int64_t now_wall_ms) {
         struct message_head m;
         if (!found)
             return;
-        if (message_head_try(b, seq, &m) != FOUND)
+        if (message_head_find(b, seq, &m) != FOUND)
             continue; /* it stays as it is, and the others do not */
         for (size_t i = 0; i < m.recipients; i++) {
             struct rcpt r;
-            if (rcpt_try(b, first_key_of(seq) + (recipient_key_t)i, &r) != FOUND ||
+            if (rcpt_find(b, first_key_of(seq) + (recipient_key_t)i, &r) != FOUND ||
                 r.state != RECIPIENT_SENDING)
                 continue;
-            r.duplicate = true;
-            /* as it was, so that it keeps its place; of a clock that was ahead: now */
+            /* As it was, so that it keeps its place; of a clock that was ahead: now. Who was under
+             * way at a crash before may be what crashes: the others go first. */
             int64_t due_wall_ms = r.due_wall_ms < now_wall_ms ? r.due_wall_ms : now_wall_ms;
+            if (r.duplicate)
+                due_wall_ms = now_wall_ms + AGAIN_LATER_MS;
+            r.duplicate = true;
             rcpt_move(b, &m, &r, RECIPIENT_QUEUED, due_wall_ms, now_wall_ms);
         }
         arena_clear(b->scratch);
@@ -344,7 +347,7 @@ static void backend_reader_rests(struct backend_reader *r, void (*rest)(void *ar
 }
 
 void reader_rest(struct backend_reader *r) {
-    if (r->rest != NULL)
+    if (r->rest != NULL && !sq_has_failed(&r->h)) /* who comes in between would forget it */
         r->rest(r->rest_arg);
 }
 

@@ -14,10 +14,10 @@ enum err sqlite_capture_put(struct backend *b, struct effects *fx, struct store_
     return sq_status(&b->h, &call->info);
 }
 
-static void from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct capture_row *out) {
+static void from_row(struct damage *d, sqlite3_stmt *st, struct arena *a, struct capture_row *out) {
     *out = (struct capture_row){
         .id = sq_id(st, 0),
-        .kind = (enum capture_kind)sq_enum(h, st, 1, CAPTURE_WEBHOOK + 1),
+        .kind = (enum capture_kind)sq_enum(d, st, 1, CAPTURE_WEBHOOK + 1),
         .wall_ms = sq_int(st, 2),
         .meta_json = sq_str(st, 3, a),
         .content = sq_str(st, 4, a),
@@ -45,7 +45,8 @@ enum err sqlite_captures(struct backend_reader *r, struct store_call *call) {
             break;
         }
         q->capture = rows_grow(a, q->capture, sizeof(*q->capture), q->count);
-        from_row(h, st, a, &q->capture[q->count++]);
+        struct damage damage = {0}; /* it is of the kind that was asked for */
+        from_row(&damage, st, a, &q->capture[q->count++]);
     }
     sq_end(st);
     enum err e = sq_status(h, &call->info);
@@ -59,12 +60,15 @@ enum err sqlite_capture(struct backend_reader *r, struct store_call *call) {
     sqlite3_stmt *st = sq_use(h, SQL_CAPTURE_GET);
     sq_bind_id(st, 1, &q->id);
     bool found = sq_row(h, st);
+    struct damage damage = {0};
     if (found)
-        from_row(h, st, store_call_arena(call), &q->capture);
+        from_row(&damage, st, store_call_arena(call), &q->capture);
     sq_end(st);
     enum err e = sq_status(h, &call->info);
     sq_forget(h);
     if (e == OK && !found)
         e = err_set(&call->info, ERR_NOT_FOUND, "id", "no such capture");
+    else if (e == OK && damage.why != NULL)
+        e = err_set(&call->info, ERR_CONFLICT, "id", "%s", damage.why);
     return e;
 }

@@ -12,6 +12,7 @@ static int64_t one(struct sq *h, enum sql id) {
 static enum err check_totals(struct sq *h, struct errinfo *info) {
     int64_t accepted = 0, kept[RECIPIENT_STATE_COUNT] = {0}, rows[RECIPIENT_STATE_COUNT] = {0};
     int64_t sum = 0, pending = 0;
+    struct damage damage = {0};
     sqlite3_stmt *st = sq_use(h, SQL_COUNTER_GET);
     if (sq_row(h, st)) {
         accepted = sq_int(st, 5);
@@ -22,8 +23,10 @@ static enum err check_totals(struct sq *h, struct errinfo *info) {
     sq_end(st);
     st = sq_use(h, SQL_CHECK_STATES);
     while (sq_row(h, st))
-        rows[sq_enum(h, st, 0, RECIPIENT_STATE_COUNT)] = sq_int(st, 1);
+        rows[sq_enum(&damage, st, 0, RECIPIENT_STATE_COUNT)] = sq_int(st, 1);
     sq_end(st);
+    if (damage.why != NULL)
+        return err_set(info, ERR_INTERNAL, "recipient", "%s", damage.why);
     if (sum != accepted)
         return err_set(info, ERR_INTERNAL, "totals", "accepted is %lld, the states sum up to %lld",
                        (long long)accepted, (long long)sum);

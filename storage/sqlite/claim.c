@@ -15,12 +15,9 @@ static bool claim_one(struct backend *b, recipient_key_t key, int64_t now_wall_m
     if (!is_sound || (state != RECIPIENT_QUEUED &&
                       !(state == RECIPIENT_SCHEDULED && due_wall_ms <= now_wall_ms)))
         return false;
-    struct queue *q = queue_try(b, queue);
-    if (q == NULL) { /* else nobody's claim would be stored as long as this one is tried */
-        if (!sq_has_failed(&b->h))
-            sq_pass_over(&b->h, DAMAGED_QUEUE, queue, "recipients wait in it");
+    struct queue *q = queue_find(b, queue);
+    if (q == NULL) /* else nobody's claim would be stored as long as this one is tried */
         return false;
-    }
     st = sq_use(&b->h, SQL_RECIPIENT_CLAIM);
     sq_bind_int(st, 1, key);
     sq_bind_int(st, 2, now_wall_ms);
@@ -45,10 +42,10 @@ enum err sqlite_release(struct backend *b, struct effects *fx, struct store_call
     struct message_head m = {0};
     for (size_t i = 0; i < q->count; i++) {
         struct rcpt r;
-        if (rcpt_try(b, q->key[i], &r) != FOUND || r.state != RECIPIENT_SENDING)
+        if (rcpt_find(b, q->key[i], &r) != FOUND || r.state != RECIPIENT_SENDING)
             continue; /* it was settled, or is damaged */
         if (m.seq != message_of_key(r.key) &&
-            message_head_try(b, message_of_key(r.key), &m) != FOUND)
+            message_head_find(b, message_of_key(r.key), &m) != FOUND)
             continue;
         rcpt_move(b, &m, &r, RECIPIENT_QUEUED, q->due_wall_ms, q->now_wall_ms);
     }

@@ -43,6 +43,10 @@ static int64_t find(struct backend *b, int64_t project, struct str name, struct 
 enum err sqlite_domain_put(struct backend *b, struct effects *fx, struct store_call *call) {
     struct store_domain_put *q = CONTAINER_OF(call, struct store_domain_put, call);
     struct domain_row *d = &q->domain;
+    for (size_t i = 0; i < d->key_count; i++)
+        if (str_is_absent(d->key[i].pem)) /* it may be one that did not open: what is there stays */
+            return err_set(&call->info, ERR_INVALID, "pem",
+                           "a key cannot be stored without itself");
     int64_t n = find(b, d->project, d->name, NULL);
     if (n != 0 && !q->replace)
         return err_set(&call->info, ERR_CONFLICT, "name", "the domain exists");
@@ -82,7 +86,26 @@ enum err sqlite_domain_delete(struct backend *b, struct effects *fx, struct stor
     return sq_status(&b->h, &call->info);
 }
 
-static void load_keys(struct sq *h, struct arena *a, int64_t n, struct domain_row *d);
+/* A key that does not open has no `pem`: who signs has to know that there is one. */
+static void load_keys(struct sq *h, struct arena *a, int64_t n, struct domain_row *d) {
+    sqlite3_stmt *st = sq_use(h, SQL_DOMAIN_KEYS);
+    sq_bind_int(st, 1, n);
+    while (sq_row(h, st)) {
+        d->key = rows_grow(a, d->key, sizeof(*d->key), d->key_count);
+        d->key[d->key_count++] = (struct domain_key_row){
+            .selector = sq_str(st, 0, a),
+            .algorithm = sq_str(st, 1, a),
+            .record = sq_str(st, 3, a),
+            .created_wall_ms = sq_int(st, 4),
+            .published_wall_ms = sq_int(st, 5),
+        };
+        struct domain_key_row *k = &d->key[d->key_count - 1];
+        struct damage damage = {0};
+        k->pem = sq_open_secret(h, &damage, sealed_pem(d, k), sq_peek(st, 2), a);
+        (void)sq_is_sound(h, &damage, DAMAGED_DOMAIN, n);
+    }
+    sq_end(st);
+}
 
 enum err sqlite_domain_checked(struct backend *b, struct effects *fx, struct store_call *call) {
     const struct store_domain_checked *q = CONTAINER_OF(call, struct store_domain_checked, call);
@@ -126,24 +149,6 @@ enum err sqlite_domain_checked(struct backend *b, struct effects *fx, struct sto
         effects_kind(fx, NOTICE_DOMAINS);
     enum err e = sq_status(&b->h, &call->info);
     return e == OK && n == 0 ? err_set(&call->info, ERR_NOT_FOUND, "id", "no such domain") : e;
-}
-
-static void load_keys(struct sq *h, struct arena *a, int64_t n, struct domain_row *d) {
-    sqlite3_stmt *st = sq_use(h, SQL_DOMAIN_KEYS);
-    sq_bind_int(st, 1, n);
-    while (sq_row(h, st)) {
-        d->key = rows_grow(a, d->key, sizeof(*d->key), d->key_count);
-        d->key[d->key_count++] = (struct domain_key_row){
-            .selector = sq_str(st, 0, a),
-            .algorithm = sq_str(st, 1, a),
-            .record = sq_str(st, 3, a),
-            .created_wall_ms = sq_int(st, 4),
-            .published_wall_ms = sq_int(st, 5),
-        };
-        struct domain_key_row *k = &d->key[d->key_count - 1];
-        k->pem = sq_open_secret(h, sealed_pem(d, k), sq_peek(st, 2), a);
-    }
-    sq_end(st);
 }
 
 enum err sqlite_domains(struct backend_reader *r, struct store_call *call) {

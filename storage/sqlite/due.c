@@ -88,7 +88,7 @@ static struct outgoing *outgoing_of(struct load *l, int64_t seq) {
     struct known_message *k = table_find(&l->known, &seq, sizeof(seq));
     if (k == NULL) {
         struct message_row m;
-        struct sq damage = {0};
+        struct damage damage = {0};
         k = ARENA_NEW(l->a, struct known_message);
         k->seq = seq;
         sqlite3_stmt *st = sq_use(l->h, SQL_MESSAGE_GET);
@@ -96,11 +96,9 @@ static struct outgoing *outgoing_of(struct load *l, int64_t seq) {
         bool found = sq_row(l->h, st);
         if (found)
             message_from_row(&damage, st, l->a, &m);
-        if (sq_has_failed(&damage))
-            sq_pass_over(l->h, DAMAGED_MESSAGE, seq, damage.text);
-        else if (found)
-            k->outgoing = outgoing_new(&m, NULL, NULL);
         sq_end(st);
+        if (sq_found(l->h, found, &damage, DAMAGED_MESSAGE, seq) == FOUND)
+            k->outgoing = outgoing_new(&m, NULL, NULL);
         table_add(&l->known, &k->in_table, &k->seq, sizeof(k->seq), k);
     }
     return k->outgoing;
@@ -108,14 +106,12 @@ static struct outgoing *outgoing_of(struct load *l, int64_t seq) {
 
 /* No claim believes any other recipient. `at` moves to it, or behind it. */
 static bool is_sound(struct load *l, sqlite3_stmt *st, struct time_place *at) {
-    struct sq damage = {0};
+    struct damage damage = {0};
     if (!time_place_move(at, st, 4, 0))
-        sq_fail(&damage, SQLITE_CORRUPT, "a recipient is due at no time");
+        damage_note(&damage, "a recipient is due at no time");
     (void)sq_between(&damage, st, 6, RECIPIENT_SCHEDULED, RECIPIENT_QUEUED);
     (void)sq_enum(&damage, st, 7, RECIPIENT_BCC + 1);
-    if (sq_has_failed(&damage))
-        sq_pass_over(l->h, DAMAGED_MESSAGE, message_of_key(sq_int(st, 0)), damage.text);
-    return !sq_has_failed(&damage);
+    return sq_is_sound(l->h, &damage, DAMAGED_MESSAGE, message_of_key(sq_int(st, 0)));
 }
 
 /* At most `most` further rows of a queue, in one statement; how many came that can go. */

@@ -15,13 +15,11 @@ const struct webhook_copy *webhooks_copy(struct backend *b, size_t *count) {
         sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOKS);
         sq_bind_int(st, 1, -1);
         while (sq_row(&b->h, st)) {
-            struct sq damage = {.seal = b->h.seal};
+            struct damage damage = {0};
             struct webhook_copy w = {.n = sq_int(st, 0)};
-            webhook_from_row(&damage, st, b->webhook_arena, &w.row);
-            if (sq_has_failed(&damage)) { /* every event, hence every accept, would fail with it */
-                sq_pass_over(&b->h, DAMAGED_WEBHOOK, w.n, damage.text);
-                continue;
-            }
+            webhook_from_row(&b->h, &damage, st, b->webhook_arena, &w.row);
+            if (!sq_is_sound(&b->h, &damage, DAMAGED_WEBHOOK, w.n))
+                continue; /* every event, hence every accept, would fail with it */
             b->webhook =
                 rows_grow(b->webhook_arena, b->webhook, sizeof(*b->webhook), b->webhook_count);
             b->webhook[b->webhook_count++] = w;
@@ -116,18 +114,18 @@ void rcpt_event(struct backend *b, struct effects *fx, const struct message_head
         r->last_event = seq;
 }
 
-void event_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct event_row *out) {
+void event_from_row(struct damage *d, sqlite3_stmt *st, struct arena *a, struct event_row *out) {
     int64_t flags = sq_int(st, 10);
     *out = (struct event_row){
         .seq = sq_int(st, 0),
         .id = sq_id(st, 1),
-        .type = (enum event_type)sq_enum(h, st, 2, EVENT_TYPE_COUNT),
+        .type = (enum event_type)sq_enum(d, st, 2, EVENT_TYPE_COUNT),
         .project = sq_int(st, 3),
         .wall_ms = sq_int(st, 4),
         .recipient_index = sqlite3_column_type(st, 5) == SQLITE_NULL
                                ? -1
                                : (int)(sq_int(st, 5) % RECIPIENT_KEY_SPAN),
-        .state = (enum recipient_state)sq_enum(h, st, 6, RECIPIENT_STATE_COUNT),
+        .state = (enum recipient_state)sq_enum(d, st, 6, RECIPIENT_STATE_COUNT),
         .recipient_seq = (uint32_t)sq_int(st, 7),
         .attempt = (int)sq_int(st, 8),
         .next_attempt_wall_ms = sq_int(st, 9),
@@ -143,5 +141,5 @@ void event_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct even
         .email = sq_str(st, 19, a),
     };
     if (result_unpack(sq_peek(st, 11), a, &out->result) != OK)
-        sq_fail(h, SQLITE_CORRUPT, "an event has a result that no version wrote");
+        damage_note(d, "an event has a result that no version wrote");
 }

@@ -3,6 +3,8 @@
  * behind it, and stays as it is. */
 #include "storage/sqlite/writer.h"
 
+enum { LOOK_MOST = 5000 }; /* messages and recipients of one step */
+
 static struct str last_result_of(struct backend *b, const struct rcpt *r) {
     struct str packed = STR_NONE;
     if (r->last_event == 0)
@@ -15,31 +17,14 @@ static struct str last_result_of(struct backend *b, const struct rcpt *r) {
     return packed;
 }
 
-/* Whether it can be ended: its rows are those of a version, and so is the queue that it waits in.
- * FOUND_NONE: it is not there. */
-static enum found look_at(struct backend *b, recipient_key_t key, struct rcpt *out) {
-    enum found found = rcpt_try(b, key, out);
-    if (found != FOUND || (out->state != RECIPIENT_QUEUED && out->state != RECIPIENT_SCHEDULED) ||
-        queue_try(b, out->queue) != NULL)
-        return found;
-    if (sq_has_failed(&b->h))
-        return FOUND_NONE;
-    sq_pass_over(&b->h, DAMAGED_QUEUE, out->queue, "a recipient waits in it");
-    return FOUND_DAMAGED;
-}
-
-/* Those that are damaged are passed over. When nothing else of the message is open, it is not
- * looked at again: it stays open for ever. */
+/* Those that are damaged are passed over. */
 static size_t expire_message(struct backend *b, struct effects *fx, const struct message_head *m,
                              int64_t now_wall_ms, size_t most) {
-    size_t count = 0, i = 0;
-    bool is_damaged = false, is_sending = false;
-    for (; i < m->recipients && count < most; i++) {
+    size_t count = 0;
+    for (size_t i = 0; i < m->recipients && count < most; i++) {
         struct rcpt r;
-        enum found found = look_at(b, first_key_of(m->seq) + (recipient_key_t)i, &r);
-        is_damaged |= found == FOUND_DAMAGED;
-        is_sending |= found == FOUND && r.state == RECIPIENT_SENDING;
-        if (found != FOUND || (r.state != RECIPIENT_QUEUED && r.state != RECIPIENT_SCHEDULED))
+        if (rcpt_find(b, first_key_of(m->seq) + (recipient_key_t)i, &r) != FOUND ||
+            r.waits_in == NULL)
             continue;
         struct event_in e = {.type = EVENT_RECIPIENT_EXPIRED,
                              .wall_ms = now_wall_ms,
@@ -52,8 +37,6 @@ static size_t expire_message(struct backend *b, struct effects *fx, const struct
     }
     if (count > 0)
         effects_message(fx, &m->id, message_complete(b, fx, m, now_wall_ms));
-    if (is_damaged && !is_sending && i == m->recipients)
-        (void)damaged_add(&b->hopeless, DAMAGED_MESSAGE, m->seq);
     return count;
 }
 
@@ -73,22 +56,29 @@ static enum found next_expired(struct backend *b, int64_t now_wall_ms, struct ti
     return found;
 }
 
+/* What is damaged stays open, and is the first for ever: so a step looks at a bounded number of
+ * rows, and the next goes on behind them, until it comes to the end. */
 enum err sqlite_expire(struct backend *b, struct effects *fx, struct store_call *call) {
     struct store_expire *q = CONTAINER_OF(call, struct store_expire, call);
-    struct time_place at = {INT64_MIN, 0};
-    enum found next;
+    struct time_place *place = &b->places.expire, at = *place;
+    enum found found = FOUND;
     b->swept_wall_ms = q->now_wall_ms;
     q->expired = 0;
-    while (q->expired < q->most && (next = next_expired(b, q->now_wall_ms, &at)) != FOUND_NONE) {
+    if (at.number == 0)
+        at.wall_ms = INT64_MIN;
+    for (size_t looked = 0; looked < LOOK_MOST && q->expired < q->most;) {
+        *place = at; /* the last one again: something may be left of it */
+        found = next_expired(b, q->now_wall_ms, &at);
+        if (found == FOUND_NONE)
+            break;
         struct message_head m;
-        int64_t seq = at.number;
-        if (next == FOUND_DAMAGED || damaged_has(&b->hopeless, DAMAGED_MESSAGE, seq))
+        looked++;
+        if (found != FOUND || message_head_find(b, at.number, &m) != FOUND)
             continue;
-        enum found found = message_head_try(b, seq, &m);
-        if (found == FOUND)
-            q->expired += expire_message(b, fx, &m, q->now_wall_ms, q->most - q->expired);
-        else if (found == FOUND_DAMAGED)
-            (void)damaged_add(&b->hopeless, DAMAGED_MESSAGE, seq);
+        looked += m.recipients;
+        q->expired += expire_message(b, fx, &m, q->now_wall_ms, q->most - q->expired);
     }
+    if (found == FOUND_NONE)
+        *place = (struct time_place){0};
     return sq_status(&b->h, &call->info);
 }

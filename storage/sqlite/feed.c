@@ -18,10 +18,9 @@ static enum err not_found(struct backend_reader *r, struct store_call *call, con
 
 /* ---- content ---- */
 
-static char *read_body(struct sq *h, int64_t body, size_t size, size_t *read) {
+static char *read_body(struct sq *h, struct damage *d, int64_t body, size_t size) {
     char *bytes = mem_try_zalloc(size + 1);
     size_t at = 0;
-    *read = 0;
     if (bytes == NULL) {
         sq_fail(h, SQLITE_NOMEM, "there is no memory for a content");
         return NULL;
@@ -32,7 +31,7 @@ static char *read_body(struct sq *h, int64_t body, size_t size, size_t *read) {
     while (sq_row(h, st)) {
         struct str chunk = sq_peek(st, 0);
         if (chunk.n > size - at) {
-            sq_fail(h, SQLITE_CORRUPT, "a content is longer than its message says");
+            damage_note(d, "a content is longer than its message says");
             break;
         }
         if (chunk.n > 0)
@@ -40,16 +39,19 @@ static char *read_body(struct sq *h, int64_t body, size_t size, size_t *read) {
         at += chunk.n;
     }
     sq_end(st);
-    *read = at;
+    if (at != size)
+        damage_note(d, "a content is shorter than its message says");
     return bytes;
 }
 
 enum err sqlite_content(struct backend_reader *r, struct store_call *call) {
     struct store_content *q = CONTAINER_OF(call, struct store_content, call);
     struct sq *h = &r->h;
+    struct damage damage = {0};
     int64_t body = 0;
     char *bytes = NULL;
-    size_t size = 0, read = 0;
+    size_t size = 0;
+    int64_t seq = 0;
     bool is_there = false;
     q->message = NULL;
     /* One snapshot, its own or one that several share: retention must not erase between the two
@@ -61,18 +63,19 @@ enum err sqlite_content(struct backend_reader *r, struct store_call *call) {
     sq_bind_id(st, 1, &q->id);
     if (sq_row(h, st) && (q->project == -1 || sq_int(st, 0) == q->project)) {
         is_there = true;
-        size = (size_t)sq_between(h, st, 1, 0, BODY_BYTES_MOST);
+        size = (size_t)sq_between(&damage, st, 1, 0, BODY_BYTES_MOST);
         body = sq_int(st, 2);
+        seq = sq_int(st, 3);
     }
     sq_end(st);
-    if (body != 0) {
-        bytes = read_body(h, body, size, &read);
-        if (bytes != NULL && read != size)
-            sq_fail(h, SQLITE_CORRUPT, "a content is shorter than its message says");
-    }
+    if (body != 0)
+        bytes = read_body(h, &damage, body, size);
     if (is_own)
         sq_end_snapshot(h);
+    bool is_damaged = sq_found(h, is_there, &damage, DAMAGED_MESSAGE, seq) == FOUND_DAMAGED;
     enum err e = finish(r, call);
+    if (e == OK && is_damaged)
+        e = err_set(&call->info, ERR_CONFLICT, "content", "the content is damaged in the store");
     if (e == OK && !is_there)
         e = err_set(&call->info, ERR_NOT_FOUND, "id", "no such message");
     else if (e == OK && body == 0)
@@ -91,11 +94,15 @@ enum err sqlite_message(struct backend_reader *r, struct store_call *call) {
     struct store_message *q = CONTAINER_OF(call, struct store_message, call);
     sq_run(&r->h, sq_use(&r->h, SQL_READ_BEGIN));
     int64_t seq = message_seq_find(&r->h, &q->id, q->project);
-    bool found = seq != 0 && message_load(&r->h, seq, store_call_arena(call), &q->message);
+    enum found found = FOUND_NONE;
+    if (seq != 0)
+        found = message_load(&r->h, seq, store_call_arena(call), &q->message);
     sq_end_snapshot(&r->h);
     enum err e = finish(r, call);
-    if (e == OK && !found)
+    if (e == OK && found == FOUND_NONE)
         e = err_set(&call->info, ERR_NOT_FOUND, "id", "no such message");
+    else if (e == OK && found == FOUND_DAMAGED)
+        e = err_set(&call->info, ERR_CONFLICT, "id", MESSAGE_IS_DAMAGED);
     return e;
 }
 
@@ -114,7 +121,7 @@ static int64_t read_events(struct backend_reader *r, struct store_events *q, enu
     if (text != SQL_EVENTS_ALL)
         sq_bind_int(st, 3, third);
     for (; sq_row(&r->h, st); rows++) {
-        struct sq damage = {0};
+        struct damage damage = {0};
         if (q->count == q->limit) {
             q->more = true;
             break;
@@ -122,10 +129,8 @@ static int64_t read_events(struct backend_reader *r, struct store_events *q, enu
         struct event_row e;
         event_from_row(&damage, st, a, &e);
         after = sq_int(st, 0);
-        if (sq_has_failed(&damage)) {
-            sq_pass_over(&r->h, DAMAGED_EVENT, after, damage.text);
+        if (!sq_is_sound(&r->h, &damage, DAMAGED_EVENT, after))
             continue;
-        }
         q->event = rows_grow(a, q->event, sizeof(*q->event), q->count);
         q->event[q->count++] = e;
     }
@@ -155,7 +160,7 @@ enum err sqlite_events(struct backend_reader *r, struct store_call *call) {
 
 /* ---- attempts ---- */
 
-static void attempt_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a,
+static void attempt_from_row(struct damage *d, sqlite3_stmt *st, struct arena *a,
                              struct attempt_row *out) {
     *out = (struct attempt_row){
         .seq = sq_int(st, 0),
@@ -169,7 +174,7 @@ static void attempt_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a,
         .transcript = sq_str(st, 8, a),
     };
     if (attempt_recipients_unpack(sq_peek(st, 9), a, out) != OK)
-        sq_fail(h, SQLITE_CORRUPT, "an attempt has results that no version wrote");
+        damage_note(d, "an attempt has results that no version wrote");
 }
 
 enum err sqlite_attempts(struct backend_reader *r, struct store_call *call) {
@@ -185,15 +190,19 @@ enum err sqlite_attempts(struct backend_reader *r, struct store_call *call) {
     int64_t before_first = (seq << ATTEMPT_BITS) - 1;
     sq_bind_int(st, 1, q->after_seq > before_first ? q->after_seq : before_first);
     sq_bind_int(st, 2, ((seq + 1) << ATTEMPT_BITS) - 1);
-    sq_bind_int(st, 3, (int64_t)q->limit + 1);
     while (sq_row(&r->h, st)) {
         if (q->count == q->limit) {
             q->more = true;
             break;
         }
+        struct damage damage = {0};
+        struct attempt_row one;
+        attempt_from_row(&damage, st, a, &one);
+        if (!sq_is_sound(&r->h, &damage, DAMAGED_ATTEMPT, one.seq))
+            continue;
+        one.message_id = q->message_id;
         q->attempt = rows_grow(a, q->attempt, sizeof(*q->attempt), q->count);
-        attempt_from_row(&r->h, st, a, &q->attempt[q->count]);
-        q->attempt[q->count++].message_id = q->message_id;
+        q->attempt[q->count++] = one;
     }
     sq_end(st);
     return finish(r, call);

@@ -50,15 +50,12 @@ void sq_fail(struct sq *h, int rc, const char *text) {
     snprintf(h->text, sizeof(h->text), "%s", text);
 }
 
-bool damaged_has(const struct damaged *d, enum damaged_kind kind, int64_t number) {
+/* false: it is there already, or there is no room. */
+static bool add_told(struct damaged *d, enum damaged_kind kind, int64_t number) {
     for (size_t i = 0; i < d->count; i++)
         if (d->row[i].kind == kind && d->row[i].number == number)
-            return true;
-    return false;
-}
-
-bool damaged_add(struct damaged *d, enum damaged_kind kind, int64_t number) {
-    if (d->count == DAMAGED_MOST || damaged_has(d, kind, number))
+            return false;
+    if (d->count == DAMAGED_MOST)
         return false;
     d->row[d->count].kind = kind;
     d->row[d->count++].number = number;
@@ -70,10 +67,31 @@ void sq_pass_over(struct sq *h, enum damaged_kind kind, int64_t number, const ch
                                         [DAMAGED_EVENT] = "event",
                                         [DAMAGED_NOTIFICATION] = "notification",
                                         [DAMAGED_QUEUE] = "queue",
-                                        [DAMAGED_WEBHOOK] = "webhook"};
-    if (damaged_add(h->told, kind, number))
+                                        [DAMAGED_WEBHOOK] = "webhook",
+                                        [DAMAGED_ATTEMPT] = "attempt",
+                                        [DAMAGED_DOMAIN] = "domain",
+                                        [DAMAGED_KEY] = "key"};
+    if (add_told(h->told, kind, number))
         log_warn("storage", "a damaged row is passed over", LOG_STRZ("row", names[kind]),
                  LOG_INT("number", number), LOG_STRZ("why", why));
+}
+
+bool sq_is_sound(struct sq *h, const struct damage *d, enum damaged_kind kind, int64_t number) {
+    if (d->why != NULL)
+        sq_pass_over(h, kind, number, d->why);
+    return d->why == NULL;
+}
+
+enum found sq_found(struct sq *h, bool is_row, const struct damage *d, enum damaged_kind kind,
+                    int64_t number) {
+    if (!is_row || sq_has_failed(h))
+        return FOUND_NONE;
+    return sq_is_sound(h, d, kind, number) ? FOUND : FOUND_DAMAGED;
+}
+
+void damage_note(struct damage *d, const char *why) {
+    if (d->why == NULL)
+        d->why = why;
 }
 
 void sq_exec(struct sq *h, const char *sql) {
@@ -277,16 +295,16 @@ struct id sq_id(sqlite3_stmt *st, int at) {
     return id;
 }
 
-int64_t sq_between(struct sq *h, sqlite3_stmt *st, int at, int64_t least, int64_t most) {
+int64_t sq_between(struct damage *d, sqlite3_stmt *st, int at, int64_t least, int64_t most) {
     int64_t v = sqlite3_column_int64(st, at);
     if (v >= least && v <= most)
         return v;
-    sq_fail(h, SQLITE_CORRUPT, "a row has a value that no version wrote");
+    damage_note(d, "a row has a value that no version wrote");
     return least;
 }
 
-int sq_enum(struct sq *h, sqlite3_stmt *st, int at, int count) {
-    return (int)sq_between(h, st, at, 0, count - 1);
+int sq_enum(struct damage *d, sqlite3_stmt *st, int at, int count) {
+    return (int)sq_between(d, st, at, 0, count - 1);
 }
 
 bool sq_has_failed(const struct sq *h) {

@@ -27,7 +27,10 @@ enum damaged_kind {
     DAMAGED_EVENT,
     DAMAGED_NOTIFICATION,
     DAMAGED_QUEUE,
-    DAMAGED_WEBHOOK
+    DAMAGED_WEBHOOK,
+    DAMAGED_ATTEMPT,
+    DAMAGED_DOMAIN,
+    DAMAGED_KEY
 };
 enum { DAMAGED_MOST = 256 };
 struct damaged {
@@ -37,9 +40,13 @@ struct damaged {
     } row[DAMAGED_MOST];
     size_t count;
 };
-bool damaged_has(const struct damaged *d, enum damaged_kind kind, int64_t number);
-/* false: it is there already, or there is no room. */
-bool damaged_add(struct damaged *d, enum damaged_kind kind, int64_t number);
+
+/* What is wrong with a row that no version wrote: the first that was found, NULL: nothing. Nothing
+ * of such a row is used. */
+struct damage {
+    const char *why;
+};
+void damage_note(struct damage *d, const char *why);
 
 struct sq {
     sqlite3 *db;
@@ -72,8 +79,15 @@ void sq_end(sqlite3_stmt *st); /* after rows: no read transaction stays open */
 void sq_fail(struct sq *h, int rc,
              const char *text); /* a failure that is not SQLite's own: corruption */
 /* A row is damaged, and what goes through many goes on without it: a warning, once for each row on
- * each handle. Who looks at it alone gets the failure; nobody changes it. */
+ * each handle. Who asks for it alone is refused, and the handle is well; nobody changes it. */
 void sq_pass_over(struct sq *h, enum damaged_kind kind, int64_t number, const char *why);
+/* Nothing is wrong with it; else it is passed over. */
+bool sq_is_sound(struct sq *h, const struct damage *d, enum damaged_kind kind, int64_t number);
+/* The same of a row that may not be there: FOUND_NONE, which is also the answer of a handle that
+ * failed. */
+enum found { FOUND_NONE, FOUND_DAMAGED, FOUND };
+enum found sq_found(struct sq *h, bool is_row, const struct damage *d, enum damaged_kind kind,
+                    int64_t number);
 
 int64_t sq_int(sqlite3_stmt *st, int at);
 bool sq_bool(sqlite3_stmt *st, int at);
@@ -81,10 +95,10 @@ struct str sq_peek(sqlite3_stmt *st, int at);                 /* lives until the
 struct str sq_str(sqlite3_stmt *st, int at, struct arena *a); /* NULL is absent */
 struct id sq_id(sqlite3_stmt *st, int at);                    /* NULL is zero */
 /* A number from `least` to `most`, which are sizes of what is made room for; anything else is
- * corruption, and `least`. */
-int64_t sq_between(struct sq *h, sqlite3_stmt *st, int at, int64_t least, int64_t most);
+ * damage, and `least`. */
+int64_t sq_between(struct damage *d, sqlite3_stmt *st, int at, int64_t least, int64_t most);
 /* A value of an enum with `count` members. */
-int sq_enum(struct sq *h, sqlite3_stmt *st, int at, int count);
+int sq_enum(struct damage *d, sqlite3_stmt *st, int at, int count);
 
 /* Where a secret belongs, which it is bound to: a column of the row with this id. `part` tells
  * several of one row apart. */
@@ -96,9 +110,10 @@ struct sealed_place {
 /* What is to be stored, in `a`. */
 struct str sq_close_secret(const struct sq *h, struct sealed_place place, struct str plain,
                            struct arena *a);
-/* What was stored in clear, in `a`. One that does not open is corruption: opening looked at all. */
-struct str sq_open_secret(struct sq *h, struct sealed_place place, struct str stored,
-                          struct arena *a);
+/* What was stored in clear, in `a`. One that does not open is absent, and damage: opening looked at
+ * all. */
+struct str sq_open_secret(const struct sq *h, struct damage *d, struct sealed_place place,
+                          struct str stored, struct arena *a);
 
 bool sq_has_failed(const struct sq *h);
 bool sq_is_full(const struct sq *h);

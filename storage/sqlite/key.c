@@ -105,9 +105,8 @@ enum err sqlite_keys(struct backend_reader *r, struct store_call *call) {
     sqlite3_stmt *st = sq_use(h, SQL_KEYS);
     sq_bind_int(st, 1, q->project);
     while (sq_row(h, st)) {
-        q->key = rows_grow(a, q->key, sizeof(*q->key), q->count);
-        struct key_row *k = &q->key[q->count++];
-        *k = (struct key_row){
+        struct str hash = sq_peek(st, 4);
+        struct key_row k = {
             .id = sq_id(st, 0),
             .project = sq_int(st, 1),
             .name = sq_str(st, 2, a),
@@ -120,12 +119,14 @@ enum err sqlite_keys(struct backend_reader *r, struct store_call *call) {
             .used_wall_ms = sq_int(st, 11),
             .rate = sq_int(st, 12),
         };
-        struct str hash = sq_peek(st, 4);
-        if (hash.n == sizeof(k->hash))
-            memcpy(k->hash, hash.p, sizeof(k->hash));
-        else
-            sq_fail(h, SQLITE_CORRUPT, "a key has no hash");
-        k->from_domains = list_split(a, sq_str(st, 6, a), &k->from_domain_count);
+        if (hash.n != sizeof(k.hash)) { /* it opens nothing, the others do */
+            sq_pass_over(h, DAMAGED_KEY, k.created_wall_ms, "it has no hash");
+            continue;
+        }
+        memcpy(k.hash, hash.p, sizeof(k.hash));
+        k.from_domains = list_split(a, sq_str(st, 6, a), &k.from_domain_count);
+        q->key = rows_grow(a, q->key, sizeof(*q->key), q->count);
+        q->key[q->count++] = k;
     }
     sq_end(st);
     enum err e = sq_status(h, &call->info);

@@ -34,14 +34,9 @@ static bool hasten(struct backend *b, struct effects *fx, recipient_key_t key,
     struct rcpt r;
     struct message_head m;
     struct message_row row;
-    if (message_try(&b->h, message_of_key(key), b->scratch, &row) != FOUND ||
-        !rcpt_find(b, key, &r) || !message_head_find(b, row.seq, &m))
-        return false;
-    if (queue_try(b, r.queue) == NULL) { /* else the step would fail each time that it is tried */
-        if (!sq_has_failed(&b->h))
-            sq_pass_over(&b->h, DAMAGED_QUEUE, r.queue, "recipients wait in it");
-        return false;
-    }
+    if (message_load(&b->h, message_of_key(key), b->scratch, &row) != FOUND ||
+        rcpt_find(b, key, &r) != FOUND || message_head_find(b, row.seq, &m) != FOUND)
+        return false; /* else the step would fail each time that it is tried */
     rcpt_move(b, &m, &r, RECIPIENT_QUEUED, now_wall_ms, now_wall_ms);
     struct outgoing *o = outgoing_new(&row, NULL, effects_budget(fx));
     effects_due(fx, &m.id,

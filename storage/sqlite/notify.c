@@ -7,14 +7,14 @@
  * Those of a disabled endpoint stay pending and are not claimed. */
 #include "storage/sqlite/writer.h"
 
-static void notification_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a,
+static void notification_from_row(struct damage *d, sqlite3_stmt *st, struct arena *a,
                                   struct notification_row *out) {
     *out = (struct notification_row){
         .seq = sq_int(st, 0),
         .webhook_id = sq_id(st, 1),
         .event_id = sq_id(st, 2),
-        .type = (enum event_type)sq_enum(h, st, 3, EVENT_TYPE_COUNT),
-        .state = (enum notification_state)sq_enum(h, st, 4, NOTIFICATION_FAILED + 1),
+        .type = (enum event_type)sq_enum(d, st, 3, EVENT_TYPE_COUNT),
+        .state = (enum notification_state)sq_enum(d, st, 4, NOTIFICATION_FAILED + 1),
         .attempts = (int)sq_int(st, 5),
         .due_wall_ms = sq_int(st, 6),
         .created_wall_ms = sq_int(st, 7),
@@ -32,7 +32,7 @@ static void notification_from_row(struct sq *h, sqlite3_stmt *st, struct arena *
  * a one stays pending and is passed over, or nobody would hear of anything any more. */
 static bool read_one(struct backend *b, struct store_notify_claim *q, int64_t seq) {
     struct arena *a = store_call_arena(&q->call);
-    struct sq damage = {0};
+    struct damage damage = {0};
     int64_t event = 0;
     sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_GET);
     sq_bind_int(st, 1, seq);
@@ -46,13 +46,10 @@ static bool read_one(struct backend *b, struct store_notify_claim *q, int64_t se
     sq_bind_int(st, 1, event);
     if (sq_row(&b->h, st))
         event_from_row(&damage, st, a, &q->event[q->count]);
+    else
+        damage_note(&damage, "it has no event");
     sq_end(st);
-    if (sq_has_failed(&b->h))
-        return false;
-    if (found && !sq_has_failed(&damage))
-        return true;
-    sq_pass_over(&b->h, DAMAGED_NOTIFICATION, seq, found ? damage.text : "it has no event");
-    return false;
+    return !sq_has_failed(&b->h) && sq_is_sound(&b->h, &damage, DAMAGED_NOTIFICATION, seq);
 }
 
 static void claim_one(struct backend *b, struct store_notify_claim *q, int64_t seq) {
@@ -152,7 +149,7 @@ struct head {
 };
 
 static enum found find_head(struct backend *b, int64_t seq, struct head *out) {
-    struct sq damage = {0};
+    struct damage damage = {0};
     sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_HEAD);
     sq_bind_int(st, 1, seq);
     bool found = sq_row(&b->h, st);
@@ -169,10 +166,7 @@ static enum found find_head(struct backend *b, int64_t seq, struct head *out) {
             out->webhook_state = (enum webhook_state)sq_int(st, 3);
     }
     sq_end(st);
-    if (!sq_has_failed(&damage))
-        return found ? FOUND : FOUND_NONE;
-    sq_pass_over(&b->h, DAMAGED_NOTIFICATION, seq, damage.text);
-    return FOUND_DAMAGED;
+    return sq_found(&b->h, found, &damage, DAMAGED_NOTIFICATION, seq);
 }
 
 static void set_webhook(struct backend *b, struct effects *fx, const struct head *h,
@@ -315,9 +309,37 @@ enum err sqlite_notify_replay(struct backend *b, struct effects *fx, struct stor
 
 /* ---- the delivery log ---- */
 
+/* One statement, of those before `before`; it answers the last that it saw, or AT_END. */
+enum { AT_END = -1 };
+
+static int64_t read_page(struct backend_reader *r, struct store_notifications *q, int64_t webhook,
+                         int64_t before) {
+    struct arena *a = store_call_arena(&q->call);
+    size_t rows = 0;
+    sqlite3_stmt *st = sq_use(&r->h, SQL_NOTIFICATIONS);
+    sq_bind_int(st, 1, webhook);
+    sq_bind_int(st, 2, before);
+    sq_bind_int(st, 3, (int64_t)q->limit + 1);
+    for (; sq_row(&r->h, st); rows++) {
+        struct damage damage = {0};
+        struct notification_row n;
+        if (q->count == q->limit) {
+            q->more = true;
+            break;
+        }
+        notification_from_row(&damage, st, a, &n);
+        before = n.seq;
+        if (!sq_is_sound(&r->h, &damage, DAMAGED_NOTIFICATION, n.seq))
+            continue;
+        q->notification = rows_grow(a, q->notification, sizeof(*q->notification), q->count);
+        q->notification[q->count++] = n;
+    }
+    sq_end(st);
+    return q->more || rows <= q->limit ? AT_END : before;
+}
+
 enum err sqlite_notifications(struct backend_reader *r, struct store_call *call) {
     struct store_notifications *q = CONTAINER_OF(call, struct store_notifications, call);
-    struct arena *a = store_call_arena(call);
     struct sq *h = &r->h;
     q->notification = NULL;
     q->count = 0;
@@ -328,20 +350,10 @@ enum err sqlite_notifications(struct backend_reader *r, struct store_call *call)
     if (sq_row(h, st) && (q->project == -1 || sq_int(st, 1) == q->project))
         webhook = sq_int(st, 0);
     sq_end(st);
-    if (webhook != 0) {
-        st = sq_use(h, SQL_NOTIFICATIONS);
-        sq_bind_int(st, 1, webhook);
-        sq_bind_int(st, 2, q->before_seq > 0 ? q->before_seq : INT64_MAX);
-        sq_bind_int(st, 3, (int64_t)q->limit + 1);
-        while (sq_row(h, st)) {
-            if (q->count == q->limit) {
-                q->more = true;
-                break;
-            }
-            q->notification = rows_grow(a, q->notification, sizeof(*q->notification), q->count);
-            notification_from_row(h, st, a, &q->notification[q->count++]);
-        }
-        sq_end(st);
+    int64_t before = q->before_seq > 0 ? q->before_seq : INT64_MAX;
+    while (webhook != 0 && before != AT_END) { /* again only when some were passed over */
+        reader_rest(r);
+        before = read_page(r, q, webhook, before);
     }
     enum err e = sq_status(h, &call->info);
     sq_forget(h);

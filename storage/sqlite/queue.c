@@ -76,31 +76,26 @@ struct queue *queue_get(struct backend *b, struct str key, enum lane lane, int64
     return q;
 }
 
-struct queue *queue_try(struct backend *b, int64_t id) {
+struct queue *queue_find(struct backend *b, int64_t id) {
     struct queue *q = table_find(&b->queues_by_id, &id, sizeof(id));
     if (q != NULL)
         return q;
-    struct sq damage = {0};
+    struct damage damage = {0};
     sqlite3_stmt *st = sq_use(&b->h, SQL_QUEUE_BY_ID);
     sq_bind_int(st, 1, id);
-    if (sq_row(&b->h, st)) {
-        enum lane lane = (enum lane)sq_enum(&damage, st, 1, LANE_COUNT);
-        if (!sq_has_failed(&damage)) {
-            q = add(b, id, sq_peek(st, 0), lane, sq_int(st, 2));
-            q->count = sq_int(st, 3);
-            q->earliest_wall_ms = sq_int(st, 4);
-        }
+    if (!sq_row(&b->h, st)) {
+        if (!sq_has_failed(&b->h))
+            sq_pass_over(&b->h, DAMAGED_QUEUE, id, "it is not there, and recipients wait in it");
+        return NULL;
+    }
+    enum lane lane = (enum lane)sq_enum(&damage, st, 1, LANE_COUNT);
+    if (sq_is_sound(&b->h, &damage, DAMAGED_QUEUE, id)) {
+        q = add(b, id, sq_peek(st, 0), lane, sq_int(st, 2));
+        q->count = sq_int(st, 3);
+        q->earliest_wall_ms = sq_int(st, 4);
     }
     sq_end(st);
     return q;
-}
-
-struct queue *queue_by_id(struct backend *b, int64_t id) {
-    struct queue *q = queue_try(b, id);
-    if (q != NULL)
-        return q;
-    sq_fail(&b->h, SQLITE_CORRUPT, "a recipient waits in a queue that is not there, or damaged");
-    return stand_in(b);
 }
 
 void queue_changed(struct backend *b, struct queue *q, int delta, int64_t due_wall_ms) {

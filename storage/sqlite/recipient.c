@@ -1,7 +1,12 @@
 /* The one place where a recipient changes state. */
 #include "storage/sqlite/writer.h"
 
-static bool read_head(struct backend *b, struct sq *damage, int64_t seq, struct message_head *out) {
+static bool waits(enum recipient_state s) {
+    return s == RECIPIENT_QUEUED || s == RECIPIENT_SCHEDULED;
+}
+
+enum found message_head_find(struct backend *b, int64_t seq, struct message_head *out) {
+    struct damage damage = {0};
     sqlite3_stmt *st = sq_use(&b->h, SQL_MESSAGE_HEAD);
     sq_bind_int(st, 1, seq);
     bool found = sq_row(&b->h, st);
@@ -10,22 +15,23 @@ static bool read_head(struct backend *b, struct sq *damage, int64_t seq, struct 
             .seq = seq,
             .id = sq_id(st, 0),
             .project = sq_int(st, 1),
-            .lane = (enum lane)sq_enum(damage, st, 2, LANE_COUNT),
-            .recipients = (size_t)sq_between(damage, st, 3, 1, RECIPIENT_KEY_SPAN),
+            .lane = (enum lane)sq_enum(&damage, st, 2, LANE_COUNT),
+            .recipients = (size_t)sq_between(&damage, st, 3, 1, RECIPIENT_KEY_SPAN),
             .body = sq_int(st, 4),
         };
     sq_end(st);
-    return found;
+    return sq_found(&b->h, found, &damage, DAMAGED_MESSAGE, seq);
 }
 
-static bool read_rcpt(struct backend *b, struct sq *damage, recipient_key_t key, struct rcpt *out) {
+enum found rcpt_find(struct backend *b, recipient_key_t key, struct rcpt *out) {
+    struct damage damage = {0};
     sqlite3_stmt *st = sq_use(&b->h, SQL_RECIPIENT_GET);
     sq_bind_int(st, 1, key);
-    bool found = sq_row(&b->h, st);
-    if (found)
+    bool is_row = sq_row(&b->h, st);
+    if (is_row)
         *out = (struct rcpt){
             .key = key,
-            .state = (enum recipient_state)sq_enum(damage, st, 0, RECIPIENT_STATE_COUNT),
+            .state = (enum recipient_state)sq_enum(&damage, st, 0, RECIPIENT_STATE_COUNT),
             .attempts = (int)sq_int(st, 1),
             .nxdomain = (int)sq_int(st, 2),
             .queue = sq_int(st, 3),
@@ -35,82 +41,49 @@ static bool read_rcpt(struct backend *b, struct sq *damage, recipient_key_t key,
             .last_event = sq_int(st, 7),
             .email = sq_str(st, 8, b->scratch),
             .route_key = sq_str(st, 9, b->scratch),
-            .kind = (enum recipient_kind)sq_enum(damage, st, 10, RECIPIENT_BCC + 1),
+            .kind = (enum recipient_kind)sq_enum(&damage, st, 10, RECIPIENT_BCC + 1),
         };
     sq_end(st);
-    return found;
-}
-
-bool message_head_find(struct backend *b, int64_t seq, struct message_head *out) {
-    return read_head(b, &b->h, seq, out);
-}
-
-bool rcpt_find(struct backend *b, recipient_key_t key, struct rcpt *out) {
-    return read_rcpt(b, &b->h, key, out);
-}
-
-static enum found passed(struct backend *b, const struct sq *damage, bool found, int64_t seq) {
-    if (!found)
-        return FOUND_NONE;
-    if (!sq_has_failed(damage))
+    enum found found = sq_found(&b->h, is_row, &damage, DAMAGED_MESSAGE, message_of_key(key));
+    if (found != FOUND || !waits(out->state))
+        return found;
+    out->waits_in = queue_find(b, out->queue);
+    if (out->waits_in != NULL)
         return FOUND;
-    sq_pass_over(&b->h, DAMAGED_MESSAGE, seq, damage->text);
-    return FOUND_DAMAGED;
+    return sq_has_failed(&b->h) ? FOUND_NONE : FOUND_DAMAGED;
 }
 
-enum found message_head_try(struct backend *b, int64_t seq, struct message_head *out) {
-    struct sq damage = {0};
-    bool found = read_head(b, &damage, seq, out);
-    return passed(b, &damage, found, seq);
-}
-
-enum found rcpt_try(struct backend *b, recipient_key_t key, struct rcpt *out) {
-    struct sq damage = {0};
-    bool found = read_rcpt(b, &damage, key, out);
-    return passed(b, &damage, found, message_of_key(key));
-}
-
-static bool waits(enum recipient_state s) {
-    return s == RECIPIENT_QUEUED || s == RECIPIENT_SCHEDULED;
-}
-
-/* The queue that it waits in, if it waits, is one that a version wrote. */
-static bool has_sound_queue(struct backend *b, recipient_key_t key) {
-    struct rcpt r;
-    if (!rcpt_find(b, key, &r) || !waits(r.state) || queue_try(b, r.queue) != NULL)
-        return true;
-    if (!sq_has_failed(&b->h))
-        sq_pass_over(&b->h, DAMAGED_QUEUE, r.queue, "a recipient waits in it");
-    return false;
-}
-
-enum err message_to_change(struct backend *b, const struct id *id, int64_t project, struct arena *a,
-                           struct message_head *m, struct message_row *row, struct errinfo *info) {
+enum err message_to_change(struct backend *b, struct store_call *call, const struct id *id,
+                           int64_t project, struct message_row *row, struct message_head *m,
+                           struct rcpt **r) {
     int64_t seq = message_seq_find(&b->h, id, project);
-    enum found found = seq == 0 ? FOUND_NONE : message_try(&b->h, seq, a, row);
-    if (found == FOUND && !message_head_find(b, seq, m))
-        found = FOUND_NONE;
-    for (size_t i = 0; found == FOUND && i < row->recipient_count; i++)
-        if (!has_sound_queue(b, row->recipient[i].key))
-            found = FOUND_DAMAGED;
-    enum err e = sq_status(&b->h, info);
+    enum found found =
+        seq == 0 ? FOUND_NONE : message_load(&b->h, seq, store_call_arena(call), row);
+    if (found == FOUND)
+        found = message_head_find(b, seq, m);
+    if (found == FOUND)
+        *r = ARENA_ARRAY(b->scratch, struct rcpt, m->recipients);
+    for (size_t i = 0; found == FOUND && i < m->recipients; i++)
+        found = rcpt_find(b, row->recipient[i].key, &(*r)[i]);
+    enum err e = sq_status(&b->h, &call->info);
     if (e != OK || found == FOUND)
         return e;
     if (found == FOUND_NONE)
-        return err_set(info, ERR_NOT_FOUND, "id", "no such message");
-    return err_set(info, ERR_CONFLICT, "id", "the message is damaged in the store");
+        return err_set(&call->info, ERR_NOT_FOUND, "id", "no such message");
+    return err_set(&call->info, ERR_CONFLICT, "id", MESSAGE_IS_DAMAGED);
 }
 
 static void keep_queues(struct backend *b, const struct message_head *m, struct rcpt *r,
                         enum recipient_state to, int64_t due_wall_ms) {
     if (waits(r->state) && waits(to)) {
-        queue_changed(b, queue_by_id(b, r->queue), 0, due_wall_ms);
+        queue_changed(b, r->waits_in, 0, due_wall_ms);
     } else if (waits(r->state)) {
-        queue_changed(b, queue_by_id(b, r->queue), -1, 0);
+        queue_changed(b, r->waits_in, -1, 0);
     } else if (waits(to)) {
         /* By name: an empty queue's row may have been removed meanwhile. */
         struct queue *q = queue_get(b, queue_key_of(r->email, r->route_key), m->lane, m->project);
         r->queue = q->id;
+        r->waits_in = q;
         queue_changed(b, q, 1, due_wall_ms);
     }
 }
@@ -157,13 +130,10 @@ static struct str state_of_message(struct backend *b, const struct message_head 
     sq_bind_int(st, 1, first_key_of(m->seq));
     sq_bind_int(st, 2, last_key_of(m->seq));
     while (n < m->recipients && sq_row(&b->h, st)) {
-        struct sq damage = {0};
+        struct damage damage = {0};
         r[n].state = (enum recipient_state)sq_enum(&damage, st, 0, RECIPIENT_STATE_COUNT);
         r[n].attempts = (int)sq_int(st, 1);
-        if (sq_has_failed(&damage))
-            sq_pass_over(&b->h, DAMAGED_MESSAGE, m->seq, damage.text);
-        else
-            n++;
+        n += sq_is_sound(&b->h, &damage, DAMAGED_MESSAGE, m->seq);
     }
     sq_end(st);
     return n > 0 ? str_of(message_state_name(r, n)) : STR_NONE;

@@ -197,7 +197,7 @@ static void count_forgotten(struct backend *b, int64_t from, int64_t to) {
     sq_bind_int(st, 1, from);
     sq_bind_int(st, 2, to);
     while (sq_row(&b->h, st)) {
-        struct queue *q = queue_try(b, sq_int(st, 0));
+        struct queue *q = queue_find(b, sq_int(st, 0));
         if (q != NULL)
             queue_changed(b, q, 0, 0);
     }
@@ -263,14 +263,13 @@ static void sweep_notifications(struct sweep *s) {
             return;
         seq = sq_int(st, 0);
         int64_t created_wall_ms = sq_int(st, 2), updated_wall_ms = sq_int(st, 3);
-        struct sq damage = {0};
+        struct damage damage = {0};
         enum notification_state state =
             (enum notification_state)sq_enum(&damage, st, 1, NOTIFICATION_FAILED + 1);
         bool is_served =
             sqlite3_column_type(st, 4) != SQLITE_NULL && sq_int(st, 4) < WEBHOOK_DISABLED;
         sq_end(st);
-        if (sq_has_failed(&damage)) {
-            sq_pass_over(&b->h, DAMAGED_NOTIFICATION, seq, damage.text);
+        if (!sq_is_sound(&b->h, &damage, DAMAGED_NOTIFICATION, seq)) {
             s->left--;
             continue;
         }

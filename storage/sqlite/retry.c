@@ -8,35 +8,35 @@ static bool goes_again(enum recipient_state s) {
 }
 
 static size_t make_due(struct backend *b, struct effects *fx, const struct message_head *m,
-                       const struct message_row *row, int64_t now_wall_ms) {
+                       struct rcpt *recipients, const struct message_row *row,
+                       int64_t now_wall_ms) {
     size_t count = 0;
     struct outgoing *o = NULL;
     for (size_t i = 0; i < m->recipients; i++) {
-        struct rcpt r;
-        if (!rcpt_find(b, first_key_of(m->seq) + (recipient_key_t)i, &r) ||
-            r.state != RECIPIENT_QUEUED || r.due_wall_ms <= now_wall_ms)
+        struct rcpt *r = &recipients[i];
+        if (r->state != RECIPIENT_QUEUED || r->due_wall_ms <= now_wall_ms)
             continue;
         count++;
-        rcpt_move(b, m, &r, RECIPIENT_QUEUED, now_wall_ms, now_wall_ms);
+        rcpt_move(b, m, r, RECIPIENT_QUEUED, now_wall_ms, now_wall_ms);
         if (o == NULL)
             o = outgoing_new(row, NULL, effects_budget(fx));
         effects_due(fx, &m->id,
-                    &(struct due_row){.key = r.key,
+                    &(struct due_row){.key = r->key,
                                       .outgoing = o,
-                                      .attempts = r.attempts,
-                                      .nxdomain = r.nxdomain,
-                                      .possible_duplicate = r.duplicate,
+                                      .attempts = r->attempts,
+                                      .nxdomain = r->nxdomain,
+                                      .possible_duplicate = r->duplicate,
                                       .due_wall_ms = now_wall_ms,
-                                      .email = r.email,
-                                      .queue_key = queue_key_of(r.email, r.route_key)});
+                                      .email = r->email,
+                                      .queue_key = queue_key_of(r->email, r->route_key)});
     }
     outgoing_unref(&o);
     return count;
 }
 
 /* The old message's rows with those recipients that go again. */
-static size_t copy_message(struct backend *b, const struct store_retry *q,
-                           const struct message_head *m, struct arena *a, struct message_row *out,
+static size_t copy_message(const struct store_retry *q, const struct message_head *m,
+                           const struct rcpt *recipients, struct arena *a, struct message_row *out,
                            struct str **queue_key) {
     *out = q->message;
     out->id = q->new_id;
@@ -47,13 +47,13 @@ static size_t copy_message(struct backend *b, const struct store_retry *q,
     *queue_key = ARENA_ARRAY(a, struct str, m->recipients);
     out->recipient_count = 0;
     for (size_t i = 0; i < m->recipients; i++) {
-        struct rcpt r;
-        if (!rcpt_find(b, first_key_of(m->seq) + (recipient_key_t)i, &r) || !goes_again(r.state))
+        const struct rcpt *r = &recipients[i];
+        if (!goes_again(r->state))
             continue;
-        (*queue_key)[out->recipient_count] = arena_dup(a, queue_key_of(r.email, r.route_key));
+        (*queue_key)[out->recipient_count] = arena_dup(a, queue_key_of(r->email, r->route_key));
         out->recipient[out->recipient_count++] =
-            (struct recipient_row){.email = arena_dup(a, r.email),
-                                   .kind = r.kind,
+            (struct recipient_row){.email = arena_dup(a, r->email),
+                                   .kind = r->kind,
                                    .state = RECIPIENT_QUEUED,
                                    .due_wall_ms = q->now_wall_ms};
     }
@@ -64,14 +64,15 @@ enum err sqlite_retry(struct backend *b, struct effects *fx, struct store_call *
     struct store_retry *q = CONTAINER_OF(call, struct store_retry, call);
     struct arena *a = store_call_arena(call);
     struct message_head m;
+    struct rcpt *r;
     q->made_new = false;
-    enum err e = message_to_change(b, &q->id, q->project, a, &m, &q->message, &call->info);
+    enum err e = message_to_change(b, call, &q->id, q->project, &q->message, &m, &r);
     if (e != OK)
         return e;
-    size_t due = make_due(b, fx, &m, &q->message, q->now_wall_ms);
+    size_t due = make_due(b, fx, &m, r, &q->message, q->now_wall_ms);
     struct message_row copy;
     struct str *queue_key;
-    size_t again = copy_message(b, q, &m, a, &copy, &queue_key);
+    size_t again = copy_message(q, &m, r, a, &copy, &queue_key);
     if (again > 0 && m.body != 0) {
         message_insert(b, fx, &copy, queue_key, m.body, NULL, q->now_wall_ms);
         q->new_message = copy;
@@ -86,7 +87,7 @@ enum err sqlite_retry(struct backend *b, struct effects *fx, struct store_call *
     }
     if (due > 0) {
         effects_message(fx, &m.id, false);
-        if (!message_load(&b->h, m.seq, a, &q->message))
+        if (message_load(&b->h, m.seq, a, &q->message) != FOUND)
             sq_fail(&b->h, SQLITE_CORRUPT, "a message cannot be read again");
     }
     return sq_status(&b->h, &call->info);

@@ -43,7 +43,8 @@ struct str *list_split(struct arena *a, struct str joined, size_t *count) {
 }
 
 /* Columns as MESSAGE_COLUMNS. */
-void message_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct message_row *out) {
+void message_from_row(struct damage *d, sqlite3_stmt *st, struct arena *a,
+                      struct message_row *out) {
     *out = (struct message_row){
         .seq = sq_int(st, 0),
         .id = sq_id(st, 1),
@@ -62,30 +63,30 @@ void message_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct me
         .tags_json = sq_str(st, 14, a),
         .metadata_json = sq_str(st, 15, a),
         .route = sq_str(st, 16, a),
-        .tls = (enum tls_level)sq_enum(h, st, 17, TLS_VERIFY + 1),
+        .tls = (enum tls_level)sq_enum(d, st, 17, TLS_VERIFY + 1),
         .needs_smtputf8 = sq_bool(st, 18),
-        .size_bytes = sq_between(h, st, 19, 0, BODY_BYTES_MOST),
-        .lane = (enum lane)sq_enum(h, st, 20, LANE_COUNT),
-        .recipient_count = (size_t)sq_between(h, st, 21, 1, RECIPIENT_KEY_SPAN),
+        .size_bytes = sq_between(d, st, 19, 0, BODY_BYTES_MOST),
+        .lane = (enum lane)sq_enum(d, st, 20, LANE_COUNT),
+        .recipient_count = (size_t)sq_between(d, st, 21, 1, RECIPIENT_KEY_SPAN),
         .has_content = sq_int(st, 22) != 0,
         .is_test = sq_bool(st, 23),
     };
 }
 
-/* `damage`: of these rows. */
-static void load_recipients(struct sq *h, struct sq *damage, struct arena *a,
+static void load_recipients(struct sq *h, struct damage *d, struct arena *a,
                             struct message_row *m) {
     struct recipient_row *r = ARENA_ARRAY(a, struct recipient_row, m->recipient_count);
+    recipient_key_t key = first_key_of(m->seq);
     sqlite3_stmt *st = sq_use(h, SQL_RECIPIENTS_OF);
-    sq_bind_int(st, 1, first_key_of(m->seq));
+    sq_bind_int(st, 1, key);
     sq_bind_int(st, 2, last_key_of(m->seq));
     size_t n = 0;
-    for (; n < m->recipient_count && sq_row(h, st); n++) {
+    for (; n < m->recipient_count && sq_row(h, st) && sq_int(st, 0) == key; n++, key++) {
         r[n] = (struct recipient_row){
-            .key = sq_int(st, 0),
+            .key = key,
             .email = sq_str(st, 1, a),
-            .kind = (enum recipient_kind)sq_enum(damage, st, 2, RECIPIENT_BCC + 1),
-            .state = (enum recipient_state)sq_enum(damage, st, 3, RECIPIENT_STATE_COUNT),
+            .kind = (enum recipient_kind)sq_enum(d, st, 2, RECIPIENT_BCC + 1),
+            .state = (enum recipient_state)sq_enum(d, st, 3, RECIPIENT_STATE_COUNT),
             .attempts = (int)sq_int(st, 4),
             .due_wall_ms = sq_int(st, 5),
             .updated_wall_ms = sq_int(st, 6),
@@ -93,44 +94,25 @@ static void load_recipients(struct sq *h, struct sq *damage, struct arena *a,
             .possible_duplicate = sq_bool(st, 8),
         };
         if (result_unpack(sq_peek(st, 9), a, &r[n].last) != OK)
-            sq_fail(damage, SQLITE_CORRUPT, "a recipient has a result that no version wrote");
+            damage_note(d, "a recipient has a result that no version wrote");
     }
     sq_end(st);
     if (n != m->recipient_count)
-        sq_fail(damage, SQLITE_CORRUPT, "a message has fewer recipients than it says");
+        damage_note(d, "a message has other recipients than it says");
     m->recipient = r;
 }
 
-/* What a handle that failed has read says nothing of the rows. */
-static enum found load(struct sq *h, struct sq *damage, int64_t seq, struct arena *a,
-                       struct message_row *out) {
+enum found message_load(struct sq *h, int64_t seq, struct arena *a, struct message_row *out) {
+    struct damage damage = {0};
     sqlite3_stmt *st = sq_use(h, SQL_MESSAGE_GET);
     sq_bind_int(st, 1, seq);
     bool found = sq_row(h, st);
     if (found)
-        message_from_row(damage, st, a, out);
+        message_from_row(&damage, st, a, out);
     sq_end(st);
     if (found)
-        load_recipients(h, damage, a, out);
-    if (!found || sq_has_failed(h))
-        return FOUND_NONE;
-    return sq_has_failed(damage) ? FOUND_DAMAGED : FOUND;
-}
-
-bool message_load(struct sq *h, int64_t seq, struct arena *a, struct message_row *out) {
-    struct sq damage = {0};
-    enum found found = load(h, &damage, seq, a, out);
-    if (found == FOUND_DAMAGED)
-        sq_fail(h, damage.rc, damage.text);
-    return found == FOUND;
-}
-
-enum found message_try(struct sq *h, int64_t seq, struct arena *a, struct message_row *out) {
-    struct sq damage = {0};
-    enum found found = load(h, &damage, seq, a, out);
-    if (found == FOUND_DAMAGED)
-        sq_pass_over(h, DAMAGED_MESSAGE, seq, damage.text);
-    return found;
+        load_recipients(h, &damage, a, out);
+    return sq_found(h, found, &damage, DAMAGED_MESSAGE, seq);
 }
 
 int64_t message_seq_find(struct sq *h, const struct id *id, int64_t project) {
@@ -154,19 +136,20 @@ bool time_place_move(struct time_place *p, sqlite3_stmt *st, int at_time, int at
 }
 
 /* Columns as WEBHOOK_COLUMNS. */
-void webhook_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct webhook_row *out) {
+void webhook_from_row(const struct sq *h, struct damage *d, sqlite3_stmt *st, struct arena *a,
+                      struct webhook_row *out) {
     *out = (struct webhook_row){
         .id = sq_id(st, 1),
         .project = sq_int(st, 2),
         .url = sq_str(st, 3, a),
         .previous_until_wall_ms = sq_int(st, 6),
         .description = sq_str(st, 8, a),
-        .state = (enum webhook_state)sq_enum(h, st, 9, WEBHOOK_DISABLED + 1),
+        .state = (enum webhook_state)sq_enum(d, st, 9, WEBHOOK_DISABLED + 1),
         .created_wall_ms = sq_int(st, 10),
     };
     const struct sealed_place secret = {"webhook.secret", &out->id, STR_NONE},
                               previous = {"webhook.previous_secret", &out->id, STR_NONE};
-    out->secret = sq_open_secret(h, secret, sq_peek(st, 4), a);
-    out->previous_secret = sq_open_secret(h, previous, sq_peek(st, 5), a);
+    out->secret = sq_open_secret(h, d, secret, sq_peek(st, 4), a);
+    out->previous_secret = sq_open_secret(h, d, previous, sq_peek(st, 5), a);
     out->events = list_split(a, sq_str(st, 7, a), &out->event_count);
 }

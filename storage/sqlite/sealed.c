@@ -15,13 +15,13 @@ struct str sq_close_secret(const struct sq *h, struct sealed_place place, struct
     return h->seal ? seal_close(h->seal, place_text(place, a), plain, a) : plain;
 }
 
-struct str sq_open_secret(struct sq *h, struct sealed_place place, struct str stored,
-                          struct arena *a) {
+struct str sq_open_secret(const struct sq *h, struct damage *d, struct sealed_place place,
+                          struct str stored, struct arena *a) {
     struct str plain = STR_NONE;
     if (!seal_is_sealed(stored))
         return arena_dup(a, stored);
     if (seal_open(h->seal, place_text(place, a), stored, a, &plain) != OK)
-        sq_fail(h, SQLITE_CORRUPT, "a sealed secret does not open");
+        damage_note(d, "a sealed secret does not open");
     return plain;
 }
 

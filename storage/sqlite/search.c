@@ -164,20 +164,24 @@ static bool choose(struct source *s, const struct store_messages *q) {
     return true;
 }
 
-/* Looks at one candidate; false when the page is full. `scratch` holds what does not match. One
- * that is damaged matches nothing. */
+/* Looks at one candidate; false when the page is full. `scratch` holds those of a search: most of
+ * them match nothing. One that is damaged matches nothing. */
 static bool look_at(struct store_messages *q, struct sq *h, int64_t seq, struct arena *scratch) {
     struct arena *a = store_call_arena(&q->call);
+    bool is_search = messages_is_search(q);
     struct message_row m;
     arena_clear(scratch);
-    if (message_try(h, seq, scratch, &m) != FOUND || !messages_match(q, &m))
+    if (message_load(h, seq, is_search ? scratch : a, &m) != FOUND || !messages_match(q, &m))
         return true;
     if (q->count == q->limit) {
         q->more = true;
         return false;
     }
+    if (is_search && message_load(h, seq, a, &m) != FOUND)
+        return false;
     q->message = rows_grow(a, q->message, sizeof(*q->message), q->count);
-    return message_load(h, seq, a, &q->message[q->count++]);
+    q->message[q->count++] = m;
+    return true;
 }
 
 /* A candidate is read in one snapshot, since retention takes away a message and its recipients at

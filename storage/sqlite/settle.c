@@ -14,7 +14,7 @@ static enum err check(struct backend *b, const struct store_settle *q, struct rc
         const struct settle_result *s = &q->result[i];
         if (message_of_key(s->key) != message_of_key(q->result[0].key))
             return err_set(info, ERR_INVALID, "key", "the results are of two messages");
-        enum found found = rcpt_try(b, s->key, &r[i]);
+        enum found found = rcpt_find(b, s->key, &r[i]);
         if (found == FOUND_DAMAGED) {
             r[i].key = LEFT_OUT;
             left_out++;
@@ -97,7 +97,7 @@ enum err sqlite_settle(struct backend *b, struct effects *fx, struct store_call 
     if (e != OK)
         return e;
     struct message_head m;
-    enum found found = message_head_try(b, message_of_key(q->result[0].key), &m);
+    enum found found = message_head_find(b, message_of_key(q->result[0].key), &m);
     if (found == FOUND_DAMAGED)
         return err_set(&call->info, ERR_CONFLICT, "key", "the message's row is damaged");
     if (found == FOUND_NONE) {

@@ -48,6 +48,11 @@ struct webhook_copy {
     struct webhook_row row;
 };
 
+/* How far a list that is ordered by a time and a number was gone through. */
+struct time_place {
+    int64_t wall_ms, number;
+};
+
 /* Where a sweep goes on that passed over many rows; 0: from the start. What is rolled back is
  * looked at again. */
 struct place {
@@ -57,6 +62,7 @@ struct place {
 struct places {
     struct place retain_body, retain_message, retain_queue;
     int64_t retain_event, retain_notification, mend_queue;
+    struct time_place expire; /* number 0: from the start */
 };
 
 struct backend {
@@ -77,9 +83,8 @@ struct backend {
     bool webhooks_known, webhooks_touched;
 
     struct places places, places_committed;
-    int64_t swept_wall_ms;   /* the time of the last sweep of expiry; 0: there was none */
-    size_t notify_turn;      /* which endpoint is served first */
-    struct damaged hopeless; /* messages that are open, and of which nothing will ever expire */
+    int64_t swept_wall_ms; /* the time of the last sweep of expiry; 0: there was none */
+    size_t notify_turn;    /* which endpoint is served first */
 
     /* a body that went in before its message */
     const struct store_call *staged_for;
@@ -99,9 +104,9 @@ NODISCARD enum err sealed_renew(struct backend *b, struct errinfo *info);
 
 /* ---- queues (queue.c) ---- */
 struct queue *queue_get(struct backend *b, struct str key, enum lane lane, int64_t project);
-struct queue *queue_by_id(struct backend *b, int64_t id); /* of one with waiting recipients */
-/* NULL: it is not there or damaged, which is no failure; or the handle failed. */
-struct queue *queue_try(struct backend *b, int64_t id);
+/* Of one with waiting recipients. NULL: it is not there or damaged, and passed over; or the handle
+ * failed. */
+struct queue *queue_find(struct backend *b, int64_t id);
 void queue_changed(struct backend *b, struct queue *q, int delta, int64_t due_wall_ms);
 void queue_flush(struct backend *b);
 void queue_forget(struct backend *b); /* empties the cache; no change may be pending */
@@ -110,6 +115,7 @@ struct str queue_route_key(struct str email, struct str queue_key);
 struct str queue_key_of(struct str email, struct str route_key);
 
 /* ---- recipients (recipient.c) ---- */
+#define MESSAGE_IS_DAMAGED "the message is damaged in the store"
 /* What the writer needs of a message. */
 struct message_head {
     int64_t seq;
@@ -126,6 +132,7 @@ struct rcpt {
     enum recipient_kind kind;
     int attempts, nxdomain;
     int64_t queue, due_wall_ms, last_event;
+    struct queue *waits_in; /* NULL: it does not wait */
     uint32_t event_seq;
     bool duplicate;
     struct str email, route_key;
@@ -139,19 +146,15 @@ static inline recipient_key_t first_key_of(int64_t message_seq) {
 static inline recipient_key_t last_key_of(int64_t message_seq) {
     return message_seq * RECIPIENT_KEY_SPAN + RECIPIENT_KEY_SPAN - 1;
 }
-bool message_head_find(struct backend *b, int64_t seq, struct message_head *out);
-bool rcpt_find(struct backend *b, recipient_key_t key, struct rcpt *out);
-/* For what goes through many: damage is no failure, but passed over. FOUND_NONE also when the
- * handle failed. */
-enum found { FOUND_NONE, FOUND_DAMAGED, FOUND };
-enum found message_head_try(struct backend *b, int64_t seq, struct message_head *out);
-enum found rcpt_try(struct backend *b, recipient_key_t key, struct rcpt *out);
-/* For who asks to change one message: that all of it can be read, before anything is written. One
- * that is damaged fails alone; as a failure of the handle it would take the whole batch along.
- * ERR_NOT_FOUND, ERR_CONFLICT (damaged), ERR_UNAVAILABLE. */
-NODISCARD enum err message_to_change(struct backend *b, const struct id *id, int64_t project,
-                                     struct arena *a, struct message_head *m,
-                                     struct message_row *row, struct errinfo *info);
+enum found message_head_find(struct backend *b, int64_t seq, struct message_head *out);
+/* With the queue that it waits in: when that is damaged, so is it. */
+enum found rcpt_find(struct backend *b, recipient_key_t key, struct rcpt *out);
+/* For who asks to change one message: reads all of it before anything is written, each recipient in
+ * its place. One that is damaged fails alone; as a failure of the handle it would take the whole
+ * batch along. ERR_NOT_FOUND, ERR_CONFLICT (damaged), ERR_UNAVAILABLE. */
+NODISCARD enum err message_to_change(struct backend *b, struct store_call *call,
+                                     const struct id *id, int64_t project, struct message_row *row,
+                                     struct message_head *m, struct rcpt **r);
 /* Moves `r` to `to` and writes all of it; keeps totals and queues. `now` becomes updated. */
 void rcpt_move(struct backend *b, const struct message_head *m, struct rcpt *r,
                enum recipient_state to, int64_t due_wall_ms, int64_t now_wall_ms);
@@ -211,22 +214,16 @@ void message_insert(struct backend *b, struct effects *fx, struct message_row *m
 /* An attempt's key: message seq << ATTEMPT_BITS | number. */
 enum { ATTEMPT_BITS = 20 };
 
-/* ---- rows into structs (rows.c): on any handle. What is damaged in the row becomes the failure of
- * the `h` of message_from_row() and event_from_row(), which need not be a real one ---- */
-void message_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct message_row *out);
-/* With its recipients. */
-NODISCARD bool message_load(struct sq *h, int64_t seq, struct arena *a, struct message_row *out);
-/* The same; a damaged one is passed over. */
-NODISCARD enum found message_try(struct sq *h, int64_t seq, struct arena *a,
-                                 struct message_row *out);
+/* ---- rows into structs (rows.c): on any handle ---- */
+void message_from_row(struct damage *d, sqlite3_stmt *st, struct arena *a, struct message_row *out);
+/* With its recipients; a damaged one is passed over. */
+NODISCARD enum found message_load(struct sq *h, int64_t seq, struct arena *a,
+                                  struct message_row *out);
 /* 0: none, or another project's (-1: any). */
 int64_t message_seq_find(struct sq *h, const struct id *id, int64_t project);
-void event_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct event_row *out);
-void webhook_from_row(struct sq *h, sqlite3_stmt *st, struct arena *a, struct webhook_row *out);
-/* How far a list that is ordered by a time and a number was gone through. */
-struct time_place {
-    int64_t wall_ms, number;
-};
+void event_from_row(struct damage *d, sqlite3_stmt *st, struct arena *a, struct event_row *out);
+void webhook_from_row(const struct sq *h, struct damage *d, sqlite3_stmt *st, struct arena *a,
+                      struct webhook_row *out);
 /* Moves to the row at hand. False: its time is no whole number, which no version wrote; the place
  * is behind it then, since it would be the next one for ever. What lies behind all times (texts,
  * numbers beyond 64 bits) is to be kept out by the statement. */
@@ -248,7 +245,8 @@ struct backend_reader {
     void (*rest)(void *arg); /* between the statements of a long read; NULL: nobody wants that */
     void *rest_arg;
 };
-/* Between two statements, in no snapshot: others may want a moment without readers. */
+/* Between two statements, in no snapshot: others may want a moment without readers, or this handle.
+ */
 void reader_rest(struct backend_reader *r);
 
 /* ---- verbs ---- */

@@ -326,6 +326,25 @@ static void what_was_under_way_at_a_stop_keeps_its_place_in_the_queue(void **sta
     assert_int_equal(kit_due_count(k, k->now_wall_ms), 1);
 }
 
+/* It may be what crashes the process; then the others go in between. */
+static void what_was_under_way_at_two_stops_lets_others_go_first(void **state) {
+    expect_log("attempts were under way at the last stop; they are repeated");
+    struct kit *k = *state;
+    k->now_wall_ms = clock_wall_ms() - 60000;
+    struct message_row *m = kit_accept(k, TO("ann@example.net", "bob@example.net"));
+    for (int stops = 0; stops < 2; stops++) {
+        assert_true(kit_claim(k, m->recipient[0].key));
+        if (stops == 1)
+            assert_true(kit_claim(k, m->recipient[1].key));
+        kit_reopen(k);
+    }
+    struct message_row now = kit_message(k, m->id);
+    assert_true(now.recipient[0].due_wall_ms > k->now_wall_ms + 60000);
+    assert_true(now.recipient[0].due_wall_ms <= clock_wall_ms() + 10000);
+    assert_int_equal(now.recipient[1].due_wall_ms, m->recipient[1].due_wall_ms);
+    assert_int_equal(kit_due_count(k, k->now_wall_ms), 1);
+}
+
 /* A child accepts, claims and settles until it is killed; it tells what was confirmed to it. */
 static void child_works(struct kit *k, int out) {
     for (int i = 0;; i++) {
@@ -750,6 +769,8 @@ int main(void) {
                                         teardown),
         cmocka_unit_test_setup_teardown(what_was_under_way_at_a_stop_keeps_its_place_in_the_queue,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(what_was_under_way_at_two_stops_lets_others_go_first, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(what_was_confirmed_survives_a_kill, setup, teardown),
         cmocka_unit_test_setup_teardown(a_call_that_fails_late_fails_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(a_failed_sync_closes_the_handle_and_it_comes_back,

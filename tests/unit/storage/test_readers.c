@@ -421,6 +421,37 @@ static void a_search_lets_the_gate_close(void **state) {
     wait_done_soon(w, 1);
 }
 
+/* Listings may take every reader; what delivery reads does not wait for their ends. */
+static void who_is_no_listing_comes_in_between_listings(void **state) {
+    struct world *w = *state;
+    for (size_t readers = 1; readers < 3; readers++) {
+        struct store_messages q[4] = {{.limit = 10}, {.limit = 10}, {.limit = 10}, {.limit = 10}};
+        struct store_content c[2] = {0};
+        w->done = 0;
+        f.goes_on = true;
+        start(w, readers);
+        for (size_t i = 0; i < readers; i++) {
+            post_as(w, &q[i].call, STORE_MESSAGES);
+            wait_entered_soon();
+        }
+        post_as(w, &q[2].call, STORE_MESSAGES); /* in front of them */
+        post_as(w, &c[0].call, STORE_CONTENT);
+        post_as(w, &c[1].call, STORE_CONTENT);
+        post_as(w, &q[3].call, STORE_MESSAGES);
+        for (int i = 0; i < 4; i++)
+            sem_post(&f.go_on);
+        for (int i = 0; i < 100 && w->done < 2; i++)
+            mailbox_wait(w->box, 100);
+        size_t came = w->done;
+        f.goes_on = false; /* so that the pool can stop */
+        assert_int_equal(came, 2);
+        wait_done_soon(w, readers + 4);
+        reader_pool_stop(&w->pool);
+        while (sem_trywait(&f.entered) == 0)
+            ;
+    }
+}
+
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -433,6 +464,7 @@ int main(void) {
         TEST(a_listing_without_a_filter_waits_for_no_search),
         TEST(searches_that_wait_when_it_stops_are_made_before),
         TEST(a_search_lets_the_gate_close),
+        TEST(who_is_no_listing_comes_in_between_listings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
