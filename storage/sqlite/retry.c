@@ -78,9 +78,6 @@ enum err sqlite_retry(struct backend *b, struct effects *fx, struct store_call *
         q->new_message = copy;
         q->made_new = true;
     } else if (due == 0) {
-        e = sq_status(&b->h, &call->info);
-        if (e != OK)
-            return e;
         return err_set(&call->info, ERR_CONFLICT, "id",
                        again > 0 ? "the content is erased"
                                  : "there is nothing to retry: all is delivered or under way");

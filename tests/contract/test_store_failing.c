@@ -703,6 +703,12 @@ static void a_read_that_failed_does_not_rest(void **state) {
     each_look_ms = 0;
     assert_true(t.rests < rests);
     kit_keep(k, &q.call);
+    /* a search reads what it found once more */
+    q.tag = STR("welcome");
+    sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_IOERR, .at = 2, .only = "SELECT m.seq"});
+    assert_int_equal(t.ops->read[STORE_MESSAGES](t.r, &q.call), ERR_UNAVAILABLE);
+    assert_int_equal(sqlite_fail_end(), 1);
+    kit_keep(k, &q.call);
     resting_close(&t);
 }
 

@@ -247,6 +247,39 @@ static void a_retry_sends_the_same_signature(void **state) {
     assert_int_equal(sink_get(&w->sink->signed_), 1);
 }
 
+static bool is_held(struct world *w, void *arg) {
+    struct arena *a;
+    struct message_row m = message(w, *(struct id *)arg, &a);
+    bool is = str_equal(m.recipient[0].last.text, STR("the message could not be signed"));
+    arena_free(&a);
+    return is;
+}
+
+/* It waits for another key. */
+static void a_domain_whose_key_cannot_be_read_sends_nothing_unsigned(void **state) {
+    expect_log("a damaged row is passed over");
+    expect_log("DKIM key cannot be read");
+    struct world *w = *state;
+    sqlite3 *db = NULL;
+    put_signing_domain(w, NULL);
+    run_sql(w, &db, "UPDATE domain_key SET pem = 'sealed:1:00000000:AAAA'");
+    sqlite3_close(db);
+    start(w);
+    struct id id = submit(w, "ok@example.net");
+    wait_until(w, is_held, &id);
+    assert_int_equal(sink_get(&w->sink->messages), 0);
+    put_signing_domain(w, NULL);
+    struct store_retry again = {.call = {.verb = STORE_RETRY},
+                                .id = id,
+                                .project = 1,
+                                .new_id = id_new(clock_wall_ms()),
+                                .now_wall_ms = clock_wall_ms()};
+    assert_int_equal(store_sync(w->store, &again.call), OK);
+    store_call_release(&again.call);
+    await_completed(w, 1);
+    assert_int_equal(sink_get(&w->sink->signed_), 1);
+}
+
 static bool is_signed_again(struct world *w, void *arg) {
     (void)w;
     return metric_get(metric_counter("postchute_delivery_signed_total", ""), 0) > *(int64_t *)arg;
@@ -619,6 +652,7 @@ static void a_site_that_breaks_gets_nobody_an_attempt_that_only_waited(void **st
 
 static void one_content_that_cannot_be_read_holds_up_nobody_else(void **state) {
     expect_log("content could not be read");
+    expect_log("a damaged row is passed over");
     struct world *w = *state;
     sqlite3 *db = NULL;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
@@ -737,6 +771,7 @@ int main(void) {
         T(a_message_that_requires_verified_tls_is_not_sent_without),
         T(a_message_is_signed_once_for_all_its_recipients),
         T(a_retry_sends_the_same_signature),
+        T(a_domain_whose_key_cannot_be_read_sends_nothing_unsigned),
         T(a_retry_after_a_change_of_keys_is_signed_by_the_new_one),
         T(drain_ends_what_hangs_and_keeps_what_may_have_been_taken),
         T(a_stop_under_load_loses_and_repeats_nothing),
