@@ -220,7 +220,7 @@ static void settle_one(struct backend *b, struct effects *fx, const struct notif
 enum err sqlite_notify_settle(struct backend *b, struct effects *fx, struct store_call *call) {
     const struct store_notify_settle *q = CONTAINER_OF(call, struct store_notify_settle, call);
     for (size_t i = 0; i < q->count; i++) {
-        struct head h;
+        struct head h = {0};
         if (find_head(b, q->result[i].seq, &h) != FOUND)
             continue; /* its endpoint was deleted and swept meanwhile; or it is damaged */
         if (h.state != NOTIFICATION_SENDING || q->result[i].state == NOTIFICATION_SENDING)
@@ -244,7 +244,7 @@ static void again(struct backend *b, int64_t seq, enum notification_state state,
 }
 
 static enum err replay_one(struct backend *b, struct store_notify_replay *q, int64_t webhook) {
-    struct head h;
+    struct head h = {0};
     enum found found = find_head(b, q->seq, &h);
     if (found == FOUND_DAMAGED)
         return err_set(&q->call.info, ERR_CONFLICT, "seq", "the notification is damaged");
