@@ -194,6 +194,7 @@ static enum err check(struct server *s, struct lifecycle_api *api, struct errinf
     struct lifecycle_delivery o;
     enum err e = lifecycle_delivery_options(
         s->config, lifecycle_wants_sandbox(s->config) ? ANY_PORT : 0, &o, info);
+    o.options.tls_ctx = s->tls;
     if (e == OK)
         e = delivery_check(&o.options, info);
     lifecycle_delivery_release(&o);

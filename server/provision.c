@@ -97,7 +97,8 @@ static bool same_keys(const struct domain_row *a, const struct domain_row *b) {
         return false;
     for (size_t i = 0; i < a->key_count; i++)
         if (!str_equal(a->key[i].selector, b->key[i].selector) ||
-            !str_equal(a->key[i].record, b->key[i].record))
+            !str_equal(a->key[i].record, b->key[i].record) ||
+            !str_equal(a->key[i].pem, b->key[i].pem)) /* the stored one may be damaged */
             return false;
     return true;
 }

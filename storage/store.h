@@ -313,7 +313,9 @@ struct store_expire {
     struct store_call call;
     int64_t now_wall_ms;
     size_t most;
-    size_t expired; /* out */
+    /* out */
+    size_t expired;
+    bool more; /* it did not come to the end */
 };
 
 /* A sweep of retention, in small steps: contents of messages whose recipients are all final,

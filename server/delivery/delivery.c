@@ -21,13 +21,21 @@ enum err delivery_check(const struct delivery_options *o, struct errinfo *info) 
     return e;
 }
 
+static bool asks_resolver(const struct route *r) {
+    struct sockaddr_any literal;
+    for (size_t i = 0; i < r->smarthost_count; i++)
+        if (sockaddr_parse(str_of(r->smarthost[i].host), r->smarthost[i].port, &literal) != OK)
+            return true;
+    return r->kind == ROUTE_MX;
+}
+
 static enum err check_company(const struct delivery_options *o, struct errinfo *info) {
     if (o->store == NULL)
         return err_set(info, ERR_INVALID, "store", "is needed");
     for (size_t i = 0; i < o->route_count && o->dns == NULL; i++)
-        if (o->routes[i].kind == ROUTE_MX)
+        if (asks_resolver(&o->routes[i]))
             return err_set(info, ERR_INVALID, o->routes[i].name,
-                           "a route to MX hosts needs a resolver");
+                           "a route to MX hosts, or to a smarthost's name, needs a resolver");
     return OK;
 }
 

@@ -96,8 +96,8 @@ static bool are_keys_its_own(const struct bundle *b) {
     const struct route *r = b->hop->route->route;
     const struct due_item *i;
     TAILQ_FOREACH (i, &b->items, link) {
-        if (!str_equal(i->row.queue_key, gather_domain_of(i->row.email)) &&
-            (r->kind == ROUTE_MX || !str_equal(i->row.queue_key, str_of(r->name))))
+        struct str own = r->kind == ROUTE_MX ? gather_domain_of(i->row.email) : str_of(r->name);
+        if (!str_equal(i->row.queue_key, own))
             return false;
     }
     return true;

@@ -75,7 +75,7 @@ static enum step expire(struct housekeeping *h) {
         log_warn("housekeeping", "expiry sweep failed", LOG_STRZ("why", q.call.info.text));
     else if (q.expired > 0)
         log_info("housekeeping", "recipients expired", LOG_INT("count", q.expired));
-    enum step step = step_of(q.call.err, q.expired == STEP);
+    enum step step = step_of(q.call.err, q.more);
     store_call_release(&q.call);
     return step;
 }

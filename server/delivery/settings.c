@@ -126,11 +126,8 @@ static uint64_t session_tag(const struct settings_host *sh) {
 static enum err copy_host(struct settings *s, const struct route *r, const struct smarthost *from,
                           struct settings_host *to, struct errinfo *info) {
     to->host = *from;
-    if (sockaddr_parse(str_of(from->host), from->port, &to->literal) != OK) {
+    if (sockaddr_parse(str_of(from->host), from->port, &to->literal) != OK)
         to->literal.len = 0;
-        if (s->o.dns == NULL)
-            return err_set(info, ERR_INVALID, r->name, "a smarthost's name needs a resolver");
-    }
     to->auth_tag = auth_tag(from);
     to->session_tag = session_tag(to);
     if (from->ca_file[0] == '\0' && from->pin_count == 0) {

@@ -118,6 +118,10 @@ static struct mem_thing *domain_find(struct backend *b, struct str name, int64_t
 
 MEM_WRITE(domain_put) {
     struct store_domain_put *q = CONTAINER_OF(call, struct store_domain_put, call);
+    for (size_t i = 0; i < q->domain.key_count; i++)
+        if (str_is_absent(q->domain.key[i].pem))
+            return err_set(&call->info, ERR_INVALID, "pem",
+                           "a key cannot be read: give the domain its keys anew, or remove it");
     struct mem_thing *t = domain_find(b, q->domain.name, q->domain.project);
     if (t != NULL && !q->replace)
         return err_set(&call->info, ERR_CONFLICT, "name", "the domain exists");

@@ -484,5 +484,6 @@ MEM_WRITE(expire) {
         if (q->expired > before)
             effects_message(fx, &m->row.id, complete(b, fx, m, q->now_wall_ms));
     }
+    q->more = q->expired == q->most;
     return OK;
 }

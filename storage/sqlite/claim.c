@@ -45,8 +45,10 @@ enum err sqlite_release(struct backend *b, struct effects *fx, struct store_call
         if (rcpt_find(b, q->key[i], &r) != FOUND || r.state != RECIPIENT_SENDING)
             continue; /* it was settled, or is damaged */
         if (m.seq != message_of_key(r.key) &&
-            message_head_find(b, message_of_key(r.key), &m) != FOUND)
+            message_head_find(b, message_of_key(r.key), &m) != FOUND) {
+            m.seq = 0; /* the next recipient asks again */
             continue;
+        }
         rcpt_move(b, &m, &r, RECIPIENT_QUEUED, q->due_wall_ms, q->now_wall_ms);
     }
     return sq_status(&b->h, &call->info);

@@ -46,7 +46,7 @@ enum err sqlite_domain_put(struct backend *b, struct effects *fx, struct store_c
     for (size_t i = 0; i < d->key_count; i++)
         if (str_is_absent(d->key[i].pem)) /* it may be one that did not open: what is there stays */
             return err_set(&call->info, ERR_INVALID, "pem",
-                           "a key cannot be stored without itself");
+                           "a key cannot be read: give the domain its keys anew, or remove it");
     int64_t n = find(b, d->project, d->name, NULL);
     if (n != 0 && !q->replace)
         return err_set(&call->info, ERR_CONFLICT, "name", "the domain exists");

@@ -78,7 +78,8 @@ enum err sqlite_expire(struct backend *b, struct effects *fx, struct store_call 
         looked += m.recipients;
         q->expired += expire_message(b, fx, &m, q->now_wall_ms, q->most - q->expired);
     }
-    if (found == FOUND_NONE)
+    q->more = found != FOUND_NONE;
+    if (!q->more)
         *place = (struct time_place){0};
     return sq_status(&b->h, &call->info);
 }

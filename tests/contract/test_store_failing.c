@@ -1167,6 +1167,21 @@ static void a_step_that_ends_within_a_damaged_message_goes_on_there(void **state
     }
 }
 
+/* The second recipient of a damaged message was put into a queue of what the first had left. */
+static void a_damaged_message_gives_none_of_its_recipients_back(void **state) {
+    expect_log(passed_over);
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("a@example.net", "b@example.net"));
+    const recipient_key_t keys[] = {m->recipient[0].key, m->recipient[1].key};
+    assert_true(kit_claim(k, keys[0]) && kit_claim(k, keys[1]));
+    damage(k, "UPDATE message SET lane = 99");
+    struct store_release release = {
+        .key = keys, .count = 2, .due_wall_ms = k->now_wall_ms, .now_wall_ms = k->now_wall_ms};
+    RUN_OK(k, STORE_RELEASE, &release);
+    assert_int_equal(number_in(k, "SELECT count(*) FROM recipient WHERE state = 2"), 2);
+    damage(k, "UPDATE message SET lane = 0");
+}
+
 /* Nor does the log hear of more than anybody reads. */
 static void very_many_damaged_rows_are_not_all_told_of(void **state) {
     expect_log(passed_over);
@@ -1786,6 +1801,7 @@ int main(void) {
         TEST(a_damaged_endpoint_is_not_there_for_who_changes_it),
         TEST(a_domain_key_that_does_not_open_stops_no_other),
         TEST(a_step_that_ends_within_a_damaged_message_goes_on_there),
+        TEST(a_damaged_message_gives_none_of_its_recipients_back),
         TEST(very_many_damaged_rows_are_not_all_told_of),
         TEST(a_damaged_event_holds_up_no_other),
         TEST(mending_goes_on_behind_what_is_damaged),

@@ -486,6 +486,7 @@ static void those_that_expire_first_come_first(void **state) {
         struct store_expire e = {.now_wall_ms = k->now_wall_ms + 10000, .most = 1};
         RUN_OK(k, STORE_EXPIRE, &e);
         assert_int_equal(e.expired, 1);
+        assert_true(e.more);
         for (size_t i = 0; i < 5; i++)
             assert_int_equal(kit_state(k, m[i]->id, 0),
                              expired[step][i] ? RECIPIENT_EXPIRED : RECIPIENT_QUEUED);
@@ -495,6 +496,7 @@ static void those_that_expire_first_come_first(void **state) {
     struct store_expire e = {.now_wall_ms = k->now_wall_ms + DAY_MS, .most = 9};
     RUN_OK(k, STORE_EXPIRE, &e);
     assert_int_equal(e.expired, 3);
+    assert_false(e.more);
     assert_int_equal(kit_state(k, sent->message.id, 0), RECIPIENT_SENDING);
 }
 

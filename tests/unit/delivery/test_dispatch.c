@@ -343,26 +343,27 @@ static void what_waits_at_a_site_that_dies_follows_its_hop(void **state) {
     end(&f);
 }
 
-/* Of one message: the first recipient's key is its domain, the other's is that of a route which is
- * gone, and stands for other mail, too. */
+/* Of one message: the first recipient was accepted while the route led to mail servers, the other
+ * by a route which is gone: both keys stand for other mail, too. */
 static void a_dead_site_parks_no_key_that_others_share(void **state) {
     (void)state;
     const struct route r = {.concurrency = 5, .name = "new", .kind = ROUTE_SMARTHOST};
     struct due_item item[] = {
         {.row = {.email = STR("a@example.com"), .queue_key = STR("example.com")}},
         {.row = {.email = STR("b@example.net"), .queue_key = STR("old")}}};
-    struct fixture f;
-    begin(&f, &r, ROUTE_SIGNING_OFF);
-    struct bundle *b = f.bundle[0];
-    put_in(&f, 0, 0, BUNDLE_QUEUED);
-    TAILQ_INSERT_TAIL(&b->items, &item[0], link);
-    TAILQ_INSERT_TAIL(&b->items, &item[1], link);
-    gather_pause_site(&f.s, f.site);
-    assert_int_equal(b->state, BUNDLE_CLAIMING);
-    assert_ptr_equal(TAILQ_FIRST(&f.s.claims), b);
-    TAILQ_REMOVE(&f.s.claims, b, wait);
-    TAILQ_INIT(&b->items);
-    end(&f);
+    for (int i = 0; i < 2; i++) {
+        struct fixture f;
+        begin(&f, &r, ROUTE_SIGNING_OFF);
+        struct bundle *b = f.bundle[0];
+        put_in(&f, 0, 0, BUNDLE_QUEUED);
+        TAILQ_INSERT_TAIL(&b->items, &item[i], link);
+        gather_pause_site(&f.s, f.site);
+        assert_int_equal(b->state, BUNDLE_CLAIMING);
+        assert_ptr_equal(TAILQ_FIRST(&f.s.claims), b);
+        TAILQ_REMOVE(&f.s.claims, b, wait);
+        TAILQ_INIT(&b->items);
+        end(&f);
+    }
 }
 
 int main(void) {
