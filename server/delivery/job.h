@@ -39,6 +39,7 @@ struct job {
     bool published_only;
     struct message *signed_message; /* out: a reference for the scheduler; NULL: could not be */
     bool is_put_off;                /* out: it could not be signed now, nothing is sent */
+    bool is_held;                   /* out: nor soon: no key of its domain can be read */
     struct id message_id;
     struct str mail_from, from_domain; /* live as long as the job */
     enum tls_level tls;

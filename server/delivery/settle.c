@@ -9,6 +9,7 @@
 enum {
     RETRY_MS = 1000,               /* what the store refused is repeated so often */
     UNCOUNTED_MS = 10 * 1000,      /* trouble of our own: not at once, not late */
+    HELD_MS = 5 * 60 * 1000,       /* until somebody mends it: all of a domain's mail comes round */
     GREYLISTED_MS = 5 * 60 * 1000, /* most greylists open after this */
 };
 
@@ -167,10 +168,12 @@ static enum recipient_state state_of(enum verdict_action a) {
     return RECIPIENT_QUEUED;
 }
 
-static int64_t delay_ms(const struct scheduler *s, const struct report_entry *e, bool counts,
-                        int attempts) {
-    if (!counts)
-        return UNCOUNTED_MS + (int64_t)random_below(UNCOUNTED_MS / 2);
+static int64_t delay_ms(const struct scheduler *s, const struct report *r,
+                        const struct report_entry *e, bool counts, int attempts) {
+    if (!counts) {
+        uint32_t at_least_ms = r->job != NULL && r->job->is_held ? HELD_MS : UNCOUNTED_MS;
+        return at_least_ms + (int64_t)random_below(at_least_ms / 2);
+    }
     int64_t ms = backoff_delay_ms(&s->settings->backoff, attempts + 1, random_u64());
     if (e->verdict.class_ == CLASS_GREYLISTED && ms < GREYLISTED_MS)
         ms = GREYLISTED_MS;
@@ -214,7 +217,7 @@ static void decide(struct scheduler *s, struct settle_call *c, const struct repo
         .last = e->last,
     };
     if (res->state == RECIPIENT_QUEUED)
-        res->due_wall_ms = now_wall_ms + delay_ms(s, e, res->counts, i->row.attempts);
+        res->due_wall_ms = now_wall_ms + delay_ms(s, c->report, e, res->counts, i->row.attempts);
     c->item[c->count++] = i;
     metric_add_at(s->metrics.attempts, e->verdict.action, 1);
     if (res->state == RECIPIENT_DELIVERED)

@@ -41,6 +41,7 @@ void task_sign(struct worker *w, struct job *j) {
                  LOG_STR("domain", j->from_domain));
     } else if (signer.key_count == 0) { /* which was told when the domains were read */
         e = ERR_UNAVAILABLE;
+        j->is_held = true;
         log_info("delivery", "held: no key of the domain can be read",
                  LOG_ID("message", &j->message_id), LOG_STR("domain", signer.domain));
     } else if ((e = dkim_sign(j->message, &signer, clock_wall_ms(), &made, &info)) != OK) {

@@ -266,8 +266,9 @@ static void a_domain_whose_key_cannot_be_read_sends_nothing_unsigned(void **stat
     sqlite3_close(db);
     start(w);
     struct id id = submit(w, "ok@example.net");
-    wait_until(w, is_held, &id);
+    assert_true(wait_until(w, is_held, &id));
     assert_int_equal(sink_get(&w->sink->messages), 0);
+    assert_true(recipient(w, id, 0).due_wall_ms - clock_wall_ms() > 200 * 1000);
     put_signing_domain(w, NULL);
     struct store_retry again = {.call = {.verb = STORE_RETRY},
                                 .id = id,
