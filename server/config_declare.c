@@ -1,6 +1,7 @@
 #include "server/config_declare.h"
 
 #include "server/config_file.h"
+#include "server/intake/rights.h"
 
 enum { SECRET_MAX = 64 * 1024 };
 
@@ -182,7 +183,19 @@ static enum err read_things(void **out, size_t *out_count, size_t size, const st
     return OK;
 }
 
-static enum err check_route(struct config_route *r, const struct yaml_node *n,
+/* As they are compared: intake and delivery, each with code of its own, must choose the same route.
+ */
+static enum err parse_rules(struct config_list *l, struct arena *a, const struct yaml_node *n,
+                            const char *field, struct errinfo *info) {
+    for (size_t i = 0; i < l->count; i++) {
+        struct errinfo why = {0};
+        if (rights_rule_parse(l->list[i], a, &l->list[i], &why) != OK)
+            return fail(info, "routes", n, field, why.text);
+    }
+    return OK;
+}
+
+static enum err check_route(struct config_route *r, struct arena *a, const struct yaml_node *n,
                             struct errinfo *info) {
     if (str_is_absent(r->kind))
         r->kind = r->smarthosts.count ? STR("smarthost") : STR("mx");
@@ -194,7 +207,8 @@ static enum err check_route(struct config_route *r, const struct yaml_node *n,
                     "belongs to the kind smarthost, which needs it");
     if (!yaml_find(n, "sign"))
         r->sign = true;
-    return OK;
+    enum err e = parse_rules(&r->sender_domains, a, n, "sender_domains", info);
+    return e == OK ? parse_rules(&r->recipient_domains, a, n, "recipient_domains", info) : e;
 }
 
 bool config_declare_knows(struct str key) {
@@ -216,7 +230,7 @@ enum err config_declare(struct config *c, struct arena *a, struct str key,
     enum err e = read_things((void **)&c->routes, &c->route_count, sizeof *c->routes, route_fields,
                              COUNT(route_fields), a, "routes", node, info);
     for (size_t i = 0; e == OK && i < c->route_count; i++) {
-        e = check_route(&c->routes[i], node->child[i], info);
+        e = check_route(&c->routes[i], a, node->child[i], info);
         for (size_t k = 0; k < i && e == OK; k++)
             if (str_equal(c->routes[i].name, c->routes[k].name))
                 e = fail(info, "routes", node->child[i], "name", "stands twice");

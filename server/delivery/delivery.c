@@ -64,7 +64,8 @@ enum err delivery_prepare(struct delivery *d, const struct delivery_options *o,
         return err_set(info, ERR_INVALID, "store", "store and resolver stay as they were started");
     if (o->loops != d->loops)
         return err_set(info, ERR_INVALID, "loops", "the number of loops needs a restart");
-    return settings_new(o, out, info);
+    enum err e = check_company(o, info);
+    return e == OK ? settings_new(o, out, info) : e;
 }
 
 void delivery_take(struct delivery *d, struct settings **prepared) {

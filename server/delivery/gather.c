@@ -103,6 +103,11 @@ static bool are_keys_its_own(const struct bundle *b) {
     return true;
 }
 
+/* All mail goes by this smarthost route: whatever the key, nobody shares it. */
+static bool is_only_way(const struct scheduler *s, const struct bundle *b) {
+    return s->settings->route_count == 1 && b->hop->route->route->kind != ROUTE_MX;
+}
+
 /* Its site is dead until then. Where its hop leads elsewhere by now, that is nothing to it. Parked,
  * a key that is not its own would hold up others; not parked, it would be loaded again at once: it
  * is claimed, and released until the site is alive. */
@@ -110,7 +115,7 @@ static void pause_bundle(struct scheduler *s, struct bundle *b, int64_t until_mo
     if (b->hop->site != b->site) {
         unlink_bundle(b);
         gather_place_anew(s, b);
-    } else if (are_keys_its_own(b)) {
+    } else if (are_keys_its_own(b) || is_only_way(s, b)) {
         evict_and_park(s, b, until_mono_ms);
     } else {
         unlink_bundle(b);

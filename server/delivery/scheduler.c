@@ -139,6 +139,7 @@ static void domains_read(struct store_call *call) {
         rerun_all_sites(s);
     } else {
         s->readings_failed++;
+        s->reads_domains_again = false; /* it is read again anyway, in a second */
         log_warn("delivery", "domains could not be read", LOG_STRZ("why", call->info.text));
         wakeup_set(s->wakeups, &s->domains_wake, clock_mono_ms() + BLOCKED_MS);
     }

@@ -106,6 +106,9 @@ static void bad_files_are_refused_with_line_and_field(void **state) {
         {"log_level: {a: b}\n", "log_level", "one value"},
         {"routes:\n  - name: x\n    speed: 3\n", "routes.speed", "no such field"},
         {"routes:\n  - kind: mx\n", "routes.name", "required"},
+        {"routes: [{name: x, recipient_domains: ['*.a b']}]\n", "routes.recipient_domains",
+         "character"},
+        {"routes: [{name: x, sender_domains: ['ok.test', '']}]\n", "routes.sender_domains", ""},
         {"routes:\n  - name: x\n    kind: smarthost\n", "routes.smarthosts", "needs it"},
         {"routes: [{name: x}, {name: x}]\nhostname: a.b\n", "routes.name", "twice"},
         {"keys: {a: b}\n", "keys", "list"},
@@ -155,7 +158,8 @@ static void environment_goes_over_file_goes_over_defaults(void **state) {
                "listen: ['127.0.0.1:1', '[::1]:2']\n"
                "keys: [{name: ci, secret: pc_live_x, scopes: [send, read], from_domains: a.test}]\n"
                "domains: [{name: a.test, bounce_address: b@a.test}]\n"
-               "routes: [{name: r, smarthosts: ['smtp://h.test']}]\n"
+               "routes: [{name: r, smarthosts: ['smtp://h.test'],"
+               " recipient_domains: ['*.München.Example']}]\n"
                "webhooks: [{url: 'https://x.test/h', secret: whsec_x, events: [final]}]\n",
                0600);
     write_file("secret", "pc_live_secret\n", 0600);
@@ -181,6 +185,7 @@ static void environment_goes_over_file_goes_over_defaults(void **state) {
     assert_int_equal(c->keys[0].from_domains.count, 1);
     assert_int_equal(c->domain_count, 1);
     assert_true(c->routes[0].sign);
+    assert_true(str_equal(c->routes[0].recipient_domains.list[0], STR("*.xn--mnchen-3ya.example")));
     assert_true(str_equal(c->routes[0].kind, STR("smarthost")));
     assert_true(str_equal(c->webhooks[0].events.list[0], STR("final")));
     config_unref(&c);

@@ -25,7 +25,6 @@ static void a_site_that_a_reload_revives_goes_on_when_its_rate_lets_it(void **st
     struct world *w = *state;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
     expect_log("the smarthost refuses our credentials");
-    w->queue_key = "relay";
     w->route.rate_per_s = 1;
     w->o.site_locked_ms = HOUR_MS;
     w->o.retry_ms[0] = HOUR_MS;
