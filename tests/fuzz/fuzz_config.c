@@ -135,7 +135,7 @@ static struct str print_value(const struct config *c, const struct setting *st, 
         return *(const struct str *)at(c, st);
     case SETTING_LIST:
         for (size_t i = 0; i < list->count; i++)
-            value = arena_printf(a, "%.*s,%.*s", STR_ARG(value), STR_ARG(list->list[i]));
+            value = arena_printf(a, "%.*s%.*s,", STR_ARG(value), STR_ARG(list->list[i]));
         return value;
     case SETTING_BOOL:
         return number ? STR("true") : STR("false");

@@ -24,10 +24,7 @@ static struct {
     atomic_bool is_frozen;       /* the clock: it goes on at each content only, ... */
     atomic_llong later_ms;       /* ... so much */
     _Atomic(int64_t) forward_ms; /* how far it has gone on */
-    /* of searches */
-    void (*rest)(void *arg);
-    void *rest_arg;
-    atomic_bool goes_on; /* it rests again and again, as long as this */
+    atomic_bool goes_on;         /* a search: it rests again and again, as long as this */
 } f;
 
 int64_t __real_clock_mono_ms(void);
@@ -38,6 +35,8 @@ int64_t __wrap_clock_mono_ms(void) {
 
 struct backend_reader {
     int number;
+    void (*rest)(void *arg);
+    void *rest_arg;
 };
 
 static enum err fake_open(const struct store_options *o, struct backend *b,
@@ -88,16 +87,15 @@ static enum err fake_content(struct backend_reader *r, struct store_call *call) 
 
 static void fake_rests(struct backend_reader *r, void (*rest)(void *arg), void *arg) {
     assert_non_null(r);
-    f.rest = rest;
-    f.rest_arg = arg;
+    r->rest = rest;
+    r->rest_arg = arg;
 }
 static enum err fake_search(struct backend_reader *r, struct store_call *call) {
-    (void)r;
     (void)call;
     sem_post(&f.entered);
     sem_wait(&f.go_on);
     while (f.goes_on)
-        f.rest(f.rest_arg);
+        r->rest(r->rest_arg);
     return OK;
 }
 
