@@ -11,7 +11,8 @@
  *   new       --gather_row--> QUEUED; RESOLVING when its hop is looked up first;
  *             CLAIMING when it is preset: it has no route, or no host
  *   RESOLVING --gather_resolved--> QUEUED, or CLAIMING (preset)
- *   QUEUED    --pick--> CLAIMING; WAITING when its letter has no content or no signature yet
+ *   QUEUED    --pick--> CLAIMING; WAITING when its letter has no content or no signature yet, or a
+ *             reading of domains that may bring its key has not ended
  *             --gather_place_anew (its hop moved, or the hosts are a day old)--> as a new one
  *             --pause_bundle (its site is dead)--> freed, with its key parked; CLAIMING when the
  *             key is not its own
