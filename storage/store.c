@@ -12,9 +12,9 @@
 #include "server/base/limits.h"
 #include "storage/store_ops.h"
 
-enum { READERS = 2, CHECKPOINT_PAGES = 8000, PATH_SIZE = STORE_FOLDER_MOST + 64 };
-/* Content that rides on notices: enough for 256 of the largest. */
-static const int64_t content_budget_bytes = (int64_t)4 * 1024 * 1024;
+enum { READERS = 2, CHECKPOINT_PAGES = 5000, PATH_SIZE = STORE_FOLDER_MOST + 64 };
+/* Content that rides on notices: a dozen of the largest; what is beyond is read again. */
+static const int64_t content_budget_bytes = (int64_t)3 * 1024 * 1024;
 
 struct store {
     const struct store_ops *ops;

@@ -113,7 +113,7 @@ struct store_options {
     const struct seal *seal;
     bool synchronous_normal; /* negative control of the power-cut tests only */
     size_t
-        checkpoint_pages; /* sqlite: the log is copied from so many pages of 4 KiB on; 0: 8,000 */
+        checkpoint_pages; /* sqlite: the log is copied from so many pages of 4 KiB on; 0: 5,000 */
     const char *vfs; /* sqlite: name of a registered VFS, for fault injection; NULL: the default */
 };
 

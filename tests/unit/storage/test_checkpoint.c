@@ -13,7 +13,7 @@
 #include "server/base/clock.h"
 #include "storage/store_ops.h"
 
-enum { PAGES = 100, COPIED_FROM = PAGES * 4096 };
+enum { PAGES = 100, COPIED_FROM = PAGES * 4096, TOO_LONG = 5 * COPIED_FROM };
 
 static struct {
     sem_t begun, go_on;
@@ -191,12 +191,12 @@ static void what_the_committer_did_not_finish_the_thread_goes_on_with(void **sta
 static void a_log_that_is_too_long_is_copied_when_the_thread_rests(void **state) {
     struct world *w = *state;
     f.fails_before = 2; /* a reader was still in it */
-    commit(w, 3 * COPIED_FROM);
+    commit(w, TOO_LONG);
     assert_int_equal(f.copies, 3);
     assert_int_equal(f.copies_of_thread, 0);
     assert_true(gate_close(w->gate, 0)); /* it was opened again */
     gate_open(w->gate);
-    commit(w, 3 * COPIED_FROM + 1);
+    commit(w, TOO_LONG + 1);
     assert_int_equal(f.copies, 3); /* not with each commit */
     sem_wait(&f.begun);
 }
@@ -205,15 +205,15 @@ static void beside_a_thread_that_copies_for_long_it_waits_in_vain(void **state) 
     struct world *w = *state;
     commit(w, COPIED_FROM);
     sem_wait(&f.begun);
-    commit(w, 3 * COPIED_FROM);
+    commit(w, TOO_LONG);
     assert_int_equal(f.copies, 0);
-    commit(w, 3 * COPIED_FROM + COPIED_FROM / 4 - 1);
+    commit(w, TOO_LONG + COPIED_FROM / 4 - 1);
     assert_int_equal(f.copies, 0);
     sem_post(&f.go_on);
     int64_t end_mono_ms = clock_mono_ms() + 60000;
     while (f.is_in_thread && clock_mono_ms() < end_mono_ms)
         sched_yield();
-    commit(w, 3 * COPIED_FROM + COPIED_FROM / 4); /* a little later it is tried again */
+    commit(w, TOO_LONG + COPIED_FROM / 4); /* a little later it is tried again */
     assert_int_equal(f.copies, 1);
     commit(w, COPIED_FROM - 1); /* it began anew: from here on all is as in the beginning */
 }
