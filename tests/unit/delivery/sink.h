@@ -34,7 +34,7 @@ struct sink {
     struct sink_connection {
         struct sink *sink;
         struct receive *receive;
-        unsigned rcpts;
+        unsigned rcpts, asked;
     } connection[SINK_CONNECTIONS];
     int later_times, break_every;
     bool holds_all;
@@ -43,6 +43,7 @@ struct sink {
     /* counters, atomic */
     int messages, recipients, connections, open_now, held, later_seen, tls_messages, signed_;
     int many;                 /* messages with more than one recipient */
+    int most_recipients;      /* that one transaction was asked to take, refused ones too */
     int number[SINK_NUMBERS]; /* of the messages taken, in order: 7 of ok7@example.net */
     /* the last message */
     char mail_from[256];
@@ -84,7 +85,7 @@ SINK void sink_on_loop(struct loop *l, void (*fn)(void *arg), void *arg) {
 
 SINK struct receive_answer sink_on_mail(void *ctx, struct str from) {
     struct sink_connection *c = ctx;
-    c->rcpts = 0;
+    c->rcpts = c->asked = 0;
     snprintf(c->sink->mail_from, sizeof(c->sink->mail_from), "%.*s", STR_ARG(from));
     return (struct receive_answer){250, "2.1.0", "ok"};
 }
@@ -92,6 +93,8 @@ SINK struct receive_answer sink_on_mail(void *ctx, struct str from) {
 SINK struct receive_answer sink_on_rcpt(void *ctx, struct str to) {
     struct sink_connection *c = ctx;
     struct sink *s = c->sink;
+    if ((int)++c->asked > sink_get(&s->most_recipients))
+        sink_add(&s->most_recipients, (int)c->asked - sink_get(&s->most_recipients));
     if (str_starts_with(to, STR("bounce")))
         return (struct receive_answer){550, "5.1.1", "no such user"};
     if (str_starts_with(to, STR("later")) && sink_get(&s->later_seen) < sink_get(&s->later_times)) {

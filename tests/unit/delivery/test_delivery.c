@@ -234,6 +234,21 @@ static void a_message_is_signed_once_for_all_its_recipients(void **state) {
     assert_string_equal(w->sink->mail_from, "bounces@example.org");
 }
 
+/* RFC 5321 4.5.3.1.8: a server need not take more in one transaction. */
+static void test_C20_recipients_go_in_parts_of_at_most_100(void **state) {
+    struct world *w = *state;
+    char to[8192] = "";
+    size_t n = 0;
+    for (int i = 0; i < 350; i++)
+        n += (size_t)snprintf(to + n, sizeof(to) - n, "%sok%d@d.test", i ? "," : "", i);
+    start(w);
+    submit(w, to);
+    await_completed(w, 1);
+    assert_int_equal(sink_get(&w->sink->recipients), 350);
+    assert_in_range(sink_get(&w->sink->most_recipients), 2, 100);
+    assert_true(sink_get(&w->sink->messages) >= 4);
+}
+
 static void a_retry_sends_the_same_signature(void **state) {
     struct world *w = *state;
     put_signing_domain(w, NULL);
@@ -768,6 +783,7 @@ int main(void) {
         T(starttls_is_used_when_offered),
         T(a_message_that_requires_verified_tls_is_not_sent_without),
         T(a_message_is_signed_once_for_all_its_recipients),
+        T(test_C20_recipients_go_in_parts_of_at_most_100),
         T(a_retry_sends_the_same_signature),
         T(a_domain_whose_key_cannot_be_read_sends_nothing_unsigned),
         T(a_retry_after_a_change_of_keys_is_signed_by_the_new_one),
