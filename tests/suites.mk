@@ -78,7 +78,11 @@ soak: build tools $(B)/tests/power/shim.so $(B)/tests/soak/preload.so
 	@tests/soak/run --seconds $(SOAK_SECONDS) --build $(B)
 
 ## bench      measures accepting, delivering and memory beside a load generator and a sink
-bench: build tools
+# What it compares with is unpacked while this is built, two at a time unless make was told otherwise; what went wrong there, run tells.
+.PHONY: bench-tools
+bench-tools: $(filter $(B)/tests/bench/%,$(TOOL_BIN))
+bench:
+	@$(if $(findstring n,$(filter-out --%,$(firstword -$(MAKEFLAGS)))),:,tests/bench/fetch) & $(MAKE) -s --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j2) build bench-tools; built=$$?; wait; exit $$built
 	@tests/bench/run --binary $(B)/postchute
 
 ## coverage   the tests with counters, lines and branches by folder; the report is build/coverage/report.txt

@@ -2,7 +2,7 @@
 """Measures postchute beside other mail senders on this machine and prints one report; nothing here passes or fails.
 tests/bench/README.md says what the figures mean and how the others are set up.
 
-    tests/bench/run                        short form, about seven minutes: one round, 2 KiB, one recipient
+    tests/bench/run                        short form, less than five minutes: one round, 2 KiB, one recipient
     tests/bench/run --long                 three rounds; 20 KiB, ten recipients, a slow network, a receiver that defers,
                                            1,000 to 1,000,000 messages queued
     tests/bench/run --only postchute,exim  some of them
@@ -24,6 +24,7 @@ import subjects
 TOOLS = subjects.TOOLS
 SCRATCH = pathlib.Path(os.environ.get("BENCH_SCRATCH", "/tmp"))
 CONNECTIONS = (1, 16, 64, 256)
+BRIEF_CONNECTIONS = (1, 64)  # of the others in the short form
 WARM = 100
 
 
@@ -156,18 +157,24 @@ class Bench:
         return kind(SCRATCH / f"{kind.name}-{self.number}", sink.port, key=key, algorithm=algorithm,
                     binary=self.args.binary, **options)
 
+    def peer_messages(self, kind):
+        return self.args.peer_messages or (self.args.messages if self.args.long else kind.brief)
+
     def accept(self, kind):
         """Durable accepts per second while nothing leaves: the receiver takes connections and is silent."""
         out = {}
+        brief = not self.args.long and kind is not subjects.Postchute
         sink = Sink(mute=1)
         try:
-            for connections in CONNECTIONS:
+            for connections in BRIEF_CONNECTIONS if brief else CONNECTIONS:
                 s = self.make(kind, sink, "rsa", hold=True).start()
                 try:
                     load(s, 1, 20, prefix="warm")
                     count = self.args.messages if connections >= 64 else max(300, self.args.messages // 4)
-                    if kind is not subjects.Postchute:
-                        count = min(count, self.args.peer_messages if connections >= 64 else 50 * connections)
+                    if brief:
+                        count = min(count, self.args.peer_messages or 2000 if connections >= 64 else 500)
+                    elif kind is not subjects.Postchute:
+                        count = min(count, self.peer_messages(kind) if connections >= 64 else 50 * connections)
                     io = s.io()
                     beside = kind is subjects.Postchute and connections == 1  # what a disk can do changes from second to second
                     syncs = [raw_syncs()["per_second"]] if beside else []
@@ -184,11 +191,12 @@ class Bench:
             s = self.make(kind, sink, "rsa", hold=True).start()
             try:
                 load(s, 4, 20, prefix="warm")
-                for rate, seconds in ((100, 6), (1000, 3)):
-                    bare = [bare_accepts(rate)] if kind is subjects.Postchute else []
+                for rate, seconds in ((100, 3), (1000, 1)) if brief else ((100, 6), (1000, 3)):
+                    bare_ms = 3000 if self.args.long or rate == 100 else 1500
+                    bare = [bare_accepts(rate, bare_ms)] if kind is subjects.Postchute else []
                     out[f"rate {rate}"] = load(s, 32, rate * seconds, rate=rate, seconds=2 * seconds, prefix=f"r{rate}")
                     if bare:
-                        bare.append(bare_accepts(rate))
+                        bare.append(bare_accepts(rate, bare_ms))
                         for part in ("p50_ms", "p99_ms"):
                             out[f"rate {rate}"]["bare_" + part] = statistics.mean(b[part] for b in bare)
             finally:
@@ -201,12 +209,12 @@ class Bench:
         """From the first request to the receiver's 250 for the last recipient, 64 connections in, 20 sessions out."""
         messages = messages or self.args.messages
         if kind is not subjects.Postchute:
-            messages = min(messages, self.args.peer_messages, kind.most)
+            messages = min(messages, self.peer_messages(kind), kind.most)
         if tls:
             sink_options["tls"] = self.certificate
         sink = Sink(tell=f"{WARM},{WARM + messages * recipients}", **sink_options)
-        raw_as = "ed25519" if algorithm == "ed25519" else "rsa"
-        before = raw_signing(raw_as)
+        raw_as = {"none": None, "ed25519": "ed25519"}.get(algorithm, "rsa")
+        raw = [raw_signing(raw_as)] if raw_as else []
         s = self.make(kind, sink, algorithm, tls=tls).start()
         try:
             load(s, 8, WARM, prefix="warm")
@@ -232,9 +240,10 @@ class Bench:
             counts = sink.stop()
         if tls and counts["encrypted"] < counts["messages"]:
             raise RuntimeError(f"{counts['messages'] - counts['encrypted']} of {counts['messages']} messages came without TLS")
-        raw = [before, raw_signing(raw_as)]
-        out["raw_signing"] = statistics.mean(r["per_second"] for r in raw)
-        out["raw_signing_cpu_us"] = statistics.mean(r["cpu_us"] for r in raw)
+        if raw_as:
+            raw.append(raw_signing(raw_as))
+            out["raw_signing"] = statistics.mean(r["per_second"] for r in raw)
+            out["raw_signing_cpu_us"] = statistics.mean(r["cpu_us"] for r in raw)
         return out
 
     def beside(self):
@@ -273,7 +282,7 @@ class Bench:
                 time.sleep(3)  # what was filled is copied into the file
                 got = load(s, 64, 20000, prefix="then")  # a second or so: checkpoints are in it
                 time.sleep(1)
-            s.stop()
+            s.stop(patience=5)
             start = time.monotonic()
             s.start()
             out = {"per_second": got["per_second"], "ready_s": time.monotonic() - start, "anonymous_mib": memory.anonymous,
@@ -314,7 +323,7 @@ def report(results, limits):
     rows, late = [], []
     for name in names:
         rounds = results["accept", name]
-        at = lambda c, f: [r[c].get(f) for r in rounds]  # noqa: E731
+        at = lambda c, f: [r.get(c, {}).get(f) for r in rounds]  # noqa: E731
         rows.append([name] + [middle(at(c, "per_second")) for c in CONNECTIONS] + [middle(at(64, "syncs"), 3), middle(at(64, "bytes"))])
         late.append([name] + [f"{middle(at(c, 'p50_ms'), 1)} / {middle(at(c, 'p99_ms'), 1)}" for c in ("rate 100", "rate 1000", 64)])
     if "postchute" in names:
@@ -428,6 +437,9 @@ def plan(args, b, kinds):
     for shape in shapes:
         for algorithm in ("rsa", "ed25519", "none"):
             for kind in kinds:
+                # of the others without a key only Postfix in the short form: a goal is measured by it
+                if algorithm == "none" and not args.long and kind not in (subjects.Postchute, subjects.Postfix):
+                    continue
                 if algorithm in kind.signs_with and (algorithm == "rsa" or shape == "2 KiB"):
                     yield (("end to end", kind.name, algorithm, shape),
                            lambda k=kind, a=algorithm, o=SHAPES[shape]: b.end_to_end(k, a, **o))  # fmt: skip
@@ -447,7 +459,7 @@ def main():
     parser.add_argument("--queued", type=int, nargs="*", help="how many messages wait; 1000 100000 1000000 in the long form")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--messages", type=int, default=10000)
-    parser.add_argument("--peer-messages", type=int, help="for those that are slower; 10000 in the long form, else 2000")
+    parser.add_argument("--peer-messages", type=int, help="for those that are slower; 10000 in the long form, else 500 to 2000")
     parser.add_argument("--binary", default=str(subjects.TOP / "build/release/postchute"))
     parser.add_argument("--json", help="all figures of all rounds")
     args = parser.parse_args()
@@ -455,11 +467,11 @@ def main():
     if args.queued is None:
         args.queued = [1000, 100000, 1000000] if args.long else []
     args.rounds = args.rounds or (3 if args.long else 1)
-    args.peer_messages = args.peer_messages or (args.messages if args.long else 2000)
     wanted = args.only.split(",") if args.only else [k.name for k in subjects.ALL]
     if args.alone:
         wanted = ["postchute"]
     kinds = [k for k in subjects.ALL if k.name in wanted]
+    began = time.monotonic()
     results, limits = {}, {name: [] for name in LIMITS}
     b = Bench(args)
     for n in range(args.rounds):
@@ -468,13 +480,15 @@ def main():
         for key, run in plan(args, b, kinds):
             if args.what and key[0] not in args.what.split(","):
                 continue
-            print(f"bench: round {n + 1} of {args.rounds}: {', '.join(str(k) for k in key)}", file=sys.stderr, flush=True)
+            at = f"{time.monotonic() - began:4.0f} s"
+            print(f"bench: {at}: round {n + 1} of {args.rounds}: {', '.join(str(k) for k in key)}", file=sys.stderr, flush=True)
             try:
                 results.setdefault(key, []).append(run())
             except (RuntimeError, OSError, subprocess.SubprocessError) as fault:
                 print(f"bench: left out: {fault}", file=sys.stderr, flush=True)
                 if not results[key]:
                     del results[key]
+    print(f"bench: {time.monotonic() - began:4.0f} s: done", file=sys.stderr, flush=True)
     report(results, limits)
     goals(results)
     if args.json:
