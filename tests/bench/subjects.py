@@ -260,7 +260,7 @@ class Exim(Subject):
 
 class OpenSMTPD(Subject):
     name, speaks = "opensmtpd", "smtp"
-    most, brief = 2000, 1200
+    most = 2000
 
     def command(self):
         shutil.rmtree("/var/spool/smtpd", ignore_errors=True)
