@@ -1,9 +1,12 @@
 /* T22: whatever a value holds, the line is one JSON object with one line end, and the value reads
- * back (what is not UTF-8 or too long is marked, not passed on). */
+ * back (what is not UTF-8 or too long is marked, not passed on). So do the octets of strangers that
+ * the API shows: a server's words, the mail and the requests that the sandbox took. */
 #include <jansson.h>
 
 #include "server/base/buf.h"
 #include "server/base/log.h"
+#include "server/render/capture.h"
+#include "server/render/value.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -17,6 +20,46 @@ static void check_line(enum log_format format, const struct log_field *fields) {
     ASSERT(buf_status(&line) == OK && line.n > 1 && line.p[line.n - 1] == '\n');
     struct str text = str_make(line.p, line.n - 1);
     ASSERT(str_is_utf8(text) && !str_has_control(text, false));
+}
+
+static struct str text_of(const json_t *v) {
+    ASSERT(json_is_string(v));
+    struct str s = str_make(json_string_value(v), json_string_length(v));
+    ASSERT(str_is_utf8(s));
+    return s;
+}
+
+static void check_shown(struct str text) {
+    static struct buf out = BUF_INIT(1 << 16);
+    json_t *v = value_str(text);
+    if (str_is_absent(text))
+        ASSERT(json_is_null(v));
+    else if (str_is_utf8(text))
+        ASSERT(str_equal(text_of(v), text));
+    else
+        ASSERT(str_find(text_of(v), STR("\xEF\xBF\xBD")) >= 0);
+    json_decref(v);
+    const struct received m = {.helo = text,
+                               .mail_from = text,
+                               .rcpt = &text,
+                               .rcpt_count = 1,
+                               .data = text,
+                               .peer = "[::1]:25"};
+    buf_clear(&out);
+    render_capture_message(&m, &out);
+    v = json_loadb(out.p, out.n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    ASSERT(json_is_object(v));
+    struct str helo = text_of(json_object_get(v, "helo"));
+    ASSERT(!str_is_utf8(text) || str_equal(helo, text));
+    ASSERT(str_equal(text_of(json_array_get(json_object_get(v, "rcpt_to"), 0)), helo));
+    const struct capture_header header = {.name = STR("X-Name"), .value = text};
+    buf_clear(&out);
+    render_capture_webhook(text, &header, 1, text.n, &out);
+    json_t *w = json_loadb(out.p, out.n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    ASSERT(json_is_object(w) && str_equal(text_of(json_object_get(w, "path")), helo));
+    ASSERT(str_equal(text_of(json_object_get(json_object_get(w, "headers"), "x-name")), helo));
+    json_decref(w);
+    json_decref(v);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -41,5 +84,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     ASSERT(json_is_null(json_object_get(o, "none")) && json_is_null(json_object_get(o, "no_id")));
     ASSERT(json_string_length(json_object_get(o, "id")) == ID_TEXT);
     json_decref(o);
+    check_shown(second);
     return 0;
 }

@@ -69,6 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     check_secret(text);
     check_rule(text, a);
     check_names(text);
+    ASSERT(tags_parse(STR_NONE, a, &tags) == 0);
     size_t count = tags_parse(text, a, &tags);
     ASSERT(count <= LIMIT_TAGS);
     for (size_t i = 0; i < count; i++)
