@@ -2,7 +2,7 @@
 """Measures postchute beside other mail senders on this machine and prints one report; nothing here passes or fails.
 tests/bench/README.md says what the figures mean and how the others are set up.
 
-    tests/bench/run                        short form, less than five minutes: one round, 2 KiB, one recipient
+    tests/bench/run                        short form, meant for five minutes at most: one round, 2 KiB, one recipient
     tests/bench/run --long                 three rounds; 20 KiB, ten recipients, a slow network, a receiver that defers,
                                            1,000 to 1,000,000 messages queued
     tests/bench/run --only postchute,exim  some of them
