@@ -6,6 +6,22 @@
 #include "server/delivery/scheduler_state.h"
 #include "storage/store_ops.h"
 
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Stands for libc's: while it is not 0, it is what everything in this program sees of the monotonic
+ * clock, and of no other. */
+static atomic_llong held_mono_ms;
+int clock_gettime(clockid_t which, struct timespec *now) {
+    int failed = (int)syscall(SYS_clock_gettime, which, now);
+    long long ms = atomic_load(&held_mono_ms);
+    if (which == CLOCK_MONOTONIC && ms != 0)
+        *now = (struct timespec){.tv_sec = (time_t)(ms / 1000), .tv_nsec = ms % 1000 * 1000000};
+    return failed;
+}
+
 static void refuse_login(void *arg) {
     struct sink *s = arg;
     receive_answer_data(s->connection[0].receive,
@@ -326,6 +342,64 @@ static void domains_that_cannot_be_read_hold_up_nobody_for_long(void **state) {
     end(&f);
 }
 
+static void read_again(void *arg) {
+    scheduler_read_domains(arg);
+}
+
+static void await_reading(struct fixture *f) {
+    while (f->s.is_reading_domains) /* the clock stands: a timeout would never end */
+        mailbox_wait(f->s.box, -1);
+}
+
+/* A store that cannot be read is asked once a second, for ever; mail waits for five of its
+ * refusals, and what it brings after that begins anew. */
+static void readings_of_domains_that_fail_are_a_second_apart(void **state) {
+    enum { WAITED_FOR = 5, MORE = 3, APART_MS = 1000 };
+    struct world *w = *state;
+    const struct route r = {.concurrency = 5};
+    static const char failed[] = "domains could not be read";
+    sqlite3 *db = NULL;
+    struct fixture f;
+    begin(&f, &r, ROUTE_SIGNING_FULL);
+    f.s.metrics.unsigned_messages = metric_counter("postchute_delivery_unsigned_total", "");
+    f.s.store = w->store;
+    f.s.box = mailbox_new();
+    wakeup_init(&f.s.domains_wake, read_again, &f.s);
+    expect_log(failed);
+    run_sql(w, &db, "ALTER TABLE domain RENAME TO away");
+    held_mono_ms = clock_mono_ms();
+    put_in(&f, 0, 0, BUNDLE_QUEUED);
+    scheduler_read_domains(&f.s);
+    run_site(&f);
+    for (unsigned n = 1; n <= WAITED_FOR + MORE; n++) {
+        bool is_waited_for = n <= WAITED_FOR;
+        assert_int_equal(f.bundle[0]->state == BUNDLE_WAITING, is_waited_for);
+        await_reading(&f);
+        assert_int_equal(logged(failed), n);
+        assert_int_equal(f.s.readings_failed, n);
+        assert_true(wakeup_is_set(&f.s.domains_wake));
+        held_mono_ms += APART_MS - 1;
+        assert_int_equal(wakeups_run(f.s.wakeups, clock_mono_ms()), 0);
+        assert_false(f.s.is_reading_domains);
+        held_mono_ms += 1;
+        if (n == WAITED_FOR + MORE)
+            run_sql(w, &db, "ALTER TABLE away RENAME TO domain");
+        assert_int_equal(wakeups_run(f.s.wakeups, clock_mono_ms()), 1);
+        assert_true(f.s.is_reading_domains);
+    }
+    assert_ptr_equal(TAILQ_FIRST(&f.s.claims), f.bundle[0]);
+    await_reading(&f);
+    assert_int_equal(f.s.readings_failed, 0);
+    assert_int_equal(f.s.domain_readings, 1);
+    assert_false(wakeup_is_set(&f.s.domains_wake));
+    held_mono_ms = 0;
+    TAILQ_REMOVE(&f.s.claims, f.bundle[0], wait);
+    prepare_forget_logged(&f.s);
+    mailbox_free(&f.s.box);
+    sqlite3_close(db);
+    end(&f);
+}
+
 /* The old one hung, so that nobody looked at what waited there. */
 static void what_waits_at_a_site_that_dies_follows_its_hop(void **state) {
     (void)state;
@@ -378,6 +452,8 @@ int main(void) {
         cmocka_unit_test(what_is_signed_at_this_moment_is_not_given_back),
         cmocka_unit_test(mail_without_a_key_waits_for_the_reading_that_may_bring_one),
         cmocka_unit_test(domains_that_cannot_be_read_hold_up_nobody_for_long),
+        cmocka_unit_test_setup_teardown(readings_of_domains_that_fail_are_a_second_apart, setup,
+                                        teardown),
         cmocka_unit_test(what_waits_at_a_site_that_dies_follows_its_hop),
         cmocka_unit_test(a_dead_site_parks_no_key_that_others_share),
     };
