@@ -1580,6 +1580,49 @@ static void a_damaged_fingerprint_is_no_match(void **state) {
     assert_int_equal(kit_totals(k).accepted, 1);
 }
 
+static struct store_key_put key_put(const char *prefix, int octet) {
+    struct store_key_put q = {
+        .key = {.id = id_new(1), .project = 1, .name = STR("a"), .prefix = str_of(prefix)}};
+    memset(q.key.hash, octet, sizeof(q.key.hash));
+    return q;
+}
+
+/* It opens nothing, is in no list, and nobody takes its place, not even the same key. */
+static void a_damaged_key_is_left_out_and_its_prefix_stays_taken(void **state) {
+    (void)state;
+    static const char *const hashes[] = {"x''", "x'00'", "substr(hash, 1, 31)", "hash || x'01'"};
+    expect_log(passed_over);
+    for (size_t i = 0; i < sizeof(hashes) / sizeof(hashes[0]); i++) {
+        struct kit *k = kit_new(STORE_SQLITE);
+        struct store_key_put hurt = key_put("pc_a", 1), sound = key_put("pc_b", 2),
+                             other = key_put("pc_a", 3), next = key_put("pc_c", 1);
+        struct store_keys q = {.project = 1};
+        RUN_OK(k, STORE_KEY_PUT, &hurt);
+        RUN_OK(k, STORE_KEY_PUT, &sound);
+        damage(k, arena_printf(k->arena, "UPDATE api_key SET hash = %s WHERE prefix = 'pc_a'",
+                               hashes[i])
+                      .p);
+        unsigned told = logged(passed_over);
+        RUN_OK(k, STORE_KEYS, &q);
+        assert_int_equal(q.count, 1);
+        assert_true(id_equal(&q.key[0].id, &sound.key.id));
+        assert_int_equal(logged(passed_over) - told, 1);
+        struct store_key_put *const same_prefix[] = {&hurt, &other};
+        for (size_t n = 0; n < 2; n++) {
+            assert_int_equal(RUN(k, STORE_KEY_PUT, same_prefix[n]), ERR_CONFLICT);
+            assert_string_equal(same_prefix[n]->call.info.field, "prefix");
+            assert_string_equal(same_prefix[n]->call.info.text, "another key has this prefix");
+        }
+        RUN_OK(k, STORE_KEY_PUT, &sound);
+        RUN_OK(k, STORE_KEY_PUT, &next);
+        RUN_OK(k, STORE_KEYS, &q);
+        assert_int_equal(q.count, 2);
+        assert_true(store_health(k->store).is_writable);
+        store_close(&k->store);
+        kit_free(k);
+    }
+}
+
 /* After a million attempts the next is made, but not recorded. */
 static void attempts_end_at_a_million(void **state) {
     struct kit *k = *state;
@@ -1818,6 +1861,7 @@ int main(void) {
         TEST(damaged_rows_are_refused_when_they_are_changed),
         TEST(a_damaged_store_is_refused_or_opened_and_never_in_between),
         TEST(a_damaged_fingerprint_is_no_match),
+        TEST(a_damaged_key_is_left_out_and_its_prefix_stays_taken),
         TEST(attempts_end_at_a_million),
         TEST(a_content_that_no_store_takes_is_refused),
         TEST(very_many_queues_are_all_served),
