@@ -1,6 +1,9 @@
-"""When the disk is full, or cannot be written: nothing is half stored, the answer says what to do, and it recovers."""
+"""When the disk is full, or cannot be written, or rows are there that nobody wrote: nothing is half stored, the answer says what to do, and it
+recovers."""
 
 import base64
+import contextlib
+import datetime
 import os
 import re
 import shutil
@@ -9,12 +12,14 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 
 import pytest
 import requests
 
 from peers.process import check, scratch, wait_until
 from peers.sink import Sink
+from peers.verify import dkim_verify
 from peers.webhook import WebhookReceiver
 
 GOOD = {"from": "a@acme.test", "to": "b@far.test", "subject": "s", "text": "t"}
@@ -283,3 +288,104 @@ def test_a_file_that_is_no_store_is_refused(postchute, sink):
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("postchute")]
     assert "outbox.db" in said or "not a database" in said, said
     assert (server.data / "outbox.db").read_bytes().startswith(b"this is no database")
+
+
+# ---- rows that nobody wrote ---------------------------------------------------------------------------------------------
+
+
+def alter(server, query, *values):
+    """Behind the server's back; returns what it says of one row."""
+    with contextlib.closing(sqlite3.connect(server.data / "outbox.db")) as database, database:
+        cursor = database.execute(query, values)
+        assert query.startswith("SELECT") or cursor.rowcount >= 1
+        return cursor.fetchone()
+
+
+@pytest.mark.parametrize("table, column, bad, refused", [
+    ("message", "tls", 99, {"get", "cancel", "retry"}),
+    ("message", "recipients", 2, {"get", "cancel", "retry"}),
+    ("recipient", "kind", 9, {"get", "cancel", "retry"}),
+    ("message", "size", 1, {"raw"}),
+])  # fmt: skip
+def test_what_is_asked_of_a_damaged_message_is_a_409_and_changes_nothing(postchute, cleanly, table, column, bad, refused):
+    sink = cleanly(Sink("11.22.7.1", on={"RCPT": lambda _, path: "450 4.2.1 later" if "later@" in path else "550 5.1.1 nobody"}))
+    server = postchute(route=f"smtp://{sink.address}?tls=none", retry_after="1h")
+    server.expect_log("a damaged row is passed over")
+    bounced, sound = (server.send(**GOOD)["id"] for _ in range(2))
+    for one in (bounced, sound):
+        server.wait_state(one, "bounced")
+    waiting = server.send(**{**GOOD, "to": "later@far.test"})["id"]
+    server.wait_state(waiting, "deferred")
+    verbs = {"get": ("GET", ""), "raw": ("GET", "/raw"), "cancel": ("POST", "/cancel"), "retry": ("POST", "/retry")}
+
+    def ask(verb):
+        method, path = verbs[verb]
+        return server.api().request(method, f"/v1/messages/{bounced if verb == 'retry' else waiting}{path}")
+
+    def listed():
+        return {one["id"]: one["state"] for one in server._list("/v1/messages")}
+
+    before = listed()
+    where = ("seq" if table == "message" else "key / 1024") + " = (SELECT seq FROM message WHERE id = ?)"
+    good = {}
+    for one in (uuid.UUID(bounced).bytes, uuid.UUID(waiting).bytes):
+        (good[one],) = alter(server, f"SELECT {column} FROM {table} WHERE {where}", one)
+        alter(server, f"UPDATE {table} SET {column} = ? WHERE {where}", bad, one)
+    for verb in sorted(refused):
+        answer = ask(verb)
+        assert answer.status_code == 409 and answer.headers["content-type"] == "application/problem+json", f"{verb}: {answer.text}"
+        assert answer.json()["code"] == "conflict" and "damaged" in answer.json()["detail"], f"{verb}: {answer.text}"
+    assert server.message(sound)["state"] == "bounced"
+    for one, value in good.items():
+        alter(server, f"UPDATE {table} SET {column} = ? WHERE {where}", value, one)
+    assert listed() == before
+    for verb, status in (("get", 200), ("raw", 200), ("retry", 202), ("cancel", 200)):
+        answer = ask(verb)
+        assert answer.status_code == status, f"{verb}: {answer.status_code} {answer.text}"
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+@pytest.mark.parametrize("way", ["API", "settings"])
+def test_a_domain_key_that_cannot_be_read_is_healed_by_its_domain_declared_anew(postchute, sink, way, is_sealed):
+    """Nothing of the domain goes out unsigned meanwhile; others go on."""
+    server = postchute(start=False, route=f"smtp://{sink.address}?tls=none")
+    if is_sealed:
+        server.settings["master_key_file"] = server.dir / "master.key"
+        server.settings["master_key_file"].touch(mode=0o600)
+        server.settings["master_key_file"].write_text(check(server.binary(), "key", "generate", "--master"))
+    server.start()
+    for pattern in ("a damaged row is passed over", "DKIM key cannot be read"):
+        server.expect_log(pattern)
+    api = server.api()
+    assert api.get("/v1/domains/acme.test").json()["dkim"]
+    alter(server, "UPDATE domain_key SET pem = substr(pem, 1, length(pem) - 100)")
+    assert api.post("/v1/domains", json={"name": "other.test"}).status_code == 201  # now they are read again
+    server.wait_log('"msg":"DKIM key cannot be read","domain":"acme.test"')
+    held = server.send(**GOOD)["id"]
+    server.wait_log('"msg":"held: no key of the domain can be read"')
+
+    def wait_s():
+        (recipient,) = server.message(held)["recipients"]
+        if recipient["state"] == "sending":
+            return 0
+        assert recipient["state"] == "queued"
+        return (datetime.datetime.fromisoformat(recipient["next_attempt_at"]) - datetime.datetime.now(datetime.UTC)).total_seconds()
+
+    wait_until(lambda: wait_s() > 60, "the message is put off for minutes")
+    other = server.deliver(**{**GOOD, "from": "a@other.test"})
+    assert other["state"] == "delivered" and len(sink.ledger) == 1
+
+    if way == "API":
+        again = api.post("/v1/domains", json={"name": "acme.test"})
+        assert again.status_code == 409 and again.json()["code"] == "conflict", again.text
+        assert api.delete("/v1/domains/acme.test").status_code == 204
+        assert api.post("/v1/domains", json={"name": "acme.test"}).status_code == 201
+    else:
+        server.reload()
+        server.wait_log('"msg":"settings read again"')
+    records = {one["name"]: one["value"] for one in api.get("/v1/domains/acme.test").json()["records"] if one["purpose"] == "dkim"}
+    server.deliver(**{**GOOD, "subject": "new"})
+    assert api.post(f"/v1/messages/{held}/retry").status_code == 202
+    server.wait_state(held, "delivered")
+    for message in sink.wait(3)[1:]:
+        assert len(dkim_verify(message.data, records)) == len(records) > 0
