@@ -79,6 +79,7 @@ def test_a_key_of_another_certificate_stops_the_start_with_its_name(postchute, c
      ("domains:\n  - name: not a domain\n", "domain: "), ("webhooks:\n  - {url: 'https://x.test', secret: short}\n", "secret"),
      ("webhooks:\n  - {url: 'https://10.0.0.1/x', secret: short}\n", "webhooks.url: the address is not a public one"),
      ("routes:\n  - {name: r, smarthosts: ['smtp://u:hunter2@h?tls=encrypt']}\n", "verify"),
+     ("route: sandbox\nroutes:\n  - {name: default, kind: sandbox}\n", "default: two routes have this name"),
      ("route: &a sandbox\nhostname: *a\n", "")],
 )  # fmt: skip
 def test_a_bad_yaml_file_stops_the_start(postchute, text, says):
@@ -90,6 +91,7 @@ def test_a_bad_yaml_file_stops_the_start(postchute, text, says):
     server.settings["config"] = path
     said = refused_start(server)
     assert says in said and "hunter2" not in said, said
+    assert not list(server.data.glob("outbox*"))
 
 
 def test_a_yaml_file_with_a_secret_is_not_open_to_everybody(postchute):
@@ -598,13 +600,16 @@ def test_https(postchute, sink, ca):
     assert b"200" not in plain.recv(100)
 
 
-def test_the_key_of_https_may_come_through_a_pipe_which_is_read_once(postchute, ca):
+@pytest.mark.parametrize("piped", ["tls_cert", "tls_key"])
+def test_the_certificate_and_key_of_https_may_come_through_a_pipe_which_is_read_once(postchute, ca, piped):
     certificate = ca.issue(["localhost", "127.0.0.1"])
-    server = postchute(start=False, route="sandbox", tls_cert=certificate.cert, tls_key=certificate.key.parent / "pipe")
-    os.mkfifo(server.settings["tls_key"], 0o600)
+    server = postchute(start=False, route="sandbox", tls_cert=certificate.cert, tls_key=certificate.key)
+    text = server.settings[piped].read_bytes()
+    server.settings[piped] = server.dir / "pipe"
+    os.mkfifo(server.settings[piped], 0o600)
     server.url = server.url.replace("http:", "https:")
     server.ready = lambda: requests_get(server.url + "/readyz", str(ca.directory / "ca.pem"))
-    writer = threading.Thread(target=lambda: server.settings["tls_key"].write_bytes(certificate.key.read_bytes()), daemon=True)
+    writer = threading.Thread(target=lambda: server.settings[piped].write_bytes(text), daemon=True)
     writer.start()
     server.start()
     writer.join(10)
