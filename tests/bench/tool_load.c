@@ -5,11 +5,15 @@
  * [--recipients 1] [--from a@b]
  *               [--rate N] [--ledger FILE] [--prefix P] [--seconds N] [--retry 1]
  *
- * Ledger lines: "ask <key>" before a message is sent for the first time, "ack <key> <id>" on 202
- * (200), "no <key> <status>" otherwise. The key is the Idempotency-Key, the external_id and the
- * X-Ledger header. With --retry 1 a request that got no answer, or 503, is sent again under the
- * same key until it is answered or --seconds are over. Prints one JSON line: rate and latencies.
+ * Ledger lines: "ask <key> <digest of the text, leaves.h> <recipient>,<recipient>..." before a
+ * message is sent for the first time, "ack <key> <id>" on 202 (200), "no <key> <status>" otherwise.
+ * The key is the Idempotency-Key, the external_id and the X-Ledger header; with a ledger each text
+ * begins with it, so that none is another's. With --retry 1 a request that got no answer, or 503,
+ * is sent again under the same key until it is answered or --seconds are over. Prints one JSON
+ * line: rate and latencies.
  */
+#include "tests/bench/leaves.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -44,7 +48,7 @@ static bool retry;
 static int64_t end_ms = INT64_MAX, begin_us;
 static int ledger = -1, epoll_fd;
 static uint32_t *latency_us;
-static char *body_text;
+static char *body_text, *asked_for; /* asked_for: the recipients, for the ledger */
 
 static int64_t now_us(void) {
     struct timespec t;
@@ -64,8 +68,36 @@ static void note(const char *what, uint64_t number, const char *more) {
     }
 }
 
+static size_t print_key(uint64_t number, char *text, size_t room) {
+    return (size_t)snprintf(text, room, "%s-%llu ", prefix, (unsigned long long)number);
+}
+
+/* One write: others may append, too. */
+static void note_asked(uint64_t number) {
+    char digest[LEAVES_TEXT];
+    if (ledger < 0)
+        return;
+    size_t room = body_bytes + strlen(asked_for) + 512;
+    char *text = malloc(room);
+    if (!text)
+        exit(1);
+    size_t n = print_key(number, text, room);
+    memcpy(text + n, body_text, body_bytes);
+    leaves_of_text(text, n + body_bytes, digest);
+    n = (size_t)snprintf(text, room, "ask %s-%llu %s %s\n", prefix, (unsigned long long)number,
+                         digest, asked_for);
+    if (write(ledger, text, n) != (ssize_t)n) {
+        perror("ledger");
+        exit(1);
+    }
+    free(text);
+}
+
 static void build(struct line *l) {
     size_t room = body_bytes + recipient_count * 64 + 2048;
+    char begin[128] = "";
+    if (ledger >= 0)
+        print_key(l->number, begin, sizeof begin);
     char *json = malloc(room);
     l->out = realloc(l->out, room + 1024);
     if (!json || !l->out)
@@ -78,9 +110,9 @@ static void build(struct line *l) {
         json + n, room - n,
         "],\"subject\":\"Load "
         "%s-%llu\",\"external_id\":\"%s-%llu\",\"headers\":{\"X-Ledger\":\"%s-%llu\"},"
-        "\"text\":\"%s\"}",
+        "\"text\":\"%s%s\"}",
         prefix, (unsigned long long)l->number, prefix, (unsigned long long)l->number, prefix,
-        (unsigned long long)l->number, body_text);
+        (unsigned long long)l->number, begin, body_text);
     l->out_n =
         (size_t)snprintf(l->out, room + 1024,
                          "POST /send HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"
@@ -141,7 +173,7 @@ static void start(struct line *l) {
             return;
         l->number = next_number++;
         l->has_message = true;
-        note("ask", l->number, "");
+        note_asked(l->number);
         l->started_us = now_us();
     }
     build(l);
@@ -286,6 +318,14 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < body_bytes; i++)
         body_text[i] = i % 64 == 63 ? ' ' : (char)('a' + i % 26);
     body_text[body_bytes] = '\0';
+    if (ledger >= 0) {
+        size_t room = recipient_count * 96 + 1, n = 0;
+        asked_for = malloc(room);
+        for (size_t i = 0; asked_for && i < recipient_count; i++)
+            n += (size_t)snprintf(asked_for + n, room - n, "%sr%zu@%s", i ? "," : "", i, domain);
+        if (!asked_for || n >= room)
+            return 1;
+    }
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     begin_us = now_us();
     for (size_t i = 0; i < connection_count; i++) {

@@ -3,10 +3,11 @@
  *     tool_sink --listen 127.0.0.1:2525 [--ledger FILE] [--defer-permille N] [--drop-permille N]
  * [--delay-ms N] [--rtt-ms N] [--mute 1] [--tell N,M,...] [--by-name 1] [--tls CERTIFICATE.PEM]
  *
- * For each message and recipient it appends "got <X-Ledger value or -> <Message-ID> <recipient>" to
- * the ledger before it answers 250; with
- * --drop-permille it closes the connection instead of answering some of the final dots ("dropped
- * ..." in the ledger: taken, but the sender cannot know).
+ * For each message and recipient it appends "got <X-Ledger value or -> <Message-ID> <recipient>
+ * <digest of what it says, leaves.h>" to the ledger before it answers 250, and the same with "cut"
+ * when that connection ends without a further command: its sender may not have read the answer.
+ * With --drop-permille it closes the connection instead of answering some of the final dots
+ * ("dropped ..." in the ledger: taken, but the sender cannot know).
  * --defer-permille answers some final dots with 451 ("deferred ..."). --rtt-ms holds every flight
  * of replies back, as a network with that round trip would; --mute accepts connections and says
  * nothing, so that a sender keeps what it has; --by-name refuses recipients whose names begin with
@@ -16,6 +17,8 @@
  * "in_doubt" are recipients that were taken last in their sessions, of which no later command shows
  * that the sender heard so.
  */
+#include "tests/bench/leaves.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -26,6 +29,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/epoll.h>
+#include <sys/queue.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -48,6 +52,10 @@ struct peer {
     int tail;             /* how much of CRLF . CRLF has been seen */
     int64_t answer_at_ms; /* delayed answer to the final dot */
     struct peer *next_delayed;
+    /* for the ledger alone */
+    char *mail, *unheard; /* the message; the lines of the one that was answered last */
+    size_t mail_n, mail_room;
+    LIST_ENTRY(peer) link;
 };
 
 static int ledger = -1;
@@ -59,6 +67,7 @@ static int epoll_fd;
 static SSL_CTX *tls; /* NULL: STARTTLS is not offered */
 static uint64_t random_state = 88172645463325252ull;
 static struct peer *delayed_first, *delayed_last;
+static LIST_HEAD(, peer) peers = LIST_HEAD_INITIALIZER(peers); /* with a ledger */
 
 /* A flight of replies on its way through the pretended network. */
 struct late {
@@ -166,17 +175,52 @@ static void header_value(const struct peer *p, const char *name, char *out, size
     }
 }
 
-static void record(const struct peer *p, const char *what) {
-    char key[256], id[512], line[2048];
+static void keep_mail(struct peer *p, const char *at, size_t n) {
+    if (p->mail_room - p->mail_n < n) {
+        p->mail_room = p->mail_room * 2 + n;
+        p->mail = realloc(p->mail, p->mail_room);
+        if (!p->mail)
+            die("realloc");
+    }
+    memcpy(p->mail + p->mail_n, at, n);
+    p->mail_n += n;
+}
+
+static void note(const char *what, const char *more) {
+    char line[2048];
+    int n = snprintf(line, sizeof line, "%s %s\n", what, more);
+    if (n < 0 || (size_t)n >= sizeof line || write(ledger, line, (size_t)n) != n)
+        die("ledger");
+}
+
+static void record(struct peer *p, const char *what) {
+    char key[256], id[512], digest[LEAVES_TEXT], line[2000];
     if (ledger < 0)
         return;
     header_value(p, "X-Ledger:", key, sizeof key);
     header_value(p, "Message-ID:", id, sizeof id);
-    for (size_t i = 0; i < p->rcpt_count; i++) {
-        int n = snprintf(line, sizeof line, "%s %s %s %s\n", what, key, id, p->rcpt[i]);
-        if (n > 0 && write(ledger, line, (size_t)n) != n)
-            die("ledger");
+    leaves_of_mail(p->mail, p->mail_n, digest);
+    bool is_answered = strcmp(what, "got") == 0;
+    char *unheard = is_answered ? calloc(p->rcpt_count + 1, sizeof line) : NULL;
+    if (is_answered && !unheard)
+        die("calloc");
+    for (size_t i = 0, at = 0; i < p->rcpt_count; i++) {
+        int n = snprintf(line, sizeof line, "%s %s %s %s", key, id, p->rcpt[i], digest);
+        note(what, line);
+        if (is_answered && n > 0) {
+            memcpy(unheard + at, line, (size_t)n + 1); /* one string after the other */
+            at += (size_t)n + 1;
+        }
     }
+    p->unheard = unheard;
+}
+
+/* The connection is over, and nothing came after the last answer to a final dot. */
+static void record_cut(struct peer *p) {
+    for (const char *line = p->unheard; line && *line; line += strlen(line) + 1)
+        note("cut", line);
+    free(p->unheard);
+    p->unheard = NULL;
 }
 
 /* Was the next count of --tell reached? */
@@ -195,7 +239,7 @@ static void tell_count(void) {
 static void forget_message(struct peer *p) {
     for (size_t i = 0; i < p->rcpt_count; i++)
         free(p->rcpt[i]);
-    p->rcpt_count = p->header_n = p->size = 0;
+    p->rcpt_count = p->header_n = p->size = p->mail_n = 0;
     p->tail = 2; /* as after a line end */
 }
 
@@ -265,6 +309,8 @@ static size_t take_data(struct peer *p, const char *at, size_t n, bool *done) {
         keep_header(p, &c, 1);
     }
     p->size += i;
+    if (ledger >= 0)
+        keep_mail(p, at, i);
     return i;
 }
 
@@ -284,6 +330,10 @@ static bool is_refused(struct peer *p, const char *path) {
 static void command(struct peer *p, const char *line, size_t n) {
     in_doubt -= p->in_doubt;
     p->in_doubt = 0;
+    if (p->unheard) {
+        free(p->unheard);
+        p->unheard = NULL;
+    }
     if (n >= 4 && strncasecmp(line, "EHLO", 4) == 0) {
         say(p, "250-sink.test\r\n250-PIPELINING\r\n250-SIZE "
                "52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n");
@@ -395,9 +445,14 @@ static void end(struct peer *p) {
     for (struct late *l = late_first; l; l = l->next)
         if (l->peer == p)
             l->peer = NULL;
+    if (ledger >= 0) {
+        record_cut(p);
+        LIST_REMOVE(p, link);
+    }
     SSL_free(p->ssl);
     close(p->fd);
     forget_message(p);
+    free(p->mail);
     free(p->in);
     free(p);
 }
@@ -458,6 +513,8 @@ static void accept_all(int listener) {
         p->fd = fd;
         p->tail = 2;
         connections++;
+        if (ledger >= 0)
+            LIST_INSERT_HEAD(&peers, p, link);
         struct epoll_event ev = {.events = EPOLLIN, .data.ptr = p};
         if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0)
             die("epoll_ctl");
@@ -577,6 +634,9 @@ int main(int argc, char **argv) {
             if (got[i].data.ptr == &listener_tag) {
                 accept_all(listener);
             } else if (got[i].data.ptr == &signal_tag) {
+                struct peer *p;
+                LIST_FOREACH (p, &peers, link)
+                    record_cut(p);
                 printf("{\"messages\": %llu, \"recipients\": %llu, \"bytes\": %llu, "
                        "\"connections\": %llu, \"deferred\": %llu, "
                        "\"dropped\": %llu, \"in_doubt\": %llu, \"encrypted\": %llu}\n",

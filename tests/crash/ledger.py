@@ -1,18 +1,25 @@
 """Holds a stopped server's outbox against what clients were promised and what receivers took.
 
-judge() takes the ledgers of tool_load ("ask KEY", "ack KEY ID", "no KEY STATUS"), of tool_sink ("got|dropped|deferred KEY MESSAGE-ID
-RECIPIENT") and of tool_hook ("hook|refused|dropped EVENT-ID"), the folder of the outbox (or what was read of it before), and how many attempts
-were under way at all kills together (None: the caller sums up). Each violation has a name and examples; no name, no violation. `wanted` says which
-final states a recipient may have, `is_seen` whether the receiver that keeps the ledger is where a message goes. self_test() damages a good
-result in each way that counts, and wants it found.
+judge() takes the ledgers of tool_load ("ask KEY DIGEST RECIPIENT,RECIPIENT", "ack KEY ID", "no KEY STATUS"), of tool_sink
+("got|dropped|deferred|cut KEY MESSAGE-ID RECIPIENT DIGEST") and of tool_hook ("hook|refused|dropped EVENT-ID"), the folder of the outbox (or
+what was read of it before), and `admitted`: the (key, recipient) of attempts without a known end, one for each; those that the receiver dropped are added
+here. No word of the outbox is taken for what was asked: the recipients of a message are those of the client's ledger, all and no others;
+nobody else is delivered to; what arrives says what was posted (DIGEST: of the decoded contents, tests/bench/leaves.h); and
+what a recipient got once more has its cause, each time, of that recipient.
+
+Each violation has a name and examples; no name, no violation. `wanted` says which final states a recipient may have, `is_seen` whether the receiver
+that keeps the ledger is where a message goes. self_test() damages a good result in each way that counts, and wants it found; missed_lines() does
+so with what needs no outbox on a disk.
 """
 import collections
+import hashlib
 import os
 import shutil
 import sqlite3
 import uuid
+from email import message_from_bytes
 
-DELIVERED = 3
+SENDING, DELIVERED = 2, 3  # storage/model.h
 FINAL = {3, 4, 5, 6, 7, 8}
 EVENT_ACCEPTED, EVENT_COMPLETED = 0, 2
 EVENT_OF_STATE = {3: 4, 4: 5, 5: 6, 6: 7, 7: 8, 8: 9}
@@ -37,6 +44,41 @@ def read_lines(path):
         return []
     with open(path, "rb") as f:
         return [line.decode().split() for line in f.read().split(b"\n")[:-1]]
+
+
+def digest(*leaves):
+    """Of what is asked for: texts (str) and files (bytes), in the order in which they stand in the message."""
+    total = hashlib.sha256()
+    for leaf in leaves:
+        total.update((leaf.replace("\r", "").rstrip("\n").encode() if isinstance(leaf, str) else leaf) + b"\0")
+    return total.hexdigest()[:16]
+
+
+def digest_of_mail(data):
+    """The same, of what came."""
+    leaves = []
+    for part in message_from_bytes(data).walk():
+        if not part.is_multipart():
+            leaf = part.get_payload(decode=True)
+            leaves.append(leaf.replace(b"\r", b"").rstrip(b"\n") if part.get_content_maintype() == "text" else leaf)
+    return hashlib.sha256(b"".join(leaf + b"\0" for leaf in leaves)).hexdigest()[:16]
+
+
+def claimed(store):
+    """What a process that has ended had under way: {(key, recipient, when it was claimed)}. Changes nothing; the same claim is the same after
+    a start that ended before it looked at it."""
+    db = sqlite3.connect(f"file:{store}/outbox.db?mode=ro", uri=True, timeout=30)
+    try:
+        return set(db.execute("SELECT m.external_id, r.email, r.updated FROM recipient r JOIN message m ON m.seq = r.key / 1024"
+                              " WHERE r.state = ?", (SENDING,)))
+    finally:
+        db.close()
+
+
+def without_cause(got, admitted):
+    """Of the deliveries (key, recipient) those that were made once more than the first and those that had a cause."""
+    made, may = collections.Counter(got), collections.Counter(admitted)
+    return {who: (n - 1, may[who]) for who, n in made.items() if n - 1 > may[who]}
 
 
 class Box:
@@ -79,10 +121,11 @@ class Outbox(Box):
 
 
 def judge_client(v, box, lines):
-    asked, acked, refused = set(), collections.defaultdict(set), 0
+    """{key: (digest, recipients)} of what was asked for."""
+    asked, acked, refused = {}, collections.defaultdict(set), 0
     for line in lines:
         if line[0] == "ask":
-            asked.add(line[1])
+            asked[line[1]] = (line[2], frozenset(line[3].split(",")))
         elif line[0] == "ack":
             acked[line[1]].add(line[2])
         else:
@@ -99,17 +142,29 @@ def judge_client(v, box, lines):
             v.wrong("two messages for one Idempotency-Key", (key, sorted(ids)))
         if key not in asked:
             v.wrong("invented: in the outbox, and never asked for", key)
-    v.numbers.update(asked=len(asked), acknowledged=len(acked), refused=refused)
+    for seq, key in box.messages.values():
+        there, wanted = set(box.recipients[seq]), asked.get(key, ("", frozenset()))[1]
+        if key in asked and wanted - there:
+            v.wrong("lost: a recipient that was asked for, and is not in the outbox", (key, sorted(wanted - there)))
+        if key in asked and there - wanted:
+            v.wrong("invented: a recipient in the outbox that nobody asked for", (key, sorted(there - wanted)))
+    v.numbers.update(asked=len(asked), acknowledged=len(acked), refused=refused, recipients_asked=sum(len(to) for _, to in asked.values()))
     return asked
 
 
-def judge_sink(v, box, asked, lines, under_way, is_seen):
-    taken, message_ids, dropped = collections.Counter(), collections.defaultdict(set), 0
-    for what, key, message_id, rcpt in lines:
+def judge_sink(v, box, asked, lines, admitted, is_seen):
+    taken, message_ids, dropped = collections.Counter(), collections.defaultdict(set), []
+    for what, key, message_id, rcpt, said in lines:
+        if what == "cut":
+            continue
         message_ids[key].add(message_id)
         if what in ("got", "dropped"):
             taken[key, rcpt] += 1
-            dropped += what == "dropped"
+            dropped += [(key, rcpt)] if what == "dropped" else []
+        if key in asked and rcpt not in asked[key][1]:
+            v.wrong("invented: delivered to somebody for whom nobody asked", (key, rcpt))
+        if key in asked and said != asked[key][0]:
+            v.wrong("not whole: what arrived is not what was posted", (key, rcpt, said, asked[key][0]))
     for key, ids in message_ids.items():
         if key not in asked:
             v.wrong("invented: delivered, and never asked for", key)
@@ -118,19 +173,20 @@ def judge_sink(v, box, asked, lines, under_way, is_seen):
         if len(ids) > 1:
             v.wrong("two Message-IDs for one Idempotency-Key", (key, sorted(ids)))
     duplicates = 0
-    for id_, (seq, key) in box.messages.items():
-        for email, (state, duplicate, rkey) in box.recipients[seq].items():
-            n = taken.get((key, email), 0)
+    for seq, key in box.messages.values():
+        for rcpt, (state, duplicate, rkey) in box.recipients[seq].items():
+            n = taken.get((key, rcpt), 0)
             if state == DELIVERED and n == 0 and is_seen(key):
-                v.wrong("lost: said to be delivered, and never received", (key, email))
+                v.wrong("lost: said to be delivered, and never received", (key, rcpt))
             if n > 1:
                 duplicates += n - 1
                 flags = [f for t, f in box.of_recipient[rkey] if t == EVENT_OF_STATE[DELIVERED]]
                 if not duplicate or not any(f & FLAG_DUPLICATE for f in flags):
-                    v.wrong("a duplicate that is not marked", (key, email, n))
-    if under_way is not None and duplicates > under_way + dropped:
-        v.wrong("more duplicates than attempts without a known end", (duplicates, under_way, dropped))
-    v.numbers.update(deliveries=sum(taken.values()), duplicates=duplicates, duplicates_admitted=(under_way or 0) + dropped)
+                    v.wrong("a duplicate that is not marked", (key, rcpt, n))
+    causes = [*admitted, *dropped]
+    for who, (more, may) in without_cause(taken, causes).items():
+        v.wrong("delivered once more without a cause", (who, more, may))
+    v.numbers.update(deliveries=sum(taken.values()), duplicates=duplicates, duplicates_admitted=len(causes))
 
 
 def judge_events(v, box, wanted):
@@ -169,56 +225,87 @@ def judge_hook(v, box, lines):
     v.numbers.update(webhooks=sum(got.values()), webhooks_waiting=sum(1 for s in box.notified.values() if s <= 1))
 
 
-def judge(folder, client, sink, hook, under_way, wanted=lambda email: {DELIVERED}, is_seen=lambda key: True):
+def judge(folder, client, sink, hook, admitted, wanted=lambda email: {DELIVERED}, is_seen=lambda key: True):
     v, box = Verdict(), folder if isinstance(folder, Box) else Outbox(folder)
     if box.integrity != "ok":
         v.wrong("the database is damaged", box.integrity)
     if box.balance != 0:
         v.wrong("accepted is not final and pending together", box.balance)
     asked = judge_client(v, box, client)
-    judge_sink(v, box, asked, sink, under_way, is_seen)
+    judge_sink(v, box, asked, sink, admitted, is_seen)
     judge_events(v, box, wanted)
     judge_hook(v, box, hook)
     return v
 
 
-def self_test(folder, client, sink, hook, under_way):
+def missed_lines(box, client, sink, hook, admitted, **how):
+    """Damages of what was written down, and of a copy of `box`. Returns how many, and those that were not found."""
+    got = next((line for line in sink if line[0] == "got"), None)
+    if got is None:
+        return 0, []
+    ask = next(line for line in client if line[0] == "ask" and line[1] == got[1])
+    _, key, digest_, to = ask
+    may = sum(who == (key, got[3]) for who in admitted) + sum(line[:2] + line[3:4] == ["dropped", key, got[3]] for line in sink)
+    made = sum(line[0] in ("got", "dropped") and (line[1], line[3]) == (key, got[3]) for line in sink)
+    nobody = "nobody@example.net"
+
+    def changed(to):
+        return [["ask", key, digest_, to] if line is ask else line for line in client]
+
+    def with_sink(*more):
+        return judge(box, client, sink + list(more), hook, admitted, **how)
+
+    cases = [
+        ("lost: a recipient that was", lambda: judge(box, changed(f"{to},{nobody}"), sink, hook, admitted, **how)),
+        ("invented: a recipient in the outbox", lambda: judge(box, changed(",".join([*to.split(",")[1:], nobody])), sink, hook, admitted, **how)),
+        ("invented: delivered to somebody", lambda: with_sink([*got[:3], nobody, got[4]])),
+        ("not whole: what arrived", lambda: judge(box, client, [[*got[:4], digest("half of i")] if line is got else line for line in sink], hook, admitted,
+                                                  **how)),
+        ("lost: said to be delivered", lambda: judge(box, client, [line for line in sink if line[1] != key], hook, admitted, **how)),
+        ("invented: delivered, and never", lambda: with_sink(["got", "nobody-1", "<x@y>", "r0@example.net", digest("")])),
+        ("two Message-IDs", lambda: with_sink([*got[:2], "<other@acme.test>", *got[3:]])),
+        ("delivered once more without", lambda: with_sink(*[got] * (may + 2 - made))),
+        # what another recipient would be allowed
+        ("delivered once more without", lambda: judge(box, client, sink + [got] * (may + 2 - made), hook, [*admitted, (key, nobody)], **how)),
+        ("invented: a webhook", lambda: judge(box, client, sink, hook + [["hook", "00000000-0000-0000-0000-000000000000"]], admitted, **how)),
+    ]
+    return len(cases), [name for name, run in cases if not any(found.startswith(name) for found in run().violations)]
+
+
+def self_test(folder, client, sink, hook, admitted):
     """Each damage must be found under its name. Returns what was not found."""
     ack = next(line for line in client if line[0] == "ack")
     got = next(line for line in sink if line[0] == "got")
     copy = folder + ".damaged"
 
-    def damaged(sql):
+    def damaged(sql, more=()):
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(folder, copy)
         with sqlite3.connect(os.path.join(copy, "outbox.db")) as db:
             db.execute(sql)
         db.close()
-        return copy
+        return judge(copy, client, [*sink, *more], hook, admitted)
 
-    twice = [got[1], got[3]]
+    last = "(SELECT max(key) FROM recipient)"
     cases = [
-        ("lost: acknowledged", lambda: judge(damaged(f"DELETE FROM message WHERE external_id = '{ack[1]}'"), client, sink, hook, under_way)),
-        ("lost: said to be delivered", lambda: judge(folder, client, [x for x in sink if [x[1], x[3]] != twice], hook, under_way)),
-        ("invented: delivered, and never", lambda: judge(folder, client, sink + [["got", "nobody-1", "<x@y>", "r0@example.net"]], hook, under_way)),
-        ("invented: in the outbox", lambda: judge(folder, [x for x in client if x[1] != ack[1]], sink, hook, under_way)),
-        ("two ids", lambda: judge(folder, client + [["ack", ack[1], "00000000-0000-0000-0000-000000000000"]], sink, hook, under_way)),
-        ("two messages", lambda: judge(damaged("UPDATE message SET external_id = (SELECT min(external_id) FROM message)"
-                                               " WHERE seq = (SELECT max(seq) FROM message)"), client, sink, hook, under_way)),
-        ("two Message-IDs", lambda: judge(folder, client, sink + [[got[0], got[1], "<other@acme.test>", got[3]]], hook, under_way)),
-        ("a duplicate that is not", lambda: judge(damaged("UPDATE recipient SET duplicate = 0"), client, sink + [got], hook, under_way + 1)),
-        ("more duplicates", lambda: judge(folder, client, sink + [got] * (under_way + sum(x[0] == "dropped" for x in sink) + 1), hook, under_way)),
-        ("without an end", lambda: judge(damaged("UPDATE recipient SET state = 1 WHERE key = (SELECT max(key) FROM recipient)"),
-                                         client, sink, hook, under_way)),
-        ("a final state without", lambda: judge(damaged("DELETE FROM event WHERE seq = (SELECT max(seq) FROM event WHERE recipient IS NOT NULL)"),
-                                                client, sink, hook, under_way)),
-        ("not exactly one accepted", lambda: judge(damaged("DELETE FROM event WHERE seq = (SELECT max(seq) FROM event WHERE type = 2)"),
-                                                   client, sink, hook, under_way)),
-        ("lost: a webhook said", lambda: judge(folder, client, sink, [x for x in hook if x[1] != hook[0][1]], under_way)),
-        ("half there: an event", lambda: judge(damaged("DELETE FROM notification WHERE seq = (SELECT max(seq) FROM notification)"),
-                                               client, sink, hook, under_way)),
-        ("accepted is not", lambda: judge(damaged("UPDATE counter SET accepted = accepted + 1"), client, sink, hook, under_way)),
+        ("lost: acknowledged", lambda: damaged(f"DELETE FROM message WHERE external_id = '{ack[1]}'")),
+        ("lost: a recipient that was", lambda: damaged(f"DELETE FROM recipient WHERE key = {last}")),
+        ("invented: a recipient in", lambda: damaged(f"INSERT INTO recipient SELECT key + 1, 'x@example.net', kind, state, attempts, nxdomain, queue,"
+                                                     f" route_key, due, updated, event_seq, duplicate, last_event FROM recipient WHERE key = {last}")),
+        ("lost: a recipient that was", lambda: damaged(f"UPDATE recipient SET email = 'x@example.net' WHERE key = {last}")),
+        ("invented: in the outbox", lambda: judge(folder, [x for x in client if x[1] != ack[1]], sink, hook, admitted)),
+        ("two ids", lambda: judge(folder, client + [["ack", ack[1], "00000000-0000-0000-0000-000000000000"]], sink, hook, admitted)),
+        ("two messages", lambda: damaged("UPDATE message SET external_id = (SELECT min(external_id) FROM message)"
+                                         " WHERE seq = (SELECT max(seq) FROM message)")),
+        ("a duplicate that is not", lambda: damaged("UPDATE recipient SET duplicate = 0", [got])),
+        ("without an end", lambda: damaged(f"UPDATE recipient SET state = 1 WHERE key = {last}")),
+        ("a final state without", lambda: damaged("DELETE FROM event WHERE seq = (SELECT max(seq) FROM event WHERE recipient IS NOT NULL)")),
+        ("not exactly one accepted", lambda: damaged("DELETE FROM event WHERE seq = (SELECT max(seq) FROM event WHERE type = 2)")),
+        ("lost: a webhook said", lambda: judge(folder, client, sink, [x for x in hook if x[1] != hook[0][1]], admitted)),
+        ("half there: an event", lambda: damaged("DELETE FROM notification WHERE seq = (SELECT max(seq) FROM notification)")),
+        ("accepted is not", lambda: damaged("UPDATE counter SET accepted = accepted + 1")),
     ]
     missed = [name for name, run in cases if not any(found.startswith(name) for found in run().violations)]
     shutil.rmtree(copy, ignore_errors=True)
-    return len(cases), missed
+    count, more = missed_lines(Outbox(folder), client, sink, hook, admitted)
+    return len(cases) + count, missed + more + ([] if count else ["nothing was delivered"])

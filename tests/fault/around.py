@@ -13,6 +13,7 @@ import urllib.request
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path[:0] = [os.path.join(HERE, "..", "crash"), os.path.join(HERE, "..", "power")]
+import ledger  # noqa: E402
 import shim  # noqa: E402
 
 
@@ -126,11 +127,11 @@ class Client(threading.Thread):
             count += 1
             key = f"{self.name_}-{count}"
             size = 300_000 if self.rng.random() < 0.015 else self.rng.choice((300, 1500, 6000))
+            to, text = [f"r{n}@example.net" for n in range(self.rng.randint(1, RECIPIENTS_MOST))], f"{key} " + "x" * size
             body = json.dumps({
-                "from": "load@acme.test", "to": [f"r{n}@example.net" for n in range(self.rng.randint(1, RECIPIENTS_MOST))],
-                "subject": f"Load {key}", "external_id": key, "headers": {"X-Ledger": key}, "text": "x" * size,
+                "from": "load@acme.test", "to": to, "subject": f"Load {key}", "external_id": key, "headers": {"X-Ledger": key}, "text": text,
                 "tags": ["load", self.name_], "metadata": {"number": str(count)}})
-            self.batch.note("ask", key)
+            self.batch.note("ask", key, ledger.digest(text), ",".join(to))
             while not self.is_over:
                 status, text = self.post(key, body)
                 if status in (200, 202):

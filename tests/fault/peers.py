@@ -15,6 +15,10 @@ import ssl
 import struct
 import sys
 
+HERE = os.path.dirname(os.path.realpath(__file__))
+sys.path[:0] = [os.path.join(HERE, "..", "crash")]
+import ledger  # noqa: E402
+
 
 class Ledger:
     def __init__(self, path):
@@ -59,7 +63,8 @@ class Smtp:
         head = data.split(b"\r\n\r\n", 1)[0].decode("latin-1")
         key, mid = re.search(r"(?im)^X-Ledger: (\S+)\r?$", head), re.search(r"(?im)^Message-ID: (\S+)\r?$", head)
         whole = bool(re.search(r"(?im)^DKIM-Signature:", head)) and data.endswith(b"\r\n")
-        taken = [(key[1] if key else "-", mid[1] if mid else "-", rcpt) for rcpt in rcpts]
+        said = ledger.digest_of_mail(data)
+        taken = [(key[1] if key else "-", mid[1] if mid else "-", rcpt, said) for rcpt in rcpts]
         for words in taken:
             self.ledger.put("got" if whole else "unsigned", *words)
         return taken
