@@ -6,8 +6,8 @@
 Settings: url, ca (or null), rate (requests a second), threads, ledgers (a folder), epoch_s, begin (monotonic seconds, of the harness),
 keys ({"admin", "shop", "news", "test"}), seed. Ends at SIGTERM, when each request under way has its answer.
 
-It keeps the ledgers of tests/crash/ledger.py, one for each epoch ("ask KEY" before a message is posted for the first time, "ack KEY ID",
-"no KEY STATUS"), and "end" when nothing will be added. What is answered wrongly (a repeated key with another id, a faulty request
+It keeps the ledgers of tests/crash/ledger.py, one for each epoch ("ask KEY DIGEST RECIPIENTS" before a message is posted for the first time,
+"ack KEY ID", "no KEY STATUS"), and "end" when nothing will be added. What is answered wrongly (a repeated key with another id, a faulty request
 that is taken, a page that cannot be read) is written to the file `wrong`.
 
 Names tell what must become of a recipient: bad… is refused by the receiver, later… deferred until it is canceled or expires; a key with
@@ -26,8 +26,19 @@ import threading
 import time
 import urllib.parse
 
+sys.path[:0] = [os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "crash")]
+from ledger import digest  # noqa: E402
+
 PATIENCE_S, AGAIN_S = 30, 0.1
 WORDS = "the quick brown fox jumps over a lazy dog und größer als 1 < 2 & \u2713 ".split(" ")
+
+
+def what_is_asked(m):
+    """(digest of the contents in their order, recipients) for the ledger."""
+    to = m["to"] if isinstance(m["to"], list) else [m["to"]]
+    copies = [m["cc"].split("<")[1].rstrip(">")] if "cc" in m else []
+    files = [base64.b64decode(one["content"]) for one in m.get("attachments", ())]
+    return digest(*[m[name] for name in ("text", "html") if name in m], *files), ",".join([*to, *copies, *m.get("bcc", ())])
 
 
 class Client(threading.Thread):
@@ -123,7 +134,7 @@ class Client(threading.Thread):
         body["external_id"], body["headers"] = name, {"X-Ledger": name}
         wait = {"Prefer": "wait=5"} if self.rng.random() < 0.01 else {}
         ledger = self.load.ledger(self.epoch)
-        ledger.note("ask", name)
+        ledger.note("ask", name, *what_is_asked(body))
         body = json.dumps(body).encode()
         key = self.load.o["keys"][key_name]
         status, got = self.until_answered("POST", "/send", key, body, Idempotency_Key=name, **wait)
