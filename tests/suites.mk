@@ -85,6 +85,15 @@ bench:
 	@$(if $(findstring n,$(filter-out --%,$(firstword -$(MAKEFLAGS)))),:,tests/bench/fetch) & $(MAKE) -s --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j2) build bench-tools; built=$$?; wait; exit $$built
 	@tests/bench/run --binary $(B)/postchute
 
+## timing     whether the time of a refused API key tells anything, a million keys of each class; nothing passes or fails
+.PHONY: timing tenants
+timing: tools
+	@$(B)/tests/bench/tool_timing
+
+## tenants    what one tenant's flood does to another's p99; nothing passes or fails
+tenants: build tools
+	@tests/bench/tenants --binary $(B)/postchute
+
 ## coverage   the tests with counters, lines and branches by folder; the report is build/coverage/report.txt
 .PHONY: coverage
 coverage:

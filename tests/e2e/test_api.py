@@ -20,6 +20,7 @@ from peers.postchute import Postchute
 from peers.process import wait_until
 from peers.sink import Sink
 
+BODY_MAX = 40 * 1024 * 1024  # the default of POSTCHUTE_MAX_REQUEST_BYTES
 GOOD = {"from": "a@acme.test", "to": "b@far.test", "subject": "s", "text": "t"}
 
 
@@ -240,20 +241,27 @@ def post_large(server, key, body):
 
 
 def test_T16_a_burst_of_the_largest_messages_stays_within_the_memory_set_aside(postchute):
-    """Budget, one more body for each worker, and what the process has anyway; the surplus is told to come again."""
+    """Two hundred at once, of the largest body there may be. Budget, one more body for each worker, and what the process has anyway; the surplus is
+    told to come again."""
     server = postchute(route="smtp://127.0.0.1:1?tls=none", retry_after="60s", max_memory="256MiB")
     server.expect_log("site does not answer, paused")
     other = server.api().post("/v1/keys", json={"name": "other", "scopes": ["send"]}).json()["key"]
     content = base64.b64encode(bytes(18 * 1024 * 1024)).decode()
-    body = json.dumps({**GOOD, "attachments": [{"filename": "x.bin", "content": content}]}).encode()
+    body = json.dumps({**GOOD, "attachments": [{"filename": "x.bin", "content": content}]}).encode().ljust(BODY_MAX)
 
     def memory(name):
         status = pathlib.Path(f"/proc/{server.process.popen.pid}/status").read_text()
         return int(re.search(rf"^{name}:\s+(\d+) kB", status, re.M)[1]) * 1024
 
     before = memory("VmRSS")
-    with concurrent.futures.ThreadPoolExecutor(40) as pool:
-        answers = list(pool.map(lambda n: post_large(server, other if n % 2 else server.admin_key, body), range(40)))
+    together = threading.Barrier(200)
+
+    def post(number):
+        together.wait(60)
+        return post_large(server, other if number % 2 else server.admin_key, body)
+
+    with concurrent.futures.ThreadPoolExecutor(200) as pool:
+        answers = list(pool.map(post, range(200)))
     assert {status for status, _, _ in answers} == {202, 503}
     assert {(answer["code"], again) for status, answer, again in answers if status == 503} == {("overloaded", "5")}
     # sanitizers hold on to what was freed
