@@ -1,13 +1,14 @@
 /* tool_faults: puts a load on a store whose disk, or memory, fails, and holds it to its promises.
  *
- *     tool_faults FOLDER SEED OPS heal|restart
+ *     tool_faults FOLDER SEED OPS heal|restart [LEDGER]
  *
  * Runs under tests/power/shim.so, whose control page says what fails and how often; the harness has
  * set it. All answers may be "unavailable", no other failure is allowed, and nobody may wait for
  * ever. After the load the fault is taken away, and the store has to be well again: `heal`: by
  * itself within 10 s; what was refused is then not there (but for a load that met a start which
  * failed). `restart`: after closing and opening; what was refused may be there. Then it works on
- * without a failure, and all is compared. Prints one JSON line; 1: a promise is broken. */
+ * without a failure, and all is compared. With LEDGER the folder is one that an earlier process
+ * left (an old one, or killed). Prints one JSON line; 1: a promise is broken. */
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -42,11 +43,8 @@ static void open_somehow(struct work *w, struct shim_control *c, uint64_t *refus
             disarm(c);
             w->o.may_fail = false;
         }
-        enum err e = work_open(w);
-        if (e != OK)
+        if (work_start(w) != OK)
             ++*refused_starts;
-        else if (w->ok > 0) /* the load went on in a store that was opened again */
-            work_note_opened(w);
     }
     w->o.may_fail = true;
 }
@@ -62,7 +60,7 @@ static void heal(struct work *w, struct model_report *r) {
 
 int main(int argc, char **argv) {
     log_setup(LOG_ERROR + 1, LOG_FORMAT_TEXT);
-    if (argc != 5) {
+    if (argc != 5 && argc != 6) {
         fprintf(stderr, "tool_faults: see its source for what it takes\n");
         return 64;
     }
@@ -72,12 +70,13 @@ int main(int argc, char **argv) {
     uint64_t refused_starts = 0;
     alarm(HANG_S); /* whoever waits for ever is ended by a signal, which the harness reports */
     work_init(&w, &(struct work_options){.folder = argv[1],
+                                         .ledger = argc == 6 ? argv[5] : NULL,
                                          .seed = strtoull(argv[2], NULL, 10),
                                          .ops = (int)strtol(argv[3], NULL, 10),
                                          .checkpoint_pages = 20,
                                          .may_fail = true});
     open_somehow(&w, c, &refused_starts);
-    bool is_restart = strcmp(argv[4], "heal") != 0;
+    bool is_restart = strcmp(argv[4], "heal") != 0 || w.has_unknown;
     if (w.store != NULL && !work_run(&w)) {
         open_somehow(&w, c, &refused_starts);
         is_restart = true; /* what was refused before may have come back with it */

@@ -38,7 +38,7 @@ struct model_note {
     uint32_t size;       /* accept: bytes of the content */
     uint32_t content_of; /* whose content it is: its own index, or that of the first of retries */
     struct model_rcpt next[MODEL_RCPTS];
-    uint32_t zero;
+    uint32_t seq;    /* END of an accept or a retry: where the message stands */
     int64_t wall_ms; /* now */
     int64_t expires_wall_ms, before_wall_ms;
 };
@@ -471,6 +471,16 @@ MODEL void model_check_rest(struct model_look *l, const struct model *m) {
         {"SELECT count(*) FROM (SELECT message FROM idempotency GROUP BY message"
          " HAVING count(*) > 1)",
          "messages have two idempotency rows"},
+        {"SELECT count(*) FROM term WHERE bucket <> seq / 512",
+         "search terms are where no search looks"},
+        /* recipients, sender, tag, external id */
+        {"SELECT count(*) FROM message m LEFT JOIN"
+         " (SELECT seq, count(*) AS n FROM term GROUP BY seq) t USING (seq)"
+         " WHERE t.n IS NOT m.recipients + 3",
+         "messages do not have their search terms"},
+        {"SELECT count(*) FROM message m WHERE is_test <> EXISTS"
+         " (SELECT 1 FROM api_key k WHERE k.id = m.key_id AND k.is_test <> 0)",
+         "messages are not marked as their keys are"},
     };
     for (size_t i = 0; i < sizeof zero / sizeof zero[0]; i++) {
         int64_t n = model_number(l, zero[i].sql);
@@ -583,6 +593,30 @@ MODEL void model_probe(const struct model *m, struct store *s, uint32_t of,
     r->probes++;
 }
 
+/* Who looks for a recipient and the external id of a message finds it. */
+MODEL void model_search(const struct model *m, struct store *s, uint32_t of,
+                        struct model_report *r) {
+    char key[32], email[48];
+    uint32_t from = m->message[of].content_of; /* a retry has these of what it repeats */
+    struct id want = model_id(of);
+    snprintf(key, sizeof key, "key-%u", from);
+    snprintf(email, sizeof email, "u%u.0@d%u.example", from, from % 7);
+    struct store_messages q = {.call = {.verb = STORE_MESSAGES},
+                               .project = 1,
+                               .to = of == from ? str_of(email) : STR_NONE,
+                               .tag = STR("welcome"),
+                               .external_id = str_of(key),
+                               .limit = 100};
+    enum err e = store_sync(s, &q.call);
+    bool is_found = false;
+    for (size_t i = 0; e == OK && i < q.count; i++)
+        is_found |= id_equal(&q.message[i].id, &want);
+    if (!is_found)
+        model_violation(r, "message %u is not found by a search", of);
+    store_call_release(&q.call);
+    r->probes++;
+}
+
 /* Opens the store in `o->folder` and compares all of it. */
 MODEL void model_verify(const struct model *m, const struct store_options *o, uint32_t pick,
                         bool is_deep, struct model_report *r) {
@@ -601,6 +635,7 @@ MODEL void model_verify(const struct model *m, const struct store_options *o, ui
         const struct model_message *x = &m->message[i];
         if (x->known == 2 && x->has_key && !x->may_be_gone) {
             model_probe(m, s, i, r);
+            model_search(m, s, i, r);
             break;
         }
     }

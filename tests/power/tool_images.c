@@ -362,7 +362,7 @@ static int emit(char **argv) {
 }
 
 int main(int argc, char **argv) {
-    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    log_setup(LOG_INFO, LOG_FORMAT_TEXT); /* what is migrated when a disk is opened */
     if (argc == 6 && strcmp(argv[1], "emit") == 0)
         return emit(argv);
     if (argc != 5 && argc != 7) {

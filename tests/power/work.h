@@ -10,6 +10,8 @@
  *     work_init(&w, &(struct work_options){.folder = f, .ops = 200, .seed = 1, ...});
  *     work_open(&w); work_run(&w); work_close(&w); work_release(&w);
  *
+ * With a ledger in which notes are it goes on where an earlier process ended, well or killed.
+ *
  * In a header since the tools are programs of one file. Thread: the tool's. */
 #pragma once
 
@@ -21,7 +23,7 @@
 #include "tests/power/model.h"
 #include "tests/power/shim.h"
 
-enum { WORK_SLOTS = 12, WORK_BODY_MOST = 700000 };
+enum { WORK_SLOTS = 12, WORK_BODY_MOST = 700000, WORK_SCHEDULED_MS = 5000 };
 
 struct work_options {
     const char *folder, *ledger; /* ledger NULL: none */
@@ -79,6 +81,7 @@ struct work {
     int64_t claimed[64]; /* notifications that are to be settled */
     size_t claimed_count;
     bool is_claiming, has_webhook, may_have_webhook;
+    bool has_unknown; /* an earlier process was killed while a call was under way */
     uint32_t keys;
     uint64_t ok, unavailable, unexpected;
     char first[640]; /* about the first unexpected answer */
@@ -115,6 +118,10 @@ MODEL void work_begin(struct work *w, struct work_slot *s) {
 MODEL void work_end(struct work *w, struct work_slot *s, enum err e) {
     s->note.what = NOTE_END;
     s->note.err = (int32_t)e;
+    if (e == OK && s->q.call.verb == STORE_ACCEPT)
+        s->note.seq = (uint32_t)s->q.accept.message.seq;
+    if (e == OK && s->q.call.verb == STORE_RETRY)
+        s->note.seq = (uint32_t)s->q.retry.new_message.seq;
     work_note(w, &s->note);
 }
 
@@ -215,7 +222,7 @@ MODEL void work_accept(struct work *w) {
                                           : LIMIT_BODY_CHUNK + 1 + work_random(w, 300000));
     s->note.content_of = index;
     bool is_scheduled = work_random(w, 10) == 0;
-    int64_t due = w->now_wall_ms + (is_scheduled ? 5000 : 0);
+    int64_t due = w->now_wall_ms + (is_scheduled ? WORK_SCHEDULED_MS : 0);
     s->note.expires_wall_ms = w->now_wall_ms + (work_random(w, 8) == 0 ? 20000 : 900000000);
     for (int i = 0; i < s->note.count; i++) {
         snprintf(s->email[i], sizeof s->email[i], "u%u.%d@d%u.example", index, i, index % 7);
@@ -586,6 +593,14 @@ MODEL void work_between(struct work *w) {
         work_webhook(w);
 }
 
+/* Opened, also on what an earlier process left. */
+MODEL enum err work_start(struct work *w) {
+    enum err e = work_open(w);
+    if (e == OK && (w->ok > 0 || w->model->promises > 0))
+        work_note_opened(w);
+    return e;
+}
+
 /* False: it ended early, since the store could not be opened again. */
 MODEL bool work_run(struct work *w) {
     if (!w->has_webhook)
@@ -610,6 +625,29 @@ MODEL void work_close(struct work *w) {
     store_close(&w->store);
 }
 
+/* Of the notes that are in the ledger. */
+MODEL void work_resume(struct work *w) {
+    struct model_note n;
+    off_t at = 0;
+    while (pread(w->ledger, &n, sizeof n, at) == (ssize_t)sizeof n) {
+        at += (off_t)sizeof n;
+        model_note(w->model, &n);
+        if (w->now_wall_ms < n.wall_ms)
+            w->now_wall_ms = n.wall_ms;
+        if (n.verb == STORE_KEY_PUT && w->keys <= n.index)
+            w->keys = n.index + 1;
+        if (n.what == NOTE_END && n.err == OK &&
+            (n.verb == STORE_ACCEPT || n.verb == STORE_RETRY)) {
+            w->seq[n.index] = n.seq;
+            w->due_wall_ms[n.index] = n.wall_ms + WORK_SCHEDULED_MS;
+        }
+    }
+    w->may_have_webhook = at > 0;
+    for (uint32_t i = 0; i < w->model->count; i++)
+        w->has_unknown |= w->model->message[i].is_open_call;
+    w->o.no_sweeps |= w->has_unknown; /* what they do to such a message is not known either */
+}
+
 MODEL void work_init(struct work *w, const struct work_options *o) {
     memset(w, 0, sizeof *w);
     w->o = *o;
@@ -622,9 +660,10 @@ MODEL void work_init(struct work *w, const struct work_options *o) {
     w->ledger = -1;
     w->shim_note = (shim_note_fn *)dlsym(RTLD_DEFAULT, "shim_note");
     if (o->ledger != NULL) {
-        w->ledger = open(o->ledger, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        w->ledger = open(o->ledger, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
         if (w->ledger < 0)
             abort();
+        work_resume(w);
     }
 }
 
