@@ -51,8 +51,12 @@ static enum err put_key(struct store *s, struct str name, struct str text, unsig
             e = rights_rule_parse(from_domains->list[i], a, &q.key.from_domains[i], info);
         q.key.from_domain_count = from_domains->count;
     }
-    if (e == OK)
-        e = run(s, &q.call, info);
+    if (e == OK) {
+        struct errinfo why;
+        e = run(s, &q.call, &why);
+        if (e != OK)
+            (void)err_set(info, e, setting, "%s: %s", why.field, why.text);
+    }
     if (e == OK && q.key.revoked_wall_ms != 0)
         log_warn("server", "a declared key was revoked and stays so: declare a new one",
                  LOG_STRZ("setting", setting), LOG_STR("name", name), LOG_ID("key", &q.key.id));

@@ -344,7 +344,7 @@ void gather_notice(struct store_notice *n) {
                 gone(s, n->due[i].key);
             break;
         case NOTICE_DOMAINS:
-            scheduler_read_domains(s);
+            scheduler_domains_changed(s);
             break;
         case NOTICE_HEALTH:
             scheduler_read_health(s);

@@ -37,6 +37,30 @@ void prepare_letter_woken(struct scheduler *s, struct letter *l) {
     }
 }
 
+struct logged {
+    struct table_node in_table;
+    char name[];
+};
+enum { LOGGED_MOST = 1000 };
+
+/* Of the first time only, until domains are read again; and of no more than LOGGED_MOST. */
+static bool is_to_be_logged(struct scheduler *s, struct str name) {
+    if (table_find(&s->logged, name.p, name.n) != NULL || table_count(&s->logged) >= LOGGED_MOST)
+        return false;
+    struct logged *d = mem_zalloc(sizeof(*d) + name.n + 1);
+    memcpy(d->name, name.p, name.n);
+    table_add(&s->logged, &d->in_table, d->name, name.n, d);
+    return true;
+}
+
+void prepare_forget_logged(struct scheduler *s) {
+    struct logged *d;
+    while ((d = table_oldest(&s->logged)) != NULL) {
+        table_remove(&s->logged, &d->in_table);
+        free(d);
+    }
+}
+
 /* It may be this one row that cannot be read, for ever: others of the same keys that are here go
  * on, the rest a while later. */
 static void content_refused(struct scheduler *s, struct letter *l) {
@@ -64,8 +88,10 @@ static void content_read(struct store_call *call) {
             l->state = LETTER_ERASED;
             prepare_letter_woken(s, l);
         } else {
-            log_warn("delivery", "content could not be read", LOG_ID("message", &l->outgoing->id),
-                     LOG_STRZ("why", call->info.text));
+            const struct id *id = &l->outgoing->id;
+            if (is_to_be_logged(s, str_make((const char *)id, sizeof(*id))))
+                log_warn("delivery", "content could not be read", LOG_ID("message", id),
+                         LOG_STRZ("why", call->info.text));
             content_refused(s, l);
         }
     }
@@ -89,32 +115,14 @@ static void ask_content(struct scheduler *s, struct letter *l) {
     store_post(s->store, &c->q.call);
 }
 
-struct logged_domain {
-    struct table_node in_table;
-    char name[];
-};
-enum { LOGGED_MOST = 1000 };
-
 /* Nothing is wrong with mail without a signature but its chances: said once a domain, counted
  * always. */
 static void goes_unsigned(struct scheduler *s, const struct letter *l) {
     metric_add(s->metrics.unsigned_messages, 1);
     struct str name = l->outgoing->from_domain;
-    if (table_find(&s->logged, name.p, name.n) != NULL || table_count(&s->logged) >= LOGGED_MOST)
-        return;
-    struct logged_domain *d = mem_zalloc(sizeof(*d) + name.n + 1);
-    memcpy(d->name, name.p, name.n);
-    table_add(&s->logged, &d->in_table, d->name, name.n, d);
-    log_warn("delivery", "sent without a DKIM signature: the domain has no key",
-             LOG_STR("domain", name));
-}
-
-void prepare_forget_logged(struct scheduler *s) {
-    struct logged_domain *d;
-    while ((d = table_oldest(&s->logged)) != NULL) {
-        table_remove(&s->logged, &d->in_table);
-        free(d);
-    }
+    if (is_to_be_logged(s, name))
+        log_warn("delivery", "sent without a DKIM signature: the domain has no key",
+                 LOG_STR("domain", name));
 }
 
 /* The job that signs is sent when its own site has room: it holds up no others of this site. */

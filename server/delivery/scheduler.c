@@ -166,6 +166,11 @@ void scheduler_read_domains(struct scheduler *s) {
     store_post(s->store, &c->q.call);
 }
 
+void scheduler_domains_changed(struct scheduler *s) {
+    if (!wakeup_is_set(&s->domains_wake))
+        scheduler_read_domains(s);
+}
+
 static void domains_woken(void *arg) {
     scheduler_read_domains(arg);
 }

@@ -119,7 +119,7 @@ struct scheduler {
     int64_t drain_deadline_mono_ms;
     struct drain_note *drain;
 
-    struct table logged; /* domains without a key, said once */
+    struct table logged; /* domains without a key, messages that cannot be read: said once */
     struct delivery_metrics metrics;
     struct {
         size_t in_memory, in_flight, sites; /* atomics */
@@ -135,6 +135,8 @@ int64_t scheduler_expiry_wall_ms(struct scheduler *s);
 /* May something new be claimed now? */
 bool scheduler_may_claim(const struct scheduler *s);
 void scheduler_read_domains(struct scheduler *s);
+/* After a reading that failed the next one, a second later, shows the change, too. */
+void scheduler_domains_changed(struct scheduler *s);
 void scheduler_read_health(struct scheduler *s);
 
 /* gather.c */

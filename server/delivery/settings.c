@@ -80,7 +80,9 @@ static enum err check_route(const struct delivery_options *o, size_t at, struct 
                        ROUTE_NAME_MAX);
     for (size_t i = 0; i < at; i++) {
         if (str_equal(str_of(o->routes[i].name), str_of(r->name)))
-            return err_set(info, ERR_INVALID, r->name, "two routes have this name");
+            return err_set(
+                info, ERR_INVALID, "routes.name", "two routes are called '%s'%s", r->name,
+                i == 0 ? ": it is the name of the one that the setting route makes" : "");
     }
     if (r->kind != ROUTE_MX && r->smarthost_count == 0)
         return err_set(info, ERR_INVALID, r->name, "the route has no smarthost");

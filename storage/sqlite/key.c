@@ -41,18 +41,21 @@ enum err sqlite_key_put(struct backend *b, struct effects *fx, struct store_call
     struct key_row *k = &q->key;
     sqlite3_stmt *st = sq_use(&b->h, SQL_KEY_BY_PREFIX);
     sq_bind_str(st, 1, k->prefix);
-    bool exists = sq_row(&b->h, st), is_equal = false;
+    bool exists = sq_row(&b->h, st), is_equal = false, is_damaged = false;
     struct id id = k->id;
     int64_t revoked_wall_ms = 0;
     if (exists) {
         struct str hash = sq_peek(st, 1);
-        is_equal = hash.n == sizeof(k->hash) && memcmp(hash.p, k->hash, sizeof(k->hash)) == 0;
+        is_damaged = hash.n != sizeof(k->hash);
+        is_equal = !is_damaged && memcmp(hash.p, k->hash, sizeof(k->hash)) == 0;
         id = sq_id(st, 0);
         revoked_wall_ms = sq_int(st, 2);
     }
     sq_end(st);
     if (exists && !is_equal)
-        return err_set(&call->info, ERR_CONFLICT, "prefix", "another key has this prefix");
+        return err_set(&call->info, ERR_CONFLICT, "prefix",
+                       is_damaged ? "the stored key of this prefix is damaged: use a new key"
+                                  : "another key has this prefix");
     k->id = id; /* of the key that it is already */
     if (revoked_wall_ms != 0)
         k->revoked_wall_ms = revoked_wall_ms;

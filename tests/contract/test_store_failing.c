@@ -1611,7 +1611,8 @@ static void a_damaged_key_is_left_out_and_its_prefix_stays_taken(void **state) {
         for (size_t n = 0; n < 2; n++) {
             assert_int_equal(RUN(k, STORE_KEY_PUT, same_prefix[n]), ERR_CONFLICT);
             assert_string_equal(same_prefix[n]->call.info.field, "prefix");
-            assert_string_equal(same_prefix[n]->call.info.text, "another key has this prefix");
+            assert_string_equal(same_prefix[n]->call.info.text,
+                                "the stored key of this prefix is damaged: use a new key");
         }
         RUN_OK(k, STORE_KEY_PUT, &sound);
         RUN_OK(k, STORE_KEY_PUT, &next);

@@ -79,7 +79,8 @@ def test_a_key_of_another_certificate_stops_the_start_with_its_name(postchute, c
      ("domains:\n  - name: not a domain\n", "domain: "), ("webhooks:\n  - {url: 'https://x.test', secret: short}\n", "secret"),
      ("webhooks:\n  - {url: 'https://10.0.0.1/x', secret: short}\n", "webhooks.url: the address is not a public one"),
      ("routes:\n  - {name: r, smarthosts: ['smtp://u:hunter2@h?tls=encrypt']}\n", "verify"),
-     ("route: sandbox\nroutes:\n  - {name: default, kind: sandbox}\n", "default: two routes have this name"),
+     ("route: sandbox\nroutes:\n  - {name: default, kind: sandbox}\n",
+      "routes.name: two routes are called 'default': it is the name of the one that the setting route makes"),
      ("route: &a sandbox\nhostname: *a\n", "")],
 )  # fmt: skip
 def test_a_bad_yaml_file_stops_the_start(postchute, text, says):

@@ -293,6 +293,15 @@ def test_a_file_that_is_no_store_is_refused(postchute, sink):
 # ---- rows that nobody wrote ---------------------------------------------------------------------------------------------
 
 
+def test_a_declared_key_that_is_damaged_is_named_at_the_start(postchute):
+    server = postchute(route="sandbox")
+    server.stop()
+    alter(server, "UPDATE api_key SET hash = x'00'")
+    done = server.command("serve", timeout=20)
+    assert done.returncode == 1
+    assert "POSTCHUTE_ADMIN_KEY: prefix: the stored key of this prefix is damaged: use a new key" in done.stderr, done.stderr
+
+
 def alter(server, query, *values):
     """Behind the server's back; returns what it says of one row."""
     with contextlib.closing(sqlite3.connect(server.data / "outbox.db")) as database, database:

@@ -664,7 +664,8 @@ static void a_site_that_breaks_gets_nobody_an_attempt_that_only_waited(void **st
 /* ---- a store that fails ---- */
 
 static void one_content_that_cannot_be_read_holds_up_nobody_else(void **state) {
-    expect_log("content could not be read");
+    static const char unread[] = "content could not be read";
+    expect_log(unread);
     expect_log("a damaged row is passed over");
     struct world *w = *state;
     sqlite3 *db = NULL;
@@ -680,7 +681,10 @@ static void one_content_that_cannot_be_read_holds_up_nobody_else(void **state) {
     start(w);
     await_completed(w, OTHERS);
     assert_true(clock_mono_ms() - began_mono_ms < 5000);
+    const struct timespec two_more_readings = {.tv_sec = 4, .tv_nsec = 500 * 1000 * 1000};
+    (void)nanosleep(&two_more_readings, NULL);
     delivery_stop(&w->delivery);
+    assert_int_equal(logged(unread), 1);
 }
 
 static bool has_loaded_all(struct world *w, void *arg) {
