@@ -24,7 +24,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { EVENTS = 256, ANSWER_MAX = 65536, PAUSE_MS = 50 };
+enum { EVENTS = 256, ANSWER_MAX = 65536, PAUSE_MS = 50, KEY_TEXT = 128 };
 
 struct line {
     int fd;
@@ -48,7 +48,8 @@ static bool retry;
 static int64_t end_ms = INT64_MAX, begin_us;
 static int ledger = -1, epoll_fd;
 static uint32_t *latency_us;
-static char *body_text, *asked_for; /* asked_for: the recipients, for the ledger */
+static char *body_text;
+static char *own_text, *asked_for; /* with a ledger: a text with its key, and the recipients */
 
 static int64_t now_us(void) {
     struct timespec t;
@@ -68,8 +69,13 @@ static void note(const char *what, uint64_t number, const char *more) {
     }
 }
 
-static size_t print_key(uint64_t number, char *text, size_t room) {
-    return (size_t)snprintf(text, room, "%s-%llu ", prefix, (unsigned long long)number);
+/* The text of a message; valid until the next call. */
+static const char *text_of(uint64_t number) {
+    if (ledger < 0)
+        return body_text;
+    snprintf(own_text, body_bytes + KEY_TEXT, "%s-%llu %s", prefix, (unsigned long long)number,
+             body_text);
+    return own_text;
 }
 
 /* One write: others may append, too. */
@@ -77,15 +83,14 @@ static void note_asked(uint64_t number) {
     char digest[LEAVES_TEXT];
     if (ledger < 0)
         return;
-    size_t room = body_bytes + strlen(asked_for) + 512;
+    const char *said = text_of(number);
+    leaves_of_text(said, strlen(said), digest);
+    size_t room = strlen(asked_for) + 512;
     char *text = malloc(room);
     if (!text)
         exit(1);
-    size_t n = print_key(number, text, room);
-    memcpy(text + n, body_text, body_bytes);
-    leaves_of_text(text, n + body_bytes, digest);
-    n = (size_t)snprintf(text, room, "ask %s-%llu %s %s\n", prefix, (unsigned long long)number,
-                         digest, asked_for);
+    size_t n = (size_t)snprintf(text, room, "ask %s-%llu %s %s\n", prefix,
+                                (unsigned long long)number, digest, asked_for);
     if (write(ledger, text, n) != (ssize_t)n) {
         perror("ledger");
         exit(1);
@@ -95,9 +100,6 @@ static void note_asked(uint64_t number) {
 
 static void build(struct line *l) {
     size_t room = body_bytes + recipient_count * 64 + 2048;
-    char begin[128] = "";
-    if (ledger >= 0)
-        print_key(l->number, begin, sizeof begin);
     char *json = malloc(room);
     l->out = realloc(l->out, room + 1024);
     if (!json || !l->out)
@@ -110,9 +112,9 @@ static void build(struct line *l) {
         json + n, room - n,
         "],\"subject\":\"Load "
         "%s-%llu\",\"external_id\":\"%s-%llu\",\"headers\":{\"X-Ledger\":\"%s-%llu\"},"
-        "\"text\":\"%s%s\"}",
+        "\"text\":\"%s\"}",
         prefix, (unsigned long long)l->number, prefix, (unsigned long long)l->number, prefix,
-        (unsigned long long)l->number, begin, body_text);
+        (unsigned long long)l->number, text_of(l->number));
     l->out_n =
         (size_t)snprintf(l->out, room + 1024,
                          "POST /send HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"
@@ -323,7 +325,8 @@ int main(int argc, char **argv) {
         asked_for = malloc(room);
         for (size_t i = 0; asked_for && i < recipient_count; i++)
             n += (size_t)snprintf(asked_for + n, room - n, "%sr%zu@%s", i ? "," : "", i, domain);
-        if (!asked_for || n >= room)
+        own_text = malloc(body_bytes + KEY_TEXT);
+        if (!asked_for || !own_text || n >= room)
             return 1;
     }
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
