@@ -1,4 +1,4 @@
-/* The wall clock is set while mail waits. */
+/* The wall clock is set while mail waits, repeats a second, or goes on while the machine sleeps. */
 #include "tests/unit/delivery/world.h"
 
 #include <stdatomic.h>
@@ -6,12 +6,15 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Stands for libc's: everything in this program sees the wall clock moved, no other clock. */
-static atomic_llong shift_s;
+/* Stands for libc's: everything in this program sees the wall clock moved, by what it was set and
+ * by what the machine slept; the time since boot by the latter; no other clock. */
+static atomic_llong shift_s, slept_s;
 int clock_gettime(clockid_t which, struct timespec *now) {
     int failed = (int)syscall(SYS_clock_gettime, which, now);
     if (which == CLOCK_REALTIME)
         now->tv_sec += (time_t)atomic_load(&shift_s);
+    if (which == CLOCK_REALTIME || which == CLOCK_BOOTTIME)
+        now->tv_sec += (time_t)atomic_load(&slept_s);
     return failed;
 }
 
@@ -20,6 +23,7 @@ int clock_gettime(clockid_t which, struct timespec *now) {
 
 static int clock_setup(void **state) {
     atomic_store(&shift_s, 0);
+    atomic_store(&slept_s, 0);
     return setup(state);
 }
 
@@ -104,6 +108,60 @@ static void a_step_ahead_and_back_expires_and_removes_nothing(void **state) {
     await_state(w, waits, RECIPIENT_DELIVERED, 1);
 }
 
+/* Its second attempt is due an hour later; by no clock that stood still meanwhile does that hour
+ * pass in this test. Nothing is logged: a sleep is no jump. */
+static void what_was_due_while_the_machine_slept_is_sent(void **state) {
+    struct world *w = *state;
+    w->o.retry_ms[0] = HOUR_S * 1000;
+    w->sink->later_times = 1;
+    start(w);
+    struct id id =
+        submit_with(w, "later@example.net",
+                    &(struct message_row){.expires_wall_ms = clock_wall_ms() + 10 * HOUR_S * 1000});
+    await_state(w, id, RECIPIENT_QUEUED, 1);
+    atomic_store(&slept_s, 3 * HOUR_S);
+    submit(w, "ok@example.net");
+    await_completed(w, 2);
+    await_state(w, id, RECIPIENT_DELIVERED, 2);
+    assert_int_equal(sink_get(&w->sink->messages), 2);
+}
+
+static void what_ended_while_the_machine_slept_expires(void **state) {
+    struct world *w = *state;
+    w->o.retry_ms[0] = 20000;
+    w->sink->later_times = 1000;
+    start(w);
+    keep_house(w);
+    struct id short_ = submit(w, "later@example.net");
+    struct id long_ =
+        submit_with(w, "later@example.net",
+                    &(struct message_row){.expires_wall_ms = clock_wall_ms() + 24 * HOUR_S * 1000});
+    await_state(w, short_, RECIPIENT_QUEUED, 1);
+    await_state(w, long_, RECIPIENT_QUEUED, 1);
+    atomic_store(&slept_s, 3 * HOUR_S);
+    await_state(w, short_, RECIPIENT_EXPIRED, 1);
+    assert_int_equal(recipient(w, long_, 0).state, RECIPIENT_QUEUED);
+}
+
+/* As at a leap second. Nothing is logged. */
+static void mail_arrives_once_over_a_second_that_comes_twice(void **state) {
+    struct world *w = *state;
+    w->o.retry_ms[0] = 2000;
+    w->sink->later_times = 1;
+    start(w);
+    keep_house(w);
+    struct id id = submit(w, "later@example.net");
+    await_state(w, id, RECIPIENT_QUEUED, 1);
+    int64_t before_wall_ms = clock_wall_ms();
+    atomic_store(&shift_s, -1);
+    assert_true(clock_wall_ms() < before_wall_ms);
+    struct id within = submit(w, "ok@example.net");
+    await_completed(w, 2);
+    assert_int_equal(recipient(w, id, 0).attempts, 2);
+    assert_int_equal(recipient(w, within, 0).attempts, 1);
+    assert_int_equal(sink_get(&w->sink->messages), 2);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, clock_setup, teardown)
 
 int main(void) {
@@ -113,6 +171,9 @@ int main(void) {
         TEST(mail_arrives_over_ten_years_ahead),
         TEST(mail_arrives_over_ten_years_back),
         TEST(a_step_ahead_and_back_expires_and_removes_nothing),
+        TEST(what_was_due_while_the_machine_slept_is_sent),
+        TEST(what_ended_while_the_machine_slept_expires),
+        TEST(mail_arrives_once_over_a_second_that_comes_twice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
