@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import random
+import signal
 import ssl
 import sys
 import threading
@@ -28,6 +29,7 @@ def load_crash():
 
 crash = load_crash()
 RECIPIENTS_MOST = 3  # of one transaction of the load
+DELIVERED, BOUNCED, EXPIRED = 3, 4, 6  # storage/model.h
 ANYBODY = ssl.create_default_context()  # who it is proves nothing here
 ANYBODY.check_hostname, ANYBODY.verify_mode = False, ssl.CERT_NONE
 
@@ -86,8 +88,22 @@ class Server(crash.Server):
         at = {"alloc_fail_count": times, "alloc_fail_at": n} if "alloc_libraries" in values else {"fail_count": times, "fail_at": n}
         self.control.set(**at, **values)
 
+    def counted(self):
+        """Calls of the armed class, or allocations by the armed library, since it was armed."""
+        return self.control.get("calls") + self.control.get("allocs")
+
+    def reload(self):
+        """Settings, routes, certificates; retention begins, too (contents are kept for a second)."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGHUP)
+
     def failed(self):
         return self.control.get("failed") + self.control.get("alloc_failed")
+
+
+def wanted(email):
+    """The final states that a recipient may have, by what peers.py answers it."""
+    return {BOUNCED} if email.startswith("refused") else {EXPIRED} if email.startswith("never") else {DELIVERED}
 
 
 class Client(threading.Thread):
@@ -99,6 +115,18 @@ class Client(threading.Thread):
         self.batch, self.name_, self.rng = batch, f"c{number}", random.Random(f"{batch.args.seed} {number}")
         self.connection, self.is_over = None, False
         self.start()
+
+    def choose_recipients(self, key):
+        """(who, more members). Who expires is alone: nobody else may for its sake."""
+        dice = self.rng.random()
+        if dice < 0.03:
+            return ["never@example.net"], {"expires_in": self.rng.randint(1, 3)}
+        to = [f"r{n}@example.net" for n in range(self.rng.randint(1, RECIPIENTS_MOST))]
+        if dice < 0.08:
+            to.append("refused@example.net")
+        elif dice < 0.13:
+            to.insert(0, f"later-{key}@example.net")
+        return to if self.rng.random() < 0.7 else to[-1:], {}
 
     def post(self, key, body):
         """The status; 0: no answer."""
@@ -127,9 +155,9 @@ class Client(threading.Thread):
             count += 1
             key = f"{self.name_}-{count}"
             size = 300_000 if self.rng.random() < 0.015 else self.rng.choice((300, 1500, 6000))
-            to, text = [f"r{n}@example.net" for n in range(self.rng.randint(1, RECIPIENTS_MOST))], f"{key} " + "x" * size
+            (to, more), text = self.choose_recipients(key), f"{key} " + "x" * size
             body = json.dumps({
-                "from": "load@acme.test", "to": to, "subject": f"Load {key}", "external_id": key, "headers": {"X-Ledger": key}, "text": text,
+                "from": "load@acme.test", "to": to, **more, "subject": f"Load {key}", "external_id": key, "headers": {"X-Ledger": key}, "text": text,
                 "tags": ["load", self.name_], "metadata": {"number": str(count)}})
             self.batch.note("ask", key, ledger.digest(text), ",".join(to))
             while not self.is_over:

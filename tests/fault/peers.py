@@ -6,7 +6,8 @@
 All on loopback, on ports of their own. Every name has the address 127.0.0.1, for one second. The ledgers are those that
 tests/crash/ledger.py reads: a line is written before the answer is. "cut" for "got" stands once more for each recipient of a message after which its
 connection ended without any further command: its sender may not have read the answer (one that has says QUIT at least). Prints "ready DNS SMTP HTTPS"
-once; ends with its standard input, after the connections.
+once; ends with its standard input, after the connections. What a recipient's local part begins with: "refused": 550; "later": 451 when it is seen
+for the first time; "never": 451.
 """
 import asyncio
 import os
@@ -43,7 +44,16 @@ class Dns(asyncio.DatagramProtocol):
 
 class Smtp:
     def __init__(self, context, ledger):
-        self.context, self.ledger, self.open = context, ledger, 0
+        self.context, self.ledger, self.open, self.seen = context, ledger, 0, set()
+
+    def verdict(self, rcpt):
+        """None: it is taken."""
+        if rcpt.startswith("refused"):
+            return b"550 5.1.1 nobody of this name\r\n"
+        is_first = rcpt not in self.seen
+        if rcpt.startswith("later"):
+            self.seen.add(rcpt)
+        return b"451 4.7.1 come again\r\n" if rcpt.startswith("never") or rcpt.startswith("later") and is_first else None
 
     async def line(self, reader):
         text = await reader.readline()
@@ -87,8 +97,13 @@ class Smtp:
                     # of Python 3.11 on
                     await writer.start_tls(self.context)
                 elif verb == "RCPT":
-                    rcpts.append(re.search("<([^>]*)>", text)[1])
-                    writer.write(b"250 ok\r\n")
+                    rcpt = re.search("<([^>]*)>", text)[1]
+                    no = self.verdict(rcpt)
+                    if no is None:
+                        rcpts.append(rcpt)
+                    writer.write(no or b"250 ok\r\n")
+                elif verb == "DATA" and not rcpts:
+                    writer.write(b"554 5.5.1 for nobody\r\n")
                 elif verb == "DATA":
                     writer.write(b"354 go\r\n")
                     unanswered = self.take(await self.data(reader), rcpts)

@@ -39,7 +39,7 @@ enum shim_class {
     SHIM_EPOLL = 16384,      /* a descriptor is put into an epoll set */
     SHIM_OPEN_OTHER = 32768, /* files that are not the store's */
     SHIM_THREAD = 65536,     /* pthread_create */
-    SHIM_ENTROPY = 131072,   /* getrandom */
+    SHIM_ENTROPY = 131072,   /* getrandom, getentropy */
 };
 
 /* As fail_errno: a write says that all was written, and wrote nothing. */
