@@ -65,11 +65,11 @@ FAULTS_STEP ?= 1
 faults: tools $(B)/tests/power/shim.so
 	@tests/fault/run --build $(B) --step $(FAULTS_STEP)
 
-## faults-server  the same for the whole server under load, all of its libraries: what once found something, or FAULTS_SECONDS=900 of others
-FAULTS_SECONDS ?=
+## faults-server  the same for the whole server under load, all of its libraries: each kind of fault once (FAULTS_SHORT=1: what once found something)
+FAULTS_SHORT ?=
 .PHONY: faults-server
 faults-server: build tools $(B)/tests/power/shim.so
-	@tests/fault/server --build $(B) $(if $(FAULTS_SECONDS),--cases 100000 --seconds $(FAULTS_SECONDS),--short)
+	@tests/fault/server --build $(B) $(if $(FAULTS_SHORT),--short,--each-kind --together 4)
 
 ## soak       mixed load with faults for SOAK_SECONDS=3600: nothing lost, nothing grows (tests/soak/run --hours 72 is the long form)
 SOAK_SECONDS ?= 3600
