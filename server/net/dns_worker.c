@@ -38,7 +38,8 @@ struct dns_worker {
     bool is_used;        /* its thread was to begin */
     bool is_proven;
     bool is_broken;
-    bool is_watched;            /* the timer is set: it owes answers */
+    bool is_garbled; /* its thread has half of what was said to it, and waits for the rest */
+    bool is_watched; /* the timer is set: it owes answers */
     bool is_checked, had_grace; /* the question that shows it is under way */
     size_t owed;
     unsigned sent;
@@ -82,7 +83,9 @@ static void drop_context(struct dns_worker *w) {
     w->readable = NULL;
     if (!w->ctx)
         return;
-    if (w->is_used && !w->is_proven) {
+    /* The library would tell its thread to end, in words that it takes for the other half, and wait
+     * for it. */
+    if (w->is_garbled || (w->is_used && !w->is_proven)) {
         abandon(w->ctx);
     } else {
         /* the library waits for a word of its thread: when that has ended, this is what it reads */
@@ -90,7 +93,8 @@ static void drop_context(struct dns_worker *w) {
         ub_ctx_delete(w->ctx); /* calls back nobody */
     }
     w->ctx = NULL;
-    w->is_used = w->is_proven = w->is_broken = w->is_checked = w->is_watched = false;
+    w->is_used = w->is_proven = w->is_broken = w->is_garbled = w->is_checked = w->is_watched =
+        false;
     w->sent = 0;
     w->owed = 0;
 }
@@ -193,6 +197,7 @@ static enum err ask(struct dns_worker *w, const char *name, int type, void *arg,
     w->sent++;
     int r = ub_resolve_async(w->ctx, name, type, CLASS_IN, arg, fn, id);
     if (r == UB_PIPE) { /* half of it may have gone: what follows cannot be understood */
+        w->is_garbled = true;
         found_broken(w);
         return ERR_AGAIN;
     }
@@ -255,8 +260,10 @@ void dns_worker_cancel(struct dns_worker *w, int id) {
     if (w->is_broken)
         return;
     w->sent++;
-    if (ub_cancel(w->ctx, id) == UB_PIPE)
+    if (ub_cancel(w->ctx, id) == UB_PIPE) {
+        w->is_garbled = true;
         found_broken(w);
+    }
 }
 
 void dns_worker_forget(struct dns_worker *w) {

@@ -29,12 +29,29 @@ const char *__tsan_default_options(void) {
 enum { SETS = 4096 };
 static atomic_bool is_librarys[SETS], is_new[SETS];
 static atomic_int fails_left, answers_fail, threads_begun, last_pipe = -1;
+static atomic_int asker, question_fails_in; /* who asks; 0: none of its writes fails */
 
 int epoll_create1(int flags) {
     int set = (int)syscall(SYS_epoll_create1, flags);
     assert_in_range(set, 0, SETS - 1);
     is_librarys[set] = is_new[set] = gettid() != getpid();
+    if (is_librarys[set])
+        asker = gettid();
     return set;
+}
+
+static bool is_pipe(int fd) {
+    int domain = 0;
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &(socklen_t){sizeof domain}) == 0 &&
+           domain == AF_UNIX;
+}
+
+ssize_t write(int fd, const void *p, size_t n) {
+    if (question_fails_in > 0 && gettid() == asker && is_pipe(fd) && --question_fails_in == 0) {
+        errno = ENOMEM;
+        return -1;
+    }
+    return syscall(SYS_write, fd, p, n);
 }
 
 int epoll_ctl(int set, int what, int fd, struct epoll_event *ev) {
@@ -66,7 +83,7 @@ static const struct rr rows[] = {
 
 static int begin(void **state) {
     (void)state;
-    fails_left = answers_fail = 0;
+    fails_left = answers_fail = question_fails_in = 0;
     return begin_asking(rows);
 }
 
@@ -119,6 +136,20 @@ static void a_thread_that_ends_is_replaced(void **state) {
     int begun = threads_begun;
     shutdown(last_pipe, SHUT_RDWR);
     assert_int_equal(lookup(d, "nothing.example"), FAILURE_DNS_NXDOMAIN);
+    assert_int_equal(threads_begun, begun + 1);
+    dns_stop(&d);
+}
+
+/* Its thread waits for the rest of a question: it cannot be told to end, nor waited for. */
+static void half_a_question_replaces_the_thread(void **state) {
+    (void)state;
+    expect_log("the resolver stopped answering: another one is made");
+    struct dns *d = start_with(60000);
+    assert_int_equal(lookup(d, "a.example"), FAILURE_NONE);
+    int begun = threads_begun;
+    question_fails_in = 2; /* after its length */
+    assert_int_equal(lookup(d, "nothing.example"), FAILURE_DNS_NXDOMAIN);
+    assert_int_equal(question_fails_in, 0);
     assert_int_equal(threads_begun, begun + 1);
     dns_stop(&d);
 }
@@ -200,6 +231,7 @@ int main(void) {
         T(a_thread_that_cannot_begin_is_replaced),
         T(many_questions_outlive_their_thread),
         T(a_thread_that_ends_is_replaced),
+        T(half_a_question_replaces_the_thread),
         T(a_thread_that_cannot_say_its_answers_is_replaced),
         T(more_than_one_is_replaced_after_pauses),
         T(a_network_without_dns_replaces_nothing),
