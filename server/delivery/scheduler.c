@@ -305,11 +305,10 @@ void scheduler_drain(struct scheduler *s, int64_t deadline_mono_ms) {
     struct drain_note d = {.note = {.run = drain_run},
                            .s = s,
                            .deadline_mono_ms = deadline_mono_ms,
-                           .reply_to = mailbox_new()};
+                           .reply_to = s->drain_box};
     mailbox_send(s->box, &d.note);
     while (!d.is_done)
         mailbox_wait(d.reply_to, -1);
-    mailbox_free(&d.reply_to);
 }
 
 struct stop_note {
@@ -394,6 +393,7 @@ struct scheduler *scheduler_start(struct settings *settings) {
     s->settings = settings;
     s->store = settings->o.store;
     s->box = mailbox_new();
+    s->drain_box = mailbox_new();
     s->tlspolicy = tlspolicy_new();
     s->due = due_new(settings->o.due_in_memory, LIMIT_DUE_PER_KEY);
     s->letters = letters_new(KEEP_BYTES);
@@ -438,6 +438,7 @@ void scheduler_stop(struct scheduler **sp) {
     tlspolicy_free(&s->tlspolicy);
     prepare_forget_logged(s);
     mailbox_free(&s->box);
+    mailbox_free(&s->drain_box);
     settings_unref(&s->settings);
     free(s);
 }

@@ -118,6 +118,8 @@ struct scheduler {
     struct wakeup drain_wake;
     int64_t drain_deadline_mono_ms;
     struct drain_note *drain;
+    struct mailbox
+        *drain_box; /* who drains waits there; kept, so that a stop takes no descriptor */
 
     struct table logged; /* domains without a key, messages that cannot be read: said once */
     struct delivery_metrics metrics;

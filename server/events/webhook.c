@@ -166,7 +166,6 @@ struct question {
     struct note note;
     struct webhooks *w;
     const struct webhooks_options *options;
-    struct mailbox *asker;
     bool is_answered;
 };
 
@@ -176,16 +175,14 @@ static void question_answered(struct note *n) {
 
 static void answer(struct question *q) {
     q->note.run = question_answered;
-    mailbox_send(q->asker, &q->note);
+    mailbox_send(q->w->asker, &q->note);
 }
 
 static void ask_and_wait(struct question *q, void (*run)(struct note *n)) {
-    q->asker = mailbox_new();
     q->note.run = run;
     mailbox_send(q->w->box, &q->note);
     while (!q->is_answered)
-        mailbox_wait(q->asker, -1);
-    mailbox_free(&q->asker);
+        mailbox_wait(q->w->asker, -1);
 }
 
 /* Ends the posts under way (they come back as FAILURE_SHUTDOWN), later gives up on the store. */
@@ -272,6 +269,7 @@ enum err webhooks_start(const struct webhooks_options *o, struct webhooks **out,
     report_register();
     w->loop = loop_start("webhook");
     w->box = loop_mailbox(w->loop);
+    w->asker = mailbox_new();
     struct question q = {.w = w};
     ask_and_wait(&q, begin_on_loop);
     *out = w;
@@ -301,6 +299,7 @@ void webhooks_stop(struct webhooks **wp, int64_t timeout_ms) {
     loop_stop(&w->loop);
     endpoints_free(&w->endpoints);
     standing_release(&w->standing);
+    mailbox_free(&w->asker);
     free(w->share);
     free(w->user_agent);
     free(w->ca_file);

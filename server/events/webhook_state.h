@@ -39,7 +39,9 @@ enum {
 struct webhooks {
     struct store *store;
     struct loop *loop;
-    struct mailbox *box; /* the loop's */
+    struct mailbox *box;   /* the loop's */
+    struct mailbox *asker; /* of whoever waits for the loop's answer; kept, so that asking takes no
+                              descriptor */
     char *user_agent, *ca_file;
     int64_t timeout_ms;
     struct dns *dns;

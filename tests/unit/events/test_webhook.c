@@ -363,6 +363,21 @@ static void a_forbidden_address_is_a_failed_attempt_with_the_reason(void **state
     assert_int_equal(wait_for(w, &hook, 2).row.state, NOTIFICATION_DELIVERED);
 }
 
+static void settings_change_where_no_descriptor_is_left(void **state) {
+    struct world *w = *state;
+    start(w);
+    struct rlimit before, none;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = before;
+    none.rlim_cur = 3; /* as many as are open at any rate */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    webhooks_set(w->webhooks, &(struct webhooks_options){.guard = w->guard, .timeout_ms = 5000});
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    struct id hook = put_endpoint(w, "ok");
+    (void)cause_event(w, &hook);
+    assert_int_equal(wait_for(w, &hook, 1).row.state, NOTIFICATION_DELIVERED);
+}
+
 static void the_id_stays_the_same_over_attempts(void **state) {
     struct world *w = *state;
     start(w);
@@ -504,6 +519,7 @@ int main(void) {
         IN_WORLD(answers_decide_what_becomes_of_a_notification),
         IN_WORLD(an_endless_answer_is_cut),
         IN_WORLD(a_forbidden_address_is_a_failed_attempt_with_the_reason),
+        IN_WORLD(settings_change_where_no_descriptor_is_left),
         IN_WORLD(the_id_stays_the_same_over_attempts),
         IN_WORLD(during_rotation_both_secrets_sign),
         IN_WORLD(a_dead_endpoint_holds_up_nobody),
