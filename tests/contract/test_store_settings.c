@@ -97,6 +97,10 @@ static void domains_are_put_replaced_and_deleted(void **state) {
     struct id id = p.domain.id;
     RUN_OK(k, STORE_DOMAIN_PUT, &p);
     assert_int_equal(RUN(k, STORE_DOMAIN_PUT, &p), ERR_CONFLICT);
+    keys[1].pem = STR_NONE; /* one that could not be read is not put back */
+    p.replace = true;
+    assert_int_equal(RUN(k, STORE_DOMAIN_PUT, &p), ERR_INVALID);
+    keys[1].pem = STR("p2");
     struct store_domains q = {.project = 1};
     RUN_OK(k, STORE_DOMAINS, &q);
     assert_int_equal(q.count, 1);
