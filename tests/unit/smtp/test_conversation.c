@@ -390,8 +390,12 @@ static void test_a_large_message_arrives_through_tls(void **state) {
     assert_true(w->ready);
     send_large(w);
     assert_true(w->tls_version[0] != '\0');
-    assert_true(session_info_of(w->session)->tls.version[0] != '\0');
-    assert_false(session_info_of(w->session)->tls.is_verified);
+    const struct tls_info *tls = &session_info_of(w->session)->tls;
+    assert_true(tls->version[0] != '\0');
+    assert_false(tls->is_verified);
+    char words[2 * sizeof(tls->version)];
+    snprintf(words, sizeof(words), "%s, not verified", tls->version);
+    assert_true(str_find(session_transcript(w->session), str_of(words)) >= 0);
 }
 
 static void test_verified_tls_refuses_a_self_signed_certificate(void **state) {
