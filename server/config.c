@@ -254,6 +254,9 @@ static enum err check_together(struct config *c, struct errinfo *info) {
         return err_set(info, ERR_INVALID, "POSTCHUTE_LISTEN", "names no address");
     if (c->retry_after.count == 0)
         return err_set(info, ERR_INVALID, "POSTCHUTE_RETRY_AFTER", "names no duration");
+    if (c->retry_after.count > LIMIT_RETRY_STEPS)
+        return err_set(info, ERR_INVALID, "POSTCHUTE_RETRY_AFTER", "has more than %d durations",
+                       (int)LIMIT_RETRY_STEPS);
     for (size_t i = 0; i < c->retry_after.count; i++) {
         int64_t ms;
         if (config_parse_duration(c->retry_after.list[i], &ms) != OK || ms < 100)

@@ -84,9 +84,13 @@ bool config_has_password(struct str text) {
     ptrdiff_t at = str_find(text, STR("://"));
     if (at < 0)
         return false;
+    struct str scheme = str_trim(str_slice(text, 0, (size_t)at));
+    /* a smarthost's password may contain '/' unencoded, as smarthost_parse() has it */
+    bool is_smarthost =
+        str_equal_nocase(scheme, STR("smtp")) || str_equal_nocase(scheme, STR("smtps"));
     struct str authority = str_from(text, (size_t)at + 3);
     for (size_t i = 0; i < authority.n; i++)
-        if (authority.p[i] == '/' || authority.p[i] == '?') {
+        if ((authority.p[i] == '/' && !is_smarthost) || authority.p[i] == '?') {
             authority = str_slice(authority, 0, i);
             break;
         }

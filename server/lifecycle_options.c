@@ -55,6 +55,26 @@ void lifecycle_net_release(struct lifecycle_net *o) {
 
 /* ---- routes ---- */
 
+static enum intake_route_kind intake_kind(struct str kind) {
+    if (str_equal(kind, STR("mx")))
+        return INTAKE_ROUTE_MX;
+    return str_equal(kind, STR("sandbox")) ? INTAKE_ROUTE_SANDBOX : INTAKE_ROUTE_SMARTHOST;
+}
+
+/* T11. The setting is for every smarthost; `own` is what a declared route says of itself. From the
+ * sandbox nothing leaves. */
+static bool wants_verified_domain(const struct config *c, struct str kind, bool own) {
+    switch (intake_kind(kind)) {
+    case INTAKE_ROUTE_MX:
+        return true;
+    case INTAKE_ROUTE_SMARTHOST:
+        return own || c->require_verified_domain;
+    case INTAKE_ROUTE_SANDBOX:
+        break;
+    }
+    return own;
+}
+
 bool lifecycle_wants_sandbox(const struct config *c) {
     if (str_equal(c->route, STR("sandbox")))
         return true;
@@ -117,17 +137,15 @@ static void fill_timeouts(const struct config *c, struct session_timeouts *t) {
 
 static void fill_retries(const struct config *c, struct delivery_options *d) {
     d->retry_count = 0;
-    for (size_t i = 0; i < c->retry_after.count && i < DELIVERY_RETRY_STEPS_MAX; i++)
+    ASSERT(c->retry_after.count <= DELIVERY_RETRY_STEPS_MAX); /* config_load() */
+    for (size_t i = 0; i < c->retry_after.count; i++)
         if (config_parse_duration(c->retry_after.list[i], &d->retry_ms[d->retry_count]) == OK)
             d->retry_count++;
     if (d->retry_count)
         d->retry_then_ms = d->retry_ms[d->retry_count - 1];
 }
 
-/* Intake's, which refuses a later expiry. */
-static int64_t expires_most_ms(const struct config *c) {
-    return c->give_up_ms > 5 * 86400000LL ? c->give_up_ms : 5 * 86400000LL;
-}
+enum { DAY_MS = 24 * 3600 * 1000 };
 
 void lifecycle_housekeeping_options(const struct config *c, struct housekeeping_options *o) {
     struct delivery_options d;
@@ -139,7 +157,8 @@ void lifecycle_housekeeping_options(const struct config *c, struct housekeeping_
         .events_keep_ms =
             c->events_keep_ms > c->idempotency_keep_ms ? c->events_keep_ms : c->idempotency_keep_ms,
         .retry_most_ms = d.retry_then_ms,
-        .expires_most_ms = expires_most_ms(c),
+        /* what any give_up allowed: a shorter one now takes nothing from what was accepted */
+        .expires_most_ms = (int64_t)LIMIT_EXPIRES_DAYS * DAY_MS,
         .keys_keep_ms = c->idempotency_keep_ms,
     };
     for (size_t i = 0; i < d.retry_count; i++)
@@ -190,17 +209,16 @@ enum err lifecycle_delivery_options(const struct config *c, uint16_t sandbox_por
         struct route *r = &routes[i];
         struct str kind = is_default ? c->route : from->kind;
         bool is_mx = str_equal(kind, STR("mx")), sign = is_default || from->sign;
-        *r = (struct route){
-            .name = is_default ? DEFAULT_ROUTE : arena_dupz(a, from->name),
-            .mx_port = (uint16_t)c->smtp_port,
-            .require_verified_domain =
-                is_mx || (is_default ? c->require_verified_domain : from->require_verified_domain),
-            /* a signature that nobody can check is worse than none */
-            .signing = !sign   ? ROUTE_SIGNING_OFF
-                       : is_mx ? ROUTE_SIGNING_PUBLISHED
-                               : ROUTE_SIGNING_FULL,
-            .concurrency = (unsigned)c->site_connections,
-            .mx_tls = SESSION_TLS_OPPORTUNISTIC};
+        *r = (struct route){.name = is_default ? DEFAULT_ROUTE : arena_dupz(a, from->name),
+                            .mx_port = (uint16_t)c->smtp_port,
+                            .require_verified_domain = wants_verified_domain(
+                                c, kind, !is_default && from->require_verified_domain),
+                            /* a signature that nobody can check is worse than none */
+                            .signing = !sign   ? ROUTE_SIGNING_OFF
+                                       : is_mx ? ROUTE_SIGNING_PUBLISHED
+                                               : ROUTE_SIGNING_FULL,
+                            .concurrency = (unsigned)c->site_connections,
+                            .mx_tls = SESSION_TLS_OPPORTUNISTIC};
         if (!is_default) {
             r->sender_domains = from->sender_domains.list;
             r->sender_domain_count = from->sender_domains.count;
@@ -223,18 +241,12 @@ void lifecycle_delivery_release(struct lifecycle_delivery *o) {
 
 /* ---- api ---- */
 
-static enum intake_route_kind intake_kind(struct str kind) {
-    if (str_equal(kind, STR("mx")))
-        return INTAKE_ROUTE_MX;
-    return str_equal(kind, STR("sandbox")) ? INTAKE_ROUTE_SANDBOX : INTAKE_ROUTE_SMARTHOST;
-}
-
 static void fill_intake(const struct config *c, struct arena *a, struct intake_settings *s) {
     *s = (struct intake_settings){
         .limits = {.recipients_max = (size_t)c->max_recipients,
                    .message_bytes_max = (size_t)c->max_message_bytes},
         .expires_default_ms = c->give_up_ms,
-        .expires_max_ms = expires_most_ms(c),
+        .expires_max_ms = c->give_up_ms > 5LL * DAY_MS ? c->give_up_ms : 5LL * DAY_MS,
         .idempotency_keep_ms = c->idempotency_keep_ms,
         .default_route = STR("default"),
         .only_to = {c->only_to.list, c->only_to.count},
@@ -243,20 +255,18 @@ static void fill_intake(const struct config *c, struct arena *a, struct intake_s
     s->routes = ARENA_ARRAY(a, struct intake_route, c->route_count + DEFAULT_ROUTE_COUNT);
     for (size_t i = 0; i < c->route_count; i++) {
         const struct config_route *r = &c->routes[i];
-        enum intake_route_kind kind = intake_kind(r->kind);
         s->routes[s->route_count++] = (struct intake_route){
             .name = r->name,
-            .kind = kind,
-            .requires_verified_domain = kind == INTAKE_ROUTE_MX || r->require_verified_domain,
+            .kind = intake_kind(r->kind),
+            .requires_verified_domain =
+                wants_verified_domain(c, r->kind, r->require_verified_domain),
             .sender_domains = {r->sender_domains.list, r->sender_domains.count},
             .recipient_domains = {r->recipient_domains.list, r->recipient_domains.count}};
     }
-    enum intake_route_kind kind = intake_kind(c->route);
     s->routes[s->route_count++] = (struct intake_route){
         .name = STR("default"),
-        .kind = kind,
-        .requires_verified_domain = kind == INTAKE_ROUTE_MX ||
-                                    (kind == INTAKE_ROUTE_SMARTHOST && c->require_verified_domain)};
+        .kind = intake_kind(c->route),
+        .requires_verified_domain = wants_verified_domain(c, c->route, false)};
 }
 
 enum err lifecycle_api_options(const struct config *c, struct lifecycle_api *o,
@@ -314,6 +324,7 @@ void lifecycle_name_setting(struct errinfo *info) {
     } others[] = {{"tls", "ca_file"},
                   {"allow_networks", "webhook_networks"},
                   {"allow_http_hosts", "webhook_http_hosts"},
+                  {"control_path", "data"}, /* a socket in it */
                   {"store", "data"}};
     const char *name = info->field;
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)

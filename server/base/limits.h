@@ -31,8 +31,11 @@ enum {
     LIMIT_WAIT_S = 60,             /* Prefer: wait */
     /* message */
     LIMIT_MESSAGE =
-        25 * 1024 * 1024,        /* default setting; composed size that most receivers still take */
-    LIMIT_RECIPIENTS = 50,       /* default setting, to + cc + bcc */
+        25 * 1024 * 1024, /* default setting; composed size that most receivers still take */
+    LIMIT_MESSAGE_MAX = 256 * 1024 * 1024, /* the setting's own ceiling: what the outbox can hold */
+    LIMIT_EXPIRES_DAYS = 30,               /* ceiling of give_up, so of every expiry */
+    LIMIT_RETRY_STEPS = 32,                /* of retry_after */
+    LIMIT_RECIPIENTS = 50,                 /* default setting, to + cc + bcc */
     LIMIT_RECIPIENTS_MAX = 1000, /* the setting's own ceiling: RFC 5321 4.5.3.1.8 asks for 100 */
     LIMIT_SUBJECT = 2048,
     LIMIT_DISPLAY_NAME = 512,

@@ -19,11 +19,12 @@
  */
 #pragma once
 
+#include "server/base/limits.h"
 #include "server/delivery/route.h"
 #include "server/net/dns.h"
 #include "storage/store.h"
 
-enum { DELIVERY_LOOPS_MAX = 64, DELIVERY_RETRY_STEPS_MAX = 32 };
+enum { DELIVERY_LOOPS_MAX = 64, DELIVERY_RETRY_STEPS_MAX = LIMIT_RETRY_STEPS };
 
 /* Everything is copied by delivery_start() and delivery_reload(), but for store, dns and tls_ctx
  * (a reference is taken). */

@@ -196,6 +196,7 @@ void webhooks_changed(struct backend *b);
 
 /* ---- bodies (body.c) ---- */
 enum { BODY_CHUNKS = 1024, BODY_BYTES_MOST = BODY_CHUNKS * LIMIT_BODY_CHUNK };
+_Static_assert((int)BODY_BYTES_MOST >= (int)LIMIT_MESSAGE_MAX, "what is accepted can be stored");
 /* Writes a body that fits one transaction; its number. */
 int64_t body_put(struct backend *b, const struct message *m);
 size_t body_stage(struct backend *b, struct store_call *call, size_t at);

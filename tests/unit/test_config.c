@@ -62,6 +62,11 @@ static void bad_settings_are_named_with_the_reason(void **state) {
         {"POSTCHUTE_TLS_KEY=/x", "POSTCHUTE_TLS_CERT", "both"},
         {"POSTCHUTE_ROUTE=mx", "POSTCHUTE_HOSTNAME", "EHLO"},
         {"POSTCHUTE_RETRY_AFTER=1m,x", "POSTCHUTE_RETRY_AFTER", "'x'"},
+        {"POSTCHUTE_RETRY_AFTER=1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,"
+         "1m,"
+         "1m,1m,1m,1m,1m,1m,1m,1m,1m,1m",
+         "POSTCHUTE_RETRY_AFTER", "more than 32"},
+        {"POSTCHUTE_MAX_MESSAGE_BYTES=300MiB", "POSTCHUTE_MAX_MESSAGE_BYTES", "268435456"},
         {"POSTCHUTE_DATA=a\nb", "POSTCHUTE_DATA", "one line"},
         {"POSTCHUTE_ADMIN_KEY_FILE=/does/not/exist", "POSTCHUTE_ADMIN_KEY_FILE", "No such file"},
         {"POSTCHUTE_CONFIG=/does/not/exist", "POSTCHUTE_CONFIG", "No such file"},
@@ -216,6 +221,8 @@ static void a_yaml_file_with_secrets_is_not_open_to_everybody(void **state) {
         {"route: 'smtp://user@relay.test'\n", NULL},
         {"keys: [{name: ci, secret_file: /run/secrets/none}]\n", "secret_file"},
         {"route: 'smtp://u:p@relay.test:587'\n", "route"},
+        {"route: 'smtp://u:p/w@relay.test:587'\n", "route"},
+        {"route: 'SMTPS://u:/@relay.test'\n", "route"},
         {"route: sandbox\nadmin_key: x\n", "admin_key"},
         {"route: sandbox\nsend_key: x\n", "send_key"},
         {"keys: [{name: a, secret: x}]\n", "secret"},
