@@ -33,6 +33,7 @@ struct server {
     struct guard *guard;
     struct sandbox *sandbox;
     struct delivery *delivery;
+    size_t delivery_loops; /* which a reload leaves as they are */
     struct webhooks *webhooks;
     struct housekeeping *housekeeping;
     struct verification *verification;
@@ -105,6 +106,7 @@ static enum err start_delivery(struct server *s, struct errinfo *info) {
     o.options.tls_ctx = s->tls;
     if (e == OK)
         e = delivery_start(&o.options, &s->delivery, info);
+    s->delivery_loops = o.options.loops;
     lifecycle_delivery_release(&o);
     return e;
 }
@@ -280,6 +282,8 @@ static enum err prepare(struct server *s, struct change *c, struct errinfo *info
     lifecycle_net_options(c->config, &c->net);
     if (e == OK) /* the file of authorities is read again, whether it has another name or not */
         e = tls_client_ctx_new(&c->net.tls, &c->tls, info);
+    /* set anew, or counted anew: who runs on fewer cores now keeps its threads, too */
+    c->delivery_options.options.loops = s->delivery_loops;
     c->delivery_options.options.store = s->store;
     c->delivery_options.options.dns = s->dns;
     c->delivery_options.options.tls_ctx = c->tls;
@@ -292,7 +296,8 @@ static enum err prepare(struct server *s, struct change *c, struct errinfo *info
     if (e == OK)
         e = api_options(s, c->config, &c->api, info);
     /* for the way back; a certificate that was taken stays, whatever its file says now */
-    if (e == OK && api_options(s, s->config, &c->api_before, &none) == OK) {
+    if (e == OK) {
+        (void)!api_options(s, s->config, &c->api_before, &none); /* only its files can be gone */
         c->api_before.options.tls_cert = c->api.options.tls_cert;
         c->api_before.options.tls_key = c->api.options.tls_key;
     }

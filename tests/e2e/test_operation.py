@@ -254,14 +254,25 @@ def test_sighup_says_what_takes_a_restart(postchute, sink):
     server.declared.update(route=route(sink), listen=server.address)
     server.start()
     server.expect_log("taken at the next start only")
-    server.declared.update(listen="127.0.0.1:19001", http_threads=3, max_recipients=2)
+    server.declared.update(listen="127.0.0.1:19001", http_threads=3, delivery_threads=3, max_recipients=2)
     server.write_declared()
     server.reload()
     said = server.wait_log(".*taken at the next start only.*").group(0)
-    assert "POSTCHUTE_LISTEN, POSTCHUTE_HTTP_THREADS" in said, said
+    assert "POSTCHUTE_LISTEN, POSTCHUTE_HTTP_THREADS, POSTCHUTE_DELIVERY_THREADS" in said, said
     server.wait_log('"msg":"settings read again"')
     three = {**GOOD, "to": ["a@far.test", "b@far.test", "c@far.test"]}
     assert server.api().post("/send", json=three).status_code == 422  # what can be taken is, at the address as before
+
+
+def test_every_smarthost_wants_a_verified_domain_when_the_setting_says_so(postchute, sink):
+    server = postchute(start=False, route=route(sink), require_verified_domain="true")
+    rule = {"name": "by-rule", "smarthosts": [route(sink)], "recipient_domains": ["ruled.test"]}
+    server.declared["routes"] = [{"name": "relay", "smarthosts": [route(sink)]}, rule]
+    server.start()
+    for message in (GOOD, {**GOOD, "route": "relay"}, {**GOOD, "to": "b@ruled.test"}):
+        answer = server.api().post("/send", json=message)
+        assert answer.status_code == 422 and "domain_not_verified" in answer.text, answer.text
+    assert not sink.ledger
 
 
 def test_sighup_takes_a_new_certificate(postchute, sink, ca):
