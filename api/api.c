@@ -115,12 +115,21 @@ static enum err listen_tcp(struct str text, const char *option, int *fd, struct 
     return e;
 }
 
+static enum err check_control_path(struct str path, struct errinfo *info) {
+    const size_t most = sizeof((struct sockaddr_un *)NULL)->sun_path - 1;
+    if (path.n > most)
+        return err_set(info, ERR_INVALID, "control_path",
+                       "is too long: of %.*s the system takes %zu octets at most", STR_ARG(path),
+                       most);
+    return OK;
+}
+
 /* A file of an earlier life is in the way; whoever owns the folder decided that we are alone. */
 static enum err listen_control(const char *path, int *fd, struct errinfo *info) {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(sa.sun_path))
-        return err_set(info, ERR_INVALID, "control_path", "longer than a socket's name can be: %s",
-                       path);
+    enum err e = check_control_path(str_of(path), info);
+    if (e != OK)
+        return e;
     memcpy(sa.sun_path, path, strlen(path) + 1);
     *fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     (void)unlink(path);
@@ -128,7 +137,7 @@ static enum err listen_control(const char *path, int *fd, struct errinfo *info) 
     if (*fd >= 0 && bind(*fd, (const struct sockaddr *)&sa, sizeof(sa)) == 0 &&
         chmod(path, S_IRUSR | S_IWUSR) == 0 && listen(*fd, 64) == 0)
         return OK;
-    enum err e = err_set(info, ERR_UNAVAILABLE, "control_path", "%s: %s", path, strerror(errno));
+    e = err_set(info, ERR_UNAVAILABLE, "control_path", "%s: %s", path, strerror(errno));
     if (*fd >= 0)
         close(*fd);
     return e;
@@ -283,6 +292,8 @@ enum err api_check(const struct api_options *o, struct errinfo *info) {
     enum err e = check_addresses(o->listen, o->listen_count, "listen", info);
     if (e == OK)
         e = check_addresses(o->listen_health, o->listen_health_count, "listen_health", info);
+    if (e == OK)
+        e = check_control_path(o->control_path, info);
     if (e == OK)
         e = snapshots_new(o, &intake, &guard, info);
     if (e == OK)

@@ -184,11 +184,11 @@ static int ask(const struct admin *a, void *ctx) {
     return code;
 }
 
-int admin_run(const struct options *o, char *const *env, const char *command, const char *method,
-              const char *path, json_t *body,
+int admin_run(const struct options *o, char *const *env, const char *command, bool may_create,
+              const char *method, const char *path, json_t *body,
               int (*show)(const struct options *o, const json_t *answer)) {
     struct one_request q = {o, command, method, path, body, show};
-    int code = admin_do(o, env, command, strcmp(method, "POST") == 0, ask, &q);
+    int code = admin_do(o, env, command, may_create, ask, &q);
     json_decref(body);
     return code;
 }

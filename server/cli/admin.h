@@ -44,10 +44,9 @@ int admin_fail(const char *command, enum err e, const struct errinfo *info);
 int admin_do(const struct options *o, char *const *env, const char *command, bool may_create,
              int (*act)(const struct admin *a, void *ctx), void *ctx);
 /* A whole command that is one request: opens, asks, lets `show` print the answer (NULL: nothing),
- * closes; returns the exit code. A POST makes the store when there is none. Takes the reference of
- * `body`. */
-int admin_run(const struct options *o, char *const *env, const char *command, const char *method,
-              const char *path, json_t *body,
+ * closes; returns the exit code. `may_create`: as admin_open(). Takes the reference of `body`. */
+int admin_run(const struct options *o, char *const *env, const char *command, bool may_create,
+              const char *method, const char *path, json_t *body,
               int (*show)(const struct options *o, const json_t *answer));
 /* Each of the answer's "data" by `print`, a line or more; the exit code. */
 int admin_show_list(const json_t *answer, void (*print)(const json_t *one));

@@ -69,6 +69,7 @@ int cli_print(const struct buf *b) {
     return cli_printed(ok);
 }
 
+/* Of a command that does not exist, whose options nobody knows. */
 static bool wants_help(int argc, char *const *argv) {
     for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
@@ -86,11 +87,12 @@ static int run(const struct command *c, int argc, char *const *argv, char *const
     struct options o;
     struct errinfo info = {0};
     int code = CLI_USAGE;
-    if (wants_help(argc, argv)) {
+    enum err e = options_parse(c->options, c->option_count, argc, argv, &o, &info);
+    if (e == OK && o.wants_help) {
         const struct options of = {.word = (const char *[]){c->name}, .word_count = 1};
+        options_release(&o);
         return cli_help.run(&of, env);
     }
-    enum err e = options_parse(c->options, c->option_count, argc, argv, &o, &info);
     if (e == OK && o.word_count < c->words_least)
         e = err_set(&info, ERR_INVALID, "", "expects %s", c->arguments);
     if (e == OK && o.word_count > c->words_most)

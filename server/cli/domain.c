@@ -83,7 +83,7 @@ static int on_domain(const struct options *o, char *const *env, const char *comm
     buf_putz(&path, "/v1/domains/");
     admin_put_path(&path, o->word[0]);
     buf_putz(&path, action);
-    int code = admin_run(o, env, command, method, path.p, NULL, show);
+    int code = admin_run(o, env, command, false, method, path.p, NULL, show);
     buf_release(&path);
     return code;
 }
@@ -94,7 +94,7 @@ static int add(const struct options *o, char *const *env) {
     json_object_set_new(body, "name", json_string(o->word[0]));
     if (bounce)
         json_object_set_new(body, "bounce_address", json_string(bounce));
-    return admin_run(o, env, "domain add", "POST", "/v1/domains", body, show_records);
+    return admin_run(o, env, "domain add", true, "POST", "/v1/domains", body, show_records);
 }
 
 const struct command cli_domain_add = {
@@ -123,7 +123,7 @@ static int show_list(const struct options *o, const json_t *answer) {
 }
 
 static int list(const struct options *o, char *const *env) {
-    return admin_run(o, env, "domain list", "GET", "/v1/domains", NULL, show_list);
+    return admin_run(o, env, "domain list", false, "GET", "/v1/domains", NULL, show_list);
 }
 
 const struct command cli_domain_list = {

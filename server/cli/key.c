@@ -51,7 +51,7 @@ static int create(const struct options *o, char *const *env) {
         json_object_set_new(body, "test", json_true());
     if (options_text(o, "expires-at", NULL))
         json_object_set_new(body, "expires_at", json_string(options_text(o, "expires-at", NULL)));
-    return admin_run(o, env, "key create", "POST", "/v1/keys", body, show_created);
+    return admin_run(o, env, "key create", true, "POST", "/v1/keys", body, show_created);
 }
 
 const struct command cli_key_create = {
@@ -98,7 +98,7 @@ static int show_list(const struct options *o, const json_t *answer) {
 }
 
 static int list(const struct options *o, char *const *env) {
-    return admin_run(o, env, "key list", "GET", "/v1/keys", NULL, show_list);
+    return admin_run(o, env, "key list", false, "GET", "/v1/keys", NULL, show_list);
 }
 
 const struct command cli_key_list = {

@@ -55,19 +55,22 @@ enum err options_parse(const struct option_spec *spec, size_t spec_count, int ar
     *out = (struct options){.value = mem_zalloc(room * sizeof *out->value),
                             .word = mem_zalloc(room * sizeof *out->word)};
     bool is_over = false;
+    enum err first = OK; /* whoever asks for help gets it, whatever else is wrong */
     for (int i = 0; i < argc; i++) {
         const char *arg = argv[i];
         if (!is_over && strcmp(arg, "--") == 0) {
             is_over = true;
         } else if (is_over || arg[0] != '-' || arg[1] == '\0') {
             out->word[out->word_count++] = arg;
+        } else if (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0) {
+            out->wants_help = true;
         } else {
-            enum err e = parse_one(spec, spec_count, argc, argv, &i, out, info);
-            if (e != OK)
-                return e;
+            enum err e =
+                parse_one(spec, spec_count, argc, argv, &i, out, first == OK ? info : NULL);
+            first = first == OK ? e : first;
         }
     }
-    return OK;
+    return out->wants_help ? OK : first;
 }
 
 void options_release(struct options *o) {

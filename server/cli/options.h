@@ -42,6 +42,8 @@ struct options {
     size_t value_count;
     const char **word; /* what is no option */
     size_t word_count;
+    bool
+        wants_help; /* --help or -h, where no value is: faults of other options do not count then */
 };
 
 /* argv[0] is the first word, not the program. ERR_INVALID: info->field is the option, info->text

@@ -50,6 +50,7 @@ static void what_only_looks_makes_no_store(void **state) {
                                        "domain|dns|acme.test",
                                        "key|revoke|x",
                                        "domain|delete|acme.test",
+                                       "domain|verify|acme.test",
                                        "doctor|--offline"};
     char path[128];
     struct stat st;
@@ -58,6 +59,24 @@ static void what_only_looks_makes_no_store(void **state) {
         struct outcome o = run_cli(rows[i], env);
         assert_int_equal(o.code, CLI_FAILED);
         assert_int_not_equal(stat(path, &st), 0);
+    }
+}
+
+/* The longest name of a socket has 107 octets, 13 of them are "/control.sock". */
+static void a_folder_too_deep_for_its_socket_is_found_before_the_start(void **state) {
+    (void)state;
+    static const struct {
+        size_t length;
+        int code;
+    } rows[] = {{94, CLI_OK}, {95, CLI_FAILED}, {300, CLI_FAILED}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char variable[400] = "POSTCHUTE_DATA=/";
+        size_t n = strlen(variable);
+        memset(variable + n, 'd', rows[i].length - 1);
+        char *deep[] = {variable, route, listen_variable, NULL};
+        struct outcome o = run_cli("check-config", deep);
+        assert_int_equal(o.code, rows[i].code);
+        assert_int_equal(strstr(o.err, "POSTCHUTE_DATA: ") != NULL, rows[i].code != CLI_OK);
     }
 }
 
@@ -250,6 +269,7 @@ static void every_command_explains_itself(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_only_looks_makes_no_store),
+        cmocka_unit_test(a_folder_too_deep_for_its_socket_is_found_before_the_start),
         cmocka_unit_test(keys_are_made_listed_and_revoked_without_a_server),
         cmocka_unit_test(a_refusal_of_the_api_names_the_field),
         cmocka_unit_test(domains_show_what_must_be_published),

@@ -220,6 +220,44 @@ static void a_repetition_has_the_same_idempotency_key(void **state) {
     http_peer_stop(&peer);
 }
 
+static void a_value_that_looks_like_help_is_sent(void **state) {
+    (void)state;
+    static const char *const rows[] = {"--text|-h", "--text|--help", "--text=-h", "-s|-h"};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct http_peer peer;
+        struct script script = {{QUEUED}, 1};
+        char line[128];
+        http_peer_start(&peer, follow_script, &script);
+        snprintf(line, sizeof line, "--from|x@b.test|--to|a@b.test|%s", rows[i]);
+        struct outcome o = run(peer.port, line);
+        assert_int_equal(o.code, CLI_OK);
+        assert_string_equal(o.out, "0193\n");
+        assert_int_equal(http_peer_count(&peer), 1);
+        assert_non_null(strstr(peer.shared.request[0].body, i == 1 ? "\"--help\"" : "\"-h\""));
+        http_peer_stop(&peer);
+    }
+}
+
+static void help_is_an_option_anywhere_before_the_end_of_options(void **state) {
+    (void)state;
+    static const struct {
+        const char *line;
+        int code;
+    } rows[] = {{"-h", CLI_OK},
+                {"--text|x|--help", CLI_OK},
+                {"--no-such|--help", CLI_OK}, /* it says which there are */
+                {"--help|--no-such", CLI_OK},
+                {"word|-h", CLI_OK},
+                {"--|-h", CLI_USAGE},
+                {"--help=x", CLI_USAGE},
+                {"--no-such", CLI_USAGE}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct outcome o = run(1, rows[i].line);
+        assert_int_equal(o.code, rows[i].code);
+        assert_int_equal(strstr(o.out, "--require-tls") != NULL, rows[i].code == CLI_OK);
+    }
+}
+
 static void options_become_the_submission(void **state) {
     (void)state;
     char line[1024];
@@ -321,6 +359,8 @@ int main(void) {
         cmocka_unit_test(a_refusal_is_told_once),
         cmocka_unit_test(nobody_listening_is_unreachable),
         cmocka_unit_test(a_repetition_has_the_same_idempotency_key),
+        cmocka_unit_test(a_value_that_looks_like_help_is_sent),
+        cmocka_unit_test(help_is_an_option_anywhere_before_the_end_of_options),
         cmocka_unit_test(options_become_the_submission),
         cmocka_unit_test(wrong_usage_reaches_no_server),
         cmocka_unit_test(json_prints_the_whole_answer),
