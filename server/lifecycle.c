@@ -91,9 +91,11 @@ static enum err start_net(struct server *s, struct errinfo *info) {
 static enum err start_sandbox(struct server *s, struct errinfo *info) {
     if (!lifecycle_wants_sandbox(s->config))
         return OK;
+    /* Of what comes from us intake has looked at the size, by a setting that a reload may raise;
+     * what all connections hold together is bounded apart from that. */
     struct sandbox_options o = {.store = s->store,
                                 .address = "127.0.0.1",
-                                .message_bytes_max = (size_t)s->config->max_message_bytes + 65536};
+                                .message_bytes_max = (size_t)LIMIT_MESSAGE_MAX + 65536};
     return sandbox_start(&o, &s->sandbox, info);
 }
 

@@ -327,6 +327,20 @@ def test_sighup_takes_a_new_certificate(postchute, sink, ca):
                          headers={"Authorization": f"Bearer {server.admin_key}", "Prefer": "wait=10"}).status_code == 200  # fmt: skip
 
 
+def test_sighup_with_a_larger_max_message_bytes_reaches_the_sandbox(postchute):
+    server = postchute(start=False, route="sandbox", max_message_bytes=None)
+    server.declared["max_message_bytes"] = "1MiB"
+    server.start()
+    large = {**GOOD, "text": ("y" * 70 + "\n") * 30_000}
+    assert server.api().post("/send", json=large).status_code in (413, 422)
+    server.deliver(**GOOD)  # a session that stays open
+    server.declared["max_message_bytes"] = "4MiB"
+    server.write_declared()
+    server.reload()
+    server.wait_log('"msg":"settings read again"')
+    server.deliver(**large)
+
+
 def test_sighup_moves_what_waits_to_the_new_route(postchute, cleanly, sink):
     server = postchute(start=False, route=None, retry_after="300ms")
     server.declared["route"] = "smtp://11.22.6.99?tls=none"  # nobody is there
