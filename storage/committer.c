@@ -84,6 +84,7 @@ struct committer {
     size_t pending_patient, pending_pressed, last_pressed;
     int64_t linger_until_mono_ms;
     int64_t next_tick_mono_ms;
+    int64_t swept_wall_ms; /* of the last STORE_EXPIRE; 0: there was none */
     _Atomic int64_t disk_floor_bytes;
     struct health *health;
 };
@@ -228,6 +229,22 @@ static enum err stage_piece(struct committer *c, struct batch *b) {
     return c->ops->status(c->backend) == BACKEND_READY ? OK : ERR_UNAVAILABLE;
 }
 
+/* An idempotency key ends by the time that sweeps go by: a clock that was set ahead, and is put
+ * right again, must not have sent anything twice. Before the first sweep the caller's is all there
+ * is. It outlives the backend: after a failed sync callers repeat, and the next sweep is yet to
+ * come. When a key ends is none the less written by the caller's clock: if that is right after all
+ * (it began in 1970), what was made before it is believed would be forgotten at once. If it is not,
+ * STORE_RETAIN brings the end back. */
+static void tell_time(struct committer *c, struct store_call *call) {
+    if (call->verb == STORE_EXPIRE) {
+        c->swept_wall_ms = CONTAINER_OF(call, struct store_expire, call)->now_wall_ms;
+    } else if (call->verb == STORE_ACCEPT) {
+        struct store_accept *q = CONTAINER_OF(call, struct store_accept, call);
+        bool is_ahead = c->swept_wall_ms != 0 && q->now_wall_ms > c->swept_wall_ms;
+        q->key_wall_ms = is_ahead ? c->swept_wall_ms : q->now_wall_ms;
+    }
+}
+
 /* Runs the verbs inside the open transaction. ERR_AGAIN: one failed after it had written; the
  * caller rolls back and comes again with savepoints. ERR_UNAVAILABLE: the transaction is lost. */
 static enum err run_verbs(struct committer *c, struct batch *b, bool with_savepoints) {
@@ -238,6 +255,7 @@ static enum err run_verbs(struct committer *c, struct batch *b, bool with_savepo
         int64_t changes = ops->change_count(c->backend);
         if (with_savepoints && ops->savepoint(c->backend) != OK)
             return ERR_UNAVAILABLE;
+        tell_time(c, call);
         enum err e = ops->write[call->verb](c->backend, c->effects, call);
         if (ops->status(c->backend) != BACKEND_READY || e == ERR_UNAVAILABLE)
             return ERR_UNAVAILABLE;

@@ -230,6 +230,7 @@ struct store_accept {
     uint8_t fingerprint[32];     /* of the submission; not looked at without a key */
     int64_t idempotency_until_wall_ms; /* by the time of STORE_EXPIRE, as soon as there was one */
     int64_t now_wall_ms;
+    int64_t key_wall_ms; /* the store's own: by this time keys end */
     /* out */
     bool is_replay; /* the key was used for an equal submission: `message` is the stored one, as it
                        is now */

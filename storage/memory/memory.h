@@ -78,7 +78,6 @@ struct backend {
         struct mem_thing *keys, *domains, *webhooks, *captures;
         int64_t next_thing;
         int64_t accepted, by_state[RECIPIENT_STATE_COUNT];
-        int64_t swept_wall_ms; /* the time of the last sweep of expiry; 0: there was none */
     } shared;
 };
 

@@ -167,18 +167,12 @@ static void key_remember(struct backend *b, const struct store_accept *q) {
     i->until_wall_ms = q->idempotency_until_wall_ms;
 }
 
-/* The time that keys end by: that of the sweeps, when the caller's clock is ahead of it. */
-static int64_t key_wall_ms(const struct backend *b, const struct store_accept *q) {
-    bool is_ahead = b->shared.swept_wall_ms != 0 && q->now_wall_ms > b->shared.swept_wall_ms;
-    return is_ahead ? b->shared.swept_wall_ms : q->now_wall_ms;
-}
-
 MEM_WRITE(accept) {
     struct store_accept *q = CONTAINER_OF(call, struct store_accept, call);
     q->is_replay = false;
     bool has_key = !str_is_absent(q->idempotency_key);
     const struct mem_idempotency *used = has_key ? key_find(b, q) : NULL;
-    if (used != NULL && used->until_wall_ms > key_wall_ms(b, q)) {
+    if (used != NULL && used->until_wall_ms > q->key_wall_ms) {
         const struct mem_message *first = mem_message_at(b, used->message);
         if (first == NULL)
             return err_set(&call->info, ERR_CONFLICT, "Idempotency-Key",
@@ -468,7 +462,6 @@ MEM_WRITE(expire) {
     struct store_expire *q = CONTAINER_OF(call, struct store_expire, call);
     int64_t wall_ms = INT64_MIN, seq = 0;
     struct mem_message *m;
-    b->shared.swept_wall_ms = q->now_wall_ms;
     q->expired = 0;
     while (q->expired < q->most && (m = next_expired(b, q->now_wall_ms, wall_ms, seq)) != NULL) {
         size_t before = q->expired;

@@ -3,16 +3,6 @@
 #include "server/base/limits.h"
 #include "storage/sqlite/writer.h"
 
-/* A key ends by the time that sweeps go by: a clock that was set ahead, and is put right again,
- * must not have sent anything twice. Before the first sweep the caller's is all there is. When a
- * key ends is none the less written by the caller's clock: if that is right after all (it began in
- * 1970), what was made before it is believed would be forgotten at once. If it is not, STORE_RETAIN
- * brings the end back. */
-static int64_t key_wall_ms(const struct backend *b, const struct store_accept *q) {
-    bool is_ahead = b->swept_wall_ms != 0 && q->now_wall_ms > b->swept_wall_ms;
-    return is_ahead ? b->swept_wall_ms : q->now_wall_ms;
-}
-
 /* OK: go on; is_replay set: answered. */
 static enum err look_up_key(struct backend *b, struct store_accept *q) {
     if (str_is_absent(q->idempotency_key))
@@ -20,7 +10,7 @@ static enum err look_up_key(struct backend *b, struct store_accept *q) {
     sqlite3_stmt *st = sq_use(&b->h, SQL_IDEMPOTENCY_GET);
     sq_bind_int(st, 1, q->message.project);
     sq_bind_str(st, 2, q->idempotency_key);
-    sq_bind_int(st, 3, key_wall_ms(b, q));
+    sq_bind_int(st, 3, q->key_wall_ms);
     int64_t seq = 0;
     bool is_equal = false;
     if (sq_row(&b->h, st)) {

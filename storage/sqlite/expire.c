@@ -62,7 +62,6 @@ enum err sqlite_expire(struct backend *b, struct effects *fx, struct store_call 
     struct store_expire *q = CONTAINER_OF(call, struct store_expire, call);
     struct time_place *place = &b->places.expire, at = *place;
     enum found found = FOUND;
-    b->swept_wall_ms = q->now_wall_ms;
     q->expired = 0;
     if (at.number == 0)
         at.wall_ms = INT64_MIN;

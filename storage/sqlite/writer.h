@@ -83,7 +83,6 @@ struct backend {
     bool webhooks_known, webhooks_touched;
 
     struct places places, places_committed;
-    int64_t swept_wall_ms; /* the time of the last sweep of expiry; 0: there was none */
     size_t notify_turn;    /* which endpoint is served first */
 
     /* a body that went in before its message */

@@ -168,6 +168,21 @@ static void a_key_is_forgotten_after_its_time(void **state) {
 }
 
 /* The clock of who submits is two days ahead; that of the sweeps does not believe it yet. */
+/* The handle is closed, and opened again. */
+static void lose_the_handle(struct kit *k) {
+    if (k->backend != STORE_SQLITE)
+        return;
+    expect_log("the store is not writable");
+    struct store_accept *lost = kit_accept_for(k, TO("lost@example.net"));
+    lost->call.verb = STORE_ACCEPT;
+    sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_IOERR, .at = 1, .only = "COMMIT"});
+    assert_int_equal(store_sync(k->store, &lost->call), ERR_UNAVAILABLE);
+    assert_int_equal(sqlite_fail_end(), 1);
+    for (int i = 0; i < 100 && !store_health(k->store).is_writable; i++)
+        mailbox_wait(kit_box(k), 100);
+    assert_true(store_health(k->store).is_writable);
+}
+
 static void a_clock_that_jumped_ahead_forgets_no_key(void **state) {
     struct kit *k = *state;
     const int64_t two_days_ms = 2 * (int64_t)86400000;
@@ -176,6 +191,7 @@ static void a_clock_that_jumped_ahead_forgets_no_key(void **state) {
     struct store_accept *first = kit_keyed(k, "key", 1);
     RUN_OK(k, STORE_ACCEPT, first);
     k->now_wall_ms += two_days_ms;
+    lose_the_handle(k);
     struct store_accept *second = kit_keyed(k, "key", 1);
     RUN_OK(k, STORE_ACCEPT, second);
     assert_true(second->is_replay);
