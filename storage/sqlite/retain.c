@@ -9,6 +9,8 @@ enum {
     LOOK_MOST = 1000,
     FUTURE_MS = 60 * 1000,    /* so far ahead nobody's clock is who writes at this moment */
     BYTES_OF_ROW = 64 * 1024, /* so much of a content costs as much as a row */
+    PAGES_KEPT = 1024,        /* so many free ones may stay, and ... */
+    PAGES_KEPT_PART = 8,      /* ... this part of all: new rows take them, nothing has to move */
 };
 
 struct sweep {
@@ -352,6 +354,18 @@ static void sweep_captures(struct sweep *s, enum capture_kind kind) {
     took_since(s, before);
 }
 
+/* Free pages go back to the disk. A step can free far more than fits into one: when much is free,
+ * more goes back in each, and there are steps until little is. A file that cannot become smaller is
+ * not asked for ever. */
+static void give_back(struct sweep *s) {
+    struct backend *b = s->b;
+    int64_t pages_free = one_int(b, SQL_PAGES_FREE, 0), pages = one_int(b, SQL_PAGES, 0);
+    bool is_much = pages_free > PAGES_KEPT && pages_free > pages / PAGES_KEPT_PART;
+    sq_run(&b->h, sq_use(&b->h, is_much ? SQL_VACUUM_MUCH : SQL_VACUUM));
+    if (is_much && one_int(b, SQL_PAGES_FREE, 0) < pages_free)
+        s->q->more = true;
+}
+
 enum err sqlite_retain(struct backend *b, struct effects *fx, struct store_call *call) {
     (void)fx;
     struct store_retain *q = CONTAINER_OF(call, struct store_retain, call);
@@ -369,6 +383,6 @@ enum err sqlite_retain(struct backend *b, struct effects *fx, struct store_call 
     sweep_captures(&s, CAPTURE_WEBHOOK);
     sweep_part(&s, &b->places.retain_queue, sweep_queues);
     end_step(&s);
-    sq_run(&b->h, sq_use(&b->h, SQL_VACUUM));
+    give_back(&s);
     return sq_status(&b->h, &call->info);
 }

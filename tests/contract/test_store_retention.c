@@ -217,6 +217,51 @@ static void a_key_outlives_its_message(void **state) {
     assert_int_equal(kit_totals(k).accepted, 1);
 }
 
+static int64_t number_in_file(struct kit *k, const char *sql) {
+    sqlite3 *db;
+    sqlite3_stmt *st;
+    assert_int_equal(sqlite3_open(arena_printf(k->arena, "%s/outbox.db", k->folder).p, &db),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &st, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(st), SQLITE_ROW);
+    int64_t n = sqlite3_column_int64(st, 0);
+    sqlite3_finalize(st);
+    sqlite3_close(db);
+    return n;
+}
+
+/* A sweep ends when the file has become small, too, not when the last row is gone. */
+static void what_is_freed_is_given_back(void **state) {
+    struct kit *k = *state;
+    enum { ROUNDS = 9, TOGETHER = 24, EACH = 200 * 1024, KEPT = 1024 };
+    for (int i = 0; i < ROUNDS; i++) {
+        struct store_accept *q[TOGETHER];
+        for (int j = 0; j < TOGETHER; j++) {
+            q[j] = kit_accept_for(k, TO("ann@example.net"));
+            ((struct recipient_row *)q[j]->message.recipient)[0].state = RECIPIENT_SUPPRESSED;
+            kit_resize(q[j], EACH);
+        }
+        assert_int_equal(kit_accept_together(k, q, TOGETHER), 0);
+        k->now_wall_ms++;
+    }
+    struct message_row *last = kit_accept(k, TO("last@example.net"));
+    bool has_file = k->backend == STORE_SQLITE;
+    int64_t pages = has_file ? number_in_file(k, "PRAGMA page_count") : 0;
+    /* the first round: less than an eighth, which what comes next can have */
+    struct store_retain q = {.content_before_wall_ms = k->now_wall_ms - ROUNDS + 1, .most = 500};
+    kit_retain_all(k, q);
+    if (has_file)
+        assert_in_range(number_in_file(k, "PRAGMA freelist_count"), KEPT, pages / 8);
+    k->now_wall_ms++;
+    q.content_before_wall_ms = k->now_wall_ms;
+    kit_retain_all(k, q);
+    if (has_file) {
+        assert_in_range(number_in_file(k, "PRAGMA freelist_count"), KEPT / 2, KEPT);
+        assert_in_range(number_in_file(k, "PRAGMA page_count"), 1, pages / 4);
+    }
+    assert_true(kit_message(k, last->id).has_content);
+}
+
 /* ---- the clock was wrong ---- */
 
 enum { YEAR_S = 365 * 86400 };
@@ -327,7 +372,7 @@ static void what_lies_beyond_reach_after_a_step_back_is_due_now(void **state) {
         T(what_is_still_needed_holds_up_nothing_behind_it),                                        \
         T(a_sweep_over_much_that_is_needed_ends),                                                  \
         T(what_waits_for_its_endpoint_is_kept_with_all_that_it_tells_of),                          \
-        T(a_key_outlives_its_message),                                                             \
+        T(a_key_outlives_its_message), T(what_is_freed_is_given_back),                             \
         T(what_was_written_in_the_future_becomes_old_like_the_rest),                               \
         T(a_key_made_in_the_future_ends_like_one_that_is_made_now),                                \
         T(what_lies_beyond_reach_after_a_step_back_is_due_now)
