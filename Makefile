@@ -102,7 +102,7 @@ $(B)/tests/soak/preload.so: tests/soak/preload.c $(B)/.flags
 $(UNIT_BIN): WATCH = $(B)/tests/unit/log_watch.o -Wl,--wrap=log_is_on,--wrap=log_write,--wrap=_cmocka_run_group_tests
 $(UNIT_BIN): $(B)/tests/unit/log_watch.o
 # tests/contract/sqlite_faults.h: calls of SQLite that are made to fail
-STORE_BIN := $(filter $(B)/tests/contract/%,$(UNIT_BIN))
+STORE_BIN := $(filter $(B)/tests/contract/% $(B)/tests/unit/events/test_webhook,$(UNIT_BIN))
 $(STORE_BIN): WATCH += $(B)/tests/contract/sqlite_faults.o $(addprefix -Wl$(,)--wrap=sqlite3_,open_v2 prepare_v2 prepare_v3 step exec wal_checkpoint_v2 extended_errcode errmsg system_errno)
 $(STORE_BIN): $(B)/tests/contract/sqlite_faults.o
 $(B)/tests/contract/test_store_files: WATCH += $(addprefix -Wl$(,)--wrap=,open fsync flock chmod ftruncate)

@@ -7,25 +7,29 @@
 
 static void load_endpoints(struct webhooks *w);
 
-/* `is_fresh`: the endpoints were read after the claim, so who is not among them is gone. */
-static void send_waiting(struct webhooks *w, bool is_fresh) {
+/* What was claimed is posted by endpoints of which no change is known, or that were read after the
+ * claim: then who is not among them is gone. */
+static void send_waiting(struct webhooks *w) {
     struct post *p, *next;
-    bool is_unknown = false;
+    bool is_to_be_read = false;
     for (p = TAILQ_FIRST(&w->posts); p; p = next) {
         next = TAILQ_NEXT(p, link);
         if (p->state != POST_WAITING)
             continue;
+        bool is_fresh = w->read > p->reading;
         const struct endpoint *to = endpoints_find(w->endpoints, &p->webhook_id);
         if (w->is_stopping)
             post_put_back(p);
+        else if (w->is_stale && !is_fresh)
+            is_to_be_read |= p->reading == w->reading; /* else a reading comes, or the timer */
         else if (to && to->state != WEBHOOK_DISABLED)
             post_send(p, to);
         else if (is_fresh)
             post_drop(p, to ? "the endpoint is disabled" : "the endpoint was deleted");
         else
-            is_unknown = true;
+            is_to_be_read |= p->reading == w->reading;
     }
-    if (is_unknown)
+    if (is_to_be_read)
         load_endpoints(w);
 }
 
@@ -36,14 +40,16 @@ static void loaded(struct store_call *call) {
     if (ok) {
         endpoints_free(&w->endpoints);
         w->endpoints = endpoints_new(w->load.webhook, w->load.count);
+        w->read = w->reading;
     }
+    w->is_stale = !ok || again;
     store_call_release(call);
     if (!w->is_stopping && !ok)
-        timer_set(w->due, STORE_AGAIN_MS); /* which loads when something waits */
+        timer_set(w->due, STORE_AGAIN_MS);
     else if (!w->is_stopping && again)
         load_endpoints(w); /* something was changed or claimed after this reading began */
-    else
-        send_waiting(w, true);
+    if (w->is_stopping || ok)
+        send_waiting(w);
     webhook_finish_stop(w);
 }
 
@@ -53,6 +59,7 @@ static void load_endpoints(struct webhooks *w) {
         return;
     }
     w->is_loading = true;
+    w->reading++;
     w->load = (struct store_webhooks){
         .call = {.verb = STORE_WEBHOOKS, .reply_to = w->box, .done = loaded, .ctx = w},
         .project = -1};
@@ -70,6 +77,7 @@ static void take_in(struct webhooks *w, const struct notification_row *n,
                        .event_id = n->event_id,
                        .type = n->type,
                        .attempts = n->attempts,
+                       .reading = w->reading,
                        .body = BUF_INIT(BODY_MAX),
                        .error = BUF_INIT(2 * LIMIT_WEBHOOK_RESPONSE_STORED),
                        .response = BUF_INIT(2 * LIMIT_WEBHOOK_RESPONSE_STORED),
@@ -91,6 +99,8 @@ static void plan(struct webhooks *w, int64_t next_due_wall_ms) {
         int64_t least = w->post_count ? BUSY_POLL_MS : IDLE_POLL_MS;
         wait = until < least ? least : until > POLL_MS ? POLL_MS : until;
     }
+    if (w->is_stale && wait > STORE_AGAIN_MS)
+        wait = STORE_AGAIN_MS;
     timer_set(w->due, wait);
 }
 
@@ -105,7 +115,7 @@ static void claimed(struct store_call *call) {
         is_full = w->claim.count == w->claim.most;
     }
     store_call_release(call);
-    send_waiting(w, false);
+    send_waiting(w);
     bool again = (w->claim_again || is_full) && ok;
     w->claim_again = false;
     if (w->is_stopping)
@@ -138,13 +148,8 @@ void webhook_claim_more(struct webhooks *w) {
 
 static void due(void *arg) {
     struct webhooks *w = arg;
-    struct post *p;
-    TAILQ_FOREACH (p, &w->posts, link) {
-        if (p->state == POST_WAITING && !w->is_loading) {
-            load_endpoints(w);
-            break;
-        }
-    }
+    if (w->is_stale && !w->is_loading)
+        load_endpoints(w);
     webhook_claim_more(w);
 }
 
@@ -154,8 +159,10 @@ static void noticed(struct store_notice *n) {
     store_notice_free(&n);
     if (w->is_stopping)
         return;
-    if (kind == NOTICE_WEBHOOKS)
+    if (kind == NOTICE_WEBHOOKS) {
+        w->is_stale = true;
         load_endpoints(w);
+    }
     webhook_claim_more(w); /* of NOTICE_WEBHOOKS, too: an endpoint may be enabled again */
 }
 
@@ -251,7 +258,7 @@ static void stop_on_loop(struct note *n) {
     timer_set(w->stopping, w->stop_ms - share);
     w->stop_ms = share;
     if (!w->is_loading)
-        send_waiting(w, false);
+        send_waiting(w);
     webhook_finish_stop(w);
 }
 

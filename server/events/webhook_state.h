@@ -17,8 +17,8 @@
 /* A notification from its claim to its settle is a `struct post`, in ONE of these states:
  *
  *     claimed ──► WAITING ──send──► UNDER_WAY ──answered──► SETTLING ──stored──► freed
- *                    │ endpoint unknown: the endpoints         ▲ │ the store cannot now
- *                    │ are read again first                    │ ▼
+ *                    │ endpoint unknown, or changed: the       ▲ │ the store cannot now
+ *                    │ endpoints are read again first          │ ▼
  *                    └── gone, disabled, shutdown ────────► UNSTORED (timer)
  */
 enum post_state { POST_WAITING, POST_UNDER_WAY, POST_SETTLING, POST_UNSTORED };
@@ -59,6 +59,8 @@ struct webhooks {
     struct store_webhooks load;
     bool is_claiming, claim_again;
     bool is_loading, load_again;
+    uint64_t reading, read; /* of the endpoints: the newest that began, and the one they are of */
+    bool is_stale;          /* they were changed since, or could not be read */
     bool is_stopping, is_late; /* late: what is not stored is left to the store's recovery */
     bool is_drained;           /* main's */
     int64_t stop_ms;
@@ -72,6 +74,7 @@ struct post {
     struct id webhook_id, event_id;
     enum event_type type;
     int attempts;
+    uint64_t reading; /* the newest that had begun when it was claimed */
     bool has_no_body; /* there was no memory for it */
     struct buf body, error, response;
     struct notify_result result;

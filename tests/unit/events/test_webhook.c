@@ -13,11 +13,13 @@
 #include "server/events/signature.h"
 #include "server/events/webhook.h"
 #include "server/render/event.h"
+#include "tests/contract/sqlite_faults.h"
 #include "tests/unit/http_peer.h"
 #include "tests/unit/log_watch.h"
 
 enum { PROJECT = 1, TIMEOUT_MS = 2000, WAIT_MS = 10000, LOG_MOST = 100 };
 #define SECRET "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+#define READ_ENDPOINTS "SELECT n, id, project, url"
 #define OLD_SECRET "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 /* ---- a world: a store in a folder, an endpoint's server, the room under test ------------------
@@ -148,6 +150,12 @@ static struct id put(struct world *w, const struct webhook_row *row) {
     assert_int_equal(store_sync(w->store, &q.call), OK);
     store_call_release(&q.call);
     return row->id;
+}
+
+static void replace(struct world *w, const struct webhook_row *row) {
+    struct store_webhook_put q = {.call.verb = STORE_WEBHOOK_PUT, .webhook = *row, .replace = true};
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    store_call_release(&q.call);
 }
 
 static struct id put_endpoint(struct world *w, const char *path) {
@@ -414,6 +422,53 @@ static void during_rotation_both_secrets_sign(void **state) {
     assert_true(str_find(http_peer_field(&r[1], STR("webhook-signature")), STR(" ")) < 0);
 }
 
+static bool was_signed_with(const struct http_peer_request *r, struct str secret) {
+    uint64_t stamp = 0;
+    struct buf want = BUF_INIT(256);
+    struct str at = http_peer_field(r, STR("webhook-timestamp"));
+    assert_int_equal(str_parse_u64(at, INT64_MAX, &stamp), OK);
+    assert_int_equal(signature_print(&secret, 1, http_peer_field(r, STR("webhook-id")),
+                                     (int64_t)stamp, str_make(r->body, r->body_size), &want),
+                     OK);
+    bool is = str_equal(http_peer_field(r, STR("webhook-signature")), buf_str(&want));
+    buf_release(&want);
+    return is;
+}
+
+static void nothing_goes_to_a_former_url_because_the_endpoints_could_not_be_read(void **state) {
+    struct world *w = *state;
+    struct http_peer elsewhere;
+    char url[128];
+    http_peer_start(&elsewhere, respond, NULL);
+    start(w);
+    struct webhook_row row = endpoint_row(w, "ok", url);
+    struct id hook = put(w, &row);
+    (void)cause_event(w, &hook);
+    (void)wait_for(w, &hook, 1);
+
+    snprintf(url, sizeof url, "http://127.0.0.1:%d/ok", elsewhere.port);
+    row.url = str_of(url);
+    row.secret = STR(OLD_SECRET);
+    /* the committer reads them when the event comes, not before */
+    sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_IOERR_READ, .at = 1, .only = READ_ENDPOINTS});
+    replace(w, &row);
+    int64_t until = clock_mono_ms() + WAIT_MS;
+    while (sqlite_failed() == 0 && clock_mono_ms() < until)
+        pause_shortly();
+    assert_int_equal(sqlite_fail_end(), 1);
+    (void)cause_event(w, &hook);
+    until = clock_mono_ms() + WAIT_MS;
+    while (count_delivered(w, &hook) < 2 && clock_mono_ms() < until)
+        pause_shortly();
+    size_t former = http_peer_count(&w->peer), now = http_peer_count(&elsewhere);
+    bool is_new_secret = now > 0 && was_signed_with(&elsewhere.shared.request[0], STR(OLD_SECRET));
+    webhooks_stop(&w->webhooks, 500);
+    http_peer_stop(&elsewhere);
+    assert_int_equal(former, 1);
+    assert_int_equal(now, 1);
+    assert_true(is_new_secret);
+}
+
 static void a_dead_endpoint_holds_up_nobody(void **state) {
     struct world *w = *state;
     enum { EVENTS = 40 };
@@ -522,6 +577,7 @@ int main(void) {
         IN_WORLD(settings_change_where_no_descriptor_is_left),
         IN_WORLD(the_id_stays_the_same_over_attempts),
         IN_WORLD(during_rotation_both_secrets_sign),
+        IN_WORLD(nothing_goes_to_a_former_url_because_the_endpoints_could_not_be_read),
         IN_WORLD(a_dead_endpoint_holds_up_nobody),
         IN_WORLD(a_new_timeout_counts_for_the_next_post),
         IN_WORLD(a_stop_gives_back_what_was_not_answered),
