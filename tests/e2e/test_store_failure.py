@@ -17,6 +17,7 @@ import uuid
 import pytest
 import requests
 
+from peers.postchute import new_key
 from peers.process import check, scratch, wait_until
 from peers.sink import Sink
 from peers.verify import dkim_verify
@@ -111,6 +112,49 @@ def ballast(disk, leave):
 
 def total(server):
     return server.recipients()
+
+
+def test_a_reload_that_the_store_cannot_take_is_undone_without_the_old_certificates_file(small_disk, postchute, sink, ca):
+    disk = small_disk(32)
+    server = postchute(start=False, route=f"smtp://{sink.address}?tls=none", disk_floor="0")
+    server.data = server.settings["data"] = disk / "data"
+    for pattern in ("settings not taken over", "the store is not writable", "the store failed", "checkpoint failed", "sweep failed",
+                    "retention failed", "paused: the store cannot be written", "could not be claimed"):  # fmt: skip
+        server.expect_log(pattern)
+    old, new = ca.issue(["localhost", "127.0.0.1"]), ca.issue(["localhost", "127.0.0.1"])
+
+    def use(one, name):
+        cert, key = server.dir / f"{name}.cert", server.dir / f"{name}.key"
+        cert.write_bytes(one.cert.read_bytes())
+        key.touch(mode=0o600)
+        key.write_bytes(one.key.read_bytes())
+        server.declared.update(tls_cert=str(cert), tls_key=str(key))
+        return cert
+
+    gone = use(old, "old")
+    server.declared["max_recipients"] = 2
+    server.url = server.url.replace("http:", "https:")
+    trusted = {"verify": str(ca.directory / "ca.pem"), "timeout": 10}
+
+    def ready():
+        with contextlib.suppress(requests.RequestException):
+            return requests.get(server.url + "/readyz", **trusted).status_code == 200
+
+    server.ready = ready
+    server.start()
+    gone.unlink()
+    use(new, "new")
+    server.declared.update(max_recipients=3, keys=[{"name": f"k{n}", "secret": new_key(), "scopes": ["send"]} for n in range(1500)])
+    server.write_declared()
+    filler = ballast(disk, leave=0)
+    server.reload()
+    said = server.wait_log(".*settings not taken over.*").group(0)
+    assert "disk" in said or "full" in said, said
+    filler.unlink()
+    wait_until(server.ready, "a store that can be written")
+    three = {**GOOD, "to": ["a@far.test", "b@far.test", "c@far.test"]}
+    answer = requests.post(server.url + "/send", json=three, headers={"Authorization": f"Bearer {server.admin_key}"}, **trusted)
+    assert answer.status_code == 422, answer.text  # of the API, too, the old settings
 
 
 def test_a_full_disk_is_a_503_and_nothing_is_half_stored(small_disk, postchute, sink):
