@@ -112,6 +112,8 @@ $(B)/tests/contract/test_store_short: WATCH += $(addprefix -Wl$(,)--wrap=,pthrea
 $(B)/tests/unit/storage/test_readers: WATCH += -Wl,--wrap=clock_mono_ms
 # no memory for the log's buffer
 $(B)/tests/unit/storage/test_wal_file: WATCH += -Wl,--wrap=malloc
+# the questions that a lookup of mail servers asks
+$(B)/tests/unit/net/test_mx: WATCH += -Wl,--wrap=dns_ask
 # the stream of a session that is built by hand
 $(B)/tests/unit/smtp/test_session: WATCH += $(addprefix -Wl$(,)--wrap=,stream_pending stream_peek stream_write buf_status)
 # where the committer naps, and is waited for, its test comes in

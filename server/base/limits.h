@@ -66,8 +66,12 @@ enum {
     LIMIT_SMTP_COMMAND = 4096, /* RFC 5321 asks 512, extensions add to it */
     LIMIT_SMTP_RCPT = 1000,
     /* DNS */
-    LIMIT_MX_HOSTS = 32,    /* hosts of one domain that we look at */
-    LIMIT_MX_ADDRESSES = 5, /* addresses tried for one transaction */
+    LIMIT_DNS_ADDRESSES = 64, /* kept of one answer, which may hold 4,000; a webhook's host may have
+                                 16, a mail server's are tried up to LIMIT_MX_ADDRESSES */
+    LIMIT_DNS_RECORDS = 256,  /* of another type: the hosts that we look at are found among so many,
+                                 also when most are repeated, and so is a domain's policy */
+    LIMIT_MX_HOSTS = 32,      /* hosts of one domain that we look at */
+    LIMIT_MX_ADDRESSES = 5,   /* addresses tried for one transaction */
     /* webhooks */
     LIMIT_WEBHOOKS = 100, /* of a project: every event is a row for each */
     LIMIT_WEBHOOK_RESPONSE = 64 * 1024,

@@ -68,8 +68,10 @@ struct dns_query {
     bool is_secure;       /* validated by DNSSEC; also of NXDOMAIN and of no such data */
     char canonical[256];  /* after search list and CNAMEs */
     uint32_t ttl_s;
-    size_t count;              /* with NONE, 0: there are records, but all of them malformed */
-    struct dns_mx *mx;         /* DNS_MX */
+    size_t count;      /* with NONE, 0: there are records, but all of them malformed. At most
+                          LIMIT_DNS_ADDRESSES, or LIMIT_DNS_RECORDS of another type, of MX
+                          the best */
+    struct dns_mx *mx; /* DNS_MX */
     struct sockaddr_any *addr; /* DNS_A, DNS_AAAA; port 0 */
     struct str
         *data; /* TXT (strings concatenated, RFC 6376 3.6.2.2), TLSA rdata, PTR and CNAME names */

@@ -1,7 +1,9 @@
 #include "server/net/dns_answer.h"
 
+#include <stdlib.h>
 #include <unbound.h>
 
+#include "server/base/limits.h"
 #include "server/net/dns_rdata.h"
 
 enum failure dns_answer_failure(int err, const struct ub_result *r) {
@@ -37,20 +39,36 @@ static bool take_record(struct dns_query *q, struct str rdata) {
     return false;
 }
 
+static int by_octets(const void *a, const void *b) {
+    return str_compare(*(const struct str *)a, *(const struct str *)b);
+}
+
+/* Where there are more than are kept, the first in the order of their octets are: of MX records
+ * those are the best, and of all types the same ones each time, in whatever order they came. */
 static void take_records(struct dns_query *q, const struct ub_result *r) {
-    size_t n = 0;
+    bool is_address = q->type == DNS_A || q->type == DNS_AAAA;
+    size_t most = is_address ? LIMIT_DNS_ADDRESSES : LIMIT_DNS_RECORDS, n = 0, kept = 0;
     while (r->data[n])
         n++;
+    struct str *rdata = mem_zalloc((n + 1) * sizeof *rdata); /* 64 KiB of answer: 5,000 at most */
+    for (size_t i = 0; i < n; i++)
+        if (r->len[i] >= 0)
+            rdata[kept++] = str_make(r->data[i], (size_t)r->len[i]);
+    if (kept > most) {
+        qsort(rdata, kept, sizeof *rdata, by_octets);
+        kept = most;
+    }
     q->arena = arena_new();
     if (q->type == DNS_MX)
-        q->mx = ARENA_ARRAY(q->arena, struct dns_mx, n);
-    else if (q->type == DNS_A || q->type == DNS_AAAA)
-        q->addr = ARENA_ARRAY(q->arena, struct sockaddr_any, n);
+        q->mx = ARENA_ARRAY(q->arena, struct dns_mx, kept);
+    else if (is_address)
+        q->addr = ARENA_ARRAY(q->arena, struct sockaddr_any, kept);
     else
-        q->data = ARENA_ARRAY(q->arena, struct str, n);
-    for (size_t i = 0; i < n; i++)
-        if (r->len[i] >= 0 && take_record(q, str_make(r->data[i], (size_t)r->len[i])))
+        q->data = ARENA_ARRAY(q->arena, struct str, kept);
+    for (size_t i = 0; i < kept; i++)
+        if (take_record(q, rdata[i]))
             q->count++;
+    free(rdata);
 }
 
 static void put_name(char out[256], const char *name) {

@@ -255,6 +255,9 @@ static void take_addresses(struct work *w, size_t at) {
         sockaddr_set_port(to, w->q->port);
     }
     w->addr_count += h->addr_count;
+    /* others may keep silent for long; how these ended is still read */
+    dns_query_release(a);
+    dns_query_release(aaaa);
 }
 
 /* What to say when no host has an address: the failure that may pass is the one to report. */
@@ -329,6 +332,7 @@ static void answer(struct note *n) {
  */
 
 static void ask_hosts(struct work *w) {
+    dns_query_release(&w->mx.q); /* the names were copied */
     w->q->site = site_key(w);
     w->q->host = ARENA_ARRAY(w->q->arena, struct mx_host, w->count);
     w->candidate = mem_zalloc(w->count * sizeof *w->candidate);

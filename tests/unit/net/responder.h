@@ -91,8 +91,13 @@ static inline size_t wire_rdata(unsigned char *p, const struct rr *r) {
     }
 }
 
+/* `name` NULL: that of the question, by a pointer to it. */
 static inline size_t put_rr(unsigned char *p, const char *name, const struct rr *r) {
-    size_t n = wire_name(p, name);
+    size_t n = 2;
+    if (name)
+        n = wire_name(p, name);
+    else
+        memcpy(p, "\xc0\x0c", 2);
     unsigned char fixed[10] = {0, (unsigned char)r->type, 0, 1, 0, 0, 1, 44, 0, 0}; /* TTL 300 */
     size_t len = wire_rdata(p + n + 10, r);
     fixed[8] = (unsigned char)(len >> 8);
@@ -157,7 +162,7 @@ static inline size_t respond(struct responder *d, const unsigned char *q, size_t
             case RR_ANSWER:
                 break;
             }
-            n += put_rr(a + n, wanted, r);
+            n += put_rr(a + n, wanted == name ? NULL : wanted, r);
             count++;
             if (r->type == 5 && type != 5)
                 next = r->data;

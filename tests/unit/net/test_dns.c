@@ -9,6 +9,7 @@
 
 #include <semaphore.h>
 
+#include "server/base/limits.h"
 #include "tests/unit/log_watch.h"
 #include "tests/unit/net/asking.h"
 
@@ -184,6 +185,38 @@ static void a_truncated_answer_is_asked_for_again_over_tcp(void **state) {
     assert_int_equal(q->failure, FAILURE_NONE);
     assert_int_equal(q->count, 1);
     assert_int_equal(server.tcp_questions, 1);
+    done(q);
+    dns_stop(&d);
+}
+
+/* As many as an answer of 64 KiB holds: who asked keeps no more than there is a use for. */
+static void of_very_many_records_some_are_kept(void **state) {
+    (void)state;
+    enum { ADDRESSES = 4000, HOSTS = 2000 };
+    static struct rr many[ADDRESSES + HOSTS + 1];
+    static char text[ADDRESSES + HOSTS][32];
+    for (int i = 0; i < ADDRESSES; i++) {
+        snprintf(text[i], sizeof *text, "10.0.%d.%d", i / 250, i % 250 + 1);
+        many[i] = (struct rr){"a.example", DNS_A, text[i], RR_TRUNCATE};
+    }
+    for (int i = ADDRESSES; i < ADDRESSES + HOSTS; i++) {
+        snprintf(text[i], sizeof *text, "%d h%d", 10000 - i, i);
+        many[i] = (struct rr){"m.example", DNS_MX, text[i], RR_TRUNCATE};
+    }
+    server.rows = many;
+    struct dns *d = start_plain();
+    struct dns_query *q = lookup(d, DNS_A, "a.example");
+    assert_int_equal(q->failure, FAILURE_NONE);
+    assert_int_equal(q->count, LIMIT_DNS_ADDRESSES);
+    assert_true(arena_size(q->arena) < (size_t)64 * 1024);
+    done(q);
+    q = lookup(d, DNS_MX, "m.example");
+    assert_int_equal(q->failure, FAILURE_NONE);
+    assert_int_equal(q->count, LIMIT_DNS_RECORDS);
+    for (size_t i = 0; i < q->count; i++) /* the best */
+        assert_in_range(q->mx[i].preference, 10000 - (ADDRESSES + HOSTS - 1),
+                        10000 - (ADDRESSES + HOSTS) + LIMIT_DNS_RECORDS);
+    assert_int_equal(server.tcp_questions, 2);
     done(q);
     dns_stop(&d);
 }
@@ -429,6 +462,7 @@ int main(void) {
         T(hosts_that_are_no_names_are_left_out),
         T(each_no_has_its_name),
         T(a_truncated_answer_is_asked_for_again_over_tcp),
+        T(of_very_many_records_some_are_kept),
         T(an_answer_for_another_name_is_none),
         T(silence_ends_at_the_timeout),
         T(answers_are_cached),

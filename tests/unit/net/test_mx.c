@@ -59,6 +59,18 @@ static const struct rr rows[] = {
     {"mapped4.example", DNS_AAAA, "::ffff:127.0.0.1", RR_ANSWER},
     {"mapped4.example", DNS_AAAA, "::ffff:0.0.0.0", RR_ANSWER},
     {"relay", DNS_A, "10.0.0.5", RR_ANSWER},
+    {"held.example", DNS_MX, "1 z1.example", RR_ANSWER},
+    {"z1.example", DNS_A, "0.0.0.1", RR_ANSWER},
+    {"held.example", DNS_MX, "2 z2.example", RR_ANSWER},
+    {"z2.example", DNS_A, "0.0.0.2", RR_ANSWER},
+    {"held.example", DNS_MX, "3 z3.example", RR_ANSWER},
+    {"z3.example", DNS_A, "0.0.0.3", RR_ANSWER},
+    {"held.example", DNS_MX, "4 z4.example", RR_ANSWER},
+    {"z4.example", DNS_A, "0.0.0.4", RR_ANSWER},
+    {"held.example", DNS_MX, "5 z5.example", RR_ANSWER},
+    {"z5.example", DNS_A, "0.0.0.5", RR_ANSWER},
+    {"held.example", DNS_MX, "6 z6.example", RR_ANSWER},
+    {"z6.example", 0, "", RR_DROP},
     /* 40 hosts, of which the first 33 by preference have no address */
     {"crowd.example", DNS_MX, "", RR_ANSWER}, /* replaced below */
     {0},
@@ -348,6 +360,41 @@ static void a_crowd_is_asked_in_batches(void **state) {
     mx_lookup_release(&m);
 }
 
+/* What the lookup asks, for as long as it lives. */
+static struct dns_query *asked[2 * LIMIT_MX_HOSTS];
+static size_t asked_count;
+
+void __real_dns_ask(struct dns *d, struct dns_query *q);
+void __wrap_dns_ask(struct dns *d, struct dns_query *q);
+
+void __wrap_dns_ask(struct dns *d, struct dns_query *q) {
+    if (asked_count < sizeof asked / sizeof *asked)
+        asked[asked_count++] = q;
+    __real_dns_ask(d, q);
+}
+
+/* A host that keeps silent holds the lookup, but not what the others answered. */
+static void while_one_host_is_silent_the_answers_of_others_are_gone(void **state) {
+    (void)state;
+    struct mx_lookup m;
+    prepare(&m, "held.example");
+    asked_count = 0;
+    mx_resolve(dns, &m);
+    int64_t until_mono_ms = clock_mono_ms() + patience_ms(30000);
+    while (asked_count < 1 + LIMIT_MX_ADDRESSES + 1 && clock_mono_ms() < until_mono_ms)
+        mailbox_wait(box, 20);
+    assert_int_equal(asked_count, 1 + LIMIT_MX_ADDRESSES + 1);
+    for (size_t i = 0; i <= LIMIT_MX_ADDRESSES; i++) {
+        assert_int_equal(asked[i]->failure, FAILURE_NONE);
+        assert_null(asked[i]->arena);
+    }
+    assert_int_equal(answers, 0);
+    dns_stop(&dns);
+    wait_for(1);
+    assert_int_equal(m.failure, FAILURE_SHUTDOWN);
+    mx_lookup_release(&m);
+}
+
 static void a_stop_ends_lookups_too(void **state) {
     (void)state;
     static struct mx_lookup m[20];
@@ -376,6 +423,7 @@ int main(void) {
         T(addresses_that_may_not_be_used_are_not_taken_for_none),
         T(the_kernel_is_asked_for_a_route),
         T(a_crowd_is_asked_in_batches),
+        T(while_one_host_is_silent_the_answers_of_others_are_gone),
         T(a_stop_ends_lookups_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
