@@ -114,6 +114,10 @@ $(B)/tests/unit/storage/test_readers: WATCH += -Wl,--wrap=clock_mono_ms
 $(B)/tests/unit/storage/test_wal_file: WATCH += -Wl,--wrap=malloc
 # the questions that a lookup of mail servers asks
 $(B)/tests/unit/net/test_mx: WATCH += -Wl,--wrap=dns_ask
+# no memory for what a client makes grow
+$(B)/tests/unit/smtp/test_dialogue $(B)/tests/unit/smtp/test_receive: WATCH += -Wl,--wrap=realloc
+# no descriptor for a client, and then none of the kernel's memory
+$(B)/tests/unit/net/test_listener: WATCH += -Wl,--wrap=accept4,--wrap=event_add
 # the stream of a session that is built by hand
 $(B)/tests/unit/smtp/test_session: WATCH += $(addprefix -Wl$(,)--wrap=,stream_pending stream_peek stream_write buf_status)
 # where the committer naps, and is waited for, its test comes in

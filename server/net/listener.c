@@ -38,7 +38,8 @@ static void accept_some(evutil_socket_t fd, short what, void *arg) {
 
 static void go_on(void *arg) {
     struct listener *l = arg;
-    event_add(l->readable, NULL);
+    if (event_add(l->readable, NULL) != 0) /* no memory in the kernel either: nothing else tries */
+        timer_set(l->pause, PAUSE_MS);
 }
 
 static enum err bind_and_listen(struct listener *l, const struct sockaddr_any *at,

@@ -5,10 +5,14 @@ void data_init(struct data_reader *d) {
 }
 
 static void keep(struct data_reader *d, struct buf *out, struct str s) {
-    if (d->is_too_large || out->n + s.n > out->max)
+    if (d->is_too_large || d->is_short)
+        return;
+    if (out->n + s.n > out->max) {
         d->is_too_large = true;
-    else
-        buf_put(out, s);
+        return;
+    }
+    buf_put(out, s);
+    d->is_short = buf_status(out) != OK;
 }
 
 /* Length of the run that is neither CR, LF nor NUL. */

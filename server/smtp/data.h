@@ -14,10 +14,11 @@ struct data_reader {
         DATA_CR,
     } state;
     bool is_too_large; /* what no longer fitted was dropped; the end is still looked for */
+    bool is_short;     /* the same for want of memory */
     size_t octets;     /* seen, for progress */
 };
 
 void data_init(struct data_reader *d);
 /* OK: the end was found, *in is what follows; ERR_AGAIN: needs more, all consumed; ERR_INVALID.
- * `out` may reach its ceiling: then is_too_large is set. */
+ * `out` may reach its ceiling: then is_too_large is set; or get no memory: is_short. */
 NODISCARD enum err data_read(struct data_reader *d, struct str *in, struct buf *out);

@@ -401,7 +401,10 @@ static void feed_data(struct dialogue *d, struct str *in, struct buf *out) {
         refuse_and_close(d, out, 550, "5.5.2", "lines end in CR LF, and hold neither nor NUL");
         return;
     }
-    if (d->reader.is_too_large) {
+    if (d->reader.is_short) {
+        reset(d);
+        answer(out, 452, "4.3.1", "no memory for the message");
+    } else if (d->reader.is_too_large) {
         reset(d);
         refuse(d, out, 552, "5.3.4", "the message is too large");
     } else if (count_received(buf_str(&d->data)) > RECEIVED_MAX) {

@@ -59,11 +59,14 @@ static void end(struct receive *r) {
         r->policy->on_end(r->ctx, r);
 }
 
-static void write_out(struct receive *r, struct buf *out) {
-    ASSERT(buf_status(out) == OK);
-    if (out->n > 0)
+/* False: there was no memory for all of it, and so none is said: of replies that are not all there
+ * the peer would take each for another command's. */
+static bool write_out(struct receive *r, struct buf *out) {
+    bool is_whole = buf_status(out) == OK;
+    if (is_whole && out->n > 0)
         stream_write(r->stream, buf_str(out));
     buf_release(out);
+    return is_whole;
 }
 
 static void say(struct receive *r, const char *line) {
@@ -135,7 +138,10 @@ static void feed(struct receive *r) {
         struct buf out = BUF_INIT(4 * OUT_MAX);
         enum dialogue_wants wants = dialogue_feed(r->dialogue, &in, &out);
         stream_drain(r->stream, before - in.n);
-        write_out(r, &out);
+        if (!write_out(r, &out)) {
+            end(r);
+            return;
+        }
         watch_progress(r, false);
         follow(r, wants);
         if (wants == DIALOGUE_TLS)
@@ -167,7 +173,8 @@ static void on_open(void *ctx) {
     } else {
         struct buf out = BUF_INIT(1024);
         dialogue_greet(r->dialogue, &out);
-        write_out(r, &out);
+        if (!write_out(r, &out))
+            end(r);
     }
     if (!r->is_ended && !r->is_closed)
         watch_progress(r, true);
@@ -250,8 +257,7 @@ void receive_answer_data(struct receive *r, struct receive_answer answer) {
     r->is_answering = false;
     struct buf out = BUF_INIT(16 * 1024);
     enum dialogue_wants wants = dialogue_answer(r->dialogue, answer, &out);
-    write_out(r, &out);
-    r->is_ending = wants == DIALOGUE_CLOSE;
+    r->is_ending = !write_out(r, &out) || wants == DIALOGUE_CLOSE;
     stream_set_reading(r->stream, true);
     watch_progress(r, true);
     /* commands that were pipelined behind the message wait in the stream and no on_read tells of

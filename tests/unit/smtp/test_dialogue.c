@@ -270,6 +270,40 @@ static void test_R19_a_message_that_grows_too_large(void **state) {
     dialogue_free(&d);
 }
 
+/* No memory for more than so many bytes at once; 0: there is. */
+static size_t refuse_above;
+
+void *__real_realloc(void *p, size_t n);
+void *__wrap_realloc(void *p, size_t n);
+
+void *__wrap_realloc(void *p, size_t n) {
+    return refuse_above != 0 && n > refuse_above ? NULL : __real_realloc(p, n);
+}
+
+static void test_a_message_that_there_is_no_memory_for_is_not_accepted(void **state) {
+    (void)state;
+    enum { LINES = 3200 }; /* 200 KiB */
+    static char message[LINES * 64 + 3];
+    for (size_t i = 0; i < LINES; i++) {
+        memset(message + i * 64, 'x', 62);
+        memcpy(message + i * 64 + 62, "\r\n", 2);
+    }
+    memcpy(message + sizeof(message) - 3, ".\r\n", 3);
+    struct dialogue *d = make((size_t)1024 * 1024, 0, false);
+    struct buf out = BUF_INIT(65536);
+    open_dialogue(d);
+    for (int is_short = 1; is_short >= 0; is_short--) {
+        feed(d, STR(MAIL RCPT "DATA\r\n"), 65536, &out);
+        buf_clear(&out);
+        refuse_above = is_short ? BUF_SMALL : 0;
+        assert_true(feed(d, str_make(message, sizeof(message)), 4096, &out));
+        refuse_above = 0;
+        assert_string_equal(out.p, is_short ? "452 4.3.1 no memory for the message\r\n" : QUEUED);
+    }
+    buf_release(&out);
+    dialogue_free(&d);
+}
+
 static void test_R10_too_many_recipients(void **state) {
     (void)state;
     struct dialogue *d = make(1000, 2, false);
@@ -432,6 +466,7 @@ int main(void) {
         cmocka_unit_test(test_T2_only_CRLF_dot_CRLF_ends_data),
         cmocka_unit_test(test_T2_a_message_before_its_354_is_refused),
         cmocka_unit_test(test_R19_a_message_that_grows_too_large),
+        cmocka_unit_test(test_a_message_that_there_is_no_memory_for_is_not_accepted),
         cmocka_unit_test(test_R10_too_many_recipients),
         cmocka_unit_test(test_R10_a_command_of_4_KiB_and_no_more),
         cmocka_unit_test(test_R11_NUL_in_a_command),

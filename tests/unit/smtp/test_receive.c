@@ -261,6 +261,34 @@ static void test_a_peer_that_does_not_read_its_replies(void **state) {
     assert_int_equal(w->got.n, (size_t)COMMANDS * 14);
 }
 
+/* No memory for more than so many bytes at once; 0: there is. */
+static size_t refuse_above;
+
+void *__real_realloc(void *p, size_t n);
+void *__wrap_realloc(void *p, size_t n);
+
+void *__wrap_realloc(void *p, size_t n) {
+    return refuse_above != 0 && n > refuse_above ? NULL : __real_realloc(p, n);
+}
+
+static void test_replies_that_there_is_no_memory_for_end_it(void **state) {
+    struct world *w = *state;
+    enum { COMMANDS = 2000 }; /* of which one reading brings 512 */
+    static char hellos[COMMANDS * 8];
+    for (size_t i = 0; i < COMMANDS; i++)
+        memcpy(hellos + i * 8, "EHLO x\r\n", 8);
+    w->options.host_name = "a-name-that-is-as-long-as-a-label-may-be-so-that-replies-grow.test";
+    open_receive(w);
+    wait_for(w, "220 ");
+    say(w, str_make(hellos, sizeof(hellos)));
+    refuse_above = BUF_SMALL;
+    int64_t until_mono_ms = clock_mono_ms() + PATIENCE_MS;
+    while (!w->ended && clock_mono_ms() < until_mono_ms)
+        loop_dispatch_once(w->loop, 100);
+    refuse_above = 0;
+    assert_true(w->ended);
+}
+
 /* ---- STARTTLS, with a stream of our own as the client ---- */
 
 struct client {
@@ -359,6 +387,7 @@ int main(void) {
         WORLD(test_the_owner_may_close_in_on_message),
         WORLD(test_the_peer_goes_while_its_message_waits),
         WORLD(test_a_peer_that_does_not_read_its_replies),
+        WORLD(test_replies_that_there_is_no_memory_for_end_it),
         WORLD(test_T6_commands_behind_STARTTLS_are_dropped),
         WORLD(test_closing_in_the_middle_of_a_handshake),
     };
