@@ -115,7 +115,8 @@ static void keep_known(struct domain_row *row, const struct domain_row *known) {
     row->verified_wall_ms = known->verified_wall_ms;
     for (size_t i = 0; i < row->key_count; i++)
         for (size_t k = 0; k < known->key_count; k++)
-            if (str_equal(row->key[i].record, known->key[k].record))
+            if (str_equal(row->key[i].selector, known->key[k].selector) &&
+                str_equal(row->key[i].record, known->key[k].record))
                 row->key[i].published_wall_ms = known->key[k].published_wall_ms;
 }
 

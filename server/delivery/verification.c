@@ -3,6 +3,7 @@
 #include <sys/queue.h>
 
 #include "server/base/clock.h"
+#include "server/base/digest.h"
 #include "server/base/log.h"
 #include "server/base/table.h"
 #include "server/base/thread.h"
@@ -19,8 +20,11 @@ enum {
 struct watched {
     struct id id;
     int64_t due_mono_ms;
-    int64_t first_mono_ms; /* when it was first seen, or lost its records */
+    int64_t first_mono_ms;      /* when it was first seen, or lost its records */
+    int64_t new_until_mono_ms;  /* so long new keys may not be seen yet; 0: it has none */
+    uint8_t keys[SHA256_BYTES]; /* names and records of those that are listed */
     bool is_verified, is_checking, is_listed;
+    bool is_stored_verified;
     bool is_doubted; /* verified, but the last look found nothing */
     struct table_node in_table;
 };
@@ -61,9 +65,36 @@ static struct watched *find(struct verification *v, const struct id *id) {
     return table_find(&v->watched, id, sizeof *id);
 }
 
-static struct watched *add(struct verification *v, const struct id *id, int64_t now) {
+static void put_key(struct sha256 *h, struct str selector, struct str record) {
+    uint64_t lengths[2] = {selector.n, record.n};
+    sha256_put(h, lengths, sizeof lengths);
+    sha256_put(h, selector.p, selector.n);
+    sha256_put(h, record.p, record.n);
+}
+
+static void hash_keys_listed(const struct domain_row *row, uint8_t out[SHA256_BYTES]) {
+    struct sha256 *h = sha256_new();
+    for (size_t i = 0; i < row->key_count; i++)
+        put_key(h, row->key[i].selector, row->key[i].record);
+    sha256_finish(&h, out);
+}
+
+/* Did it look for the keys that the domain has now? */
+static bool is_of_listed_keys(const struct watched *w, const struct domain_check *c) {
+    uint8_t looked_for[SHA256_BYTES];
+    struct sha256 *h = sha256_new();
+    for (size_t i = 0; i < c->count; i++)
+        if (c->record[i].kind == DOMAIN_RECORD_DKIM)
+            put_key(h, c->record[i].selector, c->record[i].value);
+    sha256_finish(&h, looked_for);
+    return digest_equal(w->keys, looked_for, sizeof looked_for);
+}
+
+static struct watched *add(struct verification *v, const struct domain_row *row, int64_t now) {
     struct watched *w = mem_zalloc(sizeof *w);
-    *w = (struct watched){.id = *id, .due_mono_ms = now, .first_mono_ms = now};
+    *w = (struct watched){.id = row->id, .due_mono_ms = now, .first_mono_ms = now};
+    w->is_verified = w->is_stored_verified = row->verified_wall_ms != 0;
+    hash_keys_listed(row, w->keys);
     table_add(&v->watched, &w->in_table, &w->id, sizeof w->id, w);
     return w;
 }
@@ -86,7 +117,7 @@ static void set_due(struct verification *v, struct watched *w, int64_t due_mono_
 }
 
 static int64_t period(const struct verification *v, const struct watched *w, int64_t now) {
-    if (w->is_verified)
+    if (w->is_verified && now >= w->new_until_mono_ms)
         return v->o.verified_ms;
     return now - w->first_mono_ms < HOUR_MS ? v->o.first_ms : v->o.later_ms;
 }
@@ -103,12 +134,28 @@ struct storing {
 
 static void look_is_over(struct looking *l);
 
+/* What was found is not in the store, so that it is not known: it is looked at again soon. */
+static void find_out_again(struct verification *v, struct watched *w, bool found_verified) {
+    int64_t due_mono_ms = clock_mono_ms() + v->o.first_ms;
+    w->is_verified = w->is_stored_verified;
+    w->is_doubted = w->is_verified && !found_verified; /* it was, before it was believed */
+    if (due_mono_ms < w->due_mono_ms)
+        set_due(v, w, due_mono_ms);
+}
+
 static void on_stored(struct store_call *call) {
     struct store_domain_checked *q = CONTAINER_OF(call, struct store_domain_checked, call);
     struct storing *s = CONTAINER_OF(q, struct storing, q);
-    if (call->err != OK && call->err != ERR_NOT_FOUND) /* deleted meanwhile */
+    struct watched *w = find(s->verification, &q->id);
+    if (call->err == OK) {
+        if (w)
+            w->is_stored_verified = q->is_verified;
+    } else if (call->err != ERR_NOT_FOUND) { /* deleted meanwhile */
         log_warn("verification", "not stored", LOG_STR("domain", s->check->domain),
                  LOG_STRZ("why", call->info.text));
+        if (w)
+            find_out_again(s->verification, w, q->is_verified);
+    }
     s->verification->under_way--;
     store_call_release(call);
     if (s->looking)
@@ -156,22 +203,28 @@ static void take_result(struct verification *v, const struct domain_check *c) {
             }
             w->is_verified = c->is_verified;
             w->is_doubted = false;
+            w->new_until_mono_ms = 0;
         }
-        set_due(v, w, now + period(v, w, now));
+        /* what somebody asked for with keys that were replaced is stored, and may be wrong */
+        set_due(v, w, is_of_listed_keys(w, c) ? now + period(v, w, now) : now);
     }
 }
 
 /* That a verified domain has no records is believed the second time, as that a recipient's domain
  * is not there: one name server of several may be behind, and all mail of the domain would be
- * refused. */
+ * refused. Records of new keys take longer to be seen everywhere. */
 static bool is_to_be_doubted(struct verification *v, const struct domain_check *c) {
     struct watched *w = find(v, &c->id);
-    if (!w || !w->is_verified || w->is_doubted || c->is_verified || !c->is_conclusive)
+    int64_t now = clock_mono_ms();
+    if (!w || !w->is_verified || c->is_verified || !c->is_conclusive ||
+        (w->is_doubted && now >= w->new_until_mono_ms))
         return false;
+    if (!w->is_doubted)
+        log_warn("verification",
+                 "the records of a verified domain are not there, looked at again soon",
+                 LOG_STR("domain", c->domain));
     w->is_doubted = true;
-    set_due(v, w, clock_mono_ms() + v->o.first_ms);
-    log_warn("verification", "the records of a verified domain are not there, looked at again soon",
-             LOG_STR("domain", c->domain));
+    set_due(v, w, now + v->o.first_ms);
     return true;
 }
 
@@ -181,6 +234,11 @@ static void on_checked(struct domain_check *c, void *ctx) {
     v->under_way--;
     if (w)
         w->is_checking = false;
+    if (w && !is_of_listed_keys(w, c)) { /* they were replaced meanwhile */
+        set_due(v, w, clock_mono_ms());
+        domain_check_free(&c);
+        return;
+    }
     if (is_to_be_doubted(v, c)) {
         domain_check_free(&c);
         return;
@@ -299,6 +357,20 @@ static int64_t tell_late(struct verification *v, int64_t now, int64_t next) {
 
 static void ask_list(struct verification *v);
 
+static void replace_keys(struct verification *v, struct watched *w, const struct domain_row *row,
+                         int64_t now) {
+    uint8_t keys[SHA256_BYTES];
+    hash_keys_listed(row, keys);
+    if (digest_equal(w->keys, keys, sizeof keys))
+        return;
+    memcpy(w->keys, keys, sizeof keys);
+    w->is_verified = w->is_stored_verified = row->verified_wall_ms != 0;
+    w->is_doubted = false;
+    w->first_mono_ms = now;
+    w->new_until_mono_ms = now + v->o.verified_ms;
+    set_due(v, w, now); /* until they are found, MX mail is not signed */
+}
+
 static void on_list(struct store_call *call) {
     struct store_domains *q = CONTAINER_OF(call, struct store_domains, call);
     struct verification *v = CONTAINER_OF(q, struct verification, list);
@@ -314,10 +386,10 @@ static void on_list(struct store_call *call) {
         old->is_listed = false;
     for (size_t i = 0; v->have_list && i < q->count; i++) {
         struct watched *w = find(v, &q->domain[i].id);
-        if (!w) {
-            w = add(v, &q->domain[i].id, now);
-            w->is_verified = q->domain[i].verified_wall_ms != 0;
-        }
+        if (w)
+            replace_keys(v, w, &q->domain[i], now);
+        else
+            w = add(v, &q->domain[i], now);
         w->is_listed = true;
     }
     if (v->have_list)

@@ -39,7 +39,9 @@ struct responder {
     int port;
     pthread_t thread;
     atomic_int questions, tcp_questions;
-    char mode[32]; /* "127.0.0.1@port" */
+    atomic_bool is_silent; /* while it is true, nothing is answered: who asks asks again */
+    atomic_bool is_sick;   /* while it is true, every answer is SERVFAIL */
+    char mode[32];         /* "127.0.0.1@port" */
 };
 
 static inline size_t wire_name(unsigned char *p, const char *name) {
@@ -125,11 +127,15 @@ static inline size_t respond(struct responder *d, const unsigned char *q, size_t
     size_t question_end = at + 5;
     d->questions++;
     d->tcp_questions += is_tcp;
+    if (d->is_silent)
+        return 0;
     memcpy(a, q, question_end);
     memset(a + 6, 0, 6);
     a[2] = 0x81;
-    a[3] = 0x80;
+    a[3] = d->is_sick ? 0x82 : 0x80;
     size_t n = question_end;
+    if (d->is_sick)
+        return n;
     const char *wanted = name;
     bool exists = len == 0; /* the root does, with nothing at it */
     for (int hop = 0; hop < 8; hop++) {
