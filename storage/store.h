@@ -168,6 +168,9 @@ struct outgoing {
     int refs;                /* use outgoing_ref/unref */
 };
 struct outgoing *outgoing_ref(struct outgoing *o);
+/* The same but for the content, which is the caller's no longer: once nobody has `o` its bytes are
+ * free for fresh mail. Leaves the reference to `o`. */
+struct outgoing *outgoing_without_content(struct outgoing *o);
 void outgoing_unref(struct outgoing **op);
 
 /* One recipient that is or will be due. `outgoing` holds one reference, released with the row by

@@ -75,6 +75,7 @@ static void claim_failed(struct scheduler *s, struct bundle *b) {
     if (b->has_slot && !s->is_draining) {
         put_back(b);
         is_signer_no_more(s, b);
+        letter_unpicked(s->letters, b->letter);
         dispatch_make_runnable(s, b->site);
         return;
     }

@@ -202,6 +202,7 @@ void gather_place_anew(struct scheduler *s, struct bundle *b) {
 
 void gather_requeue(struct scheduler *s, struct bundle *b) {
     b->state = BUNDLE_QUEUED;
+    letter_unpicked(s->letters, b->letter);
     fair_undo_pick(b->site->waiting, &b->fair);
     queued(s, b);
 }

@@ -2,11 +2,14 @@
 
 #include <stdlib.h>
 
+#include "server/delivery/site.h"
+
 TAILQ_HEAD(letter_list, letter);
 
 struct letters {
     struct table by_key;
     struct letter_list kept; /* oldest first */
+    struct letter_list idle; /* the same; some are picked again meanwhile: letters_make_room() */
     size_t bytes, kept_bytes, kept_bytes_max;
     bool is_visiting;
 };
@@ -15,6 +18,7 @@ struct letters *letters_new(size_t kept_bytes_max) {
     struct letters *t = mem_zalloc(sizeof(*t));
     t->kept_bytes_max = kept_bytes_max;
     TAILQ_INIT(&t->kept);
+    TAILQ_INIT(&t->idle);
     return t;
 }
 
@@ -46,7 +50,18 @@ static void hold(struct letters *t, struct letter *l, struct message *m) {
     set_held(t, l, m != NULL ? message_size(m) : 0);
 }
 
+static void set_idle(struct letters *t, struct letter *l, bool is_idle) {
+    if (l->is_idle == is_idle)
+        return;
+    l->is_idle = is_idle;
+    if (is_idle)
+        TAILQ_INSERT_TAIL(&t->idle, l, idle);
+    else
+        TAILQ_REMOVE(&t->idle, l, idle);
+}
+
 static void letter_free(struct letters *t, struct letter *l) {
+    set_idle(t, l, false);
     if (l->is_kept)
         TAILQ_REMOVE(&t->kept, l, kept);
     hold(t, l, NULL);
@@ -86,6 +101,7 @@ struct letter *letters_get(struct letters *t, struct outgoing *o, enum route_sig
     if (l->is_kept) {
         TAILQ_REMOVE(&t->kept, l, kept);
         set_kept(t, l, false);
+        set_idle(t, l, true);
     }
     l->has_retry = false;
     if (l->state == LETTER_ERASED)
@@ -108,6 +124,8 @@ void letter_set_bare(struct letters *t, struct letter *l) {
 
 void letter_set_content(struct letters *t, struct letter *l, struct message *m) {
     hold(t, l, m);
+    if (TAILQ_EMPTY(&l->waiting)) /* who asked for it may have left */
+        set_idle(t, l, true);
     l->key_reading = 0;
     l->state = l->key.signing == ROUTE_SIGNING_OFF ? LETTER_READY : LETTER_UNSIGNED;
 }
@@ -149,17 +167,51 @@ static void trim(struct letters *t) {
 void letter_settle(struct letters *t, struct letter **lp) {
     struct letter *l = *lp;
     *lp = NULL;
-    if (!TAILQ_EMPTY(&l->bundles) || l->is_kept)
+    if (l->is_kept)
         return;
+    if (!TAILQ_EMPTY(&l->bundles)) {
+        set_idle(t, l, true);
+        return;
+    }
     /* LOADING: the answer will look for it by its key, and throw away what it does not find */
     if (!l->has_retry || l->state != LETTER_READY || l->is_outdated) {
         letter_free(t, l);
         return;
     }
     set_kept(t, l, true);
+    set_idle(t, l, false);
     TAILQ_INSERT_TAIL(&t->kept, l, kept);
+    struct outgoing *carrier = l->outgoing;
+    l->outgoing = outgoing_without_content(carrier);
+    outgoing_unref(&carrier);
     if (!t->is_visiting)
         trim(t);
+}
+
+void letter_unpicked(struct letters *t, struct letter *l) {
+    set_idle(t, l, true);
+}
+
+static bool is_picked(const struct letter *l) {
+    const struct bundle *b;
+    TAILQ_FOREACH (b, &l->bundles, of_letter) {
+        if (b->state != BUNDLE_QUEUED && b->state != BUNDLE_RESOLVING)
+            return true;
+    }
+    return false;
+}
+
+/* Each is looked at once for every time that one of its bundles leaves, or queues again. */
+void letters_make_room(struct letters *t, size_t most) {
+    struct letter *l;
+    while (t->bytes > most && (l = TAILQ_FIRST(&t->idle)) != NULL) {
+        set_idle(t, l, false);
+        bool has_content = l->state == LETTER_READY || l->state == LETTER_UNSIGNED;
+        if (!has_content || counted(l) == 0 || is_picked(l))
+            continue;
+        l->is_outdated = false;
+        letter_set_bare(t, l);
+    }
 }
 
 void letters_visit(struct letters *t, void *ctx, void (*fn)(void *ctx, struct letter *l)) {

@@ -9,6 +9,8 @@
  *   SIGNING   `signer` is claimed, or its job is out; --prepare_signed--> READY, or UNSIGNED (could
  *             not be signed now); --is_signer_no_more (it goes back unsent)--> UNSIGNED
  *   READY     as it is sent; --letter_set_unsigned (keys have changed)--> UNSIGNED or BARE
+ *   UNSIGNED, READY --letters_make_room (others need the memory, and all its bundles only queue)-->
+ *             BARE
  *   ERASED    the content is gone: who waits fails; --letters_get--> BARE
  *
  * What is never signed is READY as soon as the content is here. letter_settle ends any of them, but
@@ -56,10 +58,12 @@ struct letter {
     struct bundles waiting;    /* picked, for content or signature, by bundle.wait */
     struct bundle *signer;     /* SIGNING: whose job signs for all; else NULL */
     bool is_kept;              /* on the list of kept ones: no bundle uses it */
+    bool is_idle;              /* on the list of idle ones: it may be that all its bundles queue */
     bool has_retry;            /* keep it when the last bundle is gone */
     bool is_outdated;          /* READY or SIGNING: by keys, or for want of them, as they were */
     uint64_t key_reading;      /* UNSIGNED: the reading of domains that is waited for; 0: none */
     TAILQ_ENTRY(letter) kept;
+    TAILQ_ENTRY(letter) idle;
     struct table_node in_table;
 };
 
@@ -86,8 +90,16 @@ void letters_outdate(struct letters *t, const struct signers *was, const struct 
 /* READY becomes BARE, or UNSIGNED when the content is here. Bundles that are claimed wait for
  * nothing: they look at the letter before they leave. */
 void letter_set_unsigned(struct letters *t, struct letter *l);
-/* To be called when a bundle left: frees or keeps the letter once none is left. */
+/* To be called when a bundle left: frees or keeps the letter once none is left. What is kept gives
+ * back what came with a notice: the store's budget of that is for fresh mail. */
 void letter_settle(struct letters *t, struct letter **lp);
+/* To be called when a bundle that was picked queues again. */
+void letter_unpicked(struct letters *t, struct letter *l);
+/* Until no more than `most` bytes are held, or nothing can be given up: letters whose bundles only
+ * queue, for who knows how long, are BARE again, those first that have been so for longest. They
+ * are read, and signed, again when a bundle is picked. What came with a notice would free nothing.
+ */
+void letters_make_room(struct letters *t, size_t most);
 /* Calls `fn` for each; it may end the letter that it is given, and no other. */
 void letters_visit(struct letters *t, void *ctx, void (*fn)(void *ctx, struct letter *l));
 /* Held for bundles, but for what came with a notice: the store bounds that. */

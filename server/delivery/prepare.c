@@ -278,8 +278,11 @@ void prepare_signed(struct note *n) {
     prepare_letter_woken(s, l);
 }
 
-bool prepare_has_room(const struct scheduler *s, const struct letter *l) {
-    size_t held = letters_bytes(s->letters);
-    return l->state != LETTER_BARE || held == 0 ||
-           held + (size_t)l->outgoing->size_bytes <= s->settings->o.content_bytes_max;
+bool prepare_has_room(struct scheduler *s, const struct letter *l) {
+    if (l->state != LETTER_BARE)
+        return true;
+    size_t size = (size_t)l->outgoing->size_bytes, most = s->settings->o.content_bytes_max;
+    size_t most_before = size < most ? most - size : 0;
+    letters_make_room(s->letters, most_before);
+    return letters_bytes(s->letters) <= most_before;
 }

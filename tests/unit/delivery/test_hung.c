@@ -279,6 +279,32 @@ static void bulk_mail_with_a_rate_that_hangs_leaves_a_place_to_others(void **sta
     delivery_stop(&w->delivery);
 }
 
+/* Whoever comes after the first dozen finds memory full of contents that wait for the slow
+ * site. They are given up, and read and signed again when their turn comes. */
+static void who_waits_for_a_slow_site_takes_no_room_from_what_others_read(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    struct slow slow;
+    enum { COUNT = 40 };
+    put_signing_domain(w, NULL);
+    add_slow_domain(w, &slow, &SLOW);
+    slow.route[0].concurrency = 1;
+    w->o.retry_ms[0] = 60000;
+    w->o.content_bytes_max = 4096;
+    const struct message_row first = {.created_wall_ms = clock_wall_ms() - 1000};
+    submit_with(w, "hold@slow.test", &first);
+    for (int i = 0; i < COUNT; i++) /* before the start: no content comes with a notice */
+        submit(w, "ok@example.net,ok@slow.test");
+    start(w);
+    await_counter(w, &w->sink->messages, COUNT);
+    assert_int_equal(sink_get(&slow.sink->messages), 0);
+    sink_on_loop(slow.sink->loop, sink_close_all, slow.sink);
+    await_counter(w, &slow.sink->messages, COUNT);
+    assert_int_equal(sink_get(&w->sink->signed_), COUNT);
+    assert_int_equal(sink_get(&slow.sink->signed_), COUNT + 1); /* with what was held */
+    end_slow(w, &slow);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -292,6 +318,7 @@ int main(void) {
         T(a_site_that_is_dead_parks_no_queue_that_others_share),
         T(bulk_mail_with_a_rate_waits_for_no_transaction_to_end),
         T(bulk_mail_with_a_rate_that_hangs_leaves_a_place_to_others),
+        T(who_waits_for_a_slow_site_takes_no_room_from_what_others_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

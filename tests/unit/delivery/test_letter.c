@@ -29,16 +29,22 @@ static struct outgoing *outgoing(int64_t seq, struct message *m) {
     return o;
 }
 
+static struct bundle *use_of(struct letters *t, struct outgoing *o, enum route_signing signing) {
+    struct bundle *b = mem_zalloc(sizeof(*b));
+    b->letter = letters_get(t, o, signing);
+    b->state = BUNDLE_SENT;
+    TAILQ_INSERT_TAIL(&b->letter->bundles, b, of_letter);
+    return b;
+}
+
 /* A letter that is ready, has a recipient to be tried again, and is used by one bundle. */
 static struct bundle *use_with(struct letters *t, int64_t seq, enum route_signing signing) {
     struct outgoing *o = outgoing(seq, NULL);
-    struct bundle *b = mem_zalloc(sizeof(*b));
-    b->letter = letters_get(t, o, signing);
+    struct bundle *b = use_of(t, o, signing);
     outgoing_unref(&o);
     letter_set_loading(t, b->letter);
     letter_set_content(t, b->letter, content());
     b->letter->has_retry = true;
-    TAILQ_INSERT_TAIL(&b->letter->bundles, b, of_letter);
     return b;
 }
 
@@ -99,16 +105,150 @@ static void what_came_with_a_notice_takes_no_room_from_what_is_read(void **state
     struct message *m = content();
     struct outgoing *o = outgoing(1, m);
     message_unref(&m);
-    struct bundle *b = mem_zalloc(sizeof(*b));
-    b->letter = letters_get(t, o, ROUTE_SIGNING_OFF);
+    struct bundle *b = use_of(t, o, ROUTE_SIGNING_OFF);
     outgoing_unref(&o);
     assert_int_equal(b->letter->state, LETTER_READY);
-    TAILQ_INSERT_TAIL(&b->letter->bundles, b, of_letter);
     assert_int_equal(letters_bytes(t), 0);
     b->letter->has_retry = true;
     end_use(t, b);
     assert_int_equal(letters_bytes(t), 0);
     assert_int_equal(letters_kept_bytes(t), SIZE);
+    letters_free(&t);
+}
+
+/* Of a thousand that were put off fresh mail would find the store's budget spent until their
+ * retries. */
+static void what_is_kept_for_a_retry_gives_back_what_came_with_the_notice(void **state) {
+    (void)state;
+    static const enum route_signing RULES[] = {ROUTE_SIGNING_FULL, ROUTE_SIGNING_OFF};
+    for (size_t i = 0; i < sizeof(RULES) / sizeof(RULES[0]); i++) {
+        struct letters *t = letters_new(KEPT_MAX);
+        struct content_budget *budget = content_budget_new(SIZE);
+        struct message *m = content();
+        const struct message_row row = {.seq = 1, .size_bytes = SIZE, .from_domain = STR("a.test")};
+        struct outgoing *o = outgoing_new(&row, m, budget);
+        struct bundle *b = use_of(t, o, RULES[i]);
+        outgoing_unref(&o);
+        if (RULES[i] != ROUTE_SIGNING_OFF)
+            letter_set_ready(t, b->letter, content());
+        b->letter->has_retry = true;
+        assert_int_equal(letters_bytes(t), 0);
+        end_use(t, b);
+        struct letter *kept = letters_find(t, 1, RULES[i]);
+        assert_non_null(kept);
+        assert_int_equal(kept->state, LETTER_READY);
+        assert_true(str_equal(kept->outgoing->from_domain, row.from_domain));
+        assert_int_equal(letters_kept_bytes(t), SIZE);
+        o = outgoing_new(&row, m, budget);
+        assert_non_null(o->message);
+        outgoing_unref(&o);
+        o = outgoing_new(&row, NULL, NULL); /* as a retry has it */
+        b = use_of(t, o, RULES[i]);
+        outgoing_unref(&o);
+        assert_int_equal(b->letter->state, LETTER_READY);
+        assert_int_equal(letters_kept_bytes(t), 0);
+        assert_int_equal(letters_bytes(t), SIZE); /* nobody else counts it any more */
+        end_use(t, b);
+        assert_int_equal(letters_bytes(t), 0);
+        letters_free(&t);
+        message_unref(&m);
+        content_budget_unref(&budget);
+    }
+}
+
+static enum letter_state state_of(struct letters *t, int64_t seq) {
+    return letters_find(t, seq, ROUTE_SIGNING_FULL)->state;
+}
+
+/* Another recipient of the same message, at a site where it only queues. */
+static struct bundle *queue_too(struct bundle *first, enum bundle_state state) {
+    struct bundle *b = mem_zalloc(sizeof(*b));
+    b->letter = first->letter;
+    b->state = state;
+    TAILQ_INSERT_TAIL(&b->letter->bundles, b, of_letter);
+    return b;
+}
+
+static void those_that_only_queue_make_room_the_oldest_first(void **state) {
+    (void)state;
+    enum { COUNT = 6, ASKED = 1, RIDES = 2, RESOLVES = 3 };
+    struct letters *t = letters_new(KEPT_MAX);
+    struct bundle *sent[COUNT], *queued[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        if (i == RIDES) {
+            struct message *m = content();
+            struct outgoing *o = outgoing(i, m);
+            message_unref(&m);
+            sent[i] = use_of(t, o, ROUTE_SIGNING_FULL);
+            sent[i]->letter->has_retry = true;
+            outgoing_unref(&o);
+        } else {
+            sent[i] = use_with(t, i, ROUTE_SIGNING_FULL);
+        }
+        if (i != ASKED)
+            letter_set_ready(t, sent[i]->letter, content());
+        queued[i] = queue_too(sent[i], i == RESOLVES ? BUNDLE_RESOLVING : BUNDLE_QUEUED);
+    }
+    assert_int_equal(letters_bytes(t), (COUNT - 1) * SIZE);
+    letters_make_room(t, 0);
+    assert_int_equal(letters_bytes(t), (COUNT - 1) * SIZE); /* all are on their way */
+    for (int i = COUNT - 1; i > 0; i--)
+        end_use(t, sent[i]);
+    queued[COUNT - 1]->state = BUNDLE_WAITING;
+    letters_make_room(t, (COUNT - 1) * SIZE);
+    assert_int_equal(letters_bytes(t), (COUNT - 1) * SIZE);
+    letters_make_room(t, (COUNT - 1) * SIZE - 1);
+    assert_int_equal(state_of(t, COUNT - 1), LETTER_READY); /* picked again */
+    assert_int_equal(state_of(t, COUNT - 2), LETTER_BARE);
+    assert_int_equal(state_of(t, RESOLVES), LETTER_READY);
+    assert_int_equal(letters_bytes(t), (COUNT - 2) * SIZE);
+    letters_find(t, RESOLVES, ROUTE_SIGNING_FULL)->is_outdated = true;
+    letters_make_room(t, 0);
+    assert_int_equal(state_of(t, RESOLVES), LETTER_BARE);
+    assert_false(queued[RESOLVES]->letter->is_outdated); /* it will be signed anew */
+    assert_int_equal(state_of(t, RIDES), LETTER_READY);
+    assert_int_equal(state_of(t, ASKED), LETTER_BARE);
+    assert_int_equal(letters_bytes(t), 2 * SIZE);
+    queued[COUNT - 1]->state = BUNDLE_QUEUED; /* it gave its slot away */
+    letters_make_room(t, 0);
+    assert_int_equal(state_of(t, COUNT - 1), LETTER_READY); /* nobody said so */
+    letter_unpicked(t, queued[COUNT - 1]->letter);
+    letters_make_room(t, 0);
+    assert_int_equal(state_of(t, COUNT - 1), LETTER_BARE);
+    end_use(t, sent[0]);
+    end_use(t, queued[0]); /* kept: it is on no other list */
+    letters_make_room(t, 0);
+    assert_int_equal(state_of(t, 0), LETTER_READY);
+    struct outgoing *o = outgoing(0, NULL);
+    queued[0] = use_of(t, o, ROUTE_SIGNING_FULL);
+    outgoing_unref(&o);
+    queued[0]->state = BUNDLE_QUEUED; /* all retries at once */
+    assert_int_equal(letters_bytes(t), SIZE);
+    letters_make_room(t, 0);
+    assert_int_equal(state_of(t, 0), LETTER_BARE);
+    assert_int_equal(letters_bytes(t), 0);
+    for (int i = 0; i < COUNT; i++)
+        end_use(t, queued[i]);
+    assert_int_equal(letters_count(t), 1); /* what rode along is ready, and to be tried again */
+    letters_free(&t);
+}
+
+/* It was canceled while the content was read. */
+static void content_that_nobody_waits_for_any_more_makes_room(void **state) {
+    (void)state;
+    struct letters *t = letters_new(KEPT_MAX);
+    struct outgoing *o = outgoing(1, NULL);
+    struct bundle *asks = use_of(t, o, ROUTE_SIGNING_FULL);
+    struct bundle *queues = queue_too(asks, BUNDLE_QUEUED);
+    outgoing_unref(&o);
+    letter_set_loading(t, asks->letter);
+    end_use(t, asks);
+    letters_make_room(t, 0);
+    assert_int_equal(state_of(t, 1), LETTER_LOADING);
+    letter_set_content(t, queues->letter, content());
+    letters_make_room(t, 0);
+    assert_int_equal(state_of(t, 1), LETTER_BARE);
+    end_use(t, queues);
     letters_free(&t);
 }
 
@@ -247,6 +387,9 @@ int main(void) {
         cmocka_unit_test(the_oldest_kept_ones_make_room),
         cmocka_unit_test(a_visit_may_end_uses_while_much_is_kept),
         cmocka_unit_test(what_came_with_a_notice_takes_no_room_from_what_is_read),
+        cmocka_unit_test(what_is_kept_for_a_retry_gives_back_what_came_with_the_notice),
+        cmocka_unit_test(those_that_only_queue_make_room_the_oldest_first),
+        cmocka_unit_test(content_that_nobody_waits_for_any_more_makes_room),
         cmocka_unit_test(only_what_a_change_of_keys_concerns_is_signed_again),
         cmocka_unit_test(what_has_the_same_keys_under_the_same_names_signs_the_same),
         cmocka_unit_test(when_keys_change_nothing_that_was_signed_is_kept),

@@ -327,6 +327,54 @@ static void content_rides_along_while_there_is_room(void **state) {
     message_unref(&m);
 }
 
+static void whoever_gives_content_back_lets_another_ride(void **state) {
+    (void)state;
+    struct content_budget *budget = content_budget_new(1500);
+    const struct message_row row = {.seq = 7,
+                                    .id = {{2}},
+                                    .project = 3,
+                                    .lane = LANE_BULK,
+                                    .tls = TLS_VERIFY,
+                                    .needs_smtputf8 = true,
+                                    .is_test = true,
+                                    .created_wall_ms = 4,
+                                    .expires_wall_ms = 5,
+                                    .size_bytes = 1000,
+                                    .mail_from = STR(""),
+                                    .from_domain = STR("example.org")};
+    struct id id = {{1}};
+    struct message *m = message_new(&id, mem_zalloc(1001), 1000);
+    struct outgoing *first = outgoing_new(&row, m, budget);
+    struct outgoing *bare = outgoing_without_content(first);
+    struct outgoing *same = outgoing_without_content(bare);
+    assert_ptr_equal(same, bare);
+    outgoing_unref(&same);
+    assert_null(bare->message);
+    assert_ptr_equal(first->message, m);
+    struct outgoing *second = outgoing_new(&row, m, budget);
+    assert_null(second->message); /* somebody has the first one still */
+    outgoing_unref(&second);
+    outgoing_unref(&first);
+    second = outgoing_new(&row, m, budget);
+    assert_ptr_equal(second->message, m);
+    outgoing_unref(&second);
+    assert_int_equal(bare->seq, 7);
+    assert_int_equal(bare->id.b[0], 2);
+    assert_int_equal(bare->project, 3);
+    assert_int_equal(bare->lane, LANE_BULK);
+    assert_int_equal(bare->tls, TLS_VERIFY);
+    assert_true(bare->needs_smtputf8 && bare->is_test);
+    assert_int_equal(bare->created_wall_ms, 4);
+    assert_int_equal(bare->expires_wall_ms, 5);
+    assert_int_equal(bare->size_bytes, 1000);
+    assert_true(!str_is_absent(bare->mail_from) && str_is_empty(bare->mail_from));
+    assert_true(str_equal(bare->from_domain, STR("example.org"))); /* its own: `first` is gone */
+    assert_true(str_is_absent(bare->route));
+    outgoing_unref(&bare);
+    content_budget_unref(&budget);
+    message_unref(&m);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_state_has_its_name_and_is_found_by_it),
@@ -340,6 +388,7 @@ int main(void) {
         cmocka_unit_test(what_is_to_be_loaded_is_shared_out),
         cmocka_unit_test(a_version_gets_what_is_newer_than_it),
         cmocka_unit_test(content_rides_along_while_there_is_room),
+        cmocka_unit_test(whoever_gives_content_back_lets_another_ride),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
