@@ -72,6 +72,9 @@ enum {
                                  also when most are repeated, and so is a domain's policy */
     LIMIT_MX_HOSTS = 32,      /* hosts of one domain that we look at */
     LIMIT_MX_ADDRESSES = 5,   /* addresses tried for one transaction */
+    LIMIT_HOPS = 10000, /* next hops that are remembered while no mail is for them: a zone with a
+                           wildcard makes one of each message, whose answer is good for an hour; a
+                           kilobyte and a half each, with its site */
     /* webhooks */
     LIMIT_WEBHOOKS = 100, /* of a project: every event is a row for each */
     LIMIT_WEBHOOK_RESPONSE = 64 * 1024,

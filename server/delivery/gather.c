@@ -270,6 +270,8 @@ static void bundle_up(struct scheduler *s, struct due_item *i, int64_t now_mono_
                    : settings_choose(s->settings, o->route, o->from_domain, domain);
     struct letter *l =
         letters_get(s->letters, o, r != NULL ? r->route->signing : ROUTE_SIGNING_OFF);
+    if (hops_are_many(s->hops))
+        scheduler_forget_unused(s, now_mono_ms);
     struct hop *h = r != NULL ? hops_get(s->hops, s->settings, r, domain) : NULL;
     struct bundle *b = h != NULL ? find_bundle(l, h) : NULL;
     if (b != NULL) {

@@ -5,6 +5,7 @@
 
 #include "server/base/clock.h"
 #include "server/base/digest.h"
+#include "server/base/limits.h"
 #include "server/base/log.h"
 #include "server/base/random.h"
 
@@ -17,6 +18,7 @@ enum {
     /* An answer that cannot be renewed serves so long (RFC 8767 5 allows one to three days): an
      * address may be somebody else's by then. */
     STALE_MOST_MS = 24 * 3600 * 1000,
+    MORE = LIMIT_HOPS / 8, /* come between two sweeps, so that each costs a few steps of one */
 };
 
 /* What may be well again soon: our own network, the resolver, a name that was just repaired. The
@@ -36,7 +38,8 @@ struct hops {
     void (*on_resolved)(void *ctx, struct hop *h);
     void (*drop)(void *ctx, struct hop *h);
     void *ctx;
-    struct table by_key;
+    struct table by_key; /* while there are many: who was asked for last is last */
+    size_t many;
     size_t lookups;
 };
 
@@ -46,6 +49,7 @@ struct hops *hops_new(struct mailbox *box, void (*on_resolved)(void *ctx, struct
     t->box = box;
     t->on_resolved = on_resolved;
     t->ctx = ctx;
+    t->many = LIMIT_HOPS + MORE;
     return t;
 }
 
@@ -87,8 +91,13 @@ struct hop *hops_get(struct hops *t, struct settings *s, const struct settings_r
     ASSERT(n > 0 && n < (int)sizeof(key)); /* cut, one domain's mail would go to another's hosts */
     size_t length = (size_t)n;
     struct hop *h = table_find(&t->by_key, key, length);
-    if (h != NULL)
+    if (h != NULL) {
+        if (table_count(&t->by_key) > LIMIT_HOPS / 2) { /* else none will have to go */
+            table_remove(&t->by_key, &h->in_table);
+            table_add(&t->by_key, &h->in_table, h->key, length, h);
+        }
         return h;
+    }
     h = mem_zalloc(sizeof(*h));
     h->key = str_dupz(str_make(key, length));
     h->settings = settings_ref(s); /* also keeps the pointer in the key from being used again */
@@ -318,15 +327,29 @@ void hop_resolve(struct hops *t, struct hop *h, int64_t now_mono_ms) {
     }
 }
 
+static bool is_unused(const struct hop *h) {
+    return h->users == 0 && !h->is_resolving;
+}
+
 void hops_sweep(struct hops *t, const struct settings *current, int64_t now_mono_ms) {
     struct hop *h;
     struct table_cursor c = table_begin(&t->by_key);
     while ((h = table_next(&c)) != NULL) {
         bool is_old = h->settings != current || now_mono_ms >= h->until_mono_ms;
-        if (!is_old || h->users > 0 || h->is_resolving)
-            continue;
-        hop_free(t, h);
+        if (is_old && is_unused(h))
+            hop_free(t, h);
     }
+    c = table_begin(&t->by_key);
+    while (table_count(&t->by_key) > LIMIT_HOPS && (h = table_next(&c)) != NULL) {
+        if (is_unused(h))
+            hop_free(t, h);
+    }
+    size_t left = table_count(&t->by_key);
+    t->many = (left > LIMIT_HOPS ? left : LIMIT_HOPS) + MORE;
+}
+
+bool hops_are_many(const struct hops *t) {
+    return table_count(&t->by_key) >= t->many;
 }
 
 size_t hops_lookups(const struct hops *t) {

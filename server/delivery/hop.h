@@ -59,7 +59,10 @@ bool hop_is_fresh(const struct hop *h, int64_t now_mono_ms);
  * which were silent, are back. */
 bool hop_is_usable(const struct hop *h, int64_t now_mono_ms);
 void hop_resolve(struct hops *t, struct hop *h, int64_t now_mono_ms);
-/* Frees hops that nobody uses and whose answer is old, or that are of other settings. */
+/* Frees hops that nobody uses and whose answer is old, or that are of other settings; and beyond
+ * LIMIT_HOPS of all those that nobody uses, who was asked for longest ago first. */
 void hops_sweep(struct hops *t, const struct settings *current, int64_t now_mono_ms);
+/* So many came since the last sweep that another one is worth its while. */
+bool hops_are_many(const struct hops *t);
 size_t hops_lookups(const struct hops *t);
 size_t hops_count(const struct hops *t);

@@ -22,8 +22,9 @@ struct host_list {
     const struct settings_route *route;
     struct host_entry *host; /* by preference */
     size_t host_count;
-    /* private */
-    struct arena *arena;
+    /* private; what the above points to follows in the same block */
+    struct sockaddr_any *free_addr;
+    char *free_name;
     int refs;
 };
 

@@ -178,11 +178,15 @@ static void domains_woken(void *arg) {
 /* ---- housekeeping of memory ---------------------------------------------------------------------
  */
 
+void scheduler_forget_unused(struct scheduler *s, int64_t now_mono_ms) {
+    hops_sweep(s->hops, s->settings, now_mono_ms);
+    sites_sweep(&s->sites, now_mono_ms);
+}
+
 static void sweep(void *arg) {
     struct scheduler *s = arg;
     int64_t now_mono_ms = clock_mono_ms(), slots = 0;
-    hops_sweep(s->hops, s->settings, now_mono_ms);
-    sites_sweep(&s->sites, now_mono_ms);
+    scheduler_forget_unused(s, now_mono_ms);
     struct site *site;
     struct table_cursor c = table_begin(&s->sites.by_key);
     while ((site = table_next(&c)) != NULL) {

@@ -136,6 +136,8 @@ void scheduler_block(struct scheduler *s);
 int64_t scheduler_expiry_wall_ms(struct scheduler *s);
 /* May something new be claimed now? */
 bool scheduler_may_claim(const struct scheduler *s);
+/* What is remembered of hops and sites that no mail is for, as far as it can go. */
+void scheduler_forget_unused(struct scheduler *s, int64_t now_mono_ms);
 void scheduler_read_domains(struct scheduler *s);
 /* After a reading that failed the next one, a second later, shows the change, too. */
 void scheduler_domains_changed(struct scheduler *s);

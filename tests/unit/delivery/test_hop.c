@@ -1,10 +1,13 @@
 /* When the name of a next hop is looked up again. */
 #include "tests/unit/delivery/world.h"
 
+#include "server/base/limits.h"
 #include "server/delivery/hop.h"
 #include "server/delivery/scheduler_state.h"
 #include "storage/store_ops.h"
 #include "tests/unit/net/responder.h"
+
+enum { RESOLVED = 20000 };
 
 struct lookups {
     struct world *w;
@@ -371,6 +374,91 @@ static void a_queue_that_nothing_is_added_to_is_looked_up_again_all_the_same(voi
     settings_unref(&l.settings);
 }
 
+static bool have_resolved(struct world *w, void *arg) {
+    (void)w;
+    struct lookups *l = arg;
+    return l->count == RESOLVED;
+}
+
+/* Somebody's wildcard: each message goes to another domain, whose answer is good for an hour. */
+static void what_nobody_uses_is_forgotten_beyond_a_bound_oldest_first(void **state) {
+    struct world *w = *state;
+    struct lookups l;
+    char name[32];
+    static struct hop *hop[RESOLVED];
+    w->route.kind = ROUTE_MX;
+    w->route.smarthost_count = 0;
+    begin(&l, w, "relay.example");
+    l.hop->users++; /* the oldest, with mail that waits */
+    for (unsigned i = 0; i < RESOLVED; i++) {
+        snprintf(name, sizeof(name), "[10.0.%u.%u]", i / 256, i % 256);
+        hop[i] = hops_get(l.hops, l.settings, &l.settings->route[0], str_of(name));
+        hop_resolve(l.hops, hop[i], clock_mono_ms());
+    }
+    assert_true(wait_until(w, have_resolved, &l));
+    const int64_t now_mono_ms = clock_mono_ms();
+    for (unsigned i = 0; i < RESOLVED; i++)
+        assert_in_range(hop[i]->until_mono_ms, now_mono_ms + 3000000, now_mono_ms + 3600000);
+    assert_int_equal(hops_count(l.hops), RESOLVED + 1);
+    assert_true(hops_are_many(l.hops));
+    struct hop *again = hops_get(l.hops, l.settings, &l.settings->route[0], STR("[10.0.0.0]"));
+    assert_ptr_equal(again, hop[0]);
+    hop[1]->users++;
+    hops_sweep(l.hops, l.settings, now_mono_ms);
+    assert_int_equal(hops_count(l.hops), LIMIT_HOPS);
+    assert_false(hops_are_many(l.hops));
+    /* those with mail, those that were asked for last, and no others */
+    static const struct {
+        unsigned i;
+        bool is_kept;
+    } rows[] = {{0, true},
+                {1, true},
+                {2, false},
+                {RESOLVED - LIMIT_HOPS + 2, false},
+                {RESOLVED - LIMIT_HOPS + 3, true},
+                {RESOLVED - 1, true}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        size_t before = hops_count(l.hops);
+        snprintf(name, sizeof(name), "[10.0.%u.%u]", rows[i].i / 256, rows[i].i % 256);
+        (void)hops_get(l.hops, l.settings, &l.settings->route[0], str_of(name));
+        if ((hops_count(l.hops) == before) != rows[i].is_kept)
+            fail_msg("row %zu", i);
+    }
+    size_t before = hops_count(l.hops);
+    assert_ptr_equal(hops_get(l.hops, l.settings, &l.settings->route[0], STR("relay.example")),
+                     l.hop);
+    assert_int_equal(hops_count(l.hops), before);
+    hop[1]->users--;
+    l.hop->users--;
+    end(&l);
+}
+
+/* What is used cannot go: it is not tried for each one that comes. */
+static void many_that_are_used_are_swept_now_and_then(void **state) {
+    struct world *w = *state;
+    struct lookups l;
+    char name[32];
+    unsigned sweeps = 0;
+    w->route.kind = ROUTE_MX;
+    w->route.smarthost_count = 0;
+    begin(&l, w, "relay.example");
+    for (unsigned i = 0; i < RESOLVED; i++) {
+        snprintf(name, sizeof(name), "n%u.example", i);
+        hops_get(l.hops, l.settings, &l.settings->route[0], str_of(name))->users++;
+        if (hops_are_many(l.hops)) {
+            hops_sweep(l.hops, l.settings, clock_mono_ms());
+            sweeps++;
+        }
+    }
+    assert_int_equal(hops_count(l.hops), RESOLVED); /* relay.example had no user */
+    assert_in_range(sweeps, 1, 10);
+    for (unsigned i = 0; i < RESOLVED; i++) {
+        snprintf(name, sizeof(name), "n%u.example", i);
+        hops_get(l.hops, l.settings, &l.settings->route[0], str_of(name))->users--;
+    }
+    end(&l);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -379,6 +467,8 @@ int main(void) {
         T(one_smarthost_of_two_is_used_while_the_other_is_looked_up),
         T(a_queue_that_nothing_is_added_to_is_looked_up_again_all_the_same),
         T(smarthosts_are_one_site_while_sessions_with_them_can_stand_for_each_other),
+        T(what_nobody_uses_is_forgotten_beyond_a_bound_oldest_first),
+        T(many_that_are_used_are_swept_now_and_then),
         T(a_domain_whose_servers_fail_is_looked_up_soon_and_one_that_is_not_there_later),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
