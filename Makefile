@@ -120,6 +120,8 @@ $(B)/tests/unit/smtp/test_dialogue $(B)/tests/unit/smtp/test_receive: WATCH += -
 $(B)/tests/unit/net/test_listener: WATCH += -Wl,--wrap=accept4,--wrap=event_add
 # the stream of a session that is built by hand
 $(B)/tests/unit/smtp/test_session: WATCH += $(addprefix -Wl$(,)--wrap=,stream_pending stream_peek stream_write buf_status)
+# a store that holds captures back, and no memory for a message
+$(B)/tests/unit/inbound/test_sandbox: WATCH += -Wl,--wrap=store_post,--wrap=mem_try_zalloc
 # where the committer naps, and is waited for, its test comes in
 $(B)/tests/unit/storage/test_committer: WATCH += -Wl,--wrap=nanosleep,--wrap=thread_join
 $(B)/tests/%: tests/%.c $(B)/libpostchute.a $(B)/.flags

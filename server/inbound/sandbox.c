@@ -94,15 +94,20 @@ static bool make_room(struct connections *list) {
     return false;
 }
 
-/* Who began longest ago goes first, until what is held is bearable. */
+/* Who began longest ago goes first, until what is held is bearable. Who waits for the store stays:
+ * the store has the message, or will say so. */
 static void look_at_sizes(void *arg) {
     struct sandbox *s = arg;
-    struct connection *c;
+    struct connection *c, *next;
     size_t held = 0;
     TAILQ_FOREACH (c, &s->busy_list, link)
         held += receive_held_bytes(c->receive);
-    while (held > s->held_bytes_max && (c = TAILQ_FIRST(&s->busy_list)) != NULL && !c->storing) {
-        held -= receive_held_bytes(c->receive);
+    for (c = TAILQ_FIRST(&s->busy_list); c && held > s->held_bytes_max; c = next) {
+        next = TAILQ_NEXT(c, link);
+        size_t own = receive_held_bytes(c->receive);
+        if (c->storing || own == 0)
+            continue;
+        held -= own;
         end_connection(c, true);
     }
     timer_set(s->look, LOOK_MS);
@@ -134,6 +139,8 @@ static struct receive_answer on_rcpt(void *ctx, struct str to) {
     return answer_for(to, false);
 }
 
+static const struct receive_answer not_stored = {451, "4.3.0", "not stored, try again"};
+
 static void on_stored(struct store_call *call) {
     struct store_capture_put *put = CONTAINER_OF(call, struct store_capture_put, call);
     struct capture_note *n = CONTAINER_OF(put, struct capture_note, put);
@@ -144,9 +151,8 @@ static void on_stored(struct store_call *call) {
         n->connection->storing = NULL;
         set_busy(n->connection, false);
         receive_answer_data(n->connection->receive,
-                            call->err == OK
-                                ? (struct receive_answer){250, "2.0.0", "captured"}
-                                : (struct receive_answer){451, "4.3.0", "not stored, try again"});
+                            call->err == OK ? (struct receive_answer){250, "2.0.0", "captured"}
+                                            : not_stored);
     }
     store_call_release(call);
     buf_release(&n->meta);
@@ -166,14 +172,23 @@ static void on_message(void *ctx, struct receive *r, const struct received *m) {
             return;
         }
     }
+    char *content = mem_try_zalloc(m->data.n);
+    if (!content) {
+        log_warn("sandbox", "message not captured", LOG_STRZ("why", "there is no memory for it"));
+        set_busy(c, false);
+        receive_answer_data(r, not_stored);
+        return;
+    }
+    if (m->data.n > 0)
+        memcpy(content, m->data.p, m->data.n);
     struct capture_note *n = mem_zalloc(sizeof *n);
     int64_t now = clock_wall_ms();
     n->sandbox = s;
     n->connection = c;
+    n->content = content;
     c->storing = n;
     buf_init(&n->meta, META_MAX);
     render_capture_message(m, &n->meta);
-    n->content = mem_dup(m->data.p, m->data.n);
     n->put.call = (struct store_call){
         .verb = STORE_CAPTURE_PUT, .reply_to = loop_mailbox(s->loop), .done = on_stored};
     n->put.capture = (struct capture_row){.id = id_new(now),

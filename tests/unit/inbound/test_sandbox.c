@@ -11,13 +11,79 @@
 
 #include <arpa/inet.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "server/base/buf.h"
 #include "server/inbound/sandbox.h"
+#include "tests/unit/log_watch.h"
 
 enum { PATIENCE_MS = 10000 };
+
+/* ---- what lies below: a store that takes its time, and memory that is not there ---------------
+ */
+
+enum { HELD_MOST = 4 };
+
+static struct {
+    pthread_mutex_t mu;
+    pthread_cond_t more;
+    bool holds;
+    struct store_call *call[HELD_MOST];
+    size_t count;
+} shared = {.mu = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER};
+
+void __real_store_post(struct store *s, struct store_call *call);
+void __wrap_store_post(struct store *s, struct store_call *call);
+void __wrap_store_post(struct store *s, struct store_call *call) {
+    pthread_mutex_lock(&shared.mu);
+    bool is_held = shared.holds && call->verb == STORE_CAPTURE_PUT;
+    if (is_held) {
+        assert_true(shared.count < HELD_MOST);
+        shared.call[shared.count++] = call;
+        pthread_cond_broadcast(&shared.more);
+    }
+    pthread_mutex_unlock(&shared.mu);
+    if (!is_held)
+        __real_store_post(s, call);
+}
+
+static void hold_captures(void) {
+    pthread_mutex_lock(&shared.mu);
+    shared.holds = true;
+    pthread_mutex_unlock(&shared.mu);
+}
+
+static void await_held(size_t count) {
+    pthread_mutex_lock(&shared.mu);
+    while (shared.count < count)
+        pthread_cond_wait(&shared.more, &shared.mu);
+    pthread_mutex_unlock(&shared.mu);
+}
+
+static void let_captures_go(struct store *s) {
+    pthread_mutex_lock(&shared.mu);
+    shared.holds = false;
+    for (size_t i = 0; i < shared.count; i++)
+        __real_store_post(s, shared.call[i]);
+    shared.count = 0;
+    pthread_mutex_unlock(&shared.mu);
+}
+
+static atomic_size_t refused_from; /* bytes; 0: there is memory */
+
+void *__real_mem_try_zalloc(size_t n);
+void *__wrap_mem_try_zalloc(size_t n);
+void *__wrap_mem_try_zalloc(size_t n) {
+    if (refused_from == 0 || n < refused_from)
+        return __real_mem_try_zalloc(n);
+    mem_note_short();
+    return NULL;
+}
+
+/* ---- the world ---- */
 
 struct world {
     struct store *store;
@@ -49,6 +115,8 @@ static int setup(void **state) {
 
 static int teardown(void **state) {
     struct world *w = *state;
+    refused_from = 0; /* of a test that failed */
+    let_captures_go(w->store);
     sandbox_stop(&w->sandbox);
     assert_null(w->sandbox);
     store_close(&w->store);
@@ -201,6 +269,62 @@ static void who_began_first_goes_when_too_much_is_held(void **state) {
     buf_release(&part);
 }
 
+/* The store may be slow; what others hold meanwhile is bounded all the same. */
+static void who_waits_for_the_store_keeps_nobody_behind_it(void **state) {
+    struct world *w = *state;
+    struct buf part = BUF_INIT(65536);
+    for (int i = 0; i < 900; i++)
+        buf_putz(&part, "a line of fifty octets, which is no end of a message\r\n");
+    int fd[4];
+    hold_captures();
+    for (size_t i = 0; i < 4; i++) {
+        fd[i] = greeted(w);
+        name_recipient(fd[i]);
+        assert_true(str_starts_with(str_of(ask(fd[i], "DATA")), STR("354 ")));
+        if (i == 1)
+            continue; /* holds nothing yet */
+        assert_int_equal(send(fd[i], part.p, part.n, MSG_NOSIGNAL), (ssize_t)part.n);
+        if (i == 0) {
+            assert_int_equal(send(fd[i], ".\r\n", 3, MSG_NOSIGNAL), 3);
+            await_held(1);
+        }
+    }
+    struct pollfd p = {.fd = fd[2], .events = POLLIN};
+    int was_told = poll(&p, 1, PATIENCE_MS);
+    let_captures_go(w->store);
+    assert_int_equal(was_told, 1);
+    assert_true(str_starts_with(str_of(reply(fd[2])), STR("421 4.3.2 ")));
+    assert_true(str_starts_with(str_of(reply(fd[0])), STR("250 ")));
+    assert_true(str_starts_with(str_of(ask(fd[1], "x\r\n.")), STR("250 ")));
+    assert_true(str_starts_with(str_of(ask(fd[3], ".")), STR("250 ")));
+    for (size_t i = 0; i < 4; i++)
+        close(fd[i]);
+    buf_release(&part);
+}
+
+static void a_message_that_there_is_no_memory_for_comes_later(void **state) {
+    expect_log("message not captured");
+    struct world *w = *state;
+    struct buf part = BUF_INIT(65536);
+    for (int i = 0; i < 900; i++)
+        buf_putz(&part, "a line of fifty octets, which is no end of a message\r\n");
+    int fd = greeted(w);
+    for (int i = 0; i < 2; i++) {
+        refused_from = i == 0 ? part.n : 0;
+        ask(fd, "MAIL FROM:<>");
+        assert_true(str_starts_with(str_of(ask(fd, "RCPT TO:<a@x.test>")), STR("250 ")));
+        assert_true(str_starts_with(str_of(ask(fd, "DATA")), STR("354 ")));
+        assert_int_equal(send(fd, part.p, part.n, MSG_NOSIGNAL), (ssize_t)part.n);
+        const char *got = ask(fd, ".");
+        assert_true(str_starts_with(str_of(got), i == 0 ? STR("451 4.3.0 ") : STR("250 ")));
+    }
+    struct buf meta = BUF_INIT(65536);
+    assert_int_equal(captured(w, &meta), 1);
+    buf_release(&meta);
+    buf_release(&part);
+    close(fd);
+}
+
 static void stopping_says_goodbye(void **state) {
     struct world *w = *state;
     int fd = greeted(w), in_data = greeted(w);
@@ -222,6 +346,8 @@ int main(void) {
         WORLD(the_local_part_chooses_the_answer),
         WORLD(one_connection_too_many_takes_the_place_of_the_idlest),
         WORLD(who_began_first_goes_when_too_much_is_held),
+        WORLD(who_waits_for_the_store_keeps_nobody_behind_it),
+        WORLD(a_message_that_there_is_no_memory_for_comes_later),
         WORLD(stopping_says_goodbye),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
