@@ -83,7 +83,7 @@ struct backend {
     bool webhooks_known, webhooks_touched;
 
     struct places places, places_committed;
-    size_t notify_turn;    /* which endpoint is served first */
+    size_t notify_turn; /* which endpoint is served first */
 
     /* a body that went in before its message */
     const struct store_call *staged_for;
