@@ -116,6 +116,7 @@ $(B)/tests/unit/storage/test_wal_file: WATCH += -Wl,--wrap=malloc
 $(B)/tests/unit/net/test_mx: WATCH += -Wl,--wrap=dns_ask
 # no memory for what a client makes grow
 $(B)/tests/unit/smtp/test_dialogue $(B)/tests/unit/smtp/test_receive: WATCH += -Wl,--wrap=realloc
+$(B)/tests/unit/smtp/test_receive: WATCH += -Wl,--wrap=malloc
 # no descriptor for a client, and then none of the kernel's memory
 $(B)/tests/unit/net/test_listener: WATCH += -Wl,--wrap=accept4,--wrap=event_add
 # the stream of a session that is built by hand

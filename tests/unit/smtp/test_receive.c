@@ -271,6 +271,13 @@ void *__wrap_realloc(void *p, size_t n) {
     return refuse_above != 0 && n > refuse_above ? NULL : __real_realloc(p, n);
 }
 
+void *__real_malloc(size_t n);
+void *__wrap_malloc(size_t n);
+
+void *__wrap_malloc(size_t n) {
+    return refuse_above != 0 && n > refuse_above ? NULL : __real_malloc(n);
+}
+
 static void test_replies_that_there_is_no_memory_for_end_it(void **state) {
     struct world *w = *state;
     enum { COMMANDS = 2000 }; /* of which one reading brings 512 */
