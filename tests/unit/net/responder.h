@@ -34,7 +34,8 @@ struct rr {
 };
 
 struct responder {
-    const struct rr *rows; /* ends with .name NULL */
+    const struct rr
+        *_Atomic rows; /* ends with .name NULL; a test may set others while it answers */
     int udp, tcp, stop;
     int port;
     pthread_t thread;

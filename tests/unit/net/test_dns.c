@@ -203,7 +203,7 @@ static void of_very_many_records_some_are_kept(void **state) {
         snprintf(text[i], sizeof *text, "%d h%d", 10000 - i, i);
         many[i] = (struct rr){"m.example", DNS_MX, text[i], RR_TRUNCATE};
     }
-    server.rows = many;
+    server.rows = many; /* atomic: the thread sees what was written before */
     struct dns *d = start_plain();
     struct dns_query *q = lookup(d, DNS_A, "a.example");
     assert_int_equal(q->failure, FAILURE_NONE);
