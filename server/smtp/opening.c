@@ -64,7 +64,8 @@ static void answered_ehlo(struct session *s, const struct reply *r) {
             s->caps = capability_parse(r);
         choose_next(s);
     } else if (digit == 5 && s->state == SESSION_EHLO) {
-        session_enter(s, SESSION_HELO); /* C1 */
+        if (!session_die_out_of_step(s))
+            session_enter(s, SESSION_HELO); /* C1 */
     } else {
         session_die_refused(s, r);
     }
@@ -81,7 +82,8 @@ static void answered_starttls(struct session *s, const struct reply *r) {
     } else if (r->code / 100 < 4) {
         session_die_protocol(s, "a reply to STARTTLS that is neither 220 nor a refusal");
     } else if (s->o.tls == SESSION_TLS_OPPORTUNISTIC) {
-        after_tls_question(s);
+        if (!session_die_out_of_step(s))
+            after_tls_question(s);
     } else {
         session_die_refused(s, r);
     }

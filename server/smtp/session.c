@@ -121,6 +121,13 @@ void session_die_protocol(struct session *s, const char *text) {
     session_die_failed(s, FAILURE_PROTOCOL, text);
 }
 
+bool session_die_out_of_step(struct session *s) {
+    if (stream_peek(s->stream).n == 0)
+        return false;
+    session_die_protocol(s, "more replies than commands");
+    return true;
+}
+
 void session_die_refused(struct session *s, const struct reply *r) {
     struct session_result why = {.stage = session_stage(s), .reply = r};
     session_die(s, &why, r->code != 421);
@@ -228,12 +235,10 @@ static void take_reply(struct session *s, const struct reply *r) {
         session_die_protocol(s, "a reply that nothing asked for");
         return;
     }
-    /* a command sent now would find its reply here already: the two are out of step */
+    /* a refusal is told first; whoever goes on behind one asks then */
     if (s->expected == 0 && s->state != SESSION_STARTTLS && r->code / 100 < 4 &&
-        s->state != SESSION_END && stream_peek(s->stream).n > 0) {
-        session_die_protocol(s, "more replies than commands");
+        s->state != SESSION_END && session_die_out_of_step(s))
         return;
-    }
     if (s->state <= SESSION_AUTH)
         opening_reply(s, r);
     else

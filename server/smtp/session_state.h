@@ -104,6 +104,9 @@ void session_die(struct session *s, const struct session_result *why, bool polit
 void session_die_failed(struct session *s, enum failure why, const char *text);
 void session_die_protocol(struct session *s, const char *text);
 void session_die_refused(struct session *s, const struct reply *r);
+/* Ends it when something is unread where no reply is due: a command sent now would find its reply
+ * here already, the two are out of step. True: it is DEAD. */
+bool session_die_out_of_step(struct session *s);
 /* Sends complete lines; `replies` of the server answer them. */
 void session_command(struct session *s, struct str lines, size_t replies);
 

@@ -52,9 +52,9 @@ void transaction_finish(struct session *s, bool reusable) {
 
 /* Everybody knows: on_done, now or when the server has forgotten the transaction as well. */
 static void finish_after(struct session *s, bool success) {
-    if (stream_peek(s->stream).n > 0) {
-        session_die_protocol(s, "more replies than commands");
-    } else if (success) {
+    if (session_die_out_of_step(s))
+        return;
+    if (success) {
         session_enter(s, SESSION_IDLE);
         transaction_finish(s, true);
     } else {
@@ -308,10 +308,8 @@ static void answered_rcpt(struct session *s, const struct reply *r) {
             .stage = STAGE_RCPT, .reply = r, .rcpt_accepted_before = s->accepted};
         if (!report(s, i, &result))
             return;
-        if (s->expected == 0 && stream_peek(s->stream).n > 0) {
-            session_die_protocol(s, "more replies than commands");
+        if (s->expected == 0 && session_die_out_of_step(s))
             return;
-        }
     }
     if (s->next < s->t.count)
         session_enter(s, SESSION_RCPT);

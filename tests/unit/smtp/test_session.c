@@ -85,8 +85,11 @@ static void on_failed(void *ctx, const struct session_result *r) {
     w->has_failed = true;
     keep_result(w, r);
 }
+static void on_ready(void *ctx) {
+    (void)ctx;
+}
 static const struct session_events events = {
-    .on_recipient = on_recipient, .on_done = on_done, .on_failed = on_failed};
+    .on_ready = on_ready, .on_recipient = on_recipient, .on_done = on_done, .on_failed = on_failed};
 
 static void refused_turn(void *arg) {
     struct world *w = arg;
@@ -334,6 +337,40 @@ static void an_answer_to_starttls_before_it_has_left_ends_it(void **state) {
     assert_string_equal(w->text, "an answer to STARTTLS before it was asked");
 }
 
+/* What has come behind an answer is the answer to nothing: the next command would take it for its
+ * own. */
+static void a_reply_too_many_behind_a_refusal_ends_the_opening(void **state) {
+    static char name[] = "client.test";
+    static const struct {
+        enum session_state at;
+        int code;
+        enum session_tls tls;
+        bool is_extra;
+        enum session_state then;
+    } rows[] = {
+        {SESSION_EHLO, 502, SESSION_TLS_NONE, false, SESSION_HELO},
+        {SESSION_EHLO, 502, SESSION_TLS_NONE, true, SESSION_DEAD},
+        {SESSION_STARTTLS, 454, SESSION_TLS_OPPORTUNISTIC, false, SESSION_IDLE},
+        {SESSION_STARTTLS, 454, SESSION_TLS_OPPORTUNISTIC, true, SESSION_DEAD},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct world *w = *state;
+        w->s.state = rows[i].at;
+        w->s.o.tls = rows[i].tls;
+        w->s.ehlo_name = name;
+        f.unread = rows[i].is_extra ? STR("250 mx.test\r\n") : STR("");
+        reply(w, rows[i].code);
+        assert_int_equal(w->s.state, rows[i].then);
+        assert_int_equal(w->has_failed, rows[i].is_extra);
+        if (rows[i].is_extra) {
+            assert_int_equal(w->failure, FAILURE_PROTOCOL);
+            assert_string_equal(w->text, "more replies than commands");
+            assert_int_equal(f.written.n, 0);
+        }
+        again(state);
+    }
+}
+
 static void it_may_end_without_words(void **state) {
     struct world *w = *state;
     w->s.state = SESSION_EHLO;
@@ -355,6 +392,7 @@ int main(void) {
         TEST(what_cannot_be_sent_is_refused_before_an_octet_leaves),
         TEST(a_reply_in_a_state_that_awaits_none_ends_it),
         TEST(an_answer_to_starttls_before_it_has_left_ends_it),
+        TEST(a_reply_too_many_behind_a_refusal_ends_the_opening),
         TEST(it_may_end_without_words),
     };
     return cmocka_run_group_tests_name("session", tests, NULL, NULL);
