@@ -37,7 +37,10 @@ bool log_is_on(enum log_level level);
 NODISCARD enum err log_parse_level(struct str s, enum log_level *out);
 void log_write(enum log_level level, const char *room, const char *message,
                const struct log_field *fields);
-/* One line with one number, from a signal handler: nothing is allocated and no lock is taken. */
+/* One line with one number, from the handler of a signal that a call of the thread itself has
+ * caused (a refused system call). Nothing is allocated; the C library's lock of the time zone is
+ * taken for the date (gmtime_r), so that a signal that comes at any time, while its thread may hold
+ * that lock, must not end here. */
 void log_signal_safe(enum log_level level, const char *room, const char *message, const char *key,
                      int64_t value);
 /* Formats one line (with its LF) without writing it; for tests and for captures. */
