@@ -107,7 +107,7 @@ $(STORE_BIN): WATCH += $(B)/tests/contract/sqlite_faults.o $(addprefix -Wl$(,)--
 $(STORE_BIN): $(B)/tests/contract/sqlite_faults.o
 $(B)/tests/contract/test_store_files: WATCH += $(addprefix -Wl$(,)--wrap=,open fsync flock chmod ftruncate)
 $(B)/tests/contract/test_store_failing: WATCH += -Wl,--wrap=clock_mono_ms
-$(B)/tests/contract/test_store_short: WATCH += $(addprefix -Wl$(,)--wrap=,pthread_mutex_init pthread_cond_init pthread_condattr_init pthread_rwlock_init mem_try_zalloc _exit)
+$(B)/tests/contract/test_store_short: WATCH += $(addprefix -Wl$(,)--wrap=,pthread_mutex_init pthread_cond_init pthread_condattr_init pthread_rwlock_init mem_try_zalloc sqlite3_vfs_register _exit)
 # a clock that goes on while contents are read
 $(B)/tests/unit/storage/test_readers: WATCH += -Wl,--wrap=clock_mono_ms
 # no memory for the log's buffer

@@ -26,9 +26,17 @@ static void configure_library(void) {
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     /* What a savepoint can undo stays in memory. */
     sqlite3_config(SQLITE_CONFIG_STMTJRNL_SPILL, -1);
+}
+
+/* At the first opening, and again at the next one when there was no memory for it. */
+static void register_own_vfs(void) {
+    static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
     static sqlite3_vfs v;
+    pthread_mutex_lock(&mu);
     /* Without it a file is not opened, and that says why. */
-    (void)wal_file_register(&v, own_vfs, sqlite3_vfs_find(NULL));
+    if (sqlite3_vfs_find(own_vfs) == NULL)
+        (void)wal_file_register(&v, own_vfs, sqlite3_vfs_find(NULL));
+    pthread_mutex_unlock(&mu);
 }
 
 static void note_failure(struct sq *h, int rc) {
@@ -168,6 +176,7 @@ static void set_pragmas(struct sq *h, const struct store_options *o, bool writer
 enum err sq_open(struct sq *h, const struct store_options *o, bool writer, struct errinfo *info) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, configure_library);
+    register_own_vfs();
     *h = (struct sq){.seal = o->seal, .told = mem_zalloc(sizeof(*h->told))};
     char path[PATH_SIZE];
     snprintf(path, sizeof(path), "%s/outbox.db", o->folder);

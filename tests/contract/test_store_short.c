@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <pthread.h>
+#include <sqlite3.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
 
@@ -44,6 +45,15 @@ void *__real_mem_try_zalloc(size_t n);
 void *__wrap_mem_try_zalloc(size_t n);
 void *__wrap_mem_try_zalloc(size_t n) {
     return is_memory_short ? NULL : __real_mem_try_zalloc(n);
+}
+static atomic_int registers_left = -1; /* so many more work, then one does not; -1: all do */
+
+int __real_sqlite3_vfs_register(sqlite3_vfs *v, int is_default);
+int __wrap_sqlite3_vfs_register(sqlite3_vfs *v, int is_default);
+int __wrap_sqlite3_vfs_register(sqlite3_vfs *v, int is_default) {
+    if (registers_left >= 0 && registers_left-- == 0)
+        return SQLITE_NOMEM;
+    return __real_sqlite3_vfs_register(v, is_default);
 }
 /* A build with counters writes down what was reached, also when it ends so. */
 void __gcov_dump(void) __attribute__((weak));
@@ -169,11 +179,28 @@ static void a_content_without_memory_is_neither_stored_nor_read(void **state) {
     }
 }
 
+/* A later opening does what the first had no memory for. */
+static void a_store_opens_when_there_is_memory_again(void **state) {
+    struct kit *k = *state;
+    store_close(&k->store);
+    sqlite3_vfs *own = sqlite3_vfs_find("postchute");
+    assert_non_null(own);
+    assert_int_equal(sqlite3_vfs_unregister(own), SQLITE_OK);
+    registers_left = 0;
+    struct errinfo info = {0};
+    assert_int_equal(store_open(&k->options, &k->store, &info), ERR_UNAVAILABLE);
+    assert_non_null(strstr(info.text, "cannot open"));
+    assert_int_equal(registers_left, -1);
+    assert_int_equal(store_open(&k->options, &k->store, &info), OK);
+    kit_accept(k, TO("ann@example.net"));
+}
+
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, kit_sqlite_setup, kit_teardown)
     const struct CMUnitTest tests[] = {
         TEST(without_a_lock_it_does_not_start),
         TEST(without_memory_no_tag_is_left_out),
+        TEST(a_store_opens_when_there_is_memory_again),
         TEST(a_content_without_memory_is_neither_stored_nor_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
