@@ -108,6 +108,8 @@ $(STORE_BIN): $(B)/tests/contract/sqlite_faults.o
 $(B)/tests/contract/test_store_files: WATCH += $(addprefix -Wl$(,)--wrap=,open fsync flock chmod ftruncate)
 $(B)/tests/contract/test_store_failing: WATCH += -Wl,--wrap=clock_mono_ms
 $(B)/tests/contract/test_store_short: WATCH += $(addprefix -Wl$(,)--wrap=,pthread_mutex_init pthread_cond_init pthread_condattr_init pthread_rwlock_init mem_try_zalloc sqlite3_vfs_register _exit)
+# what is still in a block when it is freed
+$(B)/tests/contract/test_store_settings: WATCH += -Wl,--wrap=free
 # a clock that goes on while contents are read
 $(B)/tests/unit/storage/test_readers: WATCH += -Wl,--wrap=clock_mono_ms
 # no memory for the log's buffer

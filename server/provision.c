@@ -85,7 +85,8 @@ static enum err put_declared_key(struct store *s, const struct config_key *k,
 
 static enum err find_domain(struct store *s, struct str name, struct store_domains *q,
                             const struct domain_row **out, struct errinfo *info) {
-    *q = (struct store_domains){.call.verb = STORE_DOMAINS, .project = API_PROJECT};
+    *q = (struct store_domains){
+        .call.verb = STORE_DOMAINS, .project = API_PROJECT, .with_secrets = true};
     enum err e = store_sync(s, &q->call);
     *out = NULL;
     if (e != OK && info)

@@ -198,7 +198,8 @@ struct key_row {
 struct domain_key_row {
     struct str selector;
     struct str algorithm; /* "rsa-sha256" | "ed25519-sha256" */
-    struct str pem;       /* secret, PKCS#8; absent: it is there, and cannot be read */
+    struct str pem;       /* secret, PKCS#8; absent: it is there, and cannot be read, or
+                             was not asked for */
     struct str record;    /* TXT to publish */
     int64_t created_wall_ms;
     int64_t published_wall_ms; /* found in DNS, 0: not yet */

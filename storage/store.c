@@ -39,7 +39,15 @@ struct arena *store_call_arena(struct store_call *call) {
     return call->arena;
 }
 
+static bool is_secret(const struct store_call *call) {
+    return call->verb == STORE_WEBHOOKS ||
+           (call->verb == STORE_DOMAINS &&
+            CONTAINER_OF(call, struct store_domains, call)->with_secrets);
+}
+
 void store_call_release(struct store_call *call) {
+    if (call->arena != NULL && is_secret(call))
+        arena_free_secret(&call->arena);
     arena_free(&call->arena);
 }
 
@@ -75,7 +83,7 @@ void store_call_finish(struct store_call *call, enum err e) {
     if (call->verb == STORE_ACCEPT)
         message_unref(&CONTAINER_OF(call, struct store_accept, call)->content);
     if (e != OK)
-        arena_free(&call->arena);
+        store_call_release(call);
     call->err = e;
     if (call->waiter != NULL) {
         wake(call->waiter);

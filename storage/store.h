@@ -130,7 +130,8 @@ void store_post(struct store *s, struct store_call *call);
 /* The same, waiting for the result on the calling thread (commands, start-up, tests; never a loop).
  * reply_to and done are ignored. */
 enum err store_sync(struct store *s, struct store_call *call);
-/* Frees what came out. The struct itself is the caller's. */
+/* Frees what came out, and wipes it first where it has secrets. The struct itself is the caller's.
+ */
 void store_call_release(struct store_call *call);
 
 struct store_health {
@@ -481,9 +482,12 @@ struct store_domain_checked {
     size_t published_count;
     int64_t now_wall_ms;
 };
+/* Private keys come out only with_secrets, for who signs or puts them back, and are wiped when the
+ * call is released. Without, each key is there with its `pem` absent. */
 struct store_domains {
     struct store_call call;
     int64_t project;
+    bool with_secrets;
     struct domain_row *domain;
     size_t count;
 };

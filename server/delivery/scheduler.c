@@ -160,7 +160,9 @@ void scheduler_read_domains(struct scheduler *s) {
     struct domains_call *c = mem_zalloc(sizeof(*c));
     c->s = s;
     c->q = (struct store_domains){
-        .call = {.verb = STORE_DOMAINS, .reply_to = s->box, .done = domains_read}, .project = -1};
+        .call = {.verb = STORE_DOMAINS, .reply_to = s->box, .done = domains_read},
+        .project = -1,
+        .with_secrets = true};
     s->is_reading_domains = true;
     s->calls++;
     store_post(s->store, &c->q.call);

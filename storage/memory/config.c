@@ -95,7 +95,8 @@ MEM_READ(keys) {
 
 /* ---- domains ---- */
 
-static void copy_domain(struct arena *a, const struct domain_row *from, struct domain_row *out) {
+static void copy_domain(struct arena *a, const struct domain_row *from, bool with_secrets,
+                        struct domain_row *out) {
     *out = *from;
     out->name = arena_dup(a, from->name);
     out->bounce_address = arena_dup(a, from->bounce_address);
@@ -104,7 +105,7 @@ static void copy_domain(struct arena *a, const struct domain_row *from, struct d
         out->key[i] = from->key[i];
         out->key[i].selector = arena_dup(a, from->key[i].selector);
         out->key[i].algorithm = arena_dup(a, from->key[i].algorithm);
-        out->key[i].pem = arena_dup(a, from->key[i].pem);
+        out->key[i].pem = with_secrets ? arena_dup(a, from->key[i].pem) : STR_NONE;
         out->key[i].record = arena_dup(a, from->key[i].record);
     }
 }
@@ -131,7 +132,7 @@ MEM_WRITE(domain_put) {
     } else {
         t = mem_thing_new(b, &b->shared.domains);
     }
-    copy_domain(t->arena, &q->domain, &t->as.domain);
+    copy_domain(t->arena, &q->domain, true, &t->as.domain);
     effects_kind(fx, NOTICE_DOMAINS);
     return OK;
 }
@@ -180,7 +181,7 @@ MEM_READ(domains) {
         if (!is_of(t->as.domain.project, q->project))
             continue;
         q->domain = mem_grow(a, q->domain, sizeof(*q->domain), q->count);
-        copy_domain(a, &t->as.domain, &q->domain[q->count++]);
+        copy_domain(a, &t->as.domain, q->with_secrets, &q->domain[q->count++]);
     }
     return unlock(r, OK);
 }

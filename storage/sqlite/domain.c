@@ -87,7 +87,8 @@ enum err sqlite_domain_delete(struct backend *b, struct effects *fx, struct stor
 }
 
 /* A key that does not open has no `pem`: who signs has to know that there is one. */
-static void load_keys(struct sq *h, struct arena *a, int64_t n, struct domain_row *d) {
+static void load_keys(struct sq *h, struct arena *a, int64_t n, bool with_secrets,
+                      struct domain_row *d) {
     sqlite3_stmt *st = sq_use(h, SQL_DOMAIN_KEYS);
     sq_bind_int(st, 1, n);
     while (sq_row(h, st)) {
@@ -99,6 +100,8 @@ static void load_keys(struct sq *h, struct arena *a, int64_t n, struct domain_ro
             .created_wall_ms = sq_int(st, 4),
             .published_wall_ms = sq_int(st, 5),
         };
+        if (!with_secrets)
+            continue;
         struct domain_key_row *k = &d->key[d->key_count - 1];
         struct damage damage = {0};
         k->pem = sq_open_secret(h, &damage, sealed_pem(d, k), sq_peek(st, 2), a);
@@ -121,7 +124,7 @@ enum err sqlite_domain_checked(struct backend *b, struct effects *fx, struct sto
     }
     sq_end(st);
     if (n != 0)
-        load_keys(&b->h, a, n, &d);
+        load_keys(&b->h, a, n, false, &d);
     bool changed = false;
     int64_t verified = since_wall_ms(q->is_verified, d.verified_wall_ms, q->now_wall_ms);
     if (n != 0 && verified != d.verified_wall_ms) {
@@ -171,7 +174,7 @@ enum err sqlite_domains(struct backend_reader *r, struct store_call *call) {
             .created_wall_ms = sq_int(st, 5),
             .verified_wall_ms = sq_int(st, 6),
         };
-        load_keys(h, a, sq_int(st, 0), d);
+        load_keys(h, a, sq_int(st, 0), q->with_secrets, d);
     }
     sq_end(st);
     sq_end_snapshot(h);

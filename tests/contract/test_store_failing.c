@@ -120,7 +120,7 @@ static void secrets_are_sealed_after_any_failure(void **state) {
         OK);
     k->options.seal = ring;
     open_failing(k, SQLITE_IOERR);
-    struct store_domains q = {.project = 1};
+    struct store_domains q = {.project = 1, .with_secrets = true};
     RUN_OK(k, STORE_DOMAINS, &q);
     assert_true(str_equal(q.domain[0].key[0].pem, STR("secret pem")));
     damage(k, "CREATE TEMP TABLE sealed (n CHECK (n = 1));"
@@ -744,7 +744,7 @@ static void look_at_all(struct kit *k, struct id message, size_t *refused) {
     struct store_messages l = {.project = 1, .limit = 100};
     struct store_due d = {.until_wall_ms = INT64_MAX, .per_key = 10, .most = 10};
     struct store_keys keys = {.project = 1};
-    struct store_domains domains = {.project = 1};
+    struct store_domains domains = {.project = 1, .with_secrets = true};
     struct store_webhooks hooks = {.project = 1};
     struct store_captures captures = {.limit = 10};
     enum err all[] = {RUN(k, STORE_MESSAGE, &m),      RUN(k, STORE_CONTENT, &c),
@@ -1328,7 +1328,7 @@ static void a_domain_key_that_does_not_open_stops_no_other(void **state) {
         RUN_OK(k, STORE_DOMAIN_PUT, &d);
     }
     damage(k, "UPDATE domain_key SET pem = 'sealed:1:00000000:AAAA' WHERE domain = 1");
-    struct store_domains q = {.project = -1};
+    struct store_domains q = {.project = -1, .with_secrets = true};
     RUN_OK(k, STORE_DOMAINS, &q);
     assert_int_equal(q.count, 2);
     assert_int_equal(q.domain[0].key_count, 1);

@@ -2,7 +2,31 @@
  * store_check() recomputes what is kept along with the rows. */
 #include "tests/contract/store_kit.h"
 
+#include <malloc.h>
+
 #include "storage/store_ops.h"
+
+/* ---- in its place ---- */
+
+static _Thread_local const char *looked_for; /* in what is freed */
+static _Thread_local int freed_with_it;
+
+void __real_free(void *p);
+void __wrap_free(void *p);
+void __wrap_free(void *p) {
+    if (p != NULL && looked_for != NULL)
+        freed_with_it += memmem(p, malloc_usable_size(p), looked_for, strlen(looked_for)) != NULL;
+    __real_free(p);
+}
+
+/* How many of the blocks that a call held still had the text when they were freed. */
+static int freed_with(const char *text, struct store_call *call) {
+    looked_for = text;
+    freed_with_it = 0;
+    store_call_release(call);
+    looked_for = NULL;
+    return freed_with_it;
+}
 
 /* ---- keys, domains ---- */
 
@@ -126,6 +150,43 @@ static void domains_are_put_replaced_and_deleted(void **state) {
     assert_int_equal(q.count, 0);
 }
 
+static void private_keys_come_out_where_they_are_asked_for_and_are_wiped(void **state) {
+    struct kit *k = *state;
+    struct domain_key_row key = {.selector = STR("s1"),
+                                 .algorithm = STR("rsa-sha256"),
+                                 .pem = STR("a key that nobody is to see"),
+                                 .record = STR("r1")};
+    struct store_domain_put p = {.domain = {.id = id_new(k->now_wall_ms),
+                                            .project = 1,
+                                            .name = STR("example.org"),
+                                            .key = &key,
+                                            .key_count = 1}};
+    RUN_OK(k, STORE_DOMAIN_PUT, &p);
+    for (int i = 0; i < 2; i++) {
+        struct store_domains q = {
+            .call = {.verb = STORE_DOMAINS}, .project = 1, .with_secrets = i == 1};
+        assert_int_equal(store_sync(k->store, &q.call), OK);
+        assert_int_equal(q.domain[0].key_count, 1);
+        assert_true(str_equal(q.domain[0].key[0].record, STR("r1")));
+        assert_true(str_equal(q.domain[0].key[0].pem, i == 1 ? key.pem : STR_NONE));
+        assert_int_equal(str_is_absent(q.domain[0].key[0].pem), i == 0);
+        assert_int_equal(freed_with("nobody is to see", &q.call), 0);
+    }
+}
+
+static void secrets_of_endpoints_are_wiped(void **state) {
+    struct kit *k = *state;
+    struct store_webhook_put p = {.webhook = {.id = id_new(k->now_wall_ms),
+                                              .project = 1,
+                                              .url = STR("https://example.org/hook"),
+                                              .secret = STR("whsec_nobody is to see")}};
+    RUN_OK(k, STORE_WEBHOOK_PUT, &p);
+    struct store_webhooks q = {.call = {.verb = STORE_WEBHOOKS}, .project = 1};
+    assert_int_equal(store_sync(k->store, &q.call), OK);
+    assert_true(str_equal(q.webhook[0].secret, p.webhook.secret));
+    assert_int_equal(freed_with("nobody is to see", &q.call), 0);
+}
+
 static void count_notice(struct store_notice *n) {
     int *count = n->ctx;
     ++*count;
@@ -236,7 +297,9 @@ static void captures_are_listed_newest_first_and_limited(void **state) {
 
 #define TESTS(T)                                                                                   \
     T(keys_are_put_listed_used_and_revoked), T(the_domains_of_a_key_come_back_in_order),           \
-        T(domains_are_put_replaced_and_deleted), T(what_was_found_of_a_domain_is_kept_since_when), \
+        T(domains_are_put_replaced_and_deleted),                                                   \
+        T(private_keys_come_out_where_they_are_asked_for_and_are_wiped),                           \
+        T(secrets_of_endpoints_are_wiped), T(what_was_found_of_a_domain_is_kept_since_when),       \
         T(each_verb_either_writes_or_reads), T(captures_are_listed_newest_first_and_limited)
 
 MAIN_WITH_SECRETS(TESTS)
