@@ -233,6 +233,39 @@ static void on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
     c->receive = receive_new(s->loop, fd, &o, &policy, c);
 }
 
+static void nothing(struct note *n) {
+    (void)n;
+}
+
+/* Main's question, which comes back to it with the answer. */
+struct opening {
+    struct note note;
+    struct sandbox *sandbox;
+    const struct sockaddr_any *at;
+    struct errinfo *info;
+    struct mailbox *asker;
+    enum err err;
+};
+
+static void open_on_loop(struct note *n) {
+    struct opening *o = CONTAINER_OF(n, struct opening, note);
+    struct sandbox *s = o->sandbox;
+    o->err = listener_open(s->loop, o->at, on_accept, s, &s->listener, o->info);
+    n->run = nothing;
+    mailbox_send(o->asker, n);
+}
+
+static enum err open_listener(struct sandbox *s, const struct sockaddr_any *at,
+                              struct errinfo *info) {
+    struct opening o = {
+        .note.run = open_on_loop, .sandbox = s, .at = at, .info = info, .asker = mailbox_new()};
+    mailbox_send(loop_mailbox(s->loop), &o.note);
+    while (mailbox_wait(o.asker, -1) == 0)
+        ;
+    mailbox_free(&o.asker);
+    return o.err;
+}
+
 static size_t connections_most(void) {
     struct rlimit files = {0};
     (void)getrlimit(RLIMIT_NOFILE, &files);
@@ -257,7 +290,7 @@ enum err sandbox_start(const struct sandbox_options *o, struct sandbox **out,
     if (e == OK)
         e = tls_server_ctx_new_selfsigned("sandbox.postchute.invalid", &s->tls, info);
     if (e == OK)
-        e = listener_open(s->loop, &at, on_accept, s, &s->listener, info);
+        e = open_listener(s, &at, info);
     if (e != OK) {
         loop_stop(&s->loop);
         tls_server_ctx_unref(&s->tls);
@@ -285,10 +318,6 @@ static void stop_on_loop(struct note *n) {
         end_connection(c, true);
     s->count--;
     finish_stop(s);
-}
-
-static void nothing(struct note *n) {
-    (void)n;
 }
 
 void sandbox_stop(struct sandbox **sp) {

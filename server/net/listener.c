@@ -65,6 +65,7 @@ static enum err bind_and_listen(struct listener *l, const struct sockaddr_any *a
 enum err listener_open(struct loop *loop, const struct sockaddr_any *at,
                        void (*on_accept)(void *ctx, int fd, const struct sockaddr_any *peer),
                        void *ctx, struct listener **out, struct errinfo *info) {
+    ASSERT(loop_is_current(loop));
     struct listener *l = mem_zalloc(sizeof *l);
     l->loop = loop;
     l->on_accept = on_accept;

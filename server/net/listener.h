@@ -1,7 +1,6 @@
 /* listener: a listening TCP socket on a loop. Accepted descriptors are non-blocking and
  * close-on-exec. When the process runs out of descriptors, accepting pauses for 100 ms instead of
- * spinning. Thread: open on any thread before or on the loop's; the callback and close on the
- * loop's. */
+ * spinning. Thread: the loop's. */
 #pragma once
 
 #include "server/net/loop.h"

@@ -325,6 +325,19 @@ static void a_message_that_there_is_no_memory_for_comes_later(void **state) {
     close(fd);
 }
 
+static void a_port_in_use_is_told(void **state) {
+    struct world *w = *state;
+    struct sandbox *other = NULL;
+    struct errinfo info = {0};
+    struct sandbox_options o = {
+        .store = w->store, .address = "127.0.0.1", .port = sandbox_port(w->sandbox)};
+    assert_int_equal(sandbox_start(&o, &other, &info), ERR_CONFLICT);
+    assert_null(other);
+    assert_non_null(strstr(info.text, "127.0.0.1"));
+    int fd = greeted(w); /* the first one serves on */
+    close(fd);
+}
+
 static void stopping_says_goodbye(void **state) {
     struct world *w = *state;
     int fd = greeted(w), in_data = greeted(w);
@@ -348,6 +361,7 @@ int main(void) {
         WORLD(who_began_first_goes_when_too_much_is_held),
         WORLD(who_waits_for_the_store_keeps_nobody_behind_it),
         WORLD(a_message_that_there_is_no_memory_for_comes_later),
+        WORLD(a_port_in_use_is_told),
         WORLD(stopping_says_goodbye),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
