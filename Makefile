@@ -122,7 +122,9 @@ $(B)/tests/unit/smtp/test_receive: WATCH += -Wl,--wrap=malloc
 # no descriptor for a client, and then none of the kernel's memory
 $(B)/tests/unit/net/test_listener: WATCH += -Wl,--wrap=accept4,--wrap=event_add
 # the stream of a session that is built by hand
-$(B)/tests/unit/smtp/test_session: WATCH += $(addprefix -Wl$(,)--wrap=,stream_pending stream_peek stream_write buf_status)
+$(B)/tests/unit/smtp/test_session: WATCH += $(addprefix -Wl$(,)--wrap=,stream_has_failed stream_pending stream_peek stream_write buf_status)
+# no memory for what a stream is to send
+$(B)/tests/unit/smtp/test_conversation: WATCH += $(addprefix -Wl$(,)--wrap=,evbuffer_add evbuffer_add_reference evbuffer_add_buffer)
 # a store that holds captures back, and no memory for a message
 $(B)/tests/unit/inbound/test_sandbox: WATCH += -Wl,--wrap=store_post,--wrap=mem_try_zalloc
 # where the committer naps, and is waited for, its test comes in

@@ -206,6 +206,10 @@ size_t stream_pending(const struct stream *s) {
            (s->bev ? evbuffer_get_length(bufferevent_get_output(s->bev)) : 0);
 }
 
+bool stream_has_failed(const struct stream *s) {
+    return s->state == STREAM_FAILED;
+}
+
 struct str stream_peek(struct stream *s) {
     if (!s->bev)
         return STR("");

@@ -80,6 +80,8 @@ void stream_write(struct stream *s, struct str bytes); /* copies */
  * function. */
 void stream_write_ref(struct stream *s, struct str bytes, void (*done)(void *arg), void *arg);
 size_t stream_pending(const struct stream *s); /* bytes not yet handed to the kernel */
+/* Nothing is sent any more, also of what is pending; on_failed was called, or will be. */
+bool stream_has_failed(const struct stream *s);
 /* All received bytes, contiguous; valid until the next call on s. */
 struct str stream_peek(struct stream *s);
 void stream_drain(struct stream *s, size_t n);

@@ -310,6 +310,8 @@ static void on_failed(void *ctx, enum failure why, struct str text) {
         r.stage = STAGE_TLS; /* TLS from the first byte */
     if (s->state == SESSION_CONNECTING && why == FAILURE_CLOSED)
         r.stage = STAGE_GREETING; /* reset before we looked: the connection stood */
+    if (s->state == SESSION_BODY && why == FAILURE_SHORT && stream_pending(s->stream) > 0)
+        r.stage = STAGE_BODY; /* the dot, which is the last, is still here */
     session_die(s, &r, false);
     leave_frame(s);
 }

@@ -192,7 +192,7 @@ static void pump_body(struct session *s) {
     size_t usual = message_size(s->t.message) + 64; /* dots that are doubled, and the end */
     if (usual <= GATHER_MOST)
         (void)buf_reserve(&gathered, usual);
-    while (stream_pending(s->stream) + gathered.n < WINDOW) {
+    while (!stream_has_failed(s->stream) && stream_pending(s->stream) + gathered.n < WINDOW) {
         if (!body_next(&s->body, WINDOW / 2, &piece)) {
             s->is_body_written = true;
             break;
@@ -211,7 +211,9 @@ static void pump_body(struct session *s) {
     ASSERT(buf_status(&gathered) == OK);
     flush_gathered(s, &gathered);
     buf_release(&gathered);
-    if (s->is_body_written && stream_pending(s->stream) == 0)
+    if (stream_has_failed(s->stream))
+        s->is_body_written = false; /* no memory for all of it: the dot is not sent */
+    else if (s->is_body_written && stream_pending(s->stream) == 0)
         session_enter(s, SESSION_END);
 }
 

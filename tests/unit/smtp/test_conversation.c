@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <event2/buffer.h>
 #include <netinet/in.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -14,6 +15,46 @@
 #include "server/smtp/session.h"
 
 enum { RECIPIENTS_MAX = 300, TURNS_MAX = 100000 };
+
+/* ---- memory that a stream does not get -------------------------------------------------------
+ */
+
+/* The write number `at` of those with `mark` in them, or of the final dot alone, is refused; of
+ * what is written in TLS (`at` 0), its way to the connection. */
+static struct {
+    const char *mark; /* NULL: there is memory */
+    int at;
+} refused;
+
+static bool is_refused(const void *bytes, size_t n) {
+    bool is_marked = refused.mark && ((n == 3 && memcmp(bytes, ".\r\n", n) == 0) ||
+                                      memmem(bytes, n, refused.mark, strlen(refused.mark)));
+    return is_marked && refused.at > 0 && --refused.at == 0;
+}
+
+int __real_evbuffer_add(struct evbuffer *b, const void *bytes, size_t n);
+int __wrap_evbuffer_add(struct evbuffer *b, const void *bytes, size_t n);
+int __wrap_evbuffer_add(struct evbuffer *b, const void *bytes, size_t n) {
+    return is_refused(bytes, n) ? -1 : __real_evbuffer_add(b, bytes, n);
+}
+int __real_evbuffer_add_reference(struct evbuffer *b, const void *bytes, size_t n,
+                                  evbuffer_ref_cleanup_cb done, void *arg);
+int __wrap_evbuffer_add_reference(struct evbuffer *b, const void *bytes, size_t n,
+                                  evbuffer_ref_cleanup_cb done, void *arg);
+int __wrap_evbuffer_add_reference(struct evbuffer *b, const void *bytes, size_t n,
+                                  evbuffer_ref_cleanup_cb done, void *arg) {
+    return is_refused(bytes, n) ? -1 : __real_evbuffer_add_reference(b, bytes, n, done, arg);
+}
+int __real_evbuffer_add_buffer(struct evbuffer *to, struct evbuffer *from);
+int __wrap_evbuffer_add_buffer(struct evbuffer *to, struct evbuffer *from);
+int __wrap_evbuffer_add_buffer(struct evbuffer *to, struct evbuffer *from) {
+    bool is_marked = refused.mark && refused.at == 0 &&
+                     evbuffer_search(from, refused.mark, strlen(refused.mark), NULL).pos >= 0;
+    return is_marked ? -1 : __real_evbuffer_add_buffer(to, from);
+}
+
+/* ---- the two ends ----------------------------------------------------------------------------
+ */
 
 struct world {
     struct loop *loop;
@@ -473,6 +514,46 @@ static void test_the_session_may_be_closed_in_a_callback(void **state) {
     assert_false(w->done);
 }
 
+/* Without the final dot nothing was delivered: that is known, whatever the stream still held. */
+static void test_memory_that_is_short_before_the_dot_is_no_unknown_outcome(void **state) {
+    static const struct {
+        const char *mark;
+        int at;
+        bool in_tls;
+        size_t bytes;
+        enum stage stage;
+    } rows[] = {
+        {"~", 1, false, 128, STAGE_BODY},    {"~", 1, false, 200000, STAGE_BODY},
+        {"~", 2, false, 200000, STAGE_BODY}, {"~", 3, false, 200000, STAGE_BODY},
+        {"~", 4, false, 200000, STAGE_BODY}, {"~", 4, false, 196608, STAGE_BODY}, /* the dot */
+        {"~", 1, true, 128, STAGE_BODY},     {"~", 0, true, 128, STAGE_BODY},
+        {"~", 0, true, 200000, STAGE_BODY},  {"MAIL FROM", 1, false, 128, STAGE_MAIL},
+    };
+    static const char *to[] = {"b@mx.test"};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct world *w = *state;
+        char *bytes = mem_zalloc(rows[i].bytes);
+        for (size_t k = 0; k < rows[i].bytes; k++)
+            bytes[k] = k % 64 == 62 ? '\r' : k % 64 == 63 ? '\n' : '~';
+        if (rows[i].in_tls)
+            with_tls(w);
+        open_session(w, rows[i].in_tls ? SESSION_TLS_ENCRYPT : SESSION_TLS_NONE, NULL);
+        refused.mark = rows[i].mark;
+        refused.at = rows[i].at;
+        send_message(w, "", to, 1, bytes, rows[i].bytes);
+        refused.mark = NULL;
+        free(bytes);
+        assert_int_equal(refused.at, 0); /* it came to that */
+        assert_false(w->reusable);
+        assert_int_equal(w->failure, FAILURE_SHORT);
+        if (w->stage != rows[i].stage)
+            fail_msg("row %zu: at %s", i, stage_name(w->stage));
+        assert_int_equal(w->messages, 0);
+        teardown(state);
+        setup(state);
+    }
+}
+
 static void test_the_transcript_shows_the_dialogue(void **state) {
     struct world *w = *state;
     const char *to[] = {"b@mx.test"};
@@ -508,6 +589,7 @@ int main(void) {
         WORLD(test_C35_too_large_is_not_transmitted),
         WORLD(test_a_late_answer_is_waited_for),
         WORLD(test_the_session_may_be_closed_in_a_callback),
+        WORLD(test_memory_that_is_short_before_the_dot_is_no_unknown_outcome),
         WORLD(test_the_transcript_shows_the_dialogue),
     };
     return cmocka_run_group_tests_name("conversation", tests, NULL, NULL);
