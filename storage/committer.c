@@ -148,7 +148,7 @@ static bool is_staged(const struct committer *c, const struct store_call *call) 
     if (call->verb != STORE_ACCEPT || c->ops->stage == NULL)
         return false;
     const struct store_accept *q = CONTAINER_OF(call, const struct store_accept, call);
-    return message_size(q->content) > LIMIT_BODY_CHUNK;
+    return q->content != NULL && message_size(q->content) > LIMIT_BODY_CHUNK;
 }
 
 static size_t rows_of(const struct store_call *call) {
@@ -157,9 +157,15 @@ static size_t rows_of(const struct store_call *call) {
     return rows;
 }
 
+static bool is_new(const struct store_call *call) {
+    if (call->verb == STORE_ACCEPT)
+        return !CONTAINER_OF(call, const struct store_accept, call)->asks_only;
+    return call->verb == STORE_CAPTURE_PUT || call->verb == STORE_RETRY;
+}
+
 /* What is new needs room above the floor; results of what was accepted may use the rest. */
 static bool is_below_floor(struct committer *c, struct store_call *call) {
-    if (call->verb != STORE_ACCEPT && call->verb != STORE_CAPTURE_PUT && call->verb != STORE_RETRY)
+    if (!is_new(call))
         return false;
     int64_t free_bytes = health_get(c->health).disk_free_bytes;
     int64_t floor_bytes = atomic_load_explicit(&c->disk_floor_bytes, memory_order_relaxed);

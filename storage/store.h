@@ -234,6 +234,8 @@ struct store_accept {
     uint8_t fingerprint[32];     /* of the submission; not looked at without a key */
     int64_t idempotency_until_wall_ms; /* by the time of STORE_EXPIRE, as soon as there was one */
     int64_t now_wall_ms;
+    bool asks_only;      /* nothing is stored, and no room is wanted: was it, under this key?
+                            ERR_NOT_FOUND: no. Of the message its project alone is looked at */
     int64_t key_wall_ms; /* the store's own: by this time keys end */
     /* out */
     bool is_replay; /* the key was used for an equal submission: `message` is the stored one, as it

@@ -7,7 +7,8 @@ void call_measure(const struct store_call *call, size_t *rows, size_t *bytes) {
     if (call->verb == STORE_ACCEPT) {
         const struct store_accept *q = CONTAINER_OF(call, const struct store_accept, call);
         *rows += q->message.recipient_count;
-        *bytes += q->message.recipient_count * 256 + message_size(q->content);
+        *bytes += q->message.recipient_count * 256;
+        *bytes += q->content != NULL ? message_size(q->content) : 0;
     } else if (call->verb == STORE_CLAIM) {
         *rows = CONTAINER_OF(call, const struct store_claim, call)->count;
     } else if (call->verb == STORE_RELEASE) {

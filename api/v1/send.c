@@ -10,7 +10,8 @@ struct sending {
     struct intake *intake;
     struct domains *domains;
     struct submission submission;
-    struct store_accept *accept; /* NULL: the reply says why */
+    struct store_accept *accept; /* NULL: the reply says why, unless */
+    struct store_accept *ask;    /* it was accepted before; NULL: there is no key to ask by */
     struct id id; /* of what was stored: with a replay not the one that was composed */
     bool is_replay;
     /* waiting */
@@ -59,8 +60,8 @@ static bool read_body(struct request *r, struct sending *s) {
     return e == OK;
 }
 
-static enum submit_result submit(struct request *r, struct sending *s, struct str key) {
-    const struct submit_input in = {
+static struct submit_input input(struct request *r, const struct sending *s, struct str key) {
+    return (struct submit_input){
         .submission = &s->submission,
         .intake = s->intake,
         .domains = s->domains,
@@ -69,7 +70,6 @@ static enum submit_result submit(struct request *r, struct sending *s, struct st
         .idempotency_key = key,
         .now_wall_ms = r->started_wall_ms,
     };
-    return submit_prepare(&in, &r->faults, r->arena, &s->accept);
 }
 
 /* The same answer whether that is seen before composing or by it. */
@@ -84,23 +84,13 @@ static void drop_body(struct request *r, struct sending *s) {
     request_drop_body(r);
 }
 
-static void prepare(struct request *r) {
-    struct sending *s = r->state;
-    struct str key = idempotency_key(r);
-    request_check_query(r, NULL, 0);
-    if (!read_body(r, s))
-        return;
-    submission_check(&s->submission, &intake_settings_of(s->intake)->limits, &r->faults);
-    if (mem_is_short()) { /* a fault may be none, and what is missing may have been there */
-        request_problem_short(r);
-        return;
-    }
+static void submit(struct request *r, struct sending *s, const struct submit_input *in) {
     if (r->faults.count > 0) {
         request_problem_faults(r, is_only_too_large(&r->faults) ? PROBLEM_BODY_TOO_LARGE
                                                                 : PROBLEM_VALIDATION_FAILED);
         return;
     }
-    switch (submit(r, s, key)) {
+    switch (submit_prepare(in, &r->faults, r->arena, &s->accept)) {
     case SUBMIT_OK:
         drop_body(r, s);
         break;
@@ -117,6 +107,24 @@ static void prepare(struct request *r) {
         request_problem_short(r);
         break;
     }
+}
+
+static void prepare(struct request *r) {
+    struct sending *s = r->state;
+    struct str key = idempotency_key(r);
+    request_check_query(r, NULL, 0);
+    if (!read_body(r, s))
+        return;
+    bool is_as_it_came = r->faults.count == 0; /* else something stands in for what was refused */
+    submission_check(&s->submission, &intake_settings_of(s->intake)->limits, &r->faults);
+    if (mem_is_short()) { /* a fault may be none, and what is missing may have been there */
+        request_problem_short(r);
+        return;
+    }
+    const struct submit_input in = input(r, s, key);
+    submit(r, s, &in);
+    if (s->accept == NULL && is_as_it_came && !str_is_absent(key))
+        s->ask = submit_ask(&in, r->arena);
 }
 
 /* ---- storing, and waiting when that is preferred ---- */
@@ -213,12 +221,26 @@ static void accepted(struct request *r, struct store_call *call) {
     finish(r);
 }
 
+/* What is refused by now may have been accepted when it came first: that stands. */
+static void asked(struct request *r, struct store_call *call) {
+    struct sending *s = r->state;
+    if (call->err == ERR_NOT_FOUND) {
+        finish(r);
+        return;
+    }
+    http_reply_clear(&r->reply);
+    s->accept = s->ask;
+    accepted(r, call);
+}
+
 static void prepared(struct request *r) {
     struct sending *s = r->state;
-    if (s->accept == NULL)
-        finish(r);
-    else
+    if (s->accept != NULL)
         request_store(r, &s->accept->call, STORE_ACCEPT, accepted);
+    else if (s->ask != NULL)
+        request_store(r, &s->ask->call, STORE_ACCEPT, asked);
+    else
+        finish(r);
 }
 
 void v1_send(struct request *r) {

@@ -312,6 +312,17 @@ void submit_discard(struct store_accept *accept) {
     message_unref(&accept->content);
 }
 
+struct store_accept *submit_ask(const struct submit_input *in, struct arena *a) {
+    struct store_accept *ask = ARENA_NEW(a, struct store_accept);
+    ask->call.verb = STORE_ACCEPT;
+    ask->message.project = in->rights.project;
+    ask->idempotency_key = in->idempotency_key;
+    fingerprint(in, ask->fingerprint);
+    ask->now_wall_ms = in->now_wall_ms;
+    ask->asks_only = true;
+    return ask;
+}
+
 /* ---- again ---- */
 
 /* What the store would put into the new message. */

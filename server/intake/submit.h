@@ -19,7 +19,8 @@
 #include "storage/store.h"
 
 struct submit_input {
-    const struct submission *submission; /* submission_check() has found no fault */
+    const struct submission *submission; /* as it came; in which submission_check() found no fault,
+                                            but for submit_ask() */
     const struct intake *intake;
     const struct domains *domains;
     struct rights rights;
@@ -42,6 +43,11 @@ enum submit_result {
 enum submit_result submit_prepare(const struct submit_input *in, struct faults *faults,
                                   struct arena *a, struct store_accept **out);
 void submit_discard(struct store_accept *accept);
+
+/* What to post to learn whether this submission was accepted before, under the Idempotency-Key that
+ * it has: the rules of today, for which submit_prepare() or submission_check() refuse it, were not
+ * those of then. ERR_NOT_FOUND: it was not. What comes lives in `a` and in the key. */
+struct store_accept *submit_ask(const struct submit_input *in, struct arena *a);
 
 /* May a stored message go again, as a new one, to those who did not get it (STORE_RETRY)? What a
  * submission would be refused for today it is refused for, too: a route that is gone, a staging

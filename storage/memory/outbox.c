@@ -184,6 +184,8 @@ MEM_WRITE(accept) {
         mem_message_copy(first, store_call_arena(call), &q->message);
         return OK;
     }
+    if (q->asks_only)
+        return ERR_NOT_FOUND;
     if (q->message.recipient_count == 0 || q->message.recipient_count > LIMIT_RECIPIENTS_MAX)
         return err_set(&call->info, ERR_LIMIT, "recipients", "%zu recipients",
                        q->message.recipient_count);

@@ -64,6 +64,8 @@ enum err sqlite_accept(struct backend *b, struct effects *fx, struct store_call 
     enum err e = look_up_key(b, q);
     if (e != OK || q->is_replay)
         return e;
+    if (q->asks_only)
+        return ERR_NOT_FOUND;
     struct message_row *m = &q->message;
     if (m->recipient_count == 0 || m->recipient_count > LIMIT_RECIPIENTS_MAX)
         return err_set(&call->info, ERR_LIMIT, "recipients", "%zu recipients, 1 to %d are stored",

@@ -209,6 +209,38 @@ static void a_clock_that_jumped_ahead_forgets_no_key(void **state) {
     assert_int_equal(RUN(k, STORE_ACCEPT, kit_keyed(k, "other", 2)), ERR_CONFLICT);
 }
 
+static struct store_accept *question(struct kit *k, const char *key, uint8_t fingerprint) {
+    struct store_accept *q = kit_keyed(k, key, fingerprint);
+    message_unref(&q->content);
+    q->message = (struct message_row){.project = 1};
+    q->asks_only = true;
+    return q;
+}
+
+static void a_key_can_be_asked_for_without_storing_anything(void **state) {
+    struct kit *k = *state;
+    assert_int_equal(RUN(k, STORE_ACCEPT, question(k, "key", 1)), ERR_NOT_FOUND);
+    assert_int_equal(kit_totals(k).accepted, 0);
+    struct store_accept *first = kit_keyed(k, "key", 1);
+    RUN_OK(k, STORE_ACCEPT, first);
+    kit_attempt(k, first->message.recipient[0].key, RECIPIENT_DELIVERED);
+    store_set_disk_floor(k->store, INT64_MAX); /* it takes no room */
+    struct store_accept *q = question(k, "key", 1);
+    RUN_OK(k, STORE_ACCEPT, q);
+    store_set_disk_floor(k->store, 0);
+    assert_true(q->is_replay);
+    assert_true(id_equal(&q->message.id, &first->message.id));
+    assert_int_equal(q->message.recipient[0].state, RECIPIENT_DELIVERED);
+    assert_int_equal(RUN(k, STORE_ACCEPT, question(k, "key", 2)), ERR_CONFLICT);
+    assert_int_equal(RUN(k, STORE_ACCEPT, question(k, "other", 1)), ERR_NOT_FOUND);
+    q = question(k, "key", 1);
+    q->message.project = 2;
+    assert_int_equal(RUN(k, STORE_ACCEPT, q), ERR_NOT_FOUND);
+    k->now_wall_ms = first->idempotency_until_wall_ms;
+    assert_int_equal(RUN(k, STORE_ACCEPT, question(k, "key", 1)), ERR_NOT_FOUND);
+    assert_int_equal(kit_totals(k).accepted, 1);
+}
+
 static void big_submissions_are_replayed_too(void **state) {
     struct kit *k = *state;
     struct store_accept *q[3] = {kit_keyed(k, "key", 1), kit_keyed(k, "key", 1),
@@ -278,6 +310,7 @@ static void concurrent_equal_submissions_make_one_message(void **state) {
         T(a_message_whose_recipients_are_all_suppressed_is_complete),                              \
         T(an_equal_submission_under_a_used_key_gets_the_first_answer),                             \
         T(another_submission_under_a_used_key_is_refused), T(a_key_is_forgotten_after_its_time),   \
+        T(a_key_can_be_asked_for_without_storing_anything),                                        \
         T(a_clock_that_jumped_ahead_forgets_no_key), T(big_submissions_are_replayed_too),          \
         T(concurrent_equal_submissions_make_one_message)
 

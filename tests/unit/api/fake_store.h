@@ -106,6 +106,11 @@ static inline void fake_accept(struct store *s, struct store_accept *q) {
         q->is_replay = true;
         return;
     }
+    if (q->asks_only) {
+        s->accepts--;
+        q->call.err = ERR_NOT_FOUND;
+        return;
+    }
     ASSERT(s->message_count < 512);
     struct fake_message *m = &s->message[s->message_count++];
     m->arena = arena_new();

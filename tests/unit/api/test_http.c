@@ -144,6 +144,134 @@ static void test_test_and_live_message_are_never_the_same(void **state) {
     client_release(&a);
 }
 
+/* Restricts what is taken from now on. */
+static void refuse_from_now_on(struct world *w, void (*change)(struct api_options *o)) {
+    struct api_options o = options_of(w);
+    change(&o);
+    assert_int_equal(api_reload(w->api, &o, NULL), OK);
+}
+
+static void by_mx_alone(struct api_options *o) { /* which takes a verified domain */
+    o->intake.routes = NULL;
+    o->intake.route_count = 0;
+    o->intake.default_route = STR_NONE;
+}
+
+static void to_nobody(struct api_options *o) {
+    static struct str only_to[] = {{"nobody@example.net", 18}};
+    o->intake.only_to = (struct str_list){.list = only_to, .count = 1};
+}
+
+static void for_an_hour(struct api_options *o) {
+    o->intake.expires_default_ms = o->intake.expires_max_ms = 3600 * 1000;
+}
+
+static void of_few_recipients(struct api_options *o) {
+    o->intake.limits.recipients_max = 1;
+}
+
+static void of_few_bytes(struct api_options *o) {
+    o->intake.limits.message_bytes_max = 200;
+}
+
+/* What was accepted stays so: a repetition asks what became of it, and makes nothing. */
+static void test_rules_that_came_later_refuse_no_repetition(void **state) {
+    static const char form[] =
+        "{\"from\":\"a@acme.test\",\"to\":[\"b@example.net\",\"c@example.net\"],"
+        "\"text\":\"t\",\"expires_in\":7200%s}";
+    static const struct {
+        void (*change)(struct api_options *o);
+        int status;
+        const char *code;
+    } rows[] = {{by_mx_alone, 422, "validation_failed"},
+                {to_nobody, 422, "validation_failed"},
+                {for_an_hour, 422, "validation_failed"},
+                {of_few_recipients, 422, "validation_failed"},
+                {of_few_bytes, 413, "body_too_large"}};
+    struct world *w = *state;
+    struct answer first, a;
+    struct buf good = BUF_INIT(1024), other = BUF_INIT(1024), wrong = BUF_INIT(1024);
+    buf_printf(&good, form, "");
+    buf_printf(&other, form, ",\"subject\":\"s\"");
+    buf_printf(&wrong, form, ",\"no_field\":1");
+    ask(w, "POST", "/send", &w->key, "Idempotency-Key: k1\r\n", buf_str(&good), &first);
+    assert_int_equal(first.status, 202);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        refuse_from_now_on(w, rows[i].change);
+        ask(w, "POST", "/send", &w->key, "Idempotency-Key: k1\r\n", buf_str(&good), &a);
+        if (a.status != 202)
+            fail_msg("row %zu: %d %.*s", i, a.status, STR_ARG(a.body));
+        assert_true(str_equal(a.body, first.body));
+        assert_true(str_equal(client_header(&a, STR("Idempotency-Replayed")), STR("true")));
+        assert_true(
+            str_equal(client_header(&a, STR("Location")), client_header(&first, STR("Location"))));
+        assert_true(str_equal(client_header(&a, STR("Content-Type")), STR("application/json")));
+        client_release(&a);
+        ask(w, "POST", "/send", &w->key, "Idempotency-Key: k1\r\n", buf_str(&other), &a);
+        assert_problem(&a, 422, "idempotency_key_reused");
+        client_release(&a);
+        /* whose faults say nothing of the rules: it was never accepted */
+        ask(w, "POST", "/send", &w->key, "Idempotency-Key: k1\r\n", buf_str(&wrong), &a);
+        assert_problem(&a, 422, "validation_failed");
+        client_release(&a);
+        ask(w, "POST", "/send", &w->key, "Idempotency-Key: k2\r\n", buf_str(&good), &a);
+        assert_problem(&a, rows[i].status, rows[i].code);
+        client_release(&a);
+        ask(w, "POST", "/send", &w->key, "", buf_str(&good), &a);
+        assert_problem(&a, rows[i].status, rows[i].code);
+        client_release(&a);
+    }
+    assert_int_equal(w->store->message_count, 1);
+    client_release(&first);
+    buf_release(&good);
+    buf_release(&other);
+    buf_release(&wrong);
+}
+
+static void test_key_that_lost_its_domain_gets_the_first_answer(void **state) {
+    struct world *w = *state;
+    struct answer first, a;
+    struct str domains[] = {STR("other.test")};
+    ask(w, "POST", "/send", &w->key, "Idempotency-Key: k1\r\n", body_text(), &first);
+    assert_int_equal(first.status, 202);
+    w->store->key[0].from_domains = domains;
+    w->store->key[0].from_domain_count = 1;
+    /* a change of any key: they are read anew */
+    ask(w, "POST", "/v1/keys", &w->key, "", STR("{\"name\":\"r\",\"scopes\":\"send\"}"), &a);
+    client_release(&a);
+    ask(w, "POST", "/send", &w->key, "Idempotency-Key: k2\r\n", body_text(), &a);
+    assert_problem(&a, 403, "from_not_allowed");
+    client_release(&a);
+    ask(w, "POST", "/send", &w->key, "Idempotency-Key: k1\r\n", body_text(), &a);
+    assert_int_equal(a.status, 202);
+    assert_true(str_equal(a.body, first.body));
+    client_release(&a);
+    /* nobody learns anything without a key of the API */
+    ask(w, "POST", "/send", &w->expired_key, "Idempotency-Key: k1\r\n", body_text(), &a);
+    assert_problem(&a, 401, "invalid_key");
+    client_release(&a);
+    client_release(&first);
+}
+
+static void test_refusal_that_nobody_could_look_behind_is_503(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    refuse_from_now_on(w, to_nobody);
+    fake_hold(w->store);
+    struct buf b = BUF_INIT(4096);
+    put_request(&b, "POST", "/send", &w->key, "Idempotency-Key: k1\r\n", body_text());
+    int fd = client_connect(w->port);
+    client_send(fd, buf_str(&b));
+    fake_wait_held(w->store, 1);
+    fake_fail(w->store, ERR_UNAVAILABLE);
+    fake_release(w->store);
+    client_read(fd, false, &a);
+    assert_problem(&a, 503, "unavailable");
+    client_release(&a);
+    close(fd);
+    buf_release(&b);
+}
+
 /* ---- waiting ---- */
 
 static void test_wait_answers_200_when_all_is_final(void **state) {
@@ -356,6 +484,9 @@ int main(void) {
         SERVED(test_repetition_with_the_same_key_gets_the_first_answer),
         SERVED(test_same_key_with_another_message_is_422),
         SERVED(test_test_and_live_message_are_never_the_same),
+        SERVED(test_rules_that_came_later_refuse_no_repetition),
+        SERVED(test_key_that_lost_its_domain_gets_the_first_answer),
+        SERVED(test_refusal_that_nobody_could_look_behind_is_503),
         SERVED(test_wait_answers_200_when_all_is_final),
         SERVED(test_wait_answers_202_when_the_time_is_over),
         SERVED(test_replay_waits_on_the_message_that_is_there),
