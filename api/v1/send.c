@@ -2,6 +2,7 @@
 #include "api/v1/submission.h"
 #include "api/v1/v1.h"
 #include "api/wait.h"
+#include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/intake/submit.h"
 #include "server/render/message.h"
@@ -60,6 +61,7 @@ static bool read_body(struct request *r, struct sending *s) {
     return e == OK;
 }
 
+/* Its time is that at which it is whole: how slowly it came takes nothing from its life. */
 static struct submit_input input(struct request *r, const struct sending *s, struct str key) {
     return (struct submit_input){
         .submission = &s->submission,
@@ -68,7 +70,7 @@ static struct submit_input input(struct request *r, const struct sending *s, str
         .rights = request_rights(r),
         .key_id = r->identity.key_id,
         .idempotency_key = key,
-        .now_wall_ms = r->started_wall_ms,
+        .now_wall_ms = clock_wall_ms(),
     };
 }
 

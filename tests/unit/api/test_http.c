@@ -272,6 +272,46 @@ static void test_refusal_that_nobody_could_look_behind_is_503(void **state) {
     buf_release(&b);
 }
 
+/* ---- time ---- */
+
+static void read_until(int fd, const char *text) {
+    struct buf b = BUF_INIT(4096);
+    char c;
+    while (!str_ends_with(buf_str(&b), str_of(text))) {
+        assert_int_equal(recv(fd, &c, 1, 0), 1);
+        buf_putc(&b, c);
+    }
+    buf_release(&b);
+}
+
+/* Its life, its Date and its Idempotency-Key's time begin when it is whole. */
+static void test_message_that_came_slowly_has_its_whole_life(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    struct buf b = BUF_INIT(4096);
+    buf_printf(&b,
+               "POST /send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+               "Content-Type: application/json\r\nContent-Length: %zu\r\n"
+               "Expect: 100-continue\r\n\r\n",
+               w->key.z, body_text().n);
+    int fd = client_connect(w->port);
+    client_send(fd, buf_str(&b));
+    read_until(fd, "HTTP/1.1 100 Continue\r\n\r\n"); /* the request has begun */
+    int64_t before_ms = clock_wall_ms() + 5;
+    while (clock_wall_ms() < before_ms)
+        poll(NULL, 0, 1);
+    client_send(fd, body_text());
+    client_read(fd, false, &a);
+    assert_int_equal(a.status, 202);
+    const struct message_row *m = &w->store->message[0].row;
+    assert_true(m->created_wall_ms >= before_ms);
+    assert_int_equal(m->expires_wall_ms - m->created_wall_ms,
+                     options_of(w).intake.expires_default_ms);
+    client_release(&a);
+    close(fd);
+    buf_release(&b);
+}
+
 /* ---- waiting ---- */
 
 static void test_wait_answers_200_when_all_is_final(void **state) {
@@ -487,6 +527,7 @@ int main(void) {
         SERVED(test_rules_that_came_later_refuse_no_repetition),
         SERVED(test_key_that_lost_its_domain_gets_the_first_answer),
         SERVED(test_refusal_that_nobody_could_look_behind_is_503),
+        SERVED(test_message_that_came_slowly_has_its_whole_life),
         SERVED(test_wait_answers_200_when_all_is_final),
         SERVED(test_wait_answers_202_when_the_time_is_over),
         SERVED(test_replay_waits_on_the_message_that_is_there),
