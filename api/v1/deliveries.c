@@ -3,6 +3,7 @@
 #include "api/v1/common.h"
 #include "api/v1/v1.h"
 #include "server/base/clock.h"
+#include "server/base/log.h"
 #include "server/render/value.h"
 
 static const char no_delivery[] = "there is no such webhook or delivery";
@@ -117,6 +118,7 @@ enum { REPLAY_STEP = 1000 };
 struct replay {
     struct store_notify_replay step[2];
     size_t turn, count;
+    bool is_hurried; /* the server stops, or the client went away */
 };
 
 static void replayed(struct request *r, struct store_call *call);
@@ -126,6 +128,23 @@ static void replay_step(struct request *r, struct replay *p) {
     request_store(r, &p->step[p->turn].call, STORE_NOTIFY_REPLAY, replayed);
 }
 
+static void hurry(struct request *r) {
+    struct replay *p = r->state;
+    p->is_hurried = true;
+}
+
+/* What was done stands: a client that still listens goes on from there, or repeats it. */
+static void end_early(struct request *r, size_t count, int64_t last_seq) {
+    log_info("api", "a replay ended early", LOG_ID("request", &r->id), LOG_INT("replayed", count),
+             LOG_INT("last", last_seq));
+    request_problem(
+        r, PROBLEM_UNAVAILABLE,
+        "ended early: %zu deliveries are due again, up to delivery %lld; those after it "
+        "are as they were",
+        count, (long long)last_seq);
+    request_finish(r);
+}
+
 /* A period is gone through in steps, between which the store does other things. */
 static void replayed(struct request *r, struct store_call *call) {
     struct replay *p = r->state;
@@ -133,6 +152,10 @@ static void replayed(struct request *r, struct store_call *call) {
     if (!v1_is_done(r, call, no_delivery))
         return;
     p->count += q->replayed;
+    if (q->more && p->is_hurried) {
+        end_early(r, p->count, q->last_seq);
+        return;
+    }
     if (q->more) {
         p->turn = 1 - p->turn;
         p->step[p->turn] = (struct store_notify_replay){.webhook_id = q->webhook_id,
@@ -169,6 +192,8 @@ void v1_webhook_replay(struct request *r) {
         json_fault(&top, "required", "say which: \"delivery\", or a period from \"since\" on");
     if (has_one && (has_period || json_has(root, "until")))
         json_fault(&delivery, "conflict", "one delivery, or a period: not both");
-    if (v1_is_good(r))
-        replay_step(r, p);
+    if (!v1_is_good(r))
+        return;
+    r->hurry = hurry;
+    replay_step(r, p);
 }

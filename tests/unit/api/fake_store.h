@@ -2,6 +2,7 @@
  * the verbs that accepting and reading a message and keys and domains need. */
 #pragma once
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -27,7 +28,8 @@ struct store {
     struct store_call *held[64];
     struct fake_message message[512];
     size_t message_count;
-    size_t accepts; /* carried out, replays too */
+    size_t accepts;                         /* carried out, replays too */
+    size_t replay_steps, replay_steps_most; /* done, and of a period; most 0: it replays nothing */
     struct arena *arena;
     struct key_row key[64];
     size_t key_count;
@@ -137,6 +139,14 @@ static inline void fake_list(struct store *s, struct store_messages *q) {
     }
 }
 
+/* A step takes a millisecond. */
+static inline void fake_replay(struct store *s, struct store_notify_replay *q) {
+    poll(NULL, 0, 1);
+    q->replayed = q->most;
+    q->last_seq = q->after_seq + (int64_t)q->most;
+    q->more = ++s->replay_steps < s->replay_steps_most;
+}
+
 static inline struct fake_message *fake_find(struct store *s, const struct id *id) {
     for (size_t i = 0; i < s->message_count; i++)
         if (id_equal(&s->message[i].id, id))
@@ -220,6 +230,12 @@ static inline void fake_carry_out(struct store *s, struct store_call *call) {
     }
     case STORE_KEYS_USED:
         break;
+    case STORE_NOTIFY_REPLAY:
+        if (s->replay_steps_most > 0) {
+            fake_replay(s, CONTAINER_OF(call, struct store_notify_replay, call));
+            break;
+        }
+        /* fallthrough */
     default:
         call->err = err_set(&call->info, ERR_UNAVAILABLE, "", "not in this store");
     }
@@ -322,6 +338,13 @@ static inline void fake_fail(struct store *s, enum err e) {
 static inline size_t fake_accepts(struct store *s) {
     pthread_mutex_lock(&s->mu);
     size_t n = s->accepts;
+    pthread_mutex_unlock(&s->mu);
+    return n;
+}
+
+static inline size_t fake_replay_steps(struct store *s) {
+    pthread_mutex_lock(&s->mu);
+    size_t n = s->replay_steps;
     pthread_mutex_unlock(&s->mu);
     return n;
 }

@@ -376,6 +376,52 @@ static void test_waiting_ends_when_the_client_goes_away(void **state) {
     buf_release(&b);
 }
 
+/* ---- replaying a period ---- */
+
+enum { REPLAY_STEPS = 5000 };
+
+static int begin_replay(struct world *w) {
+    struct buf b = BUF_INIT(4096);
+    w->store->replay_steps_most = REPLAY_STEPS;
+    put_request(&b, "POST", "/v1/webhooks/0199f3a0-0000-7000-8000-000000000001/replay", &w->key, "",
+                STR("{\"since\":\"2026-01-01T00:00:00Z\"}"));
+    int fd = client_connect(w->port);
+    client_send(fd, buf_str(&b));
+    while (fake_replay_steps(w->store) == 0)
+        poll(NULL, 0, 1);
+    buf_release(&b);
+    return fd;
+}
+
+static void test_replaying_ends_when_the_client_goes_away(void **state) {
+    struct world *w = *state;
+    close(begin_replay(w));
+    size_t before, steps = 0;
+    do {
+        before = steps;
+        poll(NULL, 0, 500);
+        steps = fake_replay_steps(w->store);
+    } while (steps != before);
+    assert_true(steps < REPLAY_STEPS);
+}
+
+static void test_replaying_ends_when_the_server_stops_and_says_how_far_it_got(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    int fd = begin_replay(w);
+    api_drain(w->api);
+    client_read(fd, false, &a);
+    size_t steps = fake_replay_steps(w->store);
+    char want[64];
+    snprintf(want, sizeof want, "%zu deliveries are due again", steps * 1000);
+    assert_problem(&a, 503, "unavailable");
+    if (str_find(a.body, str_of(want)) < 0)
+        fail_msg("not '%s': %.*s", want, STR_ARG(a.body));
+    assert_true(steps < REPLAY_STEPS);
+    client_release(&a);
+    close(fd);
+}
+
 /* ---- clients that go away ---- */
 
 static void test_client_that_leaves_while_the_store_works_does_no_harm(void **state) {
@@ -532,6 +578,8 @@ int main(void) {
         SERVED(test_wait_answers_202_when_the_time_is_over),
         SERVED(test_replay_waits_on_the_message_that_is_there),
         SERVED(test_waiting_ends_when_the_client_goes_away),
+        SERVED(test_replaying_ends_when_the_client_goes_away),
+        SERVED(test_replaying_ends_when_the_server_stops_and_says_how_far_it_got),
         SERVED(test_client_that_leaves_while_the_store_works_does_no_harm),
         SERVED(test_client_that_leaves_in_the_middle_of_its_request_does_no_harm),
         SERVED(test_pages_follow_each_other),
