@@ -72,12 +72,22 @@ static void put_uris(struct header_writer *w, struct str value) {
     }
 }
 
+static bool is_space(char c) {
+    return c == ' ' || c == '\t';
+}
+
+/* Would header_put_text() leave it as it is? */
 static bool is_plain(struct str value) {
-    return value.n <= LIMIT_LINE / 2 && str_is_ascii(value) && str_find(value, STR("=?")) < 0;
+    size_t run = 0;
+    for (size_t i = 0; i < value.n && run <= HEADER_LINE; i++)
+        run = is_space(value.p[i]) ? run + 1 : 0;
+    return run <= HEADER_LINE && value.n <= LIMIT_LINE / 2 && str_is_ascii(value) &&
+           str_find(value, STR("=?")) < 0;
 }
 
 /* RFC 2919 3: phrase and <id>. An encoded-word may stand in a phrase but not inside of quotes
- * (RFC 2047 5 (3)), nor in the id: the phrase is written like a display name then. */
+ * (RFC 2047 5 (3)), nor in the id: the phrase is written like a display name then. Outside of
+ * quotes white space is one space (RFC 5322 3.2.2). */
 static void put_list_id(struct header_writer *w, struct str value) {
     size_t open = value.n;
     while (open > 0 && value.p[open - 1] != '<')
@@ -94,7 +104,10 @@ static void put_list_id(struct header_writer *w, struct str value) {
     for (size_t i = 0; i < phrase.n; i++) {
         if (is_quoted && phrase.p[i] == '\\' && i + 1 < phrase.n)
             i++;
-        buf_putc(&name, phrase.p[i]);
+        if (is_quoted || !is_space(phrase.p[i]))
+            buf_putc(&name, phrase.p[i]);
+        else if (!is_space(phrase.p[i + 1])) /* it ends in something else */
+            buf_putc(&name, ' ');
     }
     struct address as_mailbox = {.name = buf_str(&name),
                                  .email = str_slice(value, open, value.n - 1)};

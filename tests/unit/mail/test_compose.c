@@ -7,6 +7,7 @@
 #include "server/base/buf.h"
 #include "server/mail/compose.h"
 #include "server/mail/encode.h"
+#include "server/mail/header.h"
 
 static struct arena *arena;
 static uint64_t seed;
@@ -304,6 +305,35 @@ static void test_M22_no_encoded_word_in_the_quotes_of_a_list_id(void **state) {
          "List-Id: =?utf-8?B?TsOpd3MsIGEgImIi?= <n.acme.test>\r\n"},
         {"<=?n?=.acme.test>", "List-Id: <=?n?=.acme.test>\r\n"},
         {"=?x <n.acme.test>", "List-Id: =?utf-8?B?PT94?= <n.acme.test>\r\n"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct address to;
+        struct submission s = simple(&to);
+        struct header_field field = {STR("List-Id"), str_of(rows[i].value)};
+        s.headers = &field;
+        s.header_count = 1;
+        struct composed c = must_compose(&s);
+        if (!has(&c, rows[i].want))
+            fail_msg("%s: %.*s", rows[i].value, STR_ARG(bytes_of(&c)));
+        message_unref(&c.message);
+    }
+}
+
+#define SPACES "                                                                                "
+
+/* An encoded-word may not stand for the id, nor for the quotes (RFC 2047 5 (3)). */
+static void test_M22_white_space_makes_no_encoded_word_of_a_list_id(void **state) {
+    (void)state;
+    _Static_assert(sizeof SPACES > HEADER_LINE + 1, "a run that fits into no line");
+    static const struct {
+        const char *value, *want;
+    } rows[] = {
+        {"News" SPACES "<n.acme.test>", "List-Id: News <n.acme.test>\r\n"},
+        {"News" SPACES "all <n.acme.test>", "List-Id: News all <n.acme.test>\r\n"},
+        {"News \t" SPACES "all" SPACES "of\tit <n.acme.test>",
+         "List-Id: News all of it <n.acme.test>\r\n"},
+        {"\"News" SPACES "all\" <n.acme.test>",
+         "List-Id: \"News\r\n" SPACES "all\"\r\n <n.acme.test>\r\n"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct address to;
@@ -726,6 +756,8 @@ int main(void) {
                                         teardown),
         cmocka_unit_test_setup_teardown(test_M22_no_encoded_word_in_the_quotes_of_a_list_id, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_M22_white_space_makes_no_encoded_word_of_a_list_id,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_M1_white_space_of_a_field_makes_no_long_line, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_M8_the_message_id_is_the_id_at_the_senders_domain,
