@@ -127,6 +127,7 @@ void letter_set_content(struct letters *t, struct letter *l, struct message *m) 
     if (TAILQ_EMPTY(&l->waiting)) /* who asked for it may have left */
         set_idle(t, l, true);
     l->key_reading = 0;
+    l->key_until_mono_ms = 0;
     l->state = l->key.signing == ROUTE_SIGNING_OFF ? LETTER_READY : LETTER_UNSIGNED;
 }
 

@@ -4,7 +4,7 @@
  *   BARE      no content; --ask_content--> LOADING; --letters_get (a notice has it)--> UNSIGNED
  *   LOADING   asked of the store; --content_read--> UNSIGNED, ERASED, or BARE (refused)
  *   UNSIGNED  as composed; --proceed_unsigned--> SIGNING, or READY (the domain has no key, nor does
- *             the reading of domains that is under way bring one);
+ *             the reading of domains that is under way bring one, or the look at DNS);
  *             --prepare_take_over (a claimed one can go now)--> SIGNING
  *   SIGNING   `signer` is claimed, or its job is out; --prepare_signed--> READY, or UNSIGNED (could
  *             not be signed now); --is_signer_no_more (it goes back unsent)--> UNSIGNED
@@ -62,6 +62,7 @@ struct letter {
     bool has_retry;            /* keep it when the last bundle is gone */
     bool is_outdated;          /* READY or SIGNING: by keys, or for want of them, as they were */
     uint64_t key_reading;      /* UNSIGNED: the reading of domains that is waited for; 0: none */
+    int64_t key_until_mono_ms; /* UNSIGNED: so long a new key may be found in DNS; 0: not asked */
     TAILQ_ENTRY(letter) kept;
     TAILQ_ENTRY(letter) idle;
     struct table_node in_table;

@@ -9,6 +9,7 @@ enum {
     UNREADABLE_MS = 2 * 1000,
     LOOK_AT_SIGNERS_MS = 2 * SITE_AHEAD_MS, /* a site that answered may hang by then */
     READINGS_FAILED_MOST = 5,               /* of domains, in a row: a second each */
+    KEY_LOOK_MS = 5 * 1000,                 /* a look at DNS takes a fraction of it */
 };
 
 static const char ERASED[] = "the content of the message was erased";
@@ -150,6 +151,26 @@ static bool is_key_on_its_way(struct scheduler *s, struct letter *l) {
     return s->domain_readings < l->key_reading;
 }
 
+/* DNS is looked at as soon as a domain has new keys (verification.h). Those that it has are known a
+ * moment later, and mail that can only be signed by them waits for that. A letter waits once: who
+ * changes keys all the time holds up his own mail no longer. */
+static bool is_key_looked_for(struct scheduler *s, struct letter *l) {
+    int64_t now_mono_ms = clock_mono_ms();
+    if (l->key.signing != ROUTE_SIGNING_PUBLISHED)
+        return false;
+    if (l->key_until_mono_ms == 0) {
+        int64_t age_ms =
+            clock_wall_ms() - signers_unpublished_wall_ms(s->signers, l->outgoing->from_domain);
+        bool is_new = age_ms >= 0 && age_ms < KEY_LOOK_MS;
+        l->key_until_mono_ms = now_mono_ms + (is_new ? KEY_LOOK_MS - age_ms : 0);
+    }
+    if (now_mono_ms >= l->key_until_mono_ms)
+        return false;
+    if (!wakeup_is_set(&s->keys_wake))
+        wakeup_set(s->wakeups, &s->keys_wake, l->key_until_mono_ms);
+    return true;
+}
+
 static void look_for_key(void *ctx, struct letter *l) {
     if (l->state == LETTER_UNSIGNED && !TAILQ_EMPTY(&l->waiting))
         prepare_letter_woken(ctx, l);
@@ -169,6 +190,10 @@ static void proceed_unsigned(struct scheduler *s, struct bundle *b) {
         l->signer = b;
     } else if (is_key_on_its_way(s, l)) {
         wait_for_letter(s, b);
+        return;
+    } else if (is_key_looked_for(s, l)) {
+        wait_for_letter(s, b);
+        dispatch_give_slot(s, b); /* it may take seconds: others of its site go on */
         return;
     } else {
         goes_unsigned(s, l);

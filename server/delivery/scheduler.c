@@ -173,6 +173,10 @@ void scheduler_domains_changed(struct scheduler *s) {
         scheduler_read_domains(s);
 }
 
+static void keys_woken(void *arg) {
+    prepare_keys_read(arg);
+}
+
 static void domains_woken(void *arg) {
     scheduler_read_domains(arg);
 }
@@ -388,6 +392,7 @@ static void init_wakeups(struct scheduler *s) {
     wakeup_init(&s->blocked_wake, unblock, s);
     wakeup_init(&s->unpark_wake, gather_unpark, s);
     wakeup_init(&s->domains_wake, domains_woken, s);
+    wakeup_init(&s->keys_wake, keys_woken, s);
     wakeup_init(&s->retry_wake, settle_retry, s);
     wakeup_init(&s->signers_wake, prepare_look_at_signers, s);
     wakeup_init(&s->drain_wake, drain_woken, s);

@@ -91,7 +91,7 @@ struct scheduler {
     int64_t next_due_wall_ms;   /* 0: none known */
     int64_t load_safety_mono_ms;
     struct wakeup load_wake, sweep_wake, blocked_wake, unpark_wake, domains_wake, retry_wake;
-    struct wakeup signers_wake;
+    struct wakeup signers_wake, keys_wake;
 
     /* Of a reload: until what was claimed before is stored as released, and what was asked for
      * before is answered, nothing is taken, else the oldest of a queue would come to its end. */
@@ -199,7 +199,8 @@ void prepare_letter_woken(struct scheduler *s, struct letter *l);
 void prepare_signer_ready(struct scheduler *s, struct bundle *b);
 /* The same for all that are waited for: signers_wake is set while somebody waits. */
 void prepare_look_at_signers(void *arg);
-/* Domains were read: whose key was waited for, and whose key is not there. */
+/* Domains were read, or nobody waits for DNS any more: whose key was waited for, and whose key is
+ * not there. */
 void prepare_keys_read(struct scheduler *s);
 /* The job that signs it is with a loop, which does so within milliseconds, whatever its sessions
  * do.

@@ -16,6 +16,7 @@ struct ring {
 struct ring_domain {
     struct str name, bounce_address;
     struct ring every, published; /* keys are references in `every`, borrowed in the other */
+    int64_t unpublished_wall_ms;  /* when the newest of the others was made; 0: there is none */
     struct table_node in_table;
 };
 
@@ -48,6 +49,8 @@ static void add_key(struct signers *k, struct ring_domain *d, const struct domai
     ring_put(&d->every, selector, key, row->pem);
     if (row->published_wall_ms != 0)
         ring_put(&d->published, selector, key, row->pem);
+    else if (row->created_wall_ms > d->unpublished_wall_ms)
+        d->unpublished_wall_ms = row->created_wall_ms;
 }
 
 static struct ring_domain *find(const struct signers *k, struct str name) {
@@ -96,6 +99,12 @@ void signers_unref(struct signers **kp) {
     free(k);
 }
 
+/* What stands behind the first dot; absent: there is none. */
+static struct str parent_of(struct str domain) {
+    ptrdiff_t dot = str_find_char(domain, '.');
+    return dot < 0 ? STR_NONE : str_from(domain, (size_t)dot + 1);
+}
+
 /* Of the domain or the nearest parent that has keys; NULL: there is none. */
 static const struct ring *nearest(const struct signers *k, struct str domain, bool published_only) {
     while (!str_is_empty(domain)) {
@@ -103,8 +112,7 @@ static const struct ring *nearest(const struct signers *k, struct str domain, bo
         const struct ring *r = d == NULL ? NULL : published_only ? &d->published : &d->every;
         if (r != NULL && (r->signer.key_count > 0 || r->has_unreadable))
             return r;
-        ptrdiff_t dot = str_find_char(domain, '.');
-        domain = dot < 0 ? STR_NONE : str_from(domain, (size_t)dot + 1);
+        domain = parent_of(domain);
     }
     return NULL;
 }
@@ -132,6 +140,16 @@ bool signers_are_same(const struct signers *a, const struct signers *b, struct s
             return false;
     }
     return true;
+}
+
+int64_t signers_unpublished_wall_ms(const struct signers *k, struct str domain) {
+    int64_t newest_wall_ms = 0;
+    for (; !str_is_empty(domain); domain = parent_of(domain)) {
+        const struct ring_domain *d = find(k, domain);
+        if (d != NULL && d->unpublished_wall_ms > newest_wall_ms)
+            newest_wall_ms = d->unpublished_wall_ms;
+    }
+    return newest_wall_ms;
 }
 
 struct str signers_bounce_address(const struct signers *k, struct str domain) {

@@ -24,5 +24,8 @@ bool signers_find(const struct signers *k, struct str domain, bool published_onl
  * none? */
 bool signers_are_same(const struct signers *a, const struct signers *b, struct str domain,
                       bool published_only);
+/* When the newest key of the domain, or of a parent of it, was made that was not found in DNS yet;
+ * 0: there is none. */
+int64_t signers_unpublished_wall_ms(const struct signers *k, struct str domain);
 /* The domain's bounce address; absent: none is set. */
 struct str signers_bounce_address(const struct signers *k, struct str domain);

@@ -342,6 +342,89 @@ static void domains_that_cannot_be_read_hold_up_nobody_for_long(void **state) {
     end(&f);
 }
 
+/* Of a parent of the fixture's domain when it is one, with a key that was made so long ago. */
+static struct signers *signers_made(const char *domain, int64_t age_ms, bool is_published) {
+    struct buf pem = new_key();
+    struct domain_key_row k = {.selector = STR("s1"),
+                               .pem = buf_str(&pem),
+                               .created_wall_ms = clock_wall_ms() - age_ms,
+                               .published_wall_ms = is_published};
+    const struct domain_row d = {.name = str_of(domain), .key = &k, .key_count = 1};
+    struct signers *s = signers_new(&d, 1);
+    buf_release_secret(&pem);
+    return s;
+}
+
+static void keys_woken(void *arg) {
+    prepare_keys_read(arg);
+}
+
+/* DNS is looked at as soon as there are new keys: what it has of them is known a moment later. Who
+ * waits for that leaves the site to others. */
+static void mail_waits_for_the_look_at_dns_that_may_find_its_new_key(void **state) {
+    (void)state;
+    enum { BOUND_MS = 5000, AGE_MS = 60 * 1000 };
+    static const struct {
+        const char *domain;
+        int64_t age_ms;
+        bool is_awaited, is_found;
+    } rows[] = {
+        {"example.org", 0, true, true},
+        {"org", 0, true, true},
+        {"example.org", 0, true, false},
+        {"example.net", 0, false, false},
+        {"example.org", AGE_MS, false, false},
+        {"example.org", -AGE_MS, false, false}, /* the clock was put back */
+    };
+    const struct route r = {.concurrency = 5};
+    expect_log("sent without a DKIM signature");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fixture f;
+        begin(&f, &r, ROUTE_SIGNING_PUBLISHED);
+        wakeup_init(&f.s.keys_wake, keys_woken, &f.s);
+        f.s.metrics.unsigned_messages = metric_counter("postchute_delivery_unsigned_total", "");
+        int64_t before = metric_get(f.s.metrics.unsigned_messages, 0);
+        struct letter *l = f.bundle[0]->letter;
+        signers_unref(&f.s.signers);
+        f.s.signers = signers_made(rows[i].domain, rows[i].age_ms, false);
+        held_mono_ms = clock_mono_ms();
+        put_in(&f, 0, BUNDLES - 1, BUNDLE_QUEUED);
+        run_site(&f);
+        for (int again = 0; rows[i].is_awaited && again < 2; again++) {
+            assert_true(TAILQ_EMPTY(&f.s.claims));
+            for (int b = 0; b < BUNDLES; b++) {
+                assert_int_equal(f.bundle[b]->state, BUNDLE_WAITING);
+                assert_false(f.bundle[b]->has_slot);
+            }
+            prepare_keys_read(&f.s); /* somebody else's domain was changed */
+            run_site(&f);
+        }
+        if (rows[i].is_found) {
+            signers_unref(&f.s.signers);
+            f.s.signers = signers_made(rows[i].domain, rows[i].age_ms, true);
+            prepare_keys_read(&f.s);
+        } else if (rows[i].is_awaited) {
+            held_mono_ms += BOUND_MS;
+            assert_int_equal(wakeups_run(f.s.wakeups, clock_mono_ms()), 1);
+        }
+        run_site(&f);
+        assert_ptr_equal(TAILQ_FIRST(&f.s.claims), f.bundle[0]);
+        assert_int_equal(l->state, rows[i].is_found ? LETTER_SIGNING : LETTER_READY);
+        assert_int_equal(metric_get(f.s.metrics.unsigned_messages, 0) - before, !rows[i].is_found);
+        held_mono_ms = 0;
+        struct bundle *b;
+        while ((b = TAILQ_FIRST(&f.s.claims)) != NULL)
+            TAILQ_REMOVE(&f.s.claims, b, wait);
+        while ((b = TAILQ_FIRST(&l->waiting)) != NULL)
+            TAILQ_REMOVE(&l->waiting, b, wait);
+        if (f.site->is_runnable)
+            TAILQ_REMOVE(&f.s.runnable, f.site, runnable);
+        wakeup_cancel(f.s.wakeups, &f.s.keys_wake);
+        prepare_forget_logged(&f.s);
+        end(&f);
+    }
+}
+
 static void read_again(void *arg) {
     scheduler_read_domains(arg);
 }
@@ -452,6 +535,7 @@ int main(void) {
         cmocka_unit_test(what_waits_for_a_domain_that_is_gone_is_told_so),
         cmocka_unit_test(what_is_signed_at_this_moment_is_not_given_back),
         cmocka_unit_test(mail_without_a_key_waits_for_the_reading_that_may_bring_one),
+        cmocka_unit_test(mail_waits_for_the_look_at_dns_that_may_find_its_new_key),
         cmocka_unit_test(domains_that_cannot_be_read_hold_up_nobody_for_long),
         cmocka_unit_test_setup_teardown(readings_of_domains_that_fail_are_a_second_apart, setup,
                                         teardown),
