@@ -63,7 +63,8 @@ static json_t *render_domain(const struct request *r, const struct domain_row *d
 /* ---- making one ---- */
 
 struct making {
-    struct str name, bounce_address;
+    struct str name;
+    struct address bounce; /* email absent: none */
     struct store_domain_put put;
     enum err err;
     struct errinfo info;
@@ -88,7 +89,7 @@ static void read_bounce_address(const struct json_at *at, const struct json_node
     if (address_parse(&parsed, s, json_arena(at), &info) != OK)
         json_fault(at, "invalid_address", "%s", info.text);
     else
-        MAKING->bounce_address = parsed.email;
+        MAKING->bounce = parsed;
 }
 
 static const struct json_field fields[] = {
@@ -99,7 +100,7 @@ static const struct json_field fields[] = {
 /* On a worker: making an RSA key takes a while. */
 static void make(struct request *r) {
     struct making *m = r->state;
-    m->err = sender_domain_make(m->name, m->bounce_address, r->identity.project, r->started_wall_ms,
+    m->err = sender_domain_make(m->name, m->bounce.email, r->identity.project, r->started_wall_ms,
                                 r->arena, &m->put.domain, &m->info);
 }
 
@@ -144,6 +145,24 @@ static void was_made(struct request *r) {
     request_finish(r);
 }
 
+static void check_covered(struct request *r, struct str domain, const char *field) {
+    const struct json_at top = {.faults = &r->faults}, at = json_member(&top, field);
+    const struct rights rights = request_rights(r);
+    if (!str_is_absent(domain) && !rights_cover_domain(&rights, domain))
+        json_fault(&at, "domain_not_allowed", "this key may not send from %.*s", STR_ARG(domain));
+}
+
+/* Where a key may not send from, it decides nothing either. */
+static bool may_make(struct request *r, const struct making *m) {
+    check_covered(r, m->name, "name");
+    check_covered(r, m->bounce.domain, "bounce_address");
+    if (r->faults.count == 0)
+        return true;
+    request_problem_faults(r, PROBLEM_FORBIDDEN);
+    request_finish(r);
+    return false;
+}
+
 /* As with keys, about. */
 static bool is_room(struct request *r) {
     struct domains *domains = env_domains(r->env);
@@ -164,7 +183,7 @@ void v1_domains_create(struct request *r) {
     struct json_at name = json_member(&top, "name");
     if (root->kind == JSON_IS_OBJECT && !json_has(root, "name") && !json_has(root, "domain"))
         json_fault(&name, "required", "the name is missing");
-    if (v1_is_good(r) && is_room(r))
+    if (v1_is_good(r) && may_make(r, m) && is_room(r))
         request_work(r, make, was_made);
 }
 
@@ -205,6 +224,18 @@ static bool param_domain(struct request *r, struct str *out) {
     if (domain_parse(r->param[0], false, r->arena, out, &info) == OK)
         return true;
     request_problem(r, PROBLEM_NOT_FOUND, "this is not a domain");
+    request_finish(r);
+    return false;
+}
+
+/* The same, for what changes something about it. */
+static bool param_own_domain(struct request *r, struct str *out) {
+    if (!param_domain(r, out))
+        return false;
+    const struct rights rights = request_rights(r);
+    if (rights_cover_domain(&rights, *out))
+        return true;
+    request_problem(r, PROBLEM_FORBIDDEN, "this key may not send from %.*s", STR_ARG(*out));
     request_finish(r);
     return false;
 }
@@ -324,7 +355,7 @@ static void verify_found(struct request *r, struct store_call *call) {
 void v1_domain_verify(struct request *r) {
     struct verifying *v = ARENA_NEW(r->arena, struct verifying);
     r->state = v;
-    if (v1_read_nothing(r) && param_domain(r, &v->name))
+    if (v1_read_nothing(r) && param_own_domain(r, &v->name))
         list_domains(r, verify_found);
 }
 
@@ -347,7 +378,7 @@ static void deleted(struct request *r, struct store_call *call) {
 
 void v1_domain_delete(struct request *r) {
     struct store_domain_delete *q = ARENA_NEW(r->arena, struct store_domain_delete);
-    if (!v1_read_nothing(r) || !param_domain(r, &q->name))
+    if (!v1_read_nothing(r) || !param_own_domain(r, &q->name))
         return;
     q->project = r->identity.project;
     request_store(r, &q->call, STORE_DOMAIN_DELETE, deleted);

@@ -106,13 +106,15 @@ static bool is_anothers(const struct rights *r, const struct domains *d, struct 
     return false;
 }
 
-bool rights_allow_domain(const struct rights *r, const struct domains *d, struct str domain) {
-    if (is_anothers(r, d, domain))
-        return false;
+bool rights_cover_domain(const struct rights *r, struct str domain) {
     for (size_t i = 0; i < r->from_domain_count; i++)
         if (rights_rule_covers(r->from_domains[i], domain))
             return true;
     return r->from_domain_count == 0;
+}
+
+bool rights_allow_domain(const struct rights *r, const struct domains *d, struct str domain) {
+    return !is_anothers(r, d, domain) && rights_cover_domain(r, domain);
 }
 
 static bool is_bounce_address_of(const struct domains *d, struct str domain, struct str address) {

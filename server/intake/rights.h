@@ -43,6 +43,8 @@ bool rights_rule_is_within(struct str rule, struct str outer);
 /* The rule in the form that is stored: A-label, lower case. */
 NODISCARD enum err rights_rule_parse(struct str text, struct arena *a, struct str *out,
                                      struct errinfo *info);
+/* Is it within the key's rules, whoever has the domain? */
+bool rights_cover_domain(const struct rights *r, struct str domain);
 /* May a message be From this domain? */
 bool rights_allow_domain(const struct rights *r, const struct domains *d, struct str domain);
 /* May a message that was stored be decided about: From this domain, with this reverse-path? That is

@@ -189,6 +189,47 @@ static void test_a_limited_key_makes_no_key_with_fewer_limits(void **state) {
 #undef SEND
 }
 
+static void test_key_with_from_domains_decides_about_no_other_domain(void **state) {
+    static const struct {
+        const char *method, *path, *form, *pointer;
+        int status;
+    } rows[] = {
+        {"POST", "/v1/domains", "{\"name\":\"other.test\"}", "#/name", 403},
+        {"POST", "/v1/domains", "{\"domain\":\"Sub.Acme.test\"}", "#/domain", 403},
+        {"POST", "/v1/domains", "{\"name\":\"acme.test\",\"bounce_address\":\"b@other.test\"}",
+         "#/bounce_address", 403},
+        {"POST", "/v1/domains/other.test/verify", "{}", NULL, 403},
+        {"DELETE", "/v1/domains/OTHER.test", "", NULL, 403},
+        {"DELETE", "/v1/domains/x.acme.test", "", NULL, 403},
+        /* the fake does none of these: they got through to it */
+        {"POST", "/v1/domains", "{\"name\":\"Acme.test\",\"bounce_address\":\"b@a.news.test\"}",
+         NULL, 503},
+        {"POST", "/v1/domains", "{\"name\":\"x.news.test\"}", NULL, 503},
+        {"POST", "/v1/domains/acme.test/verify", "{}", NULL, 404},
+        {"DELETE", "/v1/domains/x.news.test", "", NULL, 503},
+    };
+    struct world *w = *state;
+    struct auth_key_text key;
+    make_key(
+        w,
+        "{\"name\":\"m\",\"scopes\":\"manage\",\"from_domains\":[\"acme.test\",\"*.news.test\"]}",
+        &key);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct answer a;
+        bool has_form = rows[i].form[0] != '\0';
+        ask(w, rows[i].method, rows[i].path, &key, "", has_form ? str_of(rows[i].form) : STR_NONE,
+            &a);
+        if (a.status != rows[i].status)
+            fail_msg("%s %s %s: %d %.*s", rows[i].method, rows[i].path, rows[i].form, a.status,
+                     STR_ARG(a.body));
+        if (a.status == 403)
+            assert_problem(&a, 403, "forbidden");
+        if (rows[i].pointer != NULL)
+            assert_true(str_find(a.body, str_of(rows[i].pointer)) > 0);
+        client_release(&a);
+    }
+}
+
 /* Every change of one is all of them read anew: one project must not make that slow for others. */
 static void test_T32_keys_and_domains_of_a_project_are_limited(void **state) {
     enum { OTHER = API_PROJECT + 1, NAME = 16 };
@@ -273,6 +314,7 @@ int main(void) {
         SERVED(test_T32_key_with_a_rate_makes_no_more_requests),
         SERVED(test_key_revoked_while_its_body_comes_is_refused),
         SERVED(test_a_limited_key_makes_no_key_with_fewer_limits),
+        SERVED(test_key_with_from_domains_decides_about_no_other_domain),
         cmocka_unit_test(test_T32_keys_and_domains_of_a_project_are_limited),
         SERVED(test_from_outside_of_the_key_is_403),
         SERVED(test_T21_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it),
