@@ -1,6 +1,7 @@
 #include "api/page.h"
 
 #include "server/base/base64.h"
+#include "server/base/limits.h"
 #include "server/render/value.h"
 
 enum { SEQ_BYTES = 8 };
@@ -66,6 +67,10 @@ void page_read(struct request *r, enum page_kind kind, struct page *out) {
         faults_add(&r->faults, STR("?after"), "invalid_cursor",
                    "this is not a cursor of this listing");
     out->limit = (size_t)n;
+}
+
+bool page_set_aside(struct request *r, const struct page *page, size_t recipients) {
+    return request_set_aside(r, page->limit * (LIMIT_PAGE_ROW + recipients * LIMIT_PAGE_RECIPIENT));
 }
 
 json_t *page_json(json_t *list, struct str after) {

@@ -38,6 +38,9 @@ struct page {
 
 enum { PAGE_DEFAULT = 25 };
 
+/* Sets memory aside for a page of rows, before they are read: each may have so many recipients.
+ * false: there is none; the problem is set. */
+bool page_set_aside(struct request *r, const struct page *page, size_t recipients);
 /* Reads `limit` and `after` of the query; what is wrong becomes a fault. */
 void page_read(struct request *r, enum page_kind kind, struct page *out);
 struct str page_print(enum page_kind kind, const struct page_mark *mark, struct arena *a);

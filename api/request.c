@@ -164,9 +164,18 @@ void request_problem_store(struct request *r, enum err e, const struct errinfo *
 /* A client that reads slowly holds the answer: large ones are taken out of the same budget as large
  * bodies (T16). What was charged for a body stays until it is sent, too. */
 static void charge_reply(struct request *r) {
-    size_t n = r->reply.body.n;
-    if (n > FREE_REPLY && n > r->charged_bytes && !request_charge(r, n - r->charged_bytes))
+    size_t n = r->reply.body.n > FREE_REPLY ? r->reply.body.n : 0;
+    if (n > r->charged_bytes && !request_charge(r, n - r->charged_bytes)) {
         r->reply.must_close = false; /* its request was whole */
+        n = 0;
+    }
+    size_t rest = r->charged_bytes - r->aside_bytes;
+    size_t keep = n > rest ? n : rest;
+    if (r->aside_bytes > 0 && keep < r->charged_bytes) {
+        env_uncharge(r->env, &r->charged_key_id, r->charged_bytes - keep);
+        r->charged_bytes = keep;
+    }
+    r->aside_bytes = 0;
 }
 
 void request_finish(struct request *r) {

@@ -63,6 +63,7 @@ struct request {
     size_t memory_max_bytes;     /* the budget of all requests, of which it was charged, by this
                                     key: */
     size_t charged_bytes;
+    size_t aside_bytes; /* of these, what was set aside for the answer */
     struct id charged_key_id;
 
     struct http_reply reply;
@@ -117,6 +118,10 @@ void request_drop_body(struct request *r);
 /* Sets aside memory for what an outsider chose the size of, until the request is over (T16). false:
  * there is none; the problem is set. */
 bool request_charge(struct request *r, size_t n);
+/* The same for what is read and rendered for the answer, at most half of the budget: so much is
+ * there for one who is alone. When the request is finished, what the answer itself does not take is
+ * given back. */
+bool request_set_aside(struct request *r, size_t n);
 
 /* ---- for handlers ---- */
 

@@ -124,6 +124,17 @@ bool request_charge(struct request *r, size_t n) {
     return false;
 }
 
+bool request_set_aside(struct request *r, size_t n) {
+    size_t most = r->memory_max_bytes / 2;
+    n = n < most ? n : most;
+    if (request_charge(r, n)) {
+        r->aside_bytes += n;
+        return true;
+    }
+    r->reply.must_close = false; /* its request was whole */
+    return false;
+}
+
 static bool admit_body(struct request *r, const struct request_limits *limits) {
     uint64_t length = 0;
     struct str text = request_header(r, STR("Content-Length"));

@@ -23,6 +23,13 @@ bool v1_is_done(struct request *r, const struct store_call *call, const char *mi
     return false;
 }
 
+bool v1_has_room(struct request *r, const struct page *page, size_t recipients) {
+    if (page_set_aside(r, page, recipients))
+        return true;
+    request_finish(r);
+    return false;
+}
+
 bool v1_param_id(struct request *r, struct id *out) {
     if (request_param_id(r, 0, out))
         return true;

@@ -13,6 +13,9 @@
 bool v1_is_good(struct request *r);
 /* The store did it; else its problem. `missing` is what a 404 says. */
 bool v1_is_done(struct request *r, const struct store_call *call, const char *missing);
+/* There is memory for a page of rows with so many recipients each, and it is set aside; else 503.
+ */
+bool v1_has_room(struct request *r, const struct page *page, size_t recipients);
 /* The id in the path; else 404. */
 bool v1_param_id(struct request *r, struct id *out);
 /* The body, an object of these fields, and no query: what is wrong with them becomes faults. *root

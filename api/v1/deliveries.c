@@ -71,7 +71,7 @@ void v1_webhook_deliveries(struct request *r) {
         return;
     request_check_query(r, names, 2);
     page_read(r, PAGE_DELIVERIES, &page);
-    if (!v1_is_good(r))
+    if (!v1_is_good(r) || !v1_has_room(r, &page, 1))
         return;
     q->project = r->identity.project;
     q->before_seq = page.after.seq;

@@ -48,6 +48,14 @@ static struct str filter_text(struct request *r, struct str name, size_t most) {
     return text;
 }
 
+/* That a message may have; a setting that was lowered since is not looked back at. */
+static size_t recipients_max(const struct request *r) {
+    struct intake *intake = env_intake(r->env);
+    size_t n = intake_settings_of(intake)->limits.recipients_max;
+    intake_unref(&intake);
+    return n;
+}
+
 static void listed(struct request *r, struct store_call *call) {
     struct store_messages *q = CONTAINER_OF(call, struct store_messages, call);
     if (!v1_is_done(r, call, no_message))
@@ -76,7 +84,7 @@ void v1_messages_list(struct request *r) {
     q->external_id = filter_text(r, STR("external_id"), LIMIT_EXTERNAL_ID);
     q->before_seq = page.after.seq;
     q->limit = page.limit;
-    if (v1_is_good(r))
+    if (v1_is_good(r) && v1_has_room(r, &page, recipients_max(r)))
         request_store(r, &q->call, STORE_MESSAGES, listed);
 }
 
@@ -129,7 +137,7 @@ void v1_message_events(struct request *r) {
     struct store_events *q = ARENA_NEW(r->arena, struct store_events);
     struct page page;
     page_read(r, PAGE_EVENTS, &page);
-    if (!read_id(r, &q->message_id, names, 2))
+    if (!read_id(r, &q->message_id, names, 2) || !v1_has_room(r, &page, 1))
         return;
     q->project = r->identity.project;
     q->after_seq = page.after.seq;
@@ -184,7 +192,7 @@ void v1_message_attempts(struct request *r) {
     struct store_attempts *q = &s->read;
     struct page page;
     page_read(r, PAGE_ATTEMPTS, &page);
-    if (!read_id(r, &q->message_id, names, 2))
+    if (!read_id(r, &q->message_id, names, 2) || !v1_has_room(r, &page, recipients_max(r)))
         return;
     q->project = r->identity.project;
     q->after_seq = page.after.seq;

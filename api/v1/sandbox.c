@@ -62,6 +62,8 @@ static void list(struct request *r, enum capture_kind kind) {
         request_finish(r);
         return;
     }
+    if (!v1_has_room(r, &page, 1))
+        return;
     q->kind = kind;
     q->before = page.after.id;
     q->limit = page.limit;

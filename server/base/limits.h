@@ -28,6 +28,9 @@ enum {
     LIMIT_DOMAINS = 10000,         /* of a project: as keys */
     LIMIT_FAULTS = 64,             /* faults listed in one problem */
     LIMIT_PAGE = 100,              /* rows of one page */
+    LIMIT_PAGE_ROW = 64 * 1024,    /* what a row is charged before it is read: a message with every
+                                      label at its limit, an attempt with its transcript */
+    LIMIT_PAGE_RECIPIENT = 1536,   /* and each recipient that it may have: address, last reply */
     LIMIT_WAIT_S = 60,             /* Prefer: wait */
     /* message */
     LIMIT_MESSAGE =

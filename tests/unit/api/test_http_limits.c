@@ -242,6 +242,55 @@ static void test_T16_large_answers_are_taken_out_of_the_memory_set_aside(void **
     free(subject);
 }
 
+enum { PAGE_ROW = LIMIT_PAGE_ROW + 50 * LIMIT_PAGE_RECIPIENT };
+
+static void with_memory_for_two_pages(struct api_options *o) {
+    o->memory_max_bytes = (size_t)3 * LIMIT_PAGE * PAGE_ROW; /* of which a key has three quarters */
+}
+
+/* Rows are read, and rendered, before anybody knows how large they are. */
+static void test_T16_pages_are_read_within_the_memory_set_aside(void **state) {
+    enum { READERS = 20, FIT = 2 };
+    struct world *w = *state;
+    struct buf b = BUF_INIT(4096);
+    struct answer a;
+    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+    client_release(&a);
+    put_request(&b, "GET", "/v1/messages?limit=100", &w->key, "", STR_NONE);
+    for (int round = 0; round < 3; round++) { /* it is given back */
+        int fd[READERS];
+        struct pollfd p = {.events = POLLIN};
+        fake_hold(w->store);
+        for (size_t i = 0; i < READERS; i++) {
+            fd[i] = client_connect(w->port);
+            client_send(fd[i], buf_str(&b));
+            if (i < FIT) {
+                fake_wait_held(w->store, i + 1);
+                continue;
+            }
+            p.fd = fd[i];
+            if (poll(&p, 1, (int)patience_ms(CLIENT_TIMEOUT_MS)) != 1)
+                fail_msg("round %d: the store has %zu", round, w->store->held_count);
+            client_read(fd[i], false, &a);
+            assert_problem(&a, 503, "overloaded");
+            assert_true(client_header(&a, STR("Retry-After")).n > 0);
+            assert_false(a.is_closed);
+            client_release(&a);
+        }
+        assert_int_equal(w->store->held_count, FIT);
+        fake_release(w->store);
+        for (size_t i = 0; i < READERS; i++) {
+            if (i < FIT) {
+                client_read(fd[i], false, &a);
+                assert_int_equal(a.status, 200);
+                client_release(&a);
+            }
+            close(fd[i]);
+        }
+    }
+    buf_release(&b);
+}
+
 /* ---- time ---- */
 
 static void with_little_time(struct api_options *o) {
@@ -456,6 +505,7 @@ int main(void) {
         SERVED_WITH(test_T16_one_key_cannot_set_aside_all_memory, with_memory_for_four),
         SERVED_WITH(test_T16_large_answers_are_taken_out_of_the_memory_set_aside,
                     with_memory_for_two_answers),
+        SERVED_WITH(test_T16_pages_are_read_within_the_memory_set_aside, with_memory_for_two_pages),
         SERVED_WITH(test_T17_slow_clients_are_cut_off, with_little_time),
         SERVED_WITH(test_T17_drop_by_drop_header_does_not_extend_the_deadline,
                     with_time_for_a_header),
