@@ -17,6 +17,7 @@ struct order {
     struct http_limits limits;
     struct tls_pem tls;
     bool failed;
+    bool is_undone;
     size_t *left; /* the front's: orders that are not back */
 };
 
@@ -68,19 +69,28 @@ void http_set_limits(struct http *h, const struct http_limits *limits) {
     free(orders);
 }
 
+/* Beside the ones that are there. */
 static void carry_out_tls(struct order *o) {
-    struct daemon_of_http *d, *next;
     struct loop_of_http *l = o->loop;
     for (size_t i = 0; i < l->http->listener_count && !o->failed; i++) {
         if (l->http->listener[i].kind != HTTP_API)
             continue;
         struct daemon_of_http *fresh = daemon_new(l, i, &o->tls);
         o->failed = fresh == NULL;
-        for (d = TAILQ_FIRST(&l->daemons); d != NULL && !o->failed; d = next) {
-            next = TAILQ_NEXT(d, link);
-            if (d != fresh && d->listener == i)
-                daemon_retire(d);
-        }
+        if (fresh != NULL)
+            fresh->is_fresh = true;
+    }
+    order_return(o);
+}
+
+/* One of the two goes. */
+static void carry_out_swap(struct order *o) {
+    struct daemon_of_http *d, *next;
+    for (d = TAILQ_FIRST(&o->loop->daemons); d != NULL; d = next) {
+        next = TAILQ_NEXT(d, link);
+        if (d->kind == HTTP_API && d->is_fresh == o->is_undone)
+            daemon_retire(d);
+        d->is_fresh = false;
     }
     order_return(o);
 }
@@ -98,6 +108,8 @@ enum err http_set_tls(struct http *h, const char *cert, const char *key, struct 
     for (size_t i = 0; i < h->loop_count; i++)
         if (orders[i].failed)
             e = err_set(info, ERR_INVALID, "tls_cert", "the certificate or its key is not usable");
+    (void)give_order(h, orders, &(struct order){.carry_out = carry_out_swap, .is_undone = e != OK},
+                     &left, -1);
     free(orders);
     return e;
 }

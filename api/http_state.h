@@ -70,6 +70,7 @@ struct daemon_of_http {
     uint64_t accepts, accepts_seen; /* now, at the last tick */
     unsigned waiting_ticks;         /* in which somebody waited to be accepted, and nobody was */
     bool is_dirty;                  /* something of it was resumed */
+    bool is_fresh;                  /* it is not decided yet whether it stays */
     bool is_retired;                /* accepts no more; ends with its last connection */
 };
 

@@ -6,11 +6,15 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
+#include <openssl/ssl.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "tests/unit/api/http_world.h"
+#include "tests/unit/net/certs.h"
 
 /* ---- listeners ---- */
 
@@ -114,6 +118,84 @@ static void test_options_that_cannot_be(void **state) {
     fake_free(w.store);
 }
 
+/* ---- another certificate ---- */
+
+/* Before the one of the C library: of the copies that are made of descriptors, this one (from 1) is
+ * refused; 0: none. */
+static atomic_int copy_refused;
+
+int fcntl(int fd, int cmd, ...) {
+    va_list ap;
+    va_start(ap, cmd);
+    void *arg = va_arg(ap, void *);
+    va_end(ap);
+    if (cmd == F_DUPFD_CLOEXEC && atomic_load(&copy_refused) > 0 &&
+        atomic_fetch_sub(&copy_refused, 1) == 1) {
+        errno = EMFILE;
+        return -1;
+    }
+    return (int)syscall(SYS_fcntl, fd, cmd, arg);
+}
+
+static struct certs certs;
+static char pem[2][2][8192]; /* of the first and the second: certificate, key */
+
+static void use_certificate(struct api_options *o, int which) {
+    static const struct str listen[] = {{"127.0.0.1:0", 11}, {"127.0.0.1:0", 11}};
+    o->listen = listen;
+    o->listen_count = 2;
+    o->loops = 1;
+    o->tls_cert = str_of(pem[which][0]);
+    o->tls_key = str_of(pem[which][1]);
+}
+
+static void with_the_first_certificate(struct api_options *o) {
+    certs_init(&certs);
+    for (int i = 0; i < 2; i++) {
+        struct cert_files f =
+            certs_issue(&certs, i == 0 ? "first" : "second", "DNS:x", -3600, 3600, false);
+        certs_pem(f.cert, pem[i][0], sizeof(pem[i][0]));
+        certs_pem(f.key, pem[i][1], sizeof(pem[i][1]));
+    }
+    certs_free(&certs);
+    use_certificate(o, 0);
+}
+
+static void assert_served(struct world *w, const char *name) {
+    for (size_t i = 0; i < 6; i++) { /* whoever of those that listen takes it */
+        char cn[64] = "";
+        SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+        SSL *ssl = SSL_new(ctx);
+        int fd = client_connect(api_port(w->api, i % 2));
+        SSL_set_fd(ssl, fd);
+        assert_int_equal(SSL_connect(ssl), 1);
+        X509 *x = SSL_get1_peer_certificate(ssl);
+        assert_non_null(x);
+        X509_NAME_get_text_by_NID(X509_get_subject_name(x), NID_commonName, cn, sizeof(cn));
+        assert_string_equal(cn, name);
+        X509_free(x);
+        SSL_free(ssl);
+        SSL_CTX_free(ctx);
+        close(fd);
+    }
+}
+
+static void test_certificate_that_one_listener_cannot_take_changes_none(void **state) {
+    struct world *w = *state;
+    struct errinfo info = {0};
+    struct api_options o = options_of(w);
+    use_certificate(&o, 1);
+    assert_served(w, "first");
+    for (int at = 1; at <= 2; at++) {
+        atomic_store(&copy_refused, at);
+        assert_int_equal(api_reload(w->api, &o, &info), ERR_INVALID);
+        assert_int_equal(atomic_load(&copy_refused), 0);
+        assert_served(w, "first");
+    }
+    assert_int_equal(api_reload(w->api, &o, &info), OK);
+    assert_served(w, "second");
+}
+
 /* ---- the end ---- */
 
 static void test_drain_answers_what_is_open_and_takes_nothing_new(void **state) {
@@ -175,6 +257,8 @@ int main(void) {
         SERVED_WITH(test_control_socket_needs_no_key_and_lets_only_its_owner_in,
                     with_a_control_socket),
         cmocka_unit_test(test_options_that_cannot_be),
+        SERVED_WITH(test_certificate_that_one_listener_cannot_take_changes_none,
+                    with_the_first_certificate),
         SERVED(test_drain_answers_what_is_open_and_takes_nothing_new),
         SERVED_WITH(test_stop_with_idle_and_half_open_connections, with_little_patience),
     };
