@@ -114,6 +114,8 @@ $(B)/tests/contract/test_store_settings: WATCH += -Wl,--wrap=free
 $(B)/tests/unit/storage/test_readers: WATCH += -Wl,--wrap=clock_mono_ms
 # no memory for the log's buffer
 $(B)/tests/unit/storage/test_wal_file: WATCH += -Wl,--wrap=malloc
+# a digest that has memory
+$(B)/tests/unit/net/test_tls_verdict: WATCH += -Wl,--wrap=digest_sha256
 # the questions that a lookup of mail servers asks
 $(B)/tests/unit/net/test_mx: WATCH += -Wl,--wrap=dns_ask
 # no memory for what a client makes grow

@@ -129,6 +129,15 @@ static void handshake_done(struct stream *s) {
     s->ev.on_open(s->ctx);
 }
 
+/* One of those that libevent keeps of OpenSSL's, the last one first: it, or one before that says
+ * that the peer has done nothing. 0: none. */
+static unsigned long error_of(struct bufferevent *bev) {
+    unsigned long last = bufferevent_get_openssl_error(bev), e = last;
+    while (e != 0 && !tls_error_is_ours(e))
+        e = bufferevent_get_openssl_error(bev);
+    return e != 0 ? e : last;
+}
+
 static void on_bev_event(struct bufferevent *bev, short what, void *arg) {
     struct stream *s = arg;
     int error = EVUTIL_SOCKET_ERROR();
@@ -138,13 +147,13 @@ static void on_bev_event(struct bufferevent *bev, short what, void *arg) {
         peer_closed(s);
     } else if (s->state == STREAM_HANDSHAKE) {
         char text[256];
-        unsigned long tls_error = bufferevent_get_openssl_error(bev);
+        unsigned long tls_error = error_of(bev);
         enum failure why = tls_session_failure(s->ssl, tls_error, text, sizeof text);
         if (why == FAILURE_TLS_HANDSHAKE && stream_is_short(error))
             why = FAILURE_SHORT;
         stream_fail_now(s, why, text);
     } else {
-        unsigned long tls_error = s->ssl ? bufferevent_get_openssl_error(bev) : 0;
+        unsigned long tls_error = s->ssl ? error_of(bev) : 0;
         connection_broke(s, error, tls_error, (what & BEV_EVENT_WRITING) != 0);
     }
 }

@@ -8,6 +8,7 @@
 
 #include "server/base/random.h"
 #include "server/net/tls_bound.h"
+#include "server/net/tls_chain.h"
 
 /* Both kinds are the same thing inside. Thread: immutable, refcounted. */
 struct tls_client_ctx {
@@ -75,6 +76,7 @@ enum err tls_client_ctx_new(const struct tls_client_options *o, struct tls_clien
         SSL_CTX_free(ctx);
         return fail(info, ERR_INTERNAL, "cannot use the system's certificates");
     }
+    tls_chain_install(ctx);
     if (o && o->pin_count > 0 && !tls_pin_install(ctx, o->pin, o->pin_count, o->is_pin_alone)) {
         SSL_CTX_free(ctx);
         return fail(info, ERR_INTERNAL, "cannot keep a pin");
@@ -366,6 +368,8 @@ static enum failure failure_of_verify(long result) {
     case X509_V_ERR_CERT_HAS_EXPIRED:
     case X509_V_ERR_CERT_NOT_YET_VALID:
         return FAILURE_TLS_EXPIRED;
+    case X509_V_ERR_OUT_OF_MEM:
+        return FAILURE_SHORT;
     default:
         return FAILURE_TLS_UNTRUSTED;
     }
@@ -382,7 +386,8 @@ enum failure tls_session_failure(const SSL *ssl, unsigned long error, char *text
         snprintf(text, size, "%s: it showed %s", failure_text(FAILURE_TLS_PIN), missed);
         return FAILURE_TLS_PIN;
     }
-    if (!SSL_is_server(ssl) && SSL_get_verify_mode(ssl) != SSL_VERIFY_NONE && result != X509_V_OK) {
+    bool is_asked = SSL_get_verify_mode(ssl) != SSL_VERIFY_NONE || result == X509_V_ERR_OUT_OF_MEM;
+    if (!SSL_is_server(ssl) && is_asked && result != X509_V_OK) {
         snprintf(text, size, "certificate: %s", X509_verify_cert_error_string(result));
         return failure_of_verify(result);
     }

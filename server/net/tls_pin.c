@@ -6,6 +6,7 @@
 
 #include "server/base/base64.h"
 #include "server/base/digest.h"
+#include "server/net/tls_chain.h"
 
 _Static_assert(sizeof(struct tls_pin) == SHA256_BYTES, "a pin is a SHA-256");
 
@@ -89,10 +90,10 @@ static int verify(X509_STORE_CTX *store, void *arg) {
     const struct pins *p = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), of_ctx);
     X509 *leaf = X509_STORE_CTX_get0_cert(store);
     struct tls_pin key;
-    if (!p->is_alone && X509_verify_cert(store) != 1)
+    if (!(p->is_alone ? tls_chain_is_whole(store) : tls_chain_verify(store) == 1))
         return 0;
-    if (!leaf || !key_of(leaf, &key)) {
-        X509_STORE_CTX_set_error(store, X509_V_ERR_UNSPECIFIED);
+    if (!key_of(leaf, &key)) {
+        X509_STORE_CTX_set_error(store, X509_V_ERR_OUT_OF_MEM);
         return 0;
     }
     if (!is_pinned(p, &key)) {
