@@ -8,18 +8,14 @@
  *
  * Prints {"per_second": wall, "cpu_us": CPU time of one}, of the last two "p50_ms" and "p99_ms".
  */
+#include "tests/bench/ends.h"
+
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <pthread.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -33,12 +29,6 @@ enum {
 static EVP_PKEY *key;
 static const EVP_MD *hash;
 static int64_t end_us;
-
-static int64_t now_us(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
 
 static int64_t cpu_us(void) {
     struct rusage u;

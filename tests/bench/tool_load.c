@@ -12,16 +12,14 @@
  * is sent again under the same key until it is answered or --seconds are over. Prints one JSON
  * line: rate and latencies.
  */
+#include "tests/bench/ends.h"
 #include "tests/bench/leaves.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 enum { EVENTS = 256, ANSWER_MAX = 65536, PAUSE_MS = 50, KEY_TEXT = 128 };
@@ -38,24 +36,18 @@ struct line {
     int64_t started_us, again_at_ms;
 };
 
-static struct sockaddr_in to = {.sin_family = AF_INET};
+static struct sockaddr_in to;
 static const char *api_key = "", *from = "Load <load@acme.test>", *prefix = "m",
                   *domain = "example.net";
 static size_t connection_count = 1, body_bytes = 2048, recipient_count = 1;
-static uint64_t wanted = 1000, next_number, answered, accepted, refused, errors;
+static uint64_t wanted = 1000, next_number;
+static struct load load;
 static double rate;
 static bool retry;
 static int64_t end_ms = INT64_MAX, begin_us;
 static int ledger = -1, epoll_fd;
-static uint32_t *latency_us;
 static char *body_text;
 static char *own_text, *asked_for; /* with a ledger: a text with its key, and the recipients */
-
-static int64_t now_us(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
 
 static void note(const char *what, uint64_t number, const char *more) {
     char text[256];
@@ -160,7 +152,7 @@ static void push(struct line *l) {
             return;
         if (n <= 0) {
             drop(l);
-            errors++;
+            load.errors++;
             return;
         }
         l->out_at += (size_t)n;
@@ -190,20 +182,19 @@ static void done(struct line *l, int status, const char *body) {
         drop(l);
         return;
     }
-    if (answered < wanted)
-        latency_us[answered] = (uint32_t)(took < UINT32_MAX ? took : UINT32_MAX);
-    answered++;
+    load_note(&load, wanted, took);
+    load.answered++;
     if (status == 202 || status == 200) {
         char id[64] = "?";
         const char *at = strstr(body, "\"id\"");
         if (at && (at = strchr(at + 4, '"')))
             snprintf(id, sizeof id, "%.36s", at + 1);
-        accepted++;
+        load.accepted++;
         note("ack", l->number, id);
     } else {
         char code[16];
         snprintf(code, sizeof code, "%d", status);
-        refused++;
+        load.refused++;
         note("no", l->number, code);
     }
     l->has_message = l->busy = false;
@@ -216,11 +207,11 @@ static void answers(struct line *l) {
             return;
         if (n <= 0) {
             if (l->busy)
-                errors++;
+                load.errors++;
             drop(l);
             if (!retry && l->has_message) {
                 l->has_message = false;
-                answered++;
+                load.answered++;
                 note("no", l->number, "lost");
             }
             return;
@@ -247,34 +238,12 @@ static void answers(struct line *l) {
     }
 }
 
-static int compare(const void *a, const void *b) {
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-static void report(void) {
-    size_t n = answered < wanted ? answered : wanted;
-    double seconds = (double)(now_us() - begin_us) / 1e6;
-    qsort(latency_us, n, sizeof *latency_us, compare);
-    printf("{\"accepted\": %llu, \"refused\": %llu, \"errors\": %llu, \"seconds\": %.3f, "
-           "\"per_second\": %.1f, \"p50_ms\": %.3f, "
-           "\"p99_ms\": %.3f, \"max_ms\": %.3f}\n",
-           (unsigned long long)accepted, (unsigned long long)refused, (unsigned long long)errors,
-           seconds, (double)accepted / seconds, n ? latency_us[n / 2] / 1e3 : 0,
-           n ? latency_us[n * 99 / 100] / 1e3 : 0, n ? latency_us[n - 1] / 1e3 : 0);
-}
-
 static void parse(int argc, char **argv) {
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *name = argv[i], *value = argv[i + 1];
-        if (strcmp(name, "--to") == 0) {
-            char host[64];
-            const char *colon = strrchr(value, ':');
-            snprintf(host, sizeof host, "%.*s", colon ? (int)(colon - value) : 0, value);
-            to.sin_port = htons((uint16_t)strtoul(colon ? colon + 1 : "0", NULL, 10));
-            if (inet_pton(AF_INET, host, &to.sin_addr) != 1)
-                exit(64);
-        } else if (strcmp(name, "--key") == 0)
+        if (strcmp(name, "--to") == 0)
+            to = address_of(name, value);
+        else if (strcmp(name, "--key") == 0)
             api_key = value;
         else if (strcmp(name, "--connections") == 0)
             connection_count = strtoul(value, NULL, 10);
@@ -313,9 +282,9 @@ int main(int argc, char **argv) {
     }
     parse(argc, argv);
     struct line *lines = calloc(connection_count, sizeof *lines);
-    latency_us = calloc(wanted, sizeof *latency_us);
+    load.latency_us = calloc(wanted, sizeof *load.latency_us);
     body_text = malloc(body_bytes + 1);
-    if (!lines || !latency_us || !body_text)
+    if (!lines || !load.latency_us || !body_text)
         return 1;
     for (size_t i = 0; i < body_bytes; i++)
         body_text[i] = i % 64 == 63 ? ' ' : (char)('a' + i % 26);
@@ -335,8 +304,9 @@ int main(int argc, char **argv) {
         lines[i].fd = -1;
         open_line(&lines[i]);
     }
-    while (answered < wanted && (now_us() / 1000 < end_ms ||
-                                 (next_number > answered && now_us() / 1000 < end_ms + 2000))) {
+    while (load.answered < wanted &&
+           (now_us() / 1000 < end_ms ||
+            (next_number > load.answered && now_us() / 1000 < end_ms + 2000))) {
         struct epoll_event got[EVENTS];
         int n = epoll_wait(epoll_fd, got, EVENTS, rate > 0 ? 1 : 20);
         for (int i = 0; i < n; i++) {
@@ -366,9 +336,9 @@ int main(int argc, char **argv) {
             else if (lines[i].fd >= 0 && lines[i].connected && !lines[i].busy)
                 start(&lines[i]);
         }
-        if (now_us() / 1000 >= end_ms && next_number == answered)
+        if (now_us() / 1000 >= end_ms && next_number == load.answered)
             break;
     }
-    report();
+    load_report(&load, wanted, (double)(now_us() - begin_us) / 1e6);
     return 0;
 }

@@ -17,9 +17,9 @@
  * "in_doubt" are recipients that were taken last in their sessions, of which no later command shows
  * that the sender heard so.
  */
+#include "tests/bench/ends.h"
 #include "tests/bench/leaves.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -27,11 +27,9 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/queue.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 enum { IN_MAX = 1 << 20, RCPT_MAX = 1000, EVENTS = 256, HEADER_MAX = 16384, OUT_MAX = 65536 };
@@ -540,30 +538,6 @@ static void answer_delayed(void) {
         if (p->closing)
             end(p);
     }
-}
-
-static int listen_at(const char *text) {
-    char host[64];
-    const char *colon = strrchr(text, ':');
-    struct sockaddr_in at = {.sin_family = AF_INET};
-    socklen_t len = sizeof at;
-    int on = 1;
-    if (!colon || (size_t)(colon - text) >= sizeof host) {
-        fprintf(stderr, "--listen wants address:port\n");
-        exit(64);
-    }
-    snprintf(host, sizeof host, "%.*s", (int)(colon - text), text);
-    at.sin_port = htons((uint16_t)strtoul(colon + 1, NULL, 10));
-    if (inet_pton(AF_INET, host, &at.sin_addr) != 1)
-        die("inet_pton");
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&at, len) != 0 || listen(fd, 1024) != 0)
-        die(text);
-    getsockname(fd, (struct sockaddr *)&at, &len);
-    printf("ready %u\n", ntohs(at.sin_port));
-    fflush(stdout);
-    return fd;
 }
 
 static void load_certificate(const char *path) {

@@ -16,21 +16,16 @@
  * ratio, how many slow connections were open at most, refused, closed by the server and how old
  * they were then; resident memory of PID before, and at its highest during the attack.
  */
-#include <arpa/inet.h>
+#include "tests/bench/ends.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -50,7 +45,7 @@ struct client {
     int64_t since_ms;
 };
 
-static struct sockaddr_in to = {.sin_family = AF_INET};
+static struct sockaddr_in to;
 static const char *api_key = "";
 static size_t slow_count = 10000, request_count = 300, address_count = 64;
 static int64_t seconds = 30;
@@ -64,12 +59,6 @@ static int64_t now_ms(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static double now_us(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
 }
 
 /* ---- the slow ones ---- */
@@ -247,7 +236,7 @@ static double post_one(void) {
         "\"text\":\"t\"}";
     struct timeval patience = {.tv_sec = PATIENCE_S};
     int yes = 1;
-    double begun = now_us();
+    int64_t begun = now_us();
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
@@ -264,7 +253,7 @@ static double post_one(void) {
         ok = ok && send(fd, text, (size_t)n, MSG_NOSIGNAL) == n &&
              recv(fd, answer, sizeof answer, 0) > 12 && memcmp(answer + 9, "202", 3) == 0;
     close(fd);
-    return ok ? (now_us() - begun) / 1e3 : -1;
+    return ok ? (double)(now_us() - begun) / 1e3 : -1;
 }
 
 struct figures {
@@ -338,12 +327,7 @@ static void take(int argc, char **argv) {
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *name = argv[i], *value = argv[i + 1];
         if (strcmp(name, "--to") == 0) {
-            char host[64];
-            const char *colon = strrchr(value, ':');
-            snprintf(host, sizeof host, "%.*s", colon ? (int)(colon - value) : 0, value);
-            to.sin_port = htons((uint16_t)strtoul(colon ? colon + 1 : "0", NULL, 10));
-            if (inet_pton(AF_INET, host, &to.sin_addr) != 1)
-                exit(2);
+            to = address_of(name, value);
         } else if (strcmp(name, "--key") == 0) {
             api_key = value;
         } else if (strcmp(name, "--slow") == 0) {

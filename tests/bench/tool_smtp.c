@@ -8,18 +8,13 @@
  * offers PIPELINING. A message counts
  * as accepted at the 250 after its final dot. Prints the JSON line of tool_load.
  */
-#include <arpa/inet.h>
+#include "tests/bench/ends.h"
+
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { EVENTS = 256, IN_MAX = 65536, PAUSE_MS = 50 };
@@ -40,21 +35,15 @@ struct line {
     int64_t started_us, again_at_ms;
 };
 
-static struct sockaddr_in to = {.sin_family = AF_INET};
+static struct sockaddr_in to;
 static const char *prefix = "m", *domain = "example.net";
 static size_t connection_count = 1, body_bytes = 2048, recipient_count = 1, room;
-static uint64_t wanted = 1000, next_number, answered, accepted, refused, errors;
+static uint64_t wanted = 1000, next_number;
+static struct load load;
 static double rate;
 static int64_t end_ms = INT64_MAX, begin_us;
 static int epoll_fd;
-static uint32_t *latency_us;
 static char *body_text;
-
-static int64_t now_us(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
 
 static void drop(struct line *l) {
     if (l->fd >= 0)
@@ -64,8 +53,8 @@ static void drop(struct line *l) {
     l->again_at_ms = now_us() / 1000 + PAUSE_MS;
     if (l->has_message) {
         l->has_message = false;
-        errors++;
-        answered++;
+        load.errors++;
+        load.answered++;
     }
 }
 
@@ -161,11 +150,10 @@ static void start(struct line *l) {
 
 static void done(struct line *l, bool ok) {
     int64_t took = now_us() - l->started_us;
-    if (answered < wanted)
-        latency_us[answered] = (uint32_t)(took < UINT32_MAX ? took : UINT32_MAX);
-    answered++;
-    accepted += ok;
-    refused += !ok;
+    load_note(&load, wanted, took);
+    load.answered++;
+    load.accepted += ok;
+    load.refused += !ok;
     l->has_message = false;
     l->step = IDLE;
     start(l);
@@ -263,33 +251,12 @@ static void open_line(struct line *l) {
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, l->fd, &ev);
 }
 
-static int compare(const void *a, const void *b) {
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-static void report(void) {
-    size_t n = answered < wanted ? answered : wanted;
-    double seconds = (double)(now_us() - begin_us) / 1e6;
-    qsort(latency_us, n, sizeof *latency_us, compare);
-    printf("{\"accepted\": %llu, \"refused\": %llu, \"errors\": %llu, \"seconds\": %.3f, "
-           "\"per_second\": %.1f, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f}\n",
-           (unsigned long long)accepted, (unsigned long long)refused, (unsigned long long)errors,
-           seconds, (double)accepted / seconds, n ? latency_us[n / 2] / 1e3 : 0,
-           n ? latency_us[n * 99 / 100] / 1e3 : 0, n ? latency_us[n - 1] / 1e3 : 0);
-}
-
 static void parse(int argc, char **argv) {
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *name = argv[i], *value = argv[i + 1];
-        if (strcmp(name, "--to") == 0) {
-            char host[64];
-            const char *colon = strrchr(value, ':');
-            snprintf(host, sizeof host, "%.*s", colon ? (int)(colon - value) : 0, value);
-            to.sin_port = htons((uint16_t)strtoul(colon ? colon + 1 : "0", NULL, 10));
-            if (inet_pton(AF_INET, host, &to.sin_addr) != 1)
-                exit(64);
-        } else if (strcmp(name, "--connections") == 0)
+        if (strcmp(name, "--to") == 0)
+            to = address_of(name, value);
+        else if (strcmp(name, "--connections") == 0)
             connection_count = strtoul(value, NULL, 10);
         else if (strcmp(name, "--count") == 0)
             wanted = strtoull(value, NULL, 10);
@@ -358,8 +325,8 @@ int main(int argc, char **argv) {
     parse(argc, argv);
     make_body();
     struct line *lines = calloc(connection_count, sizeof *lines);
-    latency_us = calloc(wanted, sizeof *latency_us);
-    if (!lines || !latency_us)
+    load.latency_us = calloc(wanted, sizeof *load.latency_us);
+    if (!lines || !load.latency_us)
         return 1;
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     begin_us = now_us();
@@ -369,9 +336,10 @@ int main(int argc, char **argv) {
             return 1;
         open_line(&lines[i]);
     }
-    while (answered < wanted && (now_us() / 1000 < end_ms ||
-                                 (next_number > answered && now_us() / 1000 < end_ms + 2000)))
+    while (load.answered < wanted &&
+           (now_us() / 1000 < end_ms ||
+            (next_number > load.answered && now_us() / 1000 < end_ms + 2000)))
         turn(lines);
-    report();
+    load_report(&load, wanted, (double)(now_us() - begin_us) / 1e6);
     return 0;
 }

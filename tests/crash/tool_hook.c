@@ -7,19 +7,15 @@
  * --refuse-permille answers some with 500 ("refused ..."), --drop-permille closes the connection
  * instead of answering
  * ("dropped ..."). Prints "ready PORT" once, and counts at SIGTERM. */
-#include <arpa/inet.h>
+#include "tests/bench/ends.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 enum { IN_MAX = 262144, EVENTS = 128 };
@@ -137,28 +133,6 @@ static void accept_all(int listener) {
         if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0)
             die("epoll_ctl");
     }
-}
-
-static int listen_at(const char *text) {
-    char host[64] = "";
-    const char *colon = strrchr(text, ':');
-    struct sockaddr_in at = {.sin_family = AF_INET};
-    socklen_t len = sizeof at;
-    int on = 1;
-    if (colon == NULL || (size_t)(colon - text) >= sizeof host)
-        exit(64);
-    memcpy(host, text, (size_t)(colon - text));
-    at.sin_port = htons((uint16_t)strtoul(colon + 1, NULL, 10));
-    if (inet_pton(AF_INET, host, &at.sin_addr) != 1)
-        exit(64);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&at, len) != 0 || listen(fd, 512) != 0)
-        die(text);
-    getsockname(fd, (struct sockaddr *)&at, &len);
-    printf("ready %u\n", ntohs(at.sin_port));
-    fflush(stdout);
-    return fd;
 }
 
 int main(int argc, char **argv) {
