@@ -7,20 +7,7 @@
 #include "server/base/buf.h"
 #include "server/base/limits.h"
 #include "server/mail/address.h"
-
-static struct arena *arena;
-
-static int setup(void **state) {
-    (void)state;
-    arena = arena_new();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    arena_free(&arena);
-    return 0;
-}
+#include "tests/unit/mail/with_arena.h"
 
 #define A10 "aaaaaaaaaa"
 #define A60 A10 A10 A10 A10 A10 A10

@@ -6,20 +6,7 @@
 
 #include "server/base/limits.h"
 #include "server/mail/header.h"
-
-static struct arena *arena;
-
-static int setup(void **state) {
-    (void)state;
-    arena = arena_new();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    arena_free(&arena);
-    return 0;
-}
+#include "tests/unit/mail/with_arena.h"
 
 #define W50 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define W500 W50 W50 W50 W50 W50 W50 W50 W50 W50 W50

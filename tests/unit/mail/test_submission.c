@@ -5,20 +5,7 @@
 #include <cmocka.h>
 
 #include "server/mail/submission.h"
-
-static struct arena *arena;
-
-static int setup(void **state) {
-    (void)state;
-    arena = arena_new();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    arena_free(&arena);
-    return 0;
-}
+#include "tests/unit/mail/with_arena.h"
 
 /* A submission with every field set, and room to change each. */
 struct full {
