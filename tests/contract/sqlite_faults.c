@@ -86,9 +86,10 @@ static bool is_new(const sqlite3 *db, const char *sql) {
     return true;
 }
 
-static int fails(const char *sql) {
+static int fails(const char *sql, bool is_read) {
     pthread_mutex_lock(&shared.mu);
-    made_up = is_next(sql != NULL ? sql : "") ? shared.fault.rc : SQLITE_OK;
+    bool is_meant = is_read || !shared.fault.only_reads;
+    made_up = is_meant && is_next(sql != NULL ? sql : "") ? shared.fault.rc : SQLITE_OK;
     shared.failed += made_up != SQLITE_OK;
     pthread_mutex_unlock(&shared.mu);
     return made_up;
@@ -99,7 +100,7 @@ static int fails_to_prepare(const sqlite3 *db, const char *sql) {
     if (shared.is_armed && shared.fault.each_prepare_once)
         made_up = is_new(db, sql) ? shared.fault.rc : SQLITE_OK;
     else
-        made_up = is_next(sql) ? shared.fault.rc : SQLITE_OK;
+        made_up = !shared.fault.only_reads && is_next(sql) ? shared.fault.rc : SQLITE_OK;
     shared.failed += made_up != SQLITE_OK;
     shared.prepares += made_up != SQLITE_OK;
     pthread_mutex_unlock(&shared.mu);
@@ -113,7 +114,7 @@ int __real_sqlite3_exec(sqlite3 *db, const char *sql, int (*fn)(void *, int, cha
 int __real_sqlite3_open_v2(const char *name, sqlite3 **db, int flags, const char *vfs);
 int __wrap_sqlite3_open_v2(const char *name, sqlite3 **db, int flags, const char *vfs);
 int __wrap_sqlite3_open_v2(const char *name, sqlite3 **db, int flags, const char *vfs) {
-    if (fails(NULL) != SQLITE_OK) {
+    if (fails(NULL, false) != SQLITE_OK) {
         *db = NULL; /* as without memory for a connection */
         return made_up;
     }
@@ -131,7 +132,8 @@ int __wrap_sqlite3_prepare_v2(sqlite3 *db, const char *sql, int n, sqlite3_stmt 
 int __wrap_sqlite3_prepare_v2(sqlite3 *db, const char *sql, int n, sqlite3_stmt **st,
                               const char **tail) {
     *st = NULL;
-    return fails(sql) != SQLITE_OK ? made_up : __real_sqlite3_prepare_v2(db, sql, n, st, tail);
+    return fails(sql, false) != SQLITE_OK ? made_up
+                                          : __real_sqlite3_prepare_v2(db, sql, n, st, tail);
 }
 
 int __real_sqlite3_prepare_v3(sqlite3 *db, const char *sql, int n, unsigned flags,
@@ -149,7 +151,8 @@ int __wrap_sqlite3_prepare_v3(sqlite3 *db, const char *sql, int n, unsigned flag
 int __real_sqlite3_step(sqlite3_stmt *st);
 int __wrap_sqlite3_step(sqlite3_stmt *st);
 int __wrap_sqlite3_step(sqlite3_stmt *st) {
-    return fails(sqlite3_sql(st)) != SQLITE_OK ? made_up : __real_sqlite3_step(st);
+    bool is_read = sqlite3_txn_state(sqlite3_db_handle(st), NULL) != SQLITE_TXN_WRITE;
+    return fails(sqlite3_sql(st), is_read) != SQLITE_OK ? made_up : __real_sqlite3_step(st);
 }
 
 int __real_sqlite3_exec(sqlite3 *db, const char *sql, int (*fn)(void *, int, char **, char **),
@@ -158,7 +161,7 @@ int __wrap_sqlite3_exec(sqlite3 *db, const char *sql, int (*fn)(void *, int, cha
                         void *arg, char **text);
 int __wrap_sqlite3_exec(sqlite3 *db, const char *sql, int (*fn)(void *, int, char **, char **),
                         void *arg, char **text) {
-    return fails(sql) != SQLITE_OK ? made_up : __real_sqlite3_exec(db, sql, fn, arg, text);
+    return fails(sql, false) != SQLITE_OK ? made_up : __real_sqlite3_exec(db, sql, fn, arg, text);
 }
 
 int __real_sqlite3_wal_checkpoint_v2(sqlite3 *db, const char *name, int mode, int *in_log,
@@ -167,7 +170,7 @@ int __wrap_sqlite3_wal_checkpoint_v2(sqlite3 *db, const char *name, int mode, in
                                      int *copied);
 int __wrap_sqlite3_wal_checkpoint_v2(sqlite3 *db, const char *name, int mode, int *in_log,
                                      int *copied) {
-    return fails(CHECKPOINT) != SQLITE_OK
+    return fails(CHECKPOINT, false) != SQLITE_OK
                ? made_up
                : __real_sqlite3_wal_checkpoint_v2(db, name, mode, in_log, copied);
 }

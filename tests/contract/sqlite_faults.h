@@ -18,6 +18,7 @@ struct sqlite_fault {
     long at;          /* the first call that fails; 1: the next; 0: none by count */
     bool for_ever;    /* all from that one on */
     const char *only; /* NULL, or: only calls whose SQL begins so are counted */
+    bool only_reads;  /* steps alone, and not within a transaction that writes */
     bool only_work;   /* checkpoints work, and what ends a transaction without a result */
     /* Each statement fails once on each connection when it is prepared for keeping; so a call that
      * is repeated comes one statement further each time. */

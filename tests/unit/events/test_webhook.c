@@ -449,8 +449,9 @@ static void nothing_goes_to_a_former_url_because_the_endpoints_could_not_be_read
     snprintf(url, sizeof url, "http://127.0.0.1:%d/ok", elsewhere.port);
     row.url = str_of(url);
     row.secret = STR(OLD_SECRET);
-    /* the committer reads them when the event comes, not before */
-    sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_IOERR_READ, .at = 1, .only = READ_ENDPOINTS});
+    /* not the committer's own reading, when an event comes */
+    sqlite_fail(&(struct sqlite_fault){
+        .rc = SQLITE_IOERR_READ, .at = 1, .only = READ_ENDPOINTS, .only_reads = true});
     replace(w, &row);
     int64_t until = clock_mono_ms() + WAIT_MS;
     while (sqlite_failed() == 0 && clock_mono_ms() < until)
