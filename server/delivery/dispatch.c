@@ -244,7 +244,7 @@ static void pick(struct scheduler *s, struct site *site) {
             continue;
         }
         site_pick_slot(site, b);
-        if (!prepare_has_room(s, b->letter)) {
+        if (!prepare_has_room(s, b)) {
             put_back(b);
             dispatch_make_runnable(s, site); /* looked at again in the next turn */
             return;

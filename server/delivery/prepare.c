@@ -303,11 +303,13 @@ void prepare_signed(struct note *n) {
     prepare_letter_woken(s, l);
 }
 
-bool prepare_has_room(struct scheduler *s, const struct letter *l) {
-    if (l->state != LETTER_BARE)
+/* A site takes no more than it leaves: those that hang keep what they have until they give up, and
+ * then, too, there is some left for the next. */
+bool prepare_has_room(struct scheduler *s, const struct bundle *b) {
+    if (b->letter->state != LETTER_BARE)
         return true;
-    size_t size = (size_t)l->outgoing->size_bytes, most = s->settings->o.content_bytes_max;
-    size_t most_before = size < most ? most - size : 0;
+    size_t own = b->site->picked_bytes, most = s->settings->o.content_bytes_max;
+    size_t most_before = own < most ? most - own : 0;
     letters_make_room(s->letters, most_before);
     return letters_bytes(s->letters) <= most_before;
 }

@@ -63,6 +63,7 @@ struct site {
     struct limit limit;
     struct fair *waiting, *ready;
     unsigned picked, picked_lane[LANE_COUNT];
+    size_t picked_bytes; /* of their messages */
     unsigned sent, sent_lane[LANE_COUNT];
     unsigned sent_loop[DELIVERY_LOOPS_MAX];
     unsigned recipients_most; /* per transaction, learned */

@@ -305,6 +305,23 @@ static void who_waits_for_a_slow_site_takes_no_room_from_what_others_read(void *
     end_slow(w, &slow);
 }
 
+/* What is claimed for it keeps its content, until it gives up; of the memory for contents there is
+ * always some left. */
+static void what_a_hung_site_has_claimed_leaves_room_for_what_others_read(void **state) {
+    expect_log("sessions are aborted");
+    struct world *w = *state;
+    struct slow slow;
+    add_slow_domain(w, &slow, &SLOW);
+    w->o.content_bytes_max = 1024;
+    for (int i = 0; i < 40; i++) /* before the start: no content comes with a notice */
+        submit(w, "hold@slow.test");
+    submit(w, "ok@example.net");
+    start(w);
+    await_completed(w, 1);
+    assert_in_range(sink_get(&slow.sink->held), 1, 5);
+    end_slow(w, &slow);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -319,6 +336,7 @@ int main(void) {
         T(bulk_mail_with_a_rate_waits_for_no_transaction_to_end),
         T(bulk_mail_with_a_rate_that_hangs_leaves_a_place_to_others),
         T(who_waits_for_a_slow_site_takes_no_room_from_what_others_read),
+        T(what_a_hung_site_has_claimed_leaves_room_for_what_others_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
