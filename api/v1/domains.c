@@ -1,6 +1,7 @@
 /* /v1/domains: sending domains, their DKIM keys, and the DNS records that are wanted. */
 #include "api/v1/common.h"
 #include "api/v1/v1.h"
+#include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/intake/domain_check.h"
 #include "server/intake/sender_domain.h"
@@ -100,7 +101,7 @@ static const struct json_field fields[] = {
 /* On a worker: making an RSA key takes a while. */
 static void make(struct request *r) {
     struct making *m = r->state;
-    m->err = sender_domain_make(m->name, m->bounce.email, r->identity.project, r->started_wall_ms,
+    m->err = sender_domain_make(m->name, m->bounce.email, r->identity.project, clock_wall_ms(),
                                 r->arena, &m->put.domain, &m->info);
 }
 

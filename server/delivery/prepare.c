@@ -303,13 +303,14 @@ void prepare_signed(struct note *n) {
     prepare_letter_woken(s, l);
 }
 
-/* A site takes no more than it leaves: those that hang keep what they have until they give up, and
- * then, too, there is some left for the next. */
+/* A site may have another content while it has no more than there is left: those that hang keep
+ * what they have until they give up, and leave some to the next. */
 bool prepare_has_room(struct scheduler *s, const struct bundle *b) {
     if (b->letter->state != LETTER_BARE)
         return true;
-    size_t own = b->site->picked_bytes, most = s->settings->o.content_bytes_max;
-    size_t most_before = own < most ? most - own : 0;
+    size_t size = b->slot_bytes, before = b->site->picked_bytes - size;
+    size_t wanted = size > before ? size : before, most = s->settings->o.content_bytes_max;
+    size_t most_before = wanted < most ? most - wanted : 0;
     letters_make_room(s->letters, most_before);
     return letters_bytes(s->letters) <= most_before;
 }

@@ -210,8 +210,8 @@ bool prepare_is_being_signed(const struct letter *l);
  * is making it, or there is no content, or no key. */
 bool prepare_take_over(struct scheduler *s, struct bundle *b);
 void prepare_signed(struct note *n);
-/* Content that must be read for a bundle that has a slot needs room in memory, as much again as its
- * site has taken; what nobody needs soon makes some. */
+/* Content that must be read for a bundle that has a slot needs room in memory, and as much left as
+ * its site has taken; what nobody needs soon makes some. */
 bool prepare_has_room(struct scheduler *s, const struct bundle *b);
 /* A domain without a key is said again. */
 void prepare_forget_logged(struct scheduler *s);

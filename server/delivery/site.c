@@ -135,7 +135,8 @@ void site_pick_slot(struct site *s, struct bundle *b) {
     b->has_slot = true;
     s->picked++;
     s->picked_lane[b->fair.lane]++;
-    s->picked_bytes += (size_t)b->letter->outgoing->size_bytes;
+    b->slot_bytes = b->letter->state == LETTER_BARE ? (size_t)b->letter->outgoing->size_bytes : 0;
+    s->picked_bytes += b->slot_bytes;
 }
 
 void site_give_slot(struct site *s, struct bundle *b) {
@@ -144,7 +145,7 @@ void site_give_slot(struct site *s, struct bundle *b) {
     b->has_slot = false;
     s->picked--;
     s->picked_lane[b->fair.lane]--;
-    s->picked_bytes -= (size_t)b->letter->outgoing->size_bytes;
+    s->picked_bytes -= b->slot_bytes;
 }
 
 size_t site_choose_loop(const struct site *s, size_t loops) {

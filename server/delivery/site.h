@@ -48,6 +48,7 @@ struct bundle {
     struct due_items items;
     unsigned count;
     bool has_slot;
+    size_t slot_bytes; /* of the content that is read for it; 0: it is there, or another reads it */
     /* instead of a job: what its recipients are settled with */
     bool is_preset;
     bool is_hopeless; /* `text` says what no later attempt mends */
@@ -63,7 +64,7 @@ struct site {
     struct limit limit;
     struct fair *waiting, *ready;
     unsigned picked, picked_lane[LANE_COUNT];
-    size_t picked_bytes; /* of their messages */
+    size_t picked_bytes; /* contents that are read for them */
     unsigned sent, sent_lane[LANE_COUNT];
     unsigned sent_loop[DELIVERY_LOOPS_MAX];
     unsigned recipients_most; /* per transaction, learned */

@@ -184,6 +184,28 @@ static void no_loop_gets_more_than_its_share_of_the_window(void **state) {
     }
 }
 
+/* A message to many domains of one provider is many bundles, and one content. */
+static void a_content_counts_once_however_many_are_picked_for_it(void **state) {
+    (void)state;
+    struct fixture f;
+    begin(&f, 20, 0, 2);
+    struct outgoing o = {.size_bytes = 1000};
+    struct letter l = {.state = LETTER_BARE, .outgoing = &o};
+    struct bundle first = {.letter = &l, .site = f.site}, second = first;
+    site_pick_slot(f.site, &first);
+    assert_int_equal(f.site->picked_bytes, 1000);
+    l.state = LETTER_LOADING;
+    site_pick_slot(f.site, &second);
+    assert_int_equal(f.site->picked_bytes, 1000);
+    site_give_slot(f.site, &second);
+    assert_int_equal(f.site->picked_bytes, 1000);
+    site_give_slot(f.site, &first);
+    site_pick_slot(f.site, &second); /* it is here */
+    assert_int_equal(f.site->picked_bytes, 0);
+    site_give_slot(f.site, &second);
+    end(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sites_of_one_name_and_other_tags_are_two),
@@ -193,6 +215,7 @@ int main(void) {
         cmocka_unit_test(of_a_site_with_a_rate_no_more_is_claimed_ahead_than_goes_in_a_second),
         cmocka_unit_test(bulk_has_all_that_a_rate_allows_and_leaves_a_place_to_others),
         cmocka_unit_test(no_loop_gets_more_than_its_share_of_the_window),
+        cmocka_unit_test(a_content_counts_once_however_many_are_picked_for_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
