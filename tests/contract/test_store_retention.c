@@ -262,6 +262,30 @@ static void what_is_freed_is_given_back(void **state) {
     assert_true(kit_message(k, last->id).has_content);
 }
 
+/* Of a file that was copied by other tools, say, whose pages cannot be moved: it keeps them. */
+static void a_file_that_cannot_become_smaller_ends_a_sweep(void **state) {
+    struct kit *k = *state;
+    if (k->backend != STORE_SQLITE)
+        return;
+    sqlite3 *db;
+    const char *path = arena_printf(k->arena, "%s/outbox.db", k->folder).p;
+    store_close(&k->store);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(db,
+                     "PRAGMA journal_mode = DELETE; PRAGMA auto_vacuum = NONE; VACUUM;"
+                     "CREATE TABLE much (x); INSERT INTO much VALUES (zeroblob(1 << 24));"
+                     "DROP TABLE much; PRAGMA journal_mode = WAL",
+                     NULL, NULL, NULL),
+        SQLITE_OK);
+    sqlite3_close(db);
+    kit_open_with(k, k->options);
+    int64_t pages_free = number_in_file(k, "PRAGMA freelist_count");
+    assert_true(pages_free > 4000);
+    assert_false(kit_retain_step(k, (struct store_retain){.most = 500}).more);
+    assert_int_equal(number_in_file(k, "PRAGMA freelist_count"), pages_free);
+}
+
 /* ---- the clock was wrong ---- */
 
 enum { YEAR_S = 365 * 86400 };
@@ -373,6 +397,7 @@ static void what_lies_beyond_reach_after_a_step_back_is_due_now(void **state) {
         T(a_sweep_over_much_that_is_needed_ends),                                                  \
         T(what_waits_for_its_endpoint_is_kept_with_all_that_it_tells_of),                          \
         T(a_key_outlives_its_message), T(what_is_freed_is_given_back),                             \
+        T(a_file_that_cannot_become_smaller_ends_a_sweep),                                         \
         T(what_was_written_in_the_future_becomes_old_like_the_rest),                               \
         T(a_key_made_in_the_future_ends_like_one_that_is_made_now),                                \
         T(what_lies_beyond_reach_after_a_step_back_is_due_now)
