@@ -6,36 +6,13 @@
 
 #include <cmocka.h>
 
-#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "server/net/tls.h"
 #include "tests/unit/net/certs.h"
-
-/* The allocation number `fail_at` fails, and so many after it. */
-static long count, fail_at, fail_count;
-
-static bool fails(void) {
-    count++;
-    return fail_at != 0 && count >= fail_at && count - fail_at < fail_count;
-}
-
-static void *get(size_t n, const char *file, int line) {
-    (void)file, (void)line;
-    return fails() ? NULL : malloc(n);
-}
-
-static void *get_more(void *p, size_t n, const char *file, int line) {
-    (void)file, (void)line;
-    return fails() ? NULL : realloc(p, n);
-}
-
-static void put_back(void *p, const char *file, int line) {
-    (void)file, (void)line;
-    free(p);
-}
+#include "tests/unit/net/crypto_faults.h"
 
 static void a_good_pair_is_never_said_to_be_wrong(void **state) {
     (void)state;
@@ -68,7 +45,7 @@ static void a_good_pair_is_never_said_to_be_wrong(void **state) {
 }
 
 int main(void) {
-    if (CRYPTO_set_mem_functions(get, get_more, put_back) != 1)
+    if (!crypto_faults_install())
         abort();
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_good_pair_is_never_said_to_be_wrong)};
     return cmocka_run_group_tests(tests, NULL, NULL);

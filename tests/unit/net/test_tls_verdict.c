@@ -6,7 +6,6 @@
 
 #include <cmocka.h>
 
-#include <openssl/crypto.h>
 #include <openssl/ssl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -14,33 +13,8 @@
 #include "server/base/digest.h"
 #include "server/net/stream.h"
 #include "tests/unit/net/certs.h"
+#include "tests/unit/net/crypto_faults.h"
 #include "tests/unit/net/ends.h"
-
-/* The allocation number `fail_at` of this thread fails, and so many after it. */
-static _Thread_local long count, fail_at, fail_count;
-
-static bool fails(void) {
-    count++;
-    bool is_so = fail_at != 0 && count >= fail_at && count - fail_at < fail_count;
-    if (is_so)
-        errno = ENOMEM;
-    return is_so;
-}
-
-static void *get(size_t n, const char *file, int line) {
-    (void)file, (void)line;
-    return fails() ? NULL : malloc(n);
-}
-
-static void *get_more(void *p, size_t n, const char *file, int line) {
-    (void)file, (void)line;
-    return fails() ? NULL : realloc(p, n);
-}
-
-static void put_back(void *p, const char *file, int line) {
-    (void)file, (void)line;
-    free(p);
-}
 
 /* For so little the process ends. */
 void __real_digest_sha256(struct str data, uint8_t out[SHA256_BYTES]);
@@ -209,7 +183,7 @@ static void what_is_wrong_never_passes(void **state) {
 }
 
 int main(void) {
-    if (CRYPTO_set_mem_functions(get, get_more, put_back) != 1)
+    if (!crypto_faults_install())
         abort();
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
     const struct CMUnitTest tests[] = {
