@@ -74,6 +74,19 @@ LIMITS = {
 }
 
 
+def stolen():
+    """In ticks since the machine began: (what the hypervisor gave to others while we had work, all that was worked or stolen)."""
+    ticks = [int(word) for word in pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    user, nice, system, _idle, _io_wait, irq, soft_irq, steal = ticks
+    return steal, user + nice + system + irq + soft_irq + steal
+
+
+def stolen_since(before):
+    """Per cent of the time that was wanted."""
+    (steal, wanted), (steal_now, wanted_now) = before, stolen()
+    return 100 * (steal_now - steal) / max(wanted_now - wanted, 1)
+
+
 def load(s, connections, count, **options):
     program = "tool_load" if s.speaks == "http" else "tool_smtp"
     args = ["--to", f"127.0.0.1:{s.port}", "--connections", connections, "--count", count]
@@ -313,9 +326,10 @@ def table(title, columns, rows):
         print("  " + "  ".join(str(v).ljust(w) if i == 0 else str(v).rjust(w) for i, (v, w) in enumerate(zip(row, width))))
 
 
-def report(results, limits):
+def report(results, limits, steal):
     print(f"{os.cpu_count()} cores; load generator and receiver on the same machine; median (least..most) of the rounds")
     table("what the machine can do", ["", "per second"], [[name, middle(values)] for name, values in limits.items()])
+    print(f"  of the CPU time that was wanted the hypervisor gave to others: {middle(steal, 1)} per cent")
     names = {}
     for key in results:
         if key[0] == "accept":
@@ -475,9 +489,10 @@ def main():
         wanted = ["postchute"]
     kinds = [k for k in subjects.ALL if k.name in wanted]
     began = time.monotonic()
-    results, limits = {}, {name: [] for name in LIMITS}
+    results, limits, steal = {}, {name: [] for name in LIMITS}, []
     b = Bench(args)
     for n in range(args.rounds):
+        before = stolen()
         for name, measure in LIMITS.items():
             limits[name].append(measure()["per_second"])
         for key, run in plan(args, b, kinds):
@@ -491,12 +506,13 @@ def main():
                 print(f"bench: left out: {fault}", file=sys.stderr, flush=True)
                 if not results[key]:
                     del results[key]
+        steal.append(stolen_since(before))
     print(f"bench: {time.monotonic() - began:4.0f} s: done", file=sys.stderr, flush=True)
-    report(results, limits)
+    report(results, limits, steal)
     goals(results)
     if args.json:
         with open(args.json, "w") as f:
-            json.dump({"limits": limits, "results": [{"key": list(k), "rounds": v} for k, v in results.items()]}, f, indent=1)
+            json.dump({"limits": limits, "stolen_percent": steal, "results": [{"key": list(k), "rounds": v} for k, v in results.items()]}, f, indent=1)
     return 0
 
 
