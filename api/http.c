@@ -124,7 +124,6 @@ static void carry_out_drain(struct order *o) {
     o->note.run = order_is_back;
     l->drained = &o->note;
     http_loop_look_after(l);
-    http_loop_pump_dirty(l);
     http_loop_tell_drained(l);
 }
 

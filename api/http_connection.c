@@ -7,7 +7,11 @@
 #include "server/base/clock.h"
 #include "server/base/limits.h"
 
-enum { LOOKS_MOST = 512 }; /* sockets looked at in one turn */
+enum {
+    LOOKS_MOST = 512, /* sockets looked at in one round */
+    STEP_MOST = 256,  /* deadlines looked at in one turn of the loop */
+    CUTS_MOST = 32,   /* connections cut in one turn: the library ends them all in one go */
+};
 
 struct http_metrics http_metric;
 
@@ -129,6 +133,8 @@ static void connection_end(struct connection *c, void **ctx) {
     if (c->has_peer)
         peer_leave(d->loop->http, c->peer);
     request_free(&c->request);
+    if (d->loop->next_look == c)
+        d->loop->next_look = TAILQ_NEXT(c, link);
     TAILQ_REMOVE(&d->loop->connections, c, link);
     d->connections--;
     if (d->kind == HTTP_API)
@@ -196,8 +202,8 @@ static bool is_worth_a_look(const struct connection *c) {
     return c->deadline_mono_ms != 0 && c->phase != PHASE_REPLY;
 }
 
-/* In one call, and not all of them at once when there are thousands: they would hold up the others
- * for milliseconds, four times a second. Who was looked at goes to the end of the line. */
+/* In one call, and not all of them in one round when there are thousands. Who was looked at goes to
+ * the end of the line. */
 static void look_for_ends(struct loop_of_http *l) {
     struct pollfd p[LOOKS_MOST];
     struct connection *seen[LOOKS_MOST], *c;
@@ -219,19 +225,35 @@ static void look_for_ends(struct loop_of_http *l) {
     }
 }
 
-void http_loop_look_after(struct loop_of_http *l) {
-    int64_t now_mono_ms = clock_mono_ms();
-    struct connection *c;
-    TAILQ_FOREACH (c, &l->connections, link) {
-        if (c->deadline_mono_ms != 0 && c->deadline_mono_ms <= now_mono_ms) {
-            if (c->phase != PHASE_IDLE)
-                metric_add(http_metric.timeouts, 1);
-            connection_cut(c);
-        } else if (c->phase == PHASE_WORK && c->request->hurry != NULL && l->is_draining) {
+/* true: it was cut. */
+static bool look_at(struct loop_of_http *l, struct connection *c, int64_t now_mono_ms) {
+    if (c->deadline_mono_ms != 0 && c->deadline_mono_ms <= now_mono_ms) {
+        if (c->phase != PHASE_IDLE)
+            metric_add(http_metric.timeouts, 1);
+    } else if (c->phase == PHASE_IDLE && l->is_draining && c->daemon->kind != HTTP_HEALTH) {
+        /* it has nothing to lose */
+    } else {
+        if (c->phase == PHASE_WORK && c->request->hurry != NULL && l->is_draining)
             c->request->hurry(c->request);
-        } else if (c->phase == PHASE_IDLE && l->is_draining && c->daemon->kind != HTTP_HEALTH) {
-            connection_cut(c);
-        }
+        return false;
     }
+    connection_cut(c);
+    return true;
+}
+
+bool http_loop_look_on(struct loop_of_http *l) {
+    int64_t now_mono_ms = clock_mono_ms();
+    size_t looks = 0, cuts = 0;
+    while (l->next_look != NULL && looks < STEP_MOST && cuts < CUTS_MOST) {
+        struct connection *c = l->next_look;
+        l->next_look = TAILQ_NEXT(c, link);
+        looks++;
+        cuts += look_at(l, c, now_mono_ms);
+    }
+    return l->next_look != NULL;
+}
+
+void http_loop_look_anew(struct loop_of_http *l) {
     look_for_ends(l);
+    l->next_look = TAILQ_FIRST(&l->connections);
 }

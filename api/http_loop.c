@@ -11,7 +11,7 @@
 #include "server/base/limits.h"
 #include "server/base/log.h"
 
-enum { TICK_MS = 250, WAITING_TICKS = 2, NOTES_PER_TURN = 256 };
+enum { TICK_MS = 250, STEP_MS = 1, WAITING_TICKS = 2, NOTES_PER_TURN = 256 };
 
 static void pump(struct daemon_of_http *d) {
     unsigned long long ms;
@@ -87,11 +87,27 @@ static void let_in(struct daemon_of_http *d) {
         (void)MHD_add_connection(d->mhd, fd, (const struct sockaddr *)&nobody, sizeof(nobody));
 }
 
-static void on_tick(evutil_socket_t fd, short what, void *arg) {
+static void on_step(evutil_socket_t fd, short what, void *arg) {
     struct loop_of_http *l = arg;
+    const struct timeval soon = {.tv_usec = STEP_MS * 1000};
     (void)fd;
     (void)what;
-    http_loop_look_after(l);
+    if (http_loop_look_on(l))
+        (void)event_add(l->step, &soon); /* no memory: the next tick goes on */
+    http_loop_pump_dirty(l);
+}
+
+void http_loop_look_after(struct loop_of_http *l) {
+    http_loop_look_anew(l);
+    on_step(-1, 0, l);
+}
+
+static void on_tick(evutil_socket_t fd, short what, void *arg) {
+    struct loop_of_http *l = arg;
+    if (l->next_look == NULL)
+        http_loop_look_after(l);
+    else
+        on_step(fd, what, l);
     waits_tick(l->waits, clock_mono_ms());
     struct daemon_of_http *d;
     TAILQ_FOREACH (d, &l->daemons, link) {
@@ -226,6 +242,7 @@ void http_loop_free(struct loop_of_http **lp) {
         daemon_free(d);
     event_free(l->box_event);
     event_free(l->tick);
+    event_free(l->step);
     mailbox_free(&l->box);
     waits_free(&l->waits);
     event_base_free(l->base);
@@ -247,8 +264,9 @@ struct loop_of_http *http_loop_new(struct http *h, const struct http_limits *lim
     l->waits = waits_new(h->env->store, l->box);
     l->box_event = event_new(l->base, mailbox_fd(l->box), EV_READ | EV_PERSIST, on_notes, l);
     l->tick = event_new(l->base, -1, EV_PERSIST, on_tick, l);
+    l->step = event_new(l->base, -1, 0, on_step, l);
     const struct timeval every = {.tv_usec = TICK_MS * 1000};
-    NEED(l->box_event != NULL && l->tick != NULL);
+    NEED(l->box_event != NULL && l->tick != NULL && l->step != NULL);
     NEED(event_add(l->box_event, NULL) == 0 && event_add(l->tick, &every) == 0);
     return l;
 }

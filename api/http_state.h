@@ -49,11 +49,12 @@ struct loop_of_http {
     struct event_base *base;
     struct mailbox *box;
     struct waits *waits;
-    struct event *box_event, *tick;
+    struct event *box_event, *tick, *step;
     struct MHD_Response *response_short; /* when there is no memory for another */
     struct http_limits limits;
     TAILQ_HEAD(, daemon_of_http) daemons;
     TAILQ_HEAD(, connection) connections;
+    struct connection *next_look; /* in the round under way; NULL: none is */
     bool is_draining, is_stopping;
     struct note *drained; /* to be sent to the front when nothing is open; NULL: nobody waits */
 };
@@ -116,6 +117,8 @@ void http_loop_free(struct loop_of_http **lp); /* after its thread */
 void http_loop_main(void *loop);               /* its thread */
 /* Lets the library go on where something was resumed. */
 void http_loop_pump_dirty(struct loop_of_http *l);
+/* Begins to look for who is too slow or gone; nothing else needs a tick. */
+void http_loop_look_after(struct loop_of_http *l);
 /* Answers who waits for the end of what is open, if that is reached. */
 void http_loop_tell_drained(struct loop_of_http *l);
 /* Thread: the loop's, or before it runs. NULL: the library does not take the certificate. */
@@ -132,8 +135,12 @@ struct connection *http_connection_of(struct MHD_Connection *mhd);
 /* The one way from phase to phase that has a deadline; timeout_ms 0: none. */
 void connection_enter(struct connection *c, enum phase phase, int64_t timeout_ms);
 void connection_cut(struct connection *c);
-/* Only slow clients and waiting requests are looked after here; nothing else needs a tick. */
-void http_loop_look_after(struct loop_of_http *l);
+/* A round in which who is too slow, or gone, is cut, and while the loop drains who has nothing
+ * under way, goes by steps: thousands at once would hold up the others for milliseconds, and their
+ * end for a tenth of a second. It begins, also before the last one has ended ... */
+void http_loop_look_anew(struct loop_of_http *l);
+/* ... and takes a step. true: there is more to it. */
+bool http_loop_look_on(struct loop_of_http *l);
 bool http_loop_is_any_open(
     const struct loop_of_http *l); /* on the health listener: does not count */
 bool http_loop_is_any_at_work(const struct loop_of_http *l);

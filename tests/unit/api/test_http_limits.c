@@ -326,6 +326,70 @@ static void test_T17_slow_clients_are_cut_off(void **state) {
     buf_release(&b);
 }
 
+static void with_room_for_a_crowd(struct api_options *o) {
+    o->header_timeout_ms = 300;
+    o->loops = 1;
+}
+
+enum { CROWD = 300 }; /* more than are looked at, and many more than are cut, in one turn */
+
+static void come(struct world *w, int *fd) {
+    for (size_t i = 0; i < CROWD; i++) {
+        fd[i] = client_connect(w->port);
+        client_send(fd[i], STR("GET /livez HTTP/1.1\r\n"));
+    }
+}
+
+static void test_T17_crowd_of_slow_clients_is_cut_off(void **state) {
+    struct world *w = *state;
+    static int fd[CROWD];
+    come(w, fd);
+    for (size_t i = 0; i < CROWD; i++) {
+        if (!client_is_closed(fd[i]))
+            fail_msg("client %zu: still open", i);
+        close(fd[i]);
+    }
+}
+
+/* Whoever comes next in the round ends before it goes on. */
+static void test_T17_crowd_leaves_while_it_is_cut_off(void **state) {
+    struct world *w = *state;
+    static int fd[CROWD];
+    struct answer a;
+    for (int round = 0; round < 5; round++) {
+        come(w, fd);
+        assert_true(client_is_closed(fd[0]));
+        for (size_t i = CROWD; i-- > 0;)
+            close(fd[i]);
+        client_once(w->port, STR("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"), &a);
+        assert_int_equal(a.status, 200);
+        client_release(&a);
+    }
+}
+
+static void with_one_loop(struct api_options *o) {
+    o->loops = 1;
+}
+
+static void test_drain_ends_a_crowd_that_has_nothing_under_way(void **state) {
+    struct world *w = *state;
+    static int fd[CROWD];
+    struct answer a;
+    for (size_t i = 0; i < CROWD; i++) {
+        fd[i] = client_connect(w->port);
+        client_send(fd[i], STR("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client_read(fd[i], false, &a);
+        assert_int_equal(a.status, 200);
+        client_release(&a);
+    }
+    api_drain(w->api);
+    for (size_t i = 0; i < CROWD; i++) {
+        if (!client_is_closed(fd[i]))
+            fail_msg("client %zu: still open", i);
+        close(fd[i]);
+    }
+}
+
 static void with_time_for_a_header(struct api_options *o) {
     o->header_timeout_ms = 500;
 }
@@ -507,6 +571,9 @@ int main(void) {
                     with_memory_for_two_answers),
         SERVED_WITH(test_T16_pages_are_read_within_the_memory_set_aside, with_memory_for_two_pages),
         SERVED_WITH(test_T17_slow_clients_are_cut_off, with_little_time),
+        SERVED_WITH(test_T17_crowd_of_slow_clients_is_cut_off, with_room_for_a_crowd),
+        SERVED_WITH(test_T17_crowd_leaves_while_it_is_cut_off, with_room_for_a_crowd),
+        SERVED_WITH(test_drain_ends_a_crowd_that_has_nothing_under_way, with_one_loop),
         SERVED_WITH(test_T17_drop_by_drop_header_does_not_extend_the_deadline,
                     with_time_for_a_header),
         SERVED_WITH(test_T17_connections_of_one_address_are_limited, with_three_an_address),
