@@ -32,7 +32,8 @@ enum {
     COMING_MS = 3000,
     EVENTS = 512,
     ROUND_MS = 1000,
-    OPEN_PER_TURN = 200,
+    OPEN_PER_TURN = 20,
+    TURN_MS = 1,
     PATIENCE_S = 10,
     KINDS = 4
 };
@@ -169,7 +170,7 @@ static void *attack(void *arg) {
                 turn = number + 1;
             }
         }
-        int n = epoll_wait(epoll_fd, got, EVENTS, 10);
+        int n = epoll_wait(epoll_fd, got, EVENTS, TURN_MS);
         for (int i = 0; i < n; i++) {
             struct client *c = &all[got[i].data.u64];
             if (c->fd < 0)
