@@ -13,8 +13,8 @@
 #include "storage/store_ops.h"
 
 enum { READERS = 2, CHECKPOINT_PAGES = 5000, PATH_SIZE = STORE_FOLDER_MOST + 64 };
-/* Content that rides on notices: a dozen of the largest; what is beyond is read again. */
-static const int64_t content_budget_bytes = (int64_t)3 * 1024 * 1024;
+/* Content that rides on notices: eight of the largest; what is beyond is read again. */
+static const int64_t content_budget_bytes = (int64_t)2 * 1024 * 1024;
 
 struct store {
     const struct store_ops *ops;
