@@ -54,7 +54,7 @@ void http_set_limits(struct http *h, const struct http_limits *limits);
  * changes. */
 NODISCARD enum err http_set_tls(struct http *h, const char *cert, const char *key,
                                 struct errinfo *info);
-/* No connection is accepted any more but for health; idle ones are closed; waits until open
+/* No connection is accepted any more but for health; idle ones are being closed; waits until open
  * requests are answered, at most timeout_ms. */
 void http_drain(struct http *h, int64_t timeout_ms);
 /* Ends what is open; waits for requests that handlers still work on. */

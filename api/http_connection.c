@@ -8,9 +8,10 @@
 #include "server/base/limits.h"
 
 enum {
-    LOOKS_MOST = 512, /* sockets looked at in one round */
-    STEP_MOST = 256,  /* deadlines looked at in one turn of the loop */
-    CUTS_MOST = 32,   /* connections cut in one turn: the library ends them all in one go */
+    VISITS_MOST = 2048, /* in one look for ends, */
+    LOOKS_MOST = 512,   /* of which so many are worth a look */
+    STEP_MOST = 256,    /* deadlines looked at in one step */
+    CUTS_MOST = 32,     /* connections cut in each of these: the library ends them all in one go */
 };
 
 struct http_metrics http_metric;
@@ -202,27 +203,42 @@ static bool is_worth_a_look(const struct connection *c) {
     return c->deadline_mono_ms != 0 && c->phase != PHASE_REPLY;
 }
 
-/* In one call, and not all of them in one round when there are thousands. Who was looked at goes to
- * the end of the line. */
+static void to_the_end(struct loop_of_http *l, struct connection *c) {
+    if (l->next_look == c)
+        l->next_look = TAILQ_NEXT(c, link);
+    TAILQ_REMOVE(&l->connections, c, link);
+    TAILQ_INSERT_TAIL(&l->connections, c, link);
+}
+
+/* In one call, and not all of them at once when there are thousands. Who was looked at goes to the
+ * end of the line. */
 static void look_for_ends(struct loop_of_http *l) {
     struct pollfd p[LOOKS_MOST];
-    struct connection *seen[LOOKS_MOST], *c;
+    struct connection *seen[LOOKS_MOST], *c, *last = NULL;
     nfds_t n = 0;
+    size_t visits = 0, cuts = 0;
     TAILQ_FOREACH (c, &l->connections, link) {
+        if (visits++ == VISITS_MOST || n == LOOKS_MOST)
+            break;
+        last = c;
         if (!is_worth_a_look(c))
             continue;
         seen[n] = c;
         p[n++] = (struct pollfd){.fd = c->fd, .events = POLLRDHUP};
-        if (n == LOOKS_MOST)
-            break;
     }
     (void)poll(p, n, 0); /* failed: nothing is known of any */
-    for (nfds_t i = 0; i < n; i++) {
-        TAILQ_REMOVE(&l->connections, seen[i], link);
-        TAILQ_INSERT_TAIL(&l->connections, seen[i], link);
-        if ((p[i].revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0)
-            end_seen(seen[i]);
+    for (nfds_t i = 0; i < n && cuts < CUTS_MOST; i++) {
+        if ((p[i].revents & (POLLRDHUP | POLLHUP | POLLERR)) == 0)
+            continue;
+        end_seen(seen[i]);
+        cuts++;
+        last = cuts < CUTS_MOST ? last : seen[i];
     }
+    do {
+        c = TAILQ_FIRST(&l->connections);
+        if (c != NULL)
+            to_the_end(l, c);
+    } while (c != last);
 }
 
 /* true: it was cut. */
@@ -233,8 +249,6 @@ static bool look_at(struct loop_of_http *l, struct connection *c, int64_t now_mo
     } else if (c->phase == PHASE_IDLE && l->is_draining && c->daemon->kind != HTTP_HEALTH) {
         /* it has nothing to lose */
     } else {
-        if (c->phase == PHASE_WORK && c->request->hurry != NULL && l->is_draining)
-            c->request->hurry(c->request);
         return false;
     }
     connection_cut(c);
@@ -253,7 +267,17 @@ bool http_loop_look_on(struct loop_of_http *l) {
     return l->next_look != NULL;
 }
 
+static void hurry_all(struct loop_of_http *l) {
+    struct connection *c;
+    TAILQ_FOREACH (c, &l->connections, link)
+        if (c->phase == PHASE_WORK && c->request->hurry != NULL)
+            c->request->hurry(c->request);
+}
+
 void http_loop_look_anew(struct loop_of_http *l) {
     look_for_ends(l);
-    l->next_look = TAILQ_FIRST(&l->connections);
+    if (l->is_draining)
+        hurry_all(l);
+    if (l->next_look == NULL)
+        l->next_look = TAILQ_FIRST(&l->connections);
 }

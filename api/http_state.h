@@ -117,7 +117,7 @@ void http_loop_free(struct loop_of_http **lp); /* after its thread */
 void http_loop_main(void *loop);               /* its thread */
 /* Lets the library go on where something was resumed. */
 void http_loop_pump_dirty(struct loop_of_http *l);
-/* Begins to look for who is too slow or gone; nothing else needs a tick. */
+/* http_loop_look_anew(), and the first step. */
 void http_loop_look_after(struct loop_of_http *l);
 /* Answers who waits for the end of what is open, if that is reached. */
 void http_loop_tell_drained(struct loop_of_http *l);
@@ -135,11 +135,12 @@ struct connection *http_connection_of(struct MHD_Connection *mhd);
 /* The one way from phase to phase that has a deadline; timeout_ms 0: none. */
 void connection_enter(struct connection *c, enum phase phase, int64_t timeout_ms);
 void connection_cut(struct connection *c);
-/* A round in which who is too slow, or gone, is cut, and while the loop drains who has nothing
- * under way, goes by steps: thousands at once would hold up the others for milliseconds, and their
- * end for a tenth of a second. It begins, also before the last one has ended ... */
+/* Some who may be gone are looked at, all requests are hurried while the loop drains, and unless it
+ * is under way a round begins in which who is too slow is cut, and while the loop drains who has
+ * nothing under way. A round goes by steps, a clock tick apart: thousands at once would hold up the
+ * others for milliseconds, and their end for a tenth of a second. */
 void http_loop_look_anew(struct loop_of_http *l);
-/* ... and takes a step. true: there is more to it. */
+/* A step. true: there is more to it. */
 bool http_loop_look_on(struct loop_of_http *l);
 bool http_loop_is_any_open(
     const struct loop_of_http *l); /* on the health listener: does not count */
