@@ -53,6 +53,7 @@ static int64_t seconds = 30;
 static long pid;
 static bool is_smtp;
 static atomic_bool is_over;
+static size_t absent_count; /* of the slow ones; their thread's */
 static atomic_size_t open_now, open_most, refused, closed, oldest_ms;
 static char header[512], body_header[512];
 
@@ -78,6 +79,7 @@ static void drop(struct client *c, bool by_server) {
     }
     close(c->fd);
     c->fd = -1;
+    absent_count++;
     c->is_open = false;
 }
 
@@ -90,6 +92,7 @@ static void come(struct client *c, size_t number, int epoll_fd) {
         perror("tool_slow: socket");
         exit(1);
     }
+    absent_count--;
     setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes, sizeof yes);
     if (c->kind == 'R')
         setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &little, sizeof little);
@@ -161,8 +164,10 @@ static void *attack(void *arg) {
     (void)arg;
     for (size_t i = 0; i < slow_count; i++)
         all[i] = (struct client){.fd = -1, .kind = "HBRX"[i % KINDS]};
+    absent_count = slow_count;
     while (!atomic_load(&is_over)) {
-        for (size_t i = 0, opened = 0; i < slow_count && opened < OPEN_PER_TURN; i++) {
+        for (size_t i = 0, opened = 0; i < slow_count && absent_count > 0 && opened < OPEN_PER_TURN;
+             i++) {
             size_t number = (turn + i) % slow_count;
             if (all[number].fd < 0) {
                 come(&all[number], number, epoll_fd);
