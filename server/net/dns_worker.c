@@ -48,31 +48,72 @@ struct dns_worker {
     unsigned replaced;    /* in a row */
 };
 
-/* ---- contexts that cannot be freed ---- */
+/* ---- contexts that cannot be freed, or not yet ---- */
 
 /* Whether the library could start its thread cannot be asked, and to free a context whose thread
  * never was reads through a null pointer. Kept where leak checkers find them. */
 static struct {
     pthread_mutex_t mu;
+    pthread_cond_t has_ended;
     struct ub_ctx *ctx[ABANDONED_MOST];
     size_t count;
-} abandoned = {.mu = PTHREAD_MUTEX_INITIALIZER};
+    size_t ending; /* threads that wait for the library's */
+} left = {.mu = PTHREAD_MUTEX_INITIALIZER, .has_ended = PTHREAD_COND_INITIALIZER};
 
 static void abandon(struct ub_ctx *ctx) {
-    pthread_mutex_lock(&abandoned.mu);
-    if (abandoned.count < ABANDONED_MOST)
-        abandoned.ctx[abandoned.count++] = ctx;
-    bool is_last = abandoned.count == ABANDONED_MOST;
-    pthread_mutex_unlock(&abandoned.mu);
+    pthread_mutex_lock(&left.mu);
+    if (left.count < ABANDONED_MOST)
+        left.ctx[left.count++] = ctx;
+    bool is_last = left.count == ABANDONED_MOST;
+    pthread_mutex_unlock(&left.mu);
     if (is_last)
         log_error("dns", "the resolver cannot be made to answer; the server needs a restart");
 }
 
 static bool may_make(void) {
-    pthread_mutex_lock(&abandoned.mu);
-    bool may = abandoned.count < ABANDONED_MOST;
-    pthread_mutex_unlock(&abandoned.mu);
+    pthread_mutex_lock(&left.mu);
+    bool may = left.count + left.ending < ABANDONED_MOST;
+    pthread_mutex_unlock(&left.mu);
     return may;
+}
+
+static void *end_context(void *ctx) {
+    (void)pthread_setname_np(pthread_self(), "dns-end");
+    /* the library waits for a word of its thread: when that has ended, this is what it reads */
+    shutdown(ub_fd(ctx), SHUT_RDWR);
+    ub_ctx_delete(ctx); /* calls back nobody */
+    pthread_mutex_lock(&left.mu);
+    left.ending--;
+    pthread_cond_broadcast(&left.has_ended);
+    pthread_mutex_unlock(&left.mu);
+    return NULL;
+}
+
+/* On a thread of its own: the library tells its thread to end and waits for that, also when it
+ * could not tell it. */
+static void begin_to_end(struct ub_ctx *ctx) {
+    pthread_t thread;
+    pthread_mutex_lock(&left.mu);
+    left.ending++;
+    pthread_mutex_unlock(&left.mu);
+    if (pthread_create(&thread, NULL, end_context, ctx) == 0) {
+        pthread_detach(thread);
+        return;
+    }
+    pthread_mutex_lock(&left.mu);
+    left.ending--;
+    pthread_mutex_unlock(&left.mu);
+    abandon(ctx);
+}
+
+static void wait_for_ends(void) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += STOP_MS / 1000;
+    pthread_mutex_lock(&left.mu);
+    while (left.ending > 0 && pthread_cond_timedwait(&left.has_ended, &left.mu, &until) == 0)
+        ;
+    pthread_mutex_unlock(&left.mu);
 }
 
 /* ---- the context ---- */
@@ -88,9 +129,7 @@ static void drop_context(struct dns_worker *w) {
     if (w->is_garbled || (w->is_used && !w->is_proven)) {
         abandon(w->ctx);
     } else {
-        /* the library waits for a word of its thread: when that has ended, this is what it reads */
-        shutdown(ub_fd(w->ctx), SHUT_RDWR);
-        ub_ctx_delete(w->ctx); /* calls back nobody */
+        begin_to_end(w->ctx);
     }
     w->ctx = NULL;
     w->is_used = w->is_proven = w->is_broken = w->is_garbled = w->is_checked = w->is_watched =
@@ -292,5 +331,6 @@ void dns_worker_free(struct dns_worker **wp) {
         w->is_proven = poll(&p, 1, STOP_MS) > 0;
     }
     drop_context(w);
+    wait_for_ends();
     free(w);
 }

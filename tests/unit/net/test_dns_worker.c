@@ -30,6 +30,7 @@ enum { SETS = 4096 };
 static atomic_bool is_librarys[SETS], is_new[SETS];
 static atomic_int fails_left, answers_fail, threads_begun, last_pipe = -1;
 static atomic_int asker, question_fails_in; /* who asks; 0: none of its writes fails */
+static atomic_bool last_word_fails;         /* the next write of whoever speaks */
 
 int epoll_create1(int flags) {
     int set = (int)syscall(SYS_epoll_create1, flags);
@@ -48,6 +49,10 @@ static bool is_pipe(int fd) {
 
 ssize_t write(int fd, const void *p, size_t n) {
     if (question_fails_in > 0 && gettid() == asker && is_pipe(fd) && --question_fails_in == 0) {
+        errno = ENOMEM;
+        return -1;
+    }
+    if (last_word_fails && is_pipe(fd) && atomic_exchange(&last_word_fails, false)) {
         errno = ENOMEM;
         return -1;
     }
@@ -225,6 +230,16 @@ static void a_stop_does_not_wait_for_a_thread_that_ended(void **state) {
     dns_stop(&d);
 }
 
+/* Its thread was not told to end. */
+static void a_stop_does_not_wait_for_a_last_word_that_was_not_heard(void **state) {
+    (void)state;
+    struct dns *d = start_with(60000);
+    assert_int_equal(lookup(d, "a.example"), FAILURE_NONE);
+    last_word_fails = true;
+    dns_stop(&d);
+    assert_false(last_word_fails);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, end_asking)
     const struct CMUnitTest tests[] = {
@@ -237,6 +252,7 @@ int main(void) {
         T(a_network_without_dns_replaces_nothing),
         T(a_stop_does_not_wait_for_a_thread_that_is_not_there),
         T(a_stop_does_not_wait_for_a_thread_that_ended),
+        T(a_stop_does_not_wait_for_a_last_word_that_was_not_heard),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
