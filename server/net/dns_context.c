@@ -10,7 +10,10 @@
 #include "server/net/dns_names.h"
 #include "server/net/sockaddr.h"
 
-/* libunbound writes to standard error on its own; decisions are logged by who takes them. */
+/* libunbound writes to standard error on its own; decisions are logged by who takes them. It has
+ * one log for all contexts, and who makes a context closes the log unless it is known to belong to
+ * somebody: that is forgotten when a context ends, and by some versions not said again when one is
+ * finalized. So each is finalized here, and nowhere is named after that once more. */
 static FILE *nowhere;
 
 static void open_nowhere(void) {
@@ -122,11 +125,15 @@ enum err dns_context_new(const struct dns_upstream *u, bool validates, struct ub
     if (e == OK && ub_ctx_async(ctx, 1) != 0)
         e = ERR_INTERNAL;
     bool is_half = false;
-    /* RFC 6761 reserves it for what it is used for here; from now on nothing can be set any more */
-    if (e == OK && !u->is_recursive && ub_ctx_zone_remove(ctx, "test.") != 0) {
+    /* RFC 6761 reserves it for what it is used for here, but for names that come from the root;
+     * from now on nothing can be set any more */
+    const char *zone = u->is_recursive ? "none.test." : "test.";
+    if (e == OK && ub_ctx_zone_remove(ctx, zone) != 0) {
         e = err_set(info, ERR_INVALID, "dns", "the resolver does not take these settings");
         is_half = true; /* without memory; freeing it would read through a null pointer */
     }
+    if (nowhere)
+        ub_ctx_debugout(ctx, nowhere);
     if (e == OK && u->hosts_file)
         add_hosts(u, ctx);
     if (e != OK) {

@@ -3,7 +3,7 @@
  *     struct ub_ctx *ctx;
  *     if (dns_context_new(&upstream, true, &ctx, &info) == OK) ... ub_ctx_delete(ctx)
  *
- * Thread: any.
+ * Thread: any, but one makes or ends a context at a time: the library keeps one log for all.
  */
 #pragma once
 

@@ -20,7 +20,9 @@ enum {
     PAUSE_MS = 1000, /* before the second replacement, then twice as long each time */
     PAUSE_MOST_MS = 5 * 60 * 1000,
     STOP_MS = 1000,
-    ABANDONED_MOST = 20, /* a megabyte or two each, and six descriptors */
+    END_MS = 500, /* a thread that heard of it ends within some */
+    /* a megabyte or two each, and six descriptors; what answered before, what its caches hold */
+    ABANDONED_MOST = 20,
     TYPE_A = 1,
     CLASS_IN = 1
 };
@@ -57,51 +59,25 @@ static struct {
     struct ub_ctx *ctx[ABANDONED_MOST];
     size_t count;
     size_t ending; /* threads that wait for the library's */
+    bool is_told;
 } left = {.mu = PTHREAD_MUTEX_INITIALIZER};
 
 static void abandon(struct ub_ctx *ctx) {
     pthread_mutex_lock(&left.mu);
     if (left.count < ABANDONED_MOST)
         left.ctx[left.count++] = ctx;
-    bool is_last = left.count == ABANDONED_MOST;
     pthread_mutex_unlock(&left.mu);
-    if (is_last)
-        log_error("dns", "the resolver cannot be made to answer; the server needs a restart");
 }
 
 static bool may_make(void) {
     pthread_mutex_lock(&left.mu);
     bool may = left.count + left.ending < ABANDONED_MOST;
+    bool is_new = !may && !left.is_told;
+    left.is_told = !may;
     pthread_mutex_unlock(&left.mu);
+    if (is_new)
+        log_error("dns", "the resolver cannot be made to answer; the server needs a restart");
     return may;
-}
-
-static void *end_context(void *ctx) {
-    (void)pthread_setname_np(pthread_self(), "dns-end");
-    /* the library waits for a word of its thread: when that has ended, this is what it reads */
-    shutdown(ub_fd(ctx), SHUT_RDWR);
-    ub_ctx_delete(ctx); /* calls back nobody */
-    pthread_mutex_lock(&left.mu);
-    left.ending--;
-    pthread_mutex_unlock(&left.mu);
-    return NULL;
-}
-
-/* On a thread of its own: the library tells its thread to end and waits for that, also when it
- * could not tell it. */
-static void begin_to_end(struct ub_ctx *ctx) {
-    pthread_t thread;
-    pthread_mutex_lock(&left.mu);
-    left.ending++;
-    pthread_mutex_unlock(&left.mu);
-    if (pthread_create(&thread, NULL, end_context, ctx) == 0) {
-        pthread_detach(thread);
-        return;
-    }
-    pthread_mutex_lock(&left.mu);
-    left.ending--;
-    pthread_mutex_unlock(&left.mu);
-    abandon(ctx);
 }
 
 static size_t count_ending(void) {
@@ -111,9 +87,33 @@ static size_t count_ending(void) {
     return n;
 }
 
-static void wait_for_ends(void) {
-    int64_t until_mono_ms = clock_mono_ms() + STOP_MS;
-    while (count_ending() > 0 && clock_mono_ms() < until_mono_ms)
+static void *end_context(void *ctx) {
+    (void)pthread_setname_np(pthread_self(), "dns-end");
+    ub_ctx_delete(ctx); /* calls back nobody */
+    pthread_mutex_lock(&left.mu);
+    left.ending--;
+    pthread_mutex_unlock(&left.mu);
+    return NULL;
+}
+
+/* On a thread of its own: the library tells its thread to end and waits for that, also when it
+ * could not tell it. The end is waited for as long as it can take, since one context is not made
+ * while another ends: they share a log (dns_context.c). */
+static void end(struct ub_ctx *ctx) {
+    pthread_t thread;
+    pthread_mutex_lock(&left.mu);
+    size_t before = left.ending++;
+    pthread_mutex_unlock(&left.mu);
+    if (pthread_create(&thread, NULL, end_context, ctx) != 0) {
+        pthread_mutex_lock(&left.mu);
+        left.ending--;
+        pthread_mutex_unlock(&left.mu);
+        abandon(ctx);
+        return;
+    }
+    pthread_detach(thread);
+    int64_t until_mono_ms = clock_mono_ms() + END_MS;
+    while (count_ending() > before && clock_mono_ms() < until_mono_ms)
         poll(NULL, 0, 1);
 }
 
@@ -129,8 +129,13 @@ static void drop_context(struct dns_worker *w) {
      * for it. */
     if (w->is_garbled || (w->is_used && !w->is_proven)) {
         abandon(w->ctx);
+    } else if (!w->is_used) {
+        ub_ctx_delete(w->ctx); /* it has no thread yet */
     } else {
-        begin_to_end(w->ctx);
+        /* its thread said its last word before it was asked to: the library would wait for it */
+        if (w->is_broken)
+            shutdown(ub_fd(w->ctx), SHUT_RDWR);
+        end(w->ctx);
     }
     w->ctx = NULL;
     w->is_used = w->is_proven = w->is_broken = w->is_garbled = w->is_checked = w->is_watched =
@@ -332,6 +337,5 @@ void dns_worker_free(struct dns_worker **wp) {
         w->is_proven = poll(&p, 1, STOP_MS) > 0;
     }
     drop_context(w);
-    wait_for_ends();
     free(w);
 }

@@ -8,7 +8,7 @@
  * again each second as long as it owes an answer. Who does not answer that in time is replaced, and
  * so is one whose pipe broke; more than once in a row only after pauses that grow. A network
  * without DNS replaces nothing. A context ends on a thread of its own, since its end, too, may be
- * waited for in vain.
+ * waited for in vain: the loop waits for half a second.
  *
  *     struct dns_worker *w = dns_worker_new(&(struct dns_worker_options){...});
  *     enum err e = dns_worker_ask(w, "example.org", DNS_MX, x, answered, &x->ub_id);

@@ -30,7 +30,7 @@ enum { SETS = 4096 };
 static atomic_bool is_librarys[SETS], is_new[SETS];
 static atomic_int fails_left, answers_fail, threads_begun, last_pipe = -1;
 static atomic_int asker, question_fails_in; /* who asks; 0: none of its writes fails */
-static atomic_bool last_word_fails;         /* the next write of whoever speaks */
+static atomic_bool last_word_fails;         /* what tells a thread to end */
 
 int epoll_create1(int flags) {
     int set = (int)syscall(SYS_epoll_create1, flags);
@@ -52,7 +52,9 @@ ssize_t write(int fd, const void *p, size_t n) {
         errno = ENOMEM;
         return -1;
     }
-    if (last_word_fails && is_pipe(fd) && atomic_exchange(&last_word_fails, false)) {
+    bool is_last_word = n == 4 && *(const uint32_t *)p == 4; /* its length: others are longer */
+    if (is_last_word && last_word_fails && is_pipe(fd) &&
+        atomic_exchange(&last_word_fails, false)) {
         errno = ENOMEM;
         return -1;
     }
@@ -174,6 +176,22 @@ static void a_thread_that_cannot_say_its_answers_is_replaced(void **state) {
     dns_stop(&d);
 }
 
+/* Nor does it hear that it shall end, with an answer that it still has. */
+static void a_thread_that_hears_nothing_either_is_replaced(void **state) {
+    (void)state;
+    expect_log("the resolver stopped answering: another one is made");
+    expect_log("the event library");
+    struct dns *d = start_with(60000);
+    assert_int_equal(lookup(d, "a.example"), FAILURE_NONE);
+    int begun = threads_begun;
+    answers_fail = 1;
+    last_word_fails = true;
+    assert_int_equal(lookup(d, "nothing.example"), FAILURE_DNS_NXDOMAIN);
+    assert_false(last_word_fails);
+    assert_int_equal(threads_begun, begun + 1);
+    dns_stop(&d);
+}
+
 /* The first one at once, the second after a second, in which questions fail. */
 static void more_than_one_is_replaced_after_pauses(void **state) {
     (void)state;
@@ -248,6 +266,7 @@ int main(void) {
         T(a_thread_that_ends_is_replaced),
         T(half_a_question_replaces_the_thread),
         T(a_thread_that_cannot_say_its_answers_is_replaced),
+        T(a_thread_that_hears_nothing_either_is_replaced),
         T(more_than_one_is_replaced_after_pauses),
         T(a_network_without_dns_replaces_nothing),
         T(a_stop_does_not_wait_for_a_thread_that_is_not_there),
