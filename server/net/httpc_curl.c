@@ -70,6 +70,13 @@ static size_t take_body(char *p, size_t size, size_t n, void *arg) {
     return t->is_truncated ? 0 : all; /* 0 ends the transfer; what came is kept */
 }
 
+/* libcurl keeps a connection also when a request could not be sent on it (7.88), and what waits
+ * in it half sent goes out in the place of the next request, whose answer it gets. So none is kept
+ * before an answer came. */
+static bool keep_connection(struct transfer *t, bool keeps) {
+    return curl_easy_setopt(t->easy, CURLOPT_FORBID_REUSE, keeps ? 0L : 1L) == CURLE_OK;
+}
+
 /* A line at a time; after an interim answer comes another header, after a body perhaps a trailer.
  */
 static size_t take_header(char *p, size_t size, size_t n, void *arg) {
@@ -79,7 +86,7 @@ static size_t take_header(char *p, size_t size, size_t n, void *arg) {
     if (str_starts_with(line, STR("HTTP/")))
         t->is_header_whole = false;
     else if (str_equal(line, STR("\r\n")) || str_equal(line, STR("\n")))
-        t->is_header_whole = true;
+        t->is_header_whole = keep_connection(t, true);
     return t->header_bytes > HEADER_BYTES_MAX ? 0 : size * n;
 }
 
@@ -318,6 +325,7 @@ void httpc_curl_begin(struct transfer *t) {
     SET(t, CURLOPT_WRITEDATA, t);
     SET(t, CURLOPT_HEADERFUNCTION, take_header);
     SET(t, CURLOPT_HEADERDATA, t);
+    t->is_short |= !keep_connection(t, false);
     set_target(t);
     set_tls(t);
     set_method(t);

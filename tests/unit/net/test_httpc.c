@@ -7,9 +7,11 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <openssl/ssl.h>
 #include <signal.h>
+#include <sys/syscall.h>
 
 #include "server/base/buf.h"
 #include "server/base/clock.h"
@@ -384,6 +386,44 @@ static void a_stop_ends_everything_at_once(void **state) {
     /* finish() stops dns, whose answers then find nobody */
 }
 
+/* Stands for libc's: the n-th send of this thread does not get what it takes from the kernel. */
+static int send_fails_in;
+
+ssize_t send(int fd, const void *p, size_t n, int flags) {
+    if (send_fails_in > 0 && gettid() == getpid() && --send_fails_in == 0) {
+        errno = ENOBUFS;
+        return -1;
+    }
+    return syscall(SYS_sendto, fd, p, n, flags, NULL, 0);
+}
+
+static void post(const char *path) {
+    char url[128];
+    snprintf(url, sizeof url, "https://app:%u%s", (unsigned)tls_web.port, path);
+    memset(&got, 0, sizeof got);
+    send_to(url, (struct httpc_request){.method = "POST", .body = STR("{}")});
+    wait_for(1);
+}
+
+/* A request of which nobody knows how much went out is not what the next one's answer is about. */
+static void an_answer_is_to_what_was_asked(void **state) {
+    (void)state;
+    int failed = 0;
+    for (int n = 1; n <= 6; n++) {
+        web_start(&tls_web, web_ctx(&certs, "DNS:app", -DAY, DAY, false));
+        send_fails_in = n;
+        post("/ok?first");
+        failed += got.failure != FAILURE_NONE;
+        send_fails_in = 0;
+        post("/ok?other");
+        assert_int_equal(got.failure, FAILURE_NONE);
+        if (!strstr(tls_web.last, "/ok?other"))
+            fail_msg("send %d: said to be taken, and never received", n);
+        web_stop(&tls_web);
+    }
+    assert_true(failed > 0);
+}
+
 static void certificates_are_verified(void **state) {
     (void)state;
     static const struct {
@@ -453,6 +493,7 @@ int main(void) {
         T(silence_ends_at_the_timeout),
         T(more_than_the_limit_waits_its_turn),
         T(a_stop_ends_everything_at_once),
+        T(an_answer_is_to_what_was_asked),
         T(certificates_are_verified),
         T(headers_cannot_be_smuggled),
     };
