@@ -104,7 +104,8 @@ static void read_events(const struct json_at *at, const struct json_node *v, voi
         struct json_at here = json_element(at, i);
         list[i] = arena_dup(a, list[i]);
         if (!str_is_absent(list[i]) && !is_event(list[i]))
-            json_fault(&here, "invalid_value", "there is no such event: *, final, undelivered, or a type such as "
+            json_fault(&here, "invalid_value",
+                       "there is no such event: *, final, undelivered, or a type such as "
                        "recipient.delivered");
     }
     FORM->row.events = list;
