@@ -131,7 +131,7 @@ static void domains_read(struct store_call *call) {
         s->domain_readings++;
         s->readings_failed = 0;
         struct signers *was = s->signers;
-        s->signers = signers_new(c->q.domain, c->q.count);
+        s->signers = signers_new(c->q.domain, c->q.count, was);
         if (was != NULL) /* before, nothing was signed */
             letters_outdate(s->letters, was, s->signers);
         signers_unref(&was);

@@ -26,19 +26,35 @@ struct signers {
     int refs;
 };
 
-static void ring_put(struct ring *r, struct str selector, struct dkim_key *key, struct str pem) {
+static void ring_put(struct ring *r, struct str selector, struct dkim_key *key,
+                     const uint8_t pem_hash[SHA256_BYTES]) {
     size_t i = r->signer.key_count++;
     r->signer.keys[i].selector = selector;
     r->signer.keys[i].key = key;
-    digest_sha256(pem, r->pem_hash[i]);
+    memcpy(r->pem_hash[i], pem_hash, SHA256_BYTES);
 }
 
-static void add_key(struct signers *k, struct ring_domain *d, const struct domain_key_row *row) {
+/* NULL: it was not there. */
+static struct dkim_key *find_key(const struct ring_domain *d,
+                                 const uint8_t pem_hash[SHA256_BYTES]) {
+    for (size_t i = 0; d != NULL && i < d->every.signer.key_count; i++)
+        if (digest_equal(d->every.pem_hash[i], pem_hash, SHA256_BYTES))
+            return d->every.signer.keys[i].key;
+    return NULL;
+}
+
+/* `was`: the domain as it was before; NULL: it is new. */
+static void add_key(struct signers *k, struct ring_domain *d, const struct domain_key_row *row,
+                    const struct ring_domain *was) {
     struct errinfo info = {0};
-    struct dkim_key *key = NULL;
+    uint8_t pem_hash[SHA256_BYTES];
     if (d->every.signer.key_count == DKIM_KEYS_MAX)
         return;
-    if (dkim_key_parse_pem(row->pem, &key, &info) != OK) {
+    digest_sha256(row->pem, pem_hash);
+    struct dkim_key *key = find_key(was, pem_hash);
+    if (key != NULL) {
+        dkim_key_ref(key);
+    } else if (dkim_key_parse_pem(row->pem, &key, &info) != OK) {
         log_error("delivery", "DKIM key cannot be read", LOG_STR("domain", d->name),
                   LOG_STR("selector", row->selector), LOG_STRZ("why", info.text));
         d->every.has_unreadable = true;
@@ -46,9 +62,9 @@ static void add_key(struct signers *k, struct ring_domain *d, const struct domai
         return;
     }
     struct str selector = arena_dup(k->arena, row->selector);
-    ring_put(&d->every, selector, key, row->pem);
+    ring_put(&d->every, selector, key, pem_hash);
     if (row->published_wall_ms != 0)
-        ring_put(&d->published, selector, key, row->pem);
+        ring_put(&d->published, selector, key, pem_hash);
     else if (row->created_wall_ms > d->unpublished_wall_ms)
         d->unpublished_wall_ms = row->created_wall_ms;
 }
@@ -57,7 +73,8 @@ static struct ring_domain *find(const struct signers *k, struct str name) {
     return table_find(&k->by_name, name.p, name.n);
 }
 
-struct signers *signers_new(const struct domain_row *rows, size_t count) {
+struct signers *signers_new(const struct domain_row *rows, size_t count,
+                            const struct signers *was) {
     struct signers *k = mem_zalloc(sizeof(*k));
     k->refs = 1;
     k->arena = arena_new();
@@ -73,8 +90,9 @@ struct signers *signers_new(const struct domain_row *rows, size_t count) {
         }
         if (!str_is_empty(rows[i].bounce_address))
             d->bounce_address = arena_dup(k->arena, rows[i].bounce_address);
+        const struct ring_domain *before = was != NULL ? find(was, d->name) : NULL;
         for (size_t j = 0; j < rows[i].key_count; j++)
-            add_key(k, d, &rows[i].key[j]);
+            add_key(k, d, &rows[i].key[j], before);
     }
     return k;
 }

@@ -29,7 +29,7 @@ KEYS struct signers *signers_of(const char *domain, const char *selector, bool i
     struct domain_key_row k = {
         .selector = str_of(selector), .pem = buf_str(&pem), .published_wall_ms = is_published};
     const struct domain_row d = {.name = str_of(domain), .key = &k, .key_count = 1};
-    struct signers *s = signers_new(&d, 1);
+    struct signers *s = signers_new(&d, 1, NULL);
     buf_release_secret(&pem);
     return s;
 }

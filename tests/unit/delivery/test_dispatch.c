@@ -86,7 +86,7 @@ static void begin(struct fixture *f, const struct route *r, enum route_signing s
     f->s.wakeups = wakeups_new();
     f->s.letters = letters_new(0);
     f->s.settings = &f->settings;
-    f->s.signers = signers_new(NULL, 0);
+    f->s.signers = signers_new(NULL, 0, NULL);
     f->s.workers = 1;
     TAILQ_INIT(&f->s.runnable);
     TAILQ_INIT(&f->s.claims);
@@ -350,7 +350,7 @@ static struct signers *signers_made(const char *domain, int64_t age_ms, bool is_
                                .created_wall_ms = clock_wall_ms() - age_ms,
                                .published_wall_ms = is_published};
     const struct domain_row d = {.name = str_of(domain), .key = &k, .key_count = 1};
-    struct signers *s = signers_new(&d, 1);
+    struct signers *s = signers_new(&d, 1, NULL);
     buf_release_secret(&pem);
     return s;
 }

@@ -341,7 +341,7 @@ static void a_queue_that_nothing_is_added_to_is_looked_up_again_all_the_same(voi
                           .hops = l.hops,
                           .letters = letters_new(0),
                           .settings = l.settings,
-                          .signers = signers_new(NULL, 0)};
+                          .signers = signers_new(NULL, 0, NULL)};
     TAILQ_INIT(&s.runnable);
     TAILQ_INIT(&s.claims);
     struct site *site = sites_get(&s.sites, "relay", 0, l.settings->route[0].route, 1);

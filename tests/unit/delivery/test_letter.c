@@ -260,7 +260,7 @@ static struct bundle *use_signed(struct letters *t, int64_t seq) {
 }
 
 static struct signers *none(void) {
-    return signers_new(NULL, 0);
+    return signers_new(NULL, 0, NULL);
 }
 
 /* Domains are read: does it outdate what was signed by the rule? */
@@ -341,7 +341,7 @@ static void what_has_the_same_keys_under_the_same_names_signs_the_same(void **st
                                      .bounce_address = str_of(rows[i].bounce_address),
                                      .key = k,
                                      .key_count = rows[i].count};
-        struct signers *s = signers_new(&d, 1);
+        struct signers *s = signers_new(&d, 1, NULL);
         if (first == NULL)
             first = signers_ref(s);
         if (signers_are_same(first, s, STR("example.org"), false) != rows[i].want ||

@@ -133,7 +133,7 @@ static void a_reload_loads_nothing_before_the_store_has_what_goes_back(void **st
                               .box = w->box,
                               .due = due_new(10, 10),
                               .wakeups = wakeups_new(),
-                              .signers = signers_new(NULL, 0),
+                              .signers = signers_new(NULL, 0, NULL),
                               .has_more = true,
                               .is_regathering = true,
                               .claims_open = rows[i].claims_open,

@@ -1,0 +1,71 @@
+/* What a change of domains costs: the keys that changed. */
+#include "tests/unit/delivery/keys.h"
+
+enum { DOMAINS = 3 };
+static const char *const NAMES[DOMAINS] = {"a.test", "b.test", "c.test"};
+
+/* Each domain has one key. */
+static struct signers *read_keys(const struct buf pem[DOMAINS], const char *selector,
+                                 const struct signers *was) {
+    struct domain_key_row key[DOMAINS];
+    struct domain_row row[DOMAINS];
+    for (size_t i = 0; i < DOMAINS; i++) {
+        key[i] = (struct domain_key_row){
+            .selector = str_of(selector), .pem = buf_str(&pem[i]), .published_wall_ms = 1};
+        row[i] = (struct domain_row){.name = str_of(NAMES[i]), .key = &key[i], .key_count = 1};
+    }
+    return signers_new(row, DOMAINS, was);
+}
+
+static const struct dkim_key *key_of(const struct signers *s, size_t domain, bool published_only) {
+    struct dkim_signer signer;
+    assert_true(signers_find(s, str_of(NAMES[domain]), published_only, &signer));
+    assert_int_equal(signer.key_count, 1);
+    return signer.keys[0].key;
+}
+
+static void a_key_that_stays_is_not_read_again(void **state) {
+    (void)state;
+    struct buf pem[DOMAINS] = {new_key(), new_key(), new_key()};
+    struct signers *was = read_keys(pem, "s1", NULL);
+    struct buf replaced = pem[1];
+    pem[1] = new_key();
+    struct signers *are = read_keys(pem, "s1", was);
+    for (size_t i = 0; i < DOMAINS; i++) {
+        bool is_same = key_of(was, i, false) == key_of(are, i, false);
+        assert_int_equal(is_same, i != 1);
+        assert_ptr_equal(key_of(are, i, true), key_of(are, i, false));
+    }
+    assert_false(signers_are_same(was, are, STR("b.test"), false));
+    assert_true(signers_are_same(was, are, STR("c.test"), false));
+    signers_unref(&was);
+    struct buf signature = BUF_INIT(256); /* with what outlives its first snapshot */
+    assert_int_equal(dkim_key_sign(key_of(are, 0, false), STR("data"), &signature), OK);
+    buf_release(&signature);
+    signers_unref(&are);
+    buf_release_secret(&replaced);
+    for (size_t i = 0; i < DOMAINS; i++)
+        buf_release_secret(&pem[i]);
+}
+
+static void a_key_under_another_name_is_shown_under_it(void **state) {
+    (void)state;
+    struct buf pem[DOMAINS] = {new_key(), new_key(), new_key()};
+    struct signers *was = read_keys(pem, "s1", NULL), *are = read_keys(pem, "s2", was);
+    struct dkim_signer signer;
+    assert_true(signers_find(are, STR("a.test"), false, &signer));
+    assert_true(str_equal(signer.keys[0].selector, STR("s2")));
+    assert_false(signers_are_same(was, are, STR("a.test"), false));
+    signers_unref(&was);
+    signers_unref(&are);
+    for (size_t i = 0; i < DOMAINS; i++)
+        buf_release_secret(&pem[i]);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_key_that_stays_is_not_read_again),
+        cmocka_unit_test(a_key_under_another_name_is_shown_under_it),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
