@@ -212,6 +212,8 @@ void gather_resolved(void *ctx, struct hop *h) {
     site_release(&h->site);
     if (h->hosts != NULL) {
         h->site = sites_get(&s->sites, h->site_name, h->site_tag, h->route->route, s->workers);
+        if (h->settings == s->settings) /* else it was asked before a reload */
+            site_set_limits(h->site, h->route->route);
         if (h->site->owner == NULL) {
             h->site->owner = s;
             wakeup_init(&h->site->wake, dispatch_site_woken, h->site);

@@ -33,10 +33,13 @@ struct site *sites_get(struct sites *t, const char *name, uint64_t tag, const st
         table_add(&t->by_key, &s->in_table, s->key, key_n, s);
         s->home_loop = table_hash(&s->in_table) % loops;
     }
-    window_set_ceiling(&s->window, r->concurrency);
-    limit_set_rate(&s->limit, r->rate_per_s);
     s->users++;
     return s;
+}
+
+void site_set_limits(struct site *s, const struct route *r) {
+    window_set_ceiling(&s->window, r->concurrency);
+    limit_set_rate(&s->limit, r->rate_per_s);
 }
 
 void site_release(struct site **sp) {

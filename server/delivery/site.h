@@ -91,10 +91,11 @@ struct sites {
     struct table by_key;
 };
 
-/* Finds or makes (hop.site_name, hop.site_tag); limits are the route's as it is now. One user is
- * added. */
+/* Finds (hop.site_name, hop.site_tag), or makes it with the limits of `r`. One user is added. */
 struct site *sites_get(struct sites *t, const char *name, uint64_t tag, const struct route *r,
                        size_t loops);
+/* Its limits are those of `r` from now on. */
+void site_set_limits(struct site *s, const struct route *r);
 /* One user less. */
 void site_release(struct site **sp);
 /* Frees those without users that remember nothing. Their wakeups must not be set. */

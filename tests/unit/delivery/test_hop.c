@@ -374,6 +374,31 @@ static void a_queue_that_nothing_is_added_to_is_looked_up_again_all_the_same(voi
     settings_unref(&l.settings);
 }
 
+/* The lookups of before a reload may end after those that began with it. */
+static void an_old_lookup_brings_no_old_limits_back(void **state) {
+    static const char *const urls[] = {"smtp://127.0.0.1", "smtp://127.0.0.2"};
+    struct world *w = *state;
+    struct lookups before, now;
+    w->route.concurrency = 20;
+    struct hop *old = resolved_hop(&before, w, urls);
+    w->route.concurrency = 2;
+    w->route.rate_per_s = 1;
+    struct hop *current = resolved_hop(&now, w, urls);
+    struct scheduler s = {.settings = now.settings, .workers = 1};
+    gather_resolved(&s, current);
+    gather_resolved(&s, old);
+    assert_ptr_equal(old->site, current->site);
+    assert_int_equal(current->site->window.ceiling, 2);
+    assert_true(limit_has_rate(&current->site->limit));
+    site_release(&old->site);
+    site_release(&current->site);
+    sites_free(&s.sites);
+    hops_free(&before.hops);
+    hops_free(&now.hops);
+    settings_unref(&before.settings);
+    settings_unref(&now.settings);
+}
+
 static bool have_resolved(struct world *w, void *arg) {
     (void)w;
     struct lookups *l = arg;
@@ -466,6 +491,7 @@ int main(void) {
         T(an_old_answer_serves_for_a_day_at_most),
         T(one_smarthost_of_two_is_used_while_the_other_is_looked_up),
         T(a_queue_that_nothing_is_added_to_is_looked_up_again_all_the_same),
+        T(an_old_lookup_brings_no_old_limits_back),
         T(smarthosts_are_one_site_while_sessions_with_them_can_stand_for_each_other),
         T(what_nobody_uses_is_forgotten_beyond_a_bound_oldest_first),
         T(many_that_are_used_are_swept_now_and_then),
