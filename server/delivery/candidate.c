@@ -25,12 +25,21 @@ static void shuffle_by_weight(const struct host_entry **hosts, size_t count) {
     }
 }
 
+static enum session_tls level_of_route(const struct job *j, const struct candidate *c) {
+    const struct settings_host *sh = c->host->smarthost;
+    return sh != NULL ? sh->host.tls : j->hosts->route->route->mx_tls;
+}
+
+bool candidate_is_tightened(const struct job *j, const struct candidate *c) {
+    enum session_tls level = level_of_route(j, c);
+    return tlspolicy_level(level, j->tls) != level;
+}
+
 void candidate_session(struct worker *w, const struct job *j, const struct candidate *c,
                        struct session_options *o, struct conn_key *k) {
     const struct settings *s = j->hosts->settings;
     const struct settings_host *sh = c->host->smarthost;
-    enum session_tls level =
-        tlspolicy_level(sh ? sh->host.tls : j->hosts->route->route->mx_tls, j->tls);
+    enum session_tls level = tlspolicy_level(level_of_route(j, c), j->tls);
     *o = (struct session_options){.to = *c->addr,
                                   .source = sockaddr_is_ipv6(c->addr) ? s->o.source_ipv6
                                                                       : s->o.source_ipv4,
@@ -71,14 +80,20 @@ struct order {
     size_t count;
 };
 
+static bool is_login_refused(struct worker *w, const struct host_entry *h,
+                             const struct sockaddr_any *a) {
+    return h->smarthost != NULL && worker_login_is_refused(w, a, h->smarthost->session_tag);
+}
+
 static void add_addresses(struct order *order, const struct host_entry *h, size_t hosts,
                           bool is_dead) {
     size_t most = hosts > 1 ? ADDRESSES_OF_ONE_HOST : LIMIT_MX_ADDRESSES;
     for (size_t i = 0; i < h->addr_count && i < most; i++) {
         if (order->count == LIMIT_MX_ADDRESSES)
             return;
-        if (worker_address_is_dead(order->w, &h->addr[i]) == is_dead)
-            order->out[order->count++] = (struct candidate){h, &h->addr[i]};
+        if (worker_address_is_dead(order->w, &h->addr[i]) == is_dead &&
+            (hosts == 1 || !is_login_refused(order->w, h, &h->addr[i])))
+            order->out[order->count++] = (struct candidate){.host = h, .addr = &h->addr[i]};
     }
 }
 
@@ -119,9 +134,9 @@ size_t candidates_order(struct worker *w, const struct job *j,
         add_addresses(&order, hosts[i], count, false);
     for (size_t i = 0; i < count; i++)
         add_addresses(&order, hosts[i], count, true);
-    /* an address whose rest ended between the two looks was seen by neither */
+    /* all refuse our login; or the rest of an address ended between the two looks */
     if (order.count == 0)
-        out[order.count++] = (struct candidate){hosts[0], &hosts[0]->addr[0]};
+        out[order.count++] = (struct candidate){.host = hosts[0], .addr = &hosts[0]->addr[0]};
     prefer_open_session(&order, j);
     return order.count;
 }

@@ -1,7 +1,8 @@
 /* candidate: which addresses a job tries, in which order, and with which session.
  *
  * Hosts by preference, equals in a random order by weight; at most LIMIT_MX_ADDRESSES addresses, of
- * one host at most two while there are others; those that did not answer a while ago last. Among
+ * one host at most two while there are others; those that did not answer a while ago last; and
+ * while there are others, none of those that refused our login a while ago: they count. Among
  * the best MX hosts one to which a session is open comes first; a smarthost's weight is the user's
  * word and stands above that.
  *
@@ -16,6 +17,7 @@
 struct candidate {
     const struct host_entry *host; /* of the job's list, as is `addr` */
     const struct sockaddr_any *addr;
+    bool is_left; /* the task's: it was tried in vain, and not since it refuses our login */
 };
 
 /* At least one. */
@@ -24,6 +26,8 @@ size_t candidates_order(struct worker *w, const struct job *j,
 /* The session that the job needs there, and its key in the pool. Strings are the settings'. */
 void candidate_session(struct worker *w, const struct job *j, const struct candidate *c,
                        struct session_options *o, struct conn_key *k);
+/* Does the message ask for more TLS there than its route does? */
+bool candidate_is_tightened(const struct job *j, const struct candidate *c);
 /* Both families of a host are connected to at once, the first with a head start (RFC 8305 5), so
  * that one which does not work costs no more than that. Adds the rival to *o, which is `first`'s;
  * false: they are not two families of one host, or more than the address is different. */

@@ -133,7 +133,7 @@ static void attempt(struct task *t) {
     task_begin_report(t, t->job->count);
     t->conn = t->fresh_only ? NULL : pool_take(t->w->pool, &k);
     if (t->conn != NULL) {
-        t->is_reused = t->is_ready = t->is_reached = true;
+        t->is_reused = t->is_ready = true;
         t->sessions++;
         session_set_events(t->conn->session, &TASK_EVENTS, t);
         transact(t);
@@ -222,17 +222,16 @@ static void on_failed(void *ctx, const struct session_result *r) {
         worker_address_died(t->w, t->at->addr);
     if (r->stage == STAGE_AUTH)
         skip_this_host(t);
+    t->is_wish_unmet |= task_is_wish_unmet(t, r);
     size_t first = 0;
     while (t->todo[first] == TODO_DECIDED)
         first++;
     task_judge(t, &probe, first, r);
     if (probe.verdict.try_next_host && task_has_next(t)) {
-        if (probe.verdict.is_our_login && !worker_address_is_dead(t->w, t->at->addr)) {
-            /* the route goes on with another smarthost; this one waits until it is asked again */
-            log_error("delivery", "the smarthost refuses our credentials, another one is used",
-                      LOG_STRZ("host", t->at->host->name), LOG_STR("text", words_of(r)));
-            worker_address_died(t->w, t->at->addr);
-        }
+        if (probe.verdict.is_our_login)
+            task_rest_login(t, probe.last.text);
+        else
+            t->at->is_left = true;
         task_remember_dialogue(t, words_of(r));
         release_session(t, false);
         try_next(t);
@@ -303,6 +302,7 @@ static void sort_results(struct task *t) {
             t->todo[t->index[k]] = TODO_NOW;
         } else if (e->verdict.try_next_host && task_has_next(t)) {
             t->todo[t->index[k]] = TODO_NEXT;
+            t->at->is_left |= !e->verdict.is_our_login;
         } else {
             t->todo[t->index[k]] = TODO_DECIDED;
             t->left--;
@@ -346,6 +346,7 @@ static void on_done(void *ctx, bool is_reusable) {
         return;
     }
     t->is_reused = false;
+    t->is_reached = true;
     sort_results(t);
     bool now = has_todo(t, TODO_NOW), next = has_todo(t, TODO_NEXT);
     if (now && (!is_reusable || conn_is_used_up(t->conn, clock_mono_ms()))) {

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "server/base/clock.h"
+#include "server/base/log.h"
 #include "server/delivery/task_state.h"
 #include "server/mail/outcome.h"
 
@@ -59,6 +60,22 @@ void task_judge(struct task *t, struct report_entry *e, size_t i, const struct s
         t->accepted_most = (unsigned)r->rcpt_accepted_before;
 }
 
+bool task_is_wish_unmet(const struct task *t, const struct session_result *r) {
+    bool is_about_tls =
+        r->stage == STAGE_STARTTLS || r->stage == STAGE_TLS ||
+        (r->failure >= FAILURE_TLS_NOT_OFFERED && r->failure <= FAILURE_TLS_INJECTION);
+    return is_about_tls && candidate_is_tightened(t->job, t->at);
+}
+
+void task_rest_login(struct task *t, struct str said) {
+    uint64_t tag = t->at->host->smarthost->session_tag;
+    if (worker_login_is_refused(t->w, t->at->addr, tag))
+        return; /* which was said */
+    log_error("delivery", "the smarthost refuses our credentials, another one is used",
+              LOG_STRZ("host", t->at->host->name), LOG_STR("text", said));
+    worker_login_refused(t->w, t->at->addr, tag);
+}
+
 static struct str transcript_of(const struct task *t) {
     return t->conn != NULL ? session_transcript(t->conn->session) : STR_NONE;
 }
@@ -105,18 +122,35 @@ void task_fill_attempt(struct task *t) {
     buf_clear(&t->prologue);
 }
 
+static bool is_another_host_left(const struct task *t) {
+    for (size_t i = 0; i < t->candidates; i++) {
+        if (t->candidate[i].is_left && t->candidate[i].host != t->at->host)
+            return true;
+    }
+    return false;
+}
+
+/* What one message asks for, and what this machine lacks, says nothing about the site; nor does a
+ * refused login about smarthosts that will be back. */
+static enum site_feedback feedback_of(const struct task *t) {
+    const struct report_entry *e = &t->report->entry[0];
+    if (e->verdict.is_our_login && !is_another_host_left(t))
+        return SITE_LOCKED;
+    if (t->is_reached)
+        return SITE_REACHED;
+    bool is_silent = t->is_wish_unmet || failure_is_ours(e->last.failure);
+    return is_silent ? SITE_SILENT : SITE_UNREACHABLE;
+}
+
 /* Sends what is decided; `fill_attempt` was called when there is an attempt to tell of. */
 void task_send_report(struct task *t) {
     struct report *r = t->report;
-    t->report = NULL;
     r->job = t->job;
     r->is_last = t->left == 0;
-    if (r->entry[0].verdict.is_our_login)
-        r->feedback = SITE_LOCKED;
-    else if (t->is_reached)
-        r->feedback = SITE_REACHED;
-    else if (!failure_is_ours(r->entry[0].last.failure))
-        r->feedback = SITE_UNREACHABLE;
+    r->feedback = feedback_of(t);
+    if (r->entry[0].verdict.is_our_login && r->feedback != SITE_LOCKED)
+        task_rest_login(t, r->entry[0].last.text);
+    t->report = NULL;
     t->is_site_well = r->feedback == SITE_REACHED || r->feedback == SITE_SILENT;
     r->recipients_learned = t->accepted_most;
     r->note.run = t->w->o.run_report;

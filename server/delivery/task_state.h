@@ -27,9 +27,9 @@ struct task {
     size_t left;     /* not DECIDED */
 
     struct candidate candidate[LIMIT_MX_ADDRESSES];
-    size_t candidates, next;    /* how many, and which is tried next */
-    const struct candidate *at; /* the one being tried */
-    bool is_racing;             /* against candidate[next] */
+    size_t candidates, next; /* how many, and which is tried next */
+    struct candidate *at;    /* the one being tried */
+    bool is_racing;          /* against candidate[next] */
     enum session_tls tls;
     bool in_clear;     /* TLS failed here: once more without */
     bool fresh_only;   /* a pooled session was dead: once more with a new one */
@@ -37,8 +37,9 @@ struct task {
 
     struct conn *conn;
     bool is_ready;
-    bool is_reused;  /* from the pool, and nothing was sent on it yet */
-    bool is_reached; /* some session was greeted */
+    bool is_reused;     /* from the pool, and nothing was sent on it yet */
+    bool is_reached;    /* some session was greeted */
+    bool is_wish_unmet; /* some host would have taken mail that asks for less TLS */
     bool is_site_well;
 
     /* the transaction */
@@ -72,6 +73,10 @@ void task_begin_report(struct task *t, size_t room);
 const struct tls_info *task_tls(const struct task *t);
 /* What `r` means for recipient `i` of the job. */
 void task_judge(struct task *t, struct report_entry *e, size_t i, const struct session_result *r);
+/* Was it this message, not the route, that asked for the TLS which is not there? */
+bool task_is_wish_unmet(const struct task *t, const struct session_result *r);
+/* The route goes on with another smarthost; this one, which said so, rests for a while. */
+void task_rest_login(struct task *t, struct str said);
 /* The address was tried in vain: what was said there stands before the next one's dialogue. */
 void task_remember_dialogue(struct task *t, struct str why);
 /* There is an attempt to tell of. */

@@ -35,9 +35,10 @@ static void dead_forget(struct worker *w, struct dead_address *d) {
     free(d);
 }
 
-bool worker_address_is_dead(struct worker *w, const struct sockaddr_any *a) {
+/* NULL: it is not dead, or no more. */
+static const struct dead_address *dead_now(struct worker *w, const struct sockaddr_any *a) {
     if (table_count(&w->dead) == 0)
-        return false;
+        return NULL;
     char text[SOCKADDR_TEXT_SIZE];
     sockaddr_print(a, text);
     struct dead_address *d = dead_find(w, text);
@@ -45,11 +46,25 @@ bool worker_address_is_dead(struct worker *w, const struct sockaddr_any *a) {
         dead_forget(w, d);
         d = NULL;
     }
-    return d != NULL;
+    return d;
+}
+
+bool worker_address_is_dead(struct worker *w, const struct sockaddr_any *a) {
+    return dead_now(w, a) != NULL;
+}
+
+bool worker_login_is_refused(struct worker *w, const struct sockaddr_any *a, uint64_t session_tag) {
+    const struct dead_address *d = dead_now(w, a);
+    return d != NULL && d->refused_tag == session_tag;
 }
 
 void worker_address_died(struct worker *w, const struct sockaddr_any *a) {
+    worker_login_refused(w, a, 0);
+}
+
+void worker_login_refused(struct worker *w, const struct sockaddr_any *a, uint64_t session_tag) {
     struct dead_address *d = mem_zalloc(sizeof(*d));
+    d->refused_tag = session_tag;
     sockaddr_print(a, d->text);
     d->until_mono_ms = clock_mono_ms() + DEAD_MS;
     struct dead_address *old = dead_find(w, d->text);

@@ -13,10 +13,11 @@ LIST_HEAD(task_list, task);
 
 enum { WORKER_IDLE_MOST = 500 /* sessions kept open for nothing, a loop */ };
 
-/* An address that did not answer a while ago: tried after the others. */
+/* An address that did not answer, or refused our login, a while ago. */
 struct dead_address {
     char text[SOCKADDR_TEXT_SIZE];
     int64_t until_mono_ms;
+    uint64_t refused_tag; /* of the smarthost's sessions (settings.h); 0: it did not answer */
     struct table_node in_table;
 };
 
@@ -46,3 +47,6 @@ void task_abort_all(struct worker *w);
 
 bool worker_address_is_dead(struct worker *w, const struct sockaddr_any *a);
 void worker_address_died(struct worker *w, const struct sockaddr_any *a);
+/* The same, and by whom: settings that were mended are tried. */
+bool worker_login_is_refused(struct worker *w, const struct sockaddr_any *a, uint64_t session_tag);
+void worker_login_refused(struct worker *w, const struct sockaddr_any *a, uint64_t session_tag);

@@ -8,8 +8,9 @@
  *   hold...       the message is taken, but the answer after the final dot never comes
  *
  * `holds_all`: no message is ever answered. `break_every` n: each n-th message's connection is
- * closed instead of an answer. A server without SMTP (`sink_hostile`) closes, talks nonsense, or
- * stays silent. Thread: counters are read from the test's thread; all else on the sink's loop. */
+ * closed instead of an answer. `says_421`: to MAIL, whoever it is for. A server without SMTP
+ * (`sink_hostile`) closes, talks nonsense, or stays silent. Thread: counters are read from the
+ * test's thread; all else on the sink's loop. */
 #pragma once
 
 #include <stdio.h>
@@ -37,7 +38,7 @@ struct sink {
         unsigned rcpts, asked;
     } connection[SINK_CONNECTIONS];
     int later_times, break_every;
-    bool holds_all;
+    bool holds_all, says_421;
     const char *hostile; /* raw text said at once; "": closes; NULL: a real server */
     int hostile_fd[SINK_CONNECTIONS];
     /* counters, atomic */
@@ -86,6 +87,8 @@ SINK void sink_on_loop(struct loop *l, void (*fn)(void *arg), void *arg) {
 SINK struct receive_answer sink_on_mail(void *ctx, struct str from) {
     struct sink_connection *c = ctx;
     c->rcpts = c->asked = 0;
+    if (c->sink->says_421)
+        return (struct receive_answer){421, "4.3.2", "going away"};
     snprintf(c->sink->mail_from, sizeof(c->sink->mail_from), "%.*s", STR_ARG(from));
     return (struct receive_answer){250, "2.1.0", "ok"};
 }
@@ -193,6 +196,12 @@ SINK void sink_close_all(void *arg) {
         if (s->connection[i].receive != NULL)
             sink_drop(&s->connection[i]);
     }
+}
+
+/* What is connected stays so. */
+SINK void sink_deafen(void *arg) {
+    struct sink *s = arg;
+    listener_close(&s->listener);
 }
 
 SINK void sink_unlisten(void *arg) {

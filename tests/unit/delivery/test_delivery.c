@@ -4,6 +4,7 @@
 #include <limits.h>
 
 #include "server/base/metrics.h"
+#include "server/delivery/window.h"
 #include "server/mail/outcome.h"
 #include "tests/unit/net/responder.h"
 
@@ -171,6 +172,11 @@ static void hostile_servers_only_defer(void **state) {
     }
 }
 
+static bool has_paused(struct world *w, void *arg) {
+    (void)w, (void)arg;
+    return logged("site does not answer") > 0;
+}
+
 static void a_dead_site_rests_and_then_delivers(void **state) {
     struct world *w = *state;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
@@ -202,8 +208,6 @@ static void starttls_is_used_when_offered(void **state) {
 
 static void a_message_that_requires_verified_tls_is_not_sent_without(void **state) {
     struct world *w = *state;
-    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
-    expect_log("site does not answer");
     replace_sink(w, true, NULL, "tls=opportunistic");
     start(w);
     struct id id = submit_with(w, "ok@example.net", &(struct message_row){.tls = TLS_VERIFY});
@@ -213,6 +217,59 @@ static void a_message_that_requires_verified_tls_is_not_sent_without(void **stat
     assert_int_equal(m.recipient[0].last.class_, CLASS_TLS);
     arena_free(&a);
     assert_int_equal(sink_get(&w->sink->messages), 0);
+}
+
+/* No site is said to be dead, which the log would show, because messages ask too much of it. */
+static void what_one_message_asks_of_tls_stops_no_other(void **state) {
+    enum { MESSAGES = 30 };
+    static const struct {
+        bool with_tls;
+        enum tls_level asked;
+    } rows[] = {{true, TLS_VERIFY}, {false, TLS_VERIFY}, {false, TLS_ENCRYPT}};
+    struct world *w = *state;
+    w->o.retry_ms[0] = w->o.site_dead_ms = 3600 * 1000;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct id id[MESSAGES];
+        replace_sink(w, rows[i].with_tls, NULL, "tls=opportunistic");
+        start(w);
+        for (size_t k = 0; k < MESSAGES; k++)
+            id[k] = submit_with(w, "ok@example.net", &(struct message_row){.tls = rows[i].asked});
+        for (size_t k = 0; k < MESSAGES; k++)
+            await_state(w, id[k], RECIPIENT_QUEUED, 1);
+        assert_int_equal(sink_get(&w->sink->messages), 0);
+        await_state(w, submit(w, "ok@example.net"), RECIPIENT_DELIVERED, 1);
+        delivery_stop(&w->delivery);
+    }
+}
+
+/* What the route itself asks for nobody gets around. */
+static void a_site_without_the_tls_of_its_route_is_paused(void **state) {
+    struct world *w = *state;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("site does not answer");
+    replace_sink(w, false, NULL, "tls=encrypt");
+    start(w);
+    submit(w, "ok@example.net");
+    assert_true(wait_until(w, has_paused, NULL));
+}
+
+/* Nobody was reached: the session of before was closed, and there is no new one. */
+static void a_session_that_was_closed_while_idle_is_no_sign_of_life(void **state) {
+    struct world *w = *state;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("site does not answer");
+    w->o.site_dead_ms = 3600 * 1000;
+    w->o.loops = 1;
+    w->route.concurrency = 1;
+    start(w);
+    submit(w, "ok@example.net");
+    await_completed(w, 1);
+    w->sink->says_421 = true;
+    sink_on_loop(w->sink->loop, sink_deafen, w->sink);
+    struct id id = submit(w, "ok@example.net");
+    assert_true(wait_until(w, has_paused, NULL));
+    delivery_stop(&w->delivery);
+    assert_int_equal(recipient(w, id, 0).attempts, WINDOW_COHORTS);
 }
 
 static void a_message_is_signed_once_for_all_its_recipients(void **state) {
@@ -786,6 +843,9 @@ int main(void) {
         T(a_dead_site_rests_and_then_delivers),
         T(starttls_is_used_when_offered),
         T(a_message_that_requires_verified_tls_is_not_sent_without),
+        T(what_one_message_asks_of_tls_stops_no_other),
+        T(a_site_without_the_tls_of_its_route_is_paused),
+        T(a_session_that_was_closed_while_idle_is_no_sign_of_life),
         T(a_message_is_signed_once_for_all_its_recipients),
         T(test_C20_recipients_go_in_parts_of_at_most_100),
         T(a_retry_sends_the_same_signature),

@@ -105,12 +105,81 @@ static void a_result_that_cannot_be_stored_is_repeated_and_said_once(void **stat
     assert_int_equal(logged("a result could not be stored"), 1);
 }
 
+/* The other one is away for a while, and will be back: that is no word about its login. */
+static void a_smarthost_that_refuses_our_login_pauses_no_route_that_has_another(void **state) {
+    enum { MESSAGES = 5 };
+    struct world *w = *state;
+    struct log_want want = {"the smarthost refuses our credentials, another one is used", 1};
+    struct sink *closed = sink_new(false, NULL); /* knows no AUTH */
+    struct smarthost host[2];
+    struct errinfo info = {0};
+    char url[256], to[SOCKADDR_TEXT_SIZE];
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log(want.words);
+    expect_log("site does not answer"); /* when it is slow: nobody does, for a moment */
+    host[0] = w->host;
+    sockaddr_print(&closed->at, to);
+    snprintf(url, sizeof(url), "smtp://u:p@%s?tls=none&insecure_auth=1&priority=2", to);
+    assert_int_equal(smarthost_parse(str_of(url), &host[1], &info), OK);
+    w->route.smarthost = host;
+    w->route.smarthost_count = 2;
+    w->o.loops = 1;
+    sink_on_loop(w->sink->loop, sink_deafen, w->sink);
+    start(w);
+    struct id id[MESSAGES];
+    for (size_t i = 0; i < MESSAGES; i++) {
+        id[i] = submit(w, "ok@example.net");
+        await_state(w, id[i], RECIPIENT_QUEUED, 1);
+    }
+    assert_true(wait_until(w, has_logged, &want));
+    sink_on_loop(w->sink->loop, sink_listen, w->sink);
+    for (size_t i = 0; i < MESSAGES; i++)
+        await_state(w, id[i], RECIPIENT_DELIVERED, 2);
+    assert_int_equal(sink_get(&w->sink->messages), MESSAGES);
+    assert_int_equal(sink_get(&closed->connections), 1); /* it counts what it refuses */
+    delivery_stop(&w->delivery);
+    sink_free(&closed);
+}
+
+/* One of its addresses is dead, which comes first or not: that is no other smarthost. */
+static void a_smarthost_that_refuses_our_login_pauses_its_route(void **state) {
+    enum { TIMES = 8 };
+    static const struct rr zone[] = {{"relay.test", DNS_A, "127.0.0.1", RR_ANSWER},
+                                     {"relay.test", DNS_A, "127.0.0.2", RR_ANSWER},
+                                     {NULL, 0, NULL, RR_ANSWER}};
+    struct world *w = *state;
+    struct log_want want = {"the smarthost refuses our credentials, route paused", 1};
+    struct responder server;
+    struct dns *dns = NULL;
+    struct errinfo info = {0};
+    char url[256];
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log(want.words);
+    responder_start(&server, zone);
+    const struct dns_options d = {.mode = server.mode, .trust_anchor_file = ""};
+    assert_int_equal(dns_start(&d, &dns, &info), OK);
+    w->o.dns = dns;
+    snprintf(url, sizeof(url), "smtp://u:p@relay.test:%u?tls=none&insecure_auth=1",
+             (unsigned)sockaddr_port(&w->sink->at));
+    assert_int_equal(smarthost_parse(str_of(url), &w->host, &info), OK);
+    for (; want.times <= TIMES; want.times++) {
+        start(w);
+        submit(w, "ok@example.net");
+        assert_true(wait_until(w, has_logged, &want));
+        delivery_stop(&w->delivery);
+    }
+    dns_stop(&dns);
+    responder_stop(&server);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(sweeps_that_fail_wait_for_their_next_turn),
         T(a_source_address_that_is_not_ours_is_said),
         T(a_smarthost_without_an_address_is_said),
+        T(a_smarthost_that_refuses_our_login_pauses_no_route_that_has_another),
+        T(a_smarthost_that_refuses_our_login_pauses_its_route),
         T(a_result_that_cannot_be_stored_is_repeated_and_said_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
