@@ -277,6 +277,13 @@ struct change {
     struct settings *delivery;
 };
 
+static enum err check_intake(const struct intake_settings *settings, struct errinfo *info) {
+    struct intake *intake = NULL;
+    enum err e = intake_new(settings, &intake, info);
+    intake_unref(&intake);
+    return e;
+}
+
 static enum err prepare(struct server *s, struct change *c, struct errinfo *info) {
     struct errinfo none = {0};
     enum err e = lifecycle_delivery_options(c->config, s->sandbox ? sandbox_port(s->sandbox) : 0,
@@ -297,6 +304,8 @@ static enum err prepare(struct server *s, struct change *c, struct errinfo *info
         e = provision_check(c->guard, c->config, info);
     if (e == OK)
         e = api_options(s, c->config, &c->api, info);
+    if (e == OK)
+        e = check_intake(&c->api.options.intake, info);
     /* for the way back; a certificate that was taken stays, whatever its file says now */
     if (e == OK) {
         (void)!api_options(s, s->config, &c->api_before, &none); /* only its files can be gone */
@@ -316,10 +325,13 @@ static void say_what_was_left_out(const struct config *before, const struct conf
 }
 
 /* The two steps that can still fail come first, and the first is taken back when the second does;
- * the others cannot. */
-static enum err take(struct server *s, struct change *c, struct errinfo *info) {
+ * the others cannot. Mail is accepted by new routes only when delivery knows them: declarations
+ * take their time, and until then it would wait, or fail, for want of its route. */
+static enum err take_rooms(struct server *s, struct change *c, struct errinfo *info) {
     struct errinfo none = {0};
-    enum err e = api_reload(s->api, &c->api.options, info);
+    struct api_options first = c->api.options;
+    first.intake = c->api_before.options.intake;
+    enum err e = api_reload(s->api, &first, info);
     if (e != OK)
         return e;
     e = provision_apply(s->store, c->guard, c->config, info);
@@ -330,6 +342,15 @@ static enum err take(struct server *s, struct change *c, struct errinfo *info) {
         return e;
     }
     delivery_take(s->delivery, &c->delivery);
+    if (api_reload(s->api, &c->api.options, &none) != OK)
+        log_error("server", "the API could not take the new routes", LOG_STRZ("why", none.text));
+    return OK;
+}
+
+static enum err take(struct server *s, struct change *c, struct errinfo *info) {
+    enum err e = take_rooms(s, c, info);
+    if (e != OK)
+        return e;
     const struct webhooks_options webhooks = {.guard = c->guard,
                                               .ca_file = c->net.tls.ca_file,
                                               .timeout_ms = c->config->webhook_timeout_ms};

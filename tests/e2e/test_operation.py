@@ -355,6 +355,29 @@ def test_sighup_moves_what_waits_to_the_new_route(postchute, cleanly, sink):
     assert len(sink.ledger) == 1
 
 
+def test_a_new_route_is_open_as_soon_as_it_leads_somewhere(postchute, sink):
+    """A reload that has much to declare takes its time, and mail for a route that it brings comes as soon as it may."""
+    server = postchute(start=False, route="sandbox")
+    server.declared["routes"] = [{"name": "old", "smarthosts": [route(sink)]}]
+    server.start()
+    server.deliver(**GOOD, route="old")
+    assert server.api().post("/v1/messages", json={**GOOD, "route": "new"}).status_code == 422
+    server.declared["routes"] = [{"name": "new", "smarthosts": [route(sink)]}]
+    server.declared["domains"] = [{"name": f"d{n}.test"} for n in range(3)]  # keys are made for each
+    server.write_declared()
+    server.reload()
+
+    def accepted():
+        answer = server.api().post("/v1/messages", json={**GOOD, "route": "new"})
+        return answer.json()["id"] if answer.status_code == 202 else None
+
+    seen = server.wait_final(wait_until(accepted, "the new route", timeout=60))
+    assert [one["attempts"] for one in seen["recipients"]] == [1]
+    assert not [one for one in server.events(seen["id"]) if "deferred" in one["type"]]
+    assert server.api().post("/v1/messages", json={**GOOD, "route": "old"}).status_code == 422
+    assert len(sink.ledger) == 2
+
+
 @pytest.mark.parametrize(
     "change", [{"max_recipients": "many"}, {"nonsense": 1}, {"route": "smtp://u:hunter2@h?tls=encrypt"}, {"routes": [{"name": "x"}, {"name": "x"}]}]
 )
