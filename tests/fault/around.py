@@ -150,6 +150,12 @@ class Client(threading.Thread):
             return 0, b""
 
     def run(self):
+        try:
+            self.load()
+        except Exception as e:  # noqa: BLE001 - what a client cannot read is a failure
+            self.batch.wrong.append(f"a client broke: {e!r}")
+
+    def load(self):
         count = 0
         while not self.is_over:
             count += 1

@@ -5,7 +5,8 @@
 
 All on loopback, on ports of their own. Every name has the address 127.0.0.1, for one second. The ledgers are those that
 tests/crash/ledger.py reads: a line is written before the answer is. "cut" for "got" stands once more for each recipient of a message after which its
-connection ended without any further command: its sender may not have read the answer (one that has says QUIT at least). Prints "ready DNS SMTP HTTPS"
+connection ended without any further command: its sender may not have read the answer (one that has says QUIT at least). "unsigned" and "clear" stand
+for "got" where there is no signature, or no TLS. Prints "ready DNS SMTP HTTPS"
 once; ends with its standard input, after the connections. What a recipient's local part begins with: "refused": 550; "later": 451 when it is seen
 for the first time; "never": 451.
 """
@@ -69,14 +70,14 @@ class Smtp:
             lines.append(text[1:] if text.startswith(b".") else text)
         return b"".join(lines)
 
-    def take(self, data, rcpts):
+    def take(self, data, rcpts, is_clear):
         head = data.split(b"\r\n\r\n", 1)[0].decode("latin-1")
         key, mid = re.search(r"(?im)^X-Ledger: (\S+)\r?$", head), re.search(r"(?im)^Message-ID: (\S+)\r?$", head)
         whole = bool(re.search(r"(?im)^DKIM-Signature:", head)) and data.endswith(b"\r\n")
         said = ledger.digest_of_mail(data)
         taken = [(key[1] if key else "-", mid[1] if mid else "-", rcpt, said) for rcpt in rcpts]
         for words in taken:
-            self.ledger.put("got" if whole else "unsigned", *words)
+            self.ledger.put("clear" if is_clear else "got" if whole else "unsigned", *words)
         return taken
 
     async def __call__(self, reader, writer):
@@ -87,9 +88,8 @@ class Smtp:
             while True:
                 text = await self.line(reader)
                 unanswered = []
-                verb = text[:4].upper()
+                verb, is_clear = text[:4].upper(), writer.get_extra_info("ssl_object") is None
                 if verb == "EHLO":
-                    is_clear = writer.get_extra_info("ssl_object") is None
                     writer.write(b"250-sink.example.net\r\n" + (b"250-STARTTLS\r\n" if is_clear else b"") + b"250-PIPELINING\r\n250 8BITMIME\r\n")
                 elif verb == "STAR":
                     writer.write(b"220 go\r\n")
@@ -106,7 +106,7 @@ class Smtp:
                     writer.write(b"554 5.5.1 for nobody\r\n")
                 elif verb == "DATA":
                     writer.write(b"354 go\r\n")
-                    unanswered = self.take(await self.data(reader), rcpts)
+                    unanswered = self.take(await self.data(reader), rcpts, is_clear)
                     rcpts = []
                     writer.write(b"250 taken\r\n")
                 elif verb == "QUIT":
