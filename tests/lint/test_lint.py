@@ -39,7 +39,7 @@ def tree(tmp_path):
         add(f"bin/{name}", "#!/bin/sh\n" + text)
         (tmp_path / "bin" / name).chmod(0o755)
 
-    return types.SimpleNamespace(add=add, check=check, tool=tool)
+    return types.SimpleNamespace(add=add, check=check, tool=tool, bin=tmp_path / "bin")
 
 
 FLOORS = [
@@ -94,6 +94,8 @@ def test_floors_finds_a_cycle(tree):
 SQL = [
     ("printed", 'snprintf(q, n, "SELECT a FROM b WHERE c = \'%s\'", c);', 1),
     ("printed into a buffer", 'buf_printf(&q, "DELETE FROM %s", t);', 1),
+    ("put into a buffer", 'buf_put(&q, "DELETE FROM ", 12);', 1),
+    ("put into a buffer, and prepared", "buf_putz(&q, x); sqlite3_prepare_v2(db, q.data, -1, &s, 0);", 1),
     ("condition added", 'buf_printf(&q, " WHERE id = %d", 1);', 1),
     ("literal over two lines", 'snprintf(q, n, "UPDATE "\n"x SET a = %d", 1);', 1),
     ("prepared from a call", "sqlite3_prepare_v2(db, make(x), -1, &s, 0);", 1),
@@ -150,6 +152,24 @@ def test_tidy_and_cppcheck_find_bugs(tree):
     assert status == 1 and "server/mail/y.c" in output
     status, output = tree.check("cppcheck")
     assert status == 1 and "server/mail/y.c" in output
+
+
+def test_cppcheck_reads_past_a_loop_that_a_library_defines(tree):
+    head = "#include <jansson.h>\nint x(const json_t *all);\nint x(const json_t *all) {\n    size_t i;\n    json_t *one;\n"
+    loop = "    json_array_foreach(all, i, one) x(one);\n"
+    tree.add("server/mail/x.c", head + loop + "    return 0;\n}\n")
+    assert tree.check("cppcheck")[0] == 0
+    tree.add("server/mail/x.c", head + loop + "    int *p = NULL;\n    return *p;\n}\n")
+    status, output = tree.check("cppcheck")
+    assert status == 1 and "server/mail/x.c:8" in output and "[nullPointer]" in output, output
+
+
+def test_a_unit_program_that_ends_early_has_failed(tree):
+    for ended, status in ((2, 0), (1, 1)):
+        tree.tool("test_x", "echo '[==========] Running 3 test(s).'; echo '[  SKIPPED ] a'\n" + "echo '[       OK ] b'\n" * ended)
+        done = subprocess.run([TOP / "tests/run-unit", "test_x"], capture_output=True, text=True, timeout=60,
+                              env={**os.environ, "PATH": f"{tree.bin}:{os.environ['PATH']}"})  # fmt: skip
+        assert done.returncode == status and f"{ended if ended == 2 else 0} tests in" in done.stdout, done.stdout
 
 
 def test_a_tool_that_fails_finds_not_nothing(tree):
