@@ -8,7 +8,7 @@ nobody else is delivered to; what arrives says what was posted (DIGEST: of the d
 what a recipient got once more has its cause, each time, of that recipient.
 
 Each violation has a name and examples; no name, no violation. `wanted` says which final states a recipient may have, `is_seen` whether the receiver
-that keeps the ledger is where a message goes. self_test() damages a good result in each way that counts, and wants it found; missed_lines() does
+that keeps the ledger is where a message goes, `is_disturbed` whether something stood between the server and its receivers at a time (wall, ms). self_test() damages a good result in each way that counts, and wants it found; missed_lines() does
 so with what needs no outbox on a disk.
 """
 import collections
@@ -75,6 +75,19 @@ def claimed(store):
         db.close()
 
 
+def completed(store, key):
+    """The id of the event that ends the message; None: it has none yet, or the outbox cannot be read now."""
+    db = sqlite3.connect(f"file:{store}/outbox.db?mode=ro", uri=True, timeout=30)
+    try:
+        row = db.execute("SELECT e.id FROM event e JOIN message m ON m.seq = e.message WHERE m.external_id = ? AND e.type = ?",
+                         (key, EVENT_COMPLETED)).fetchone()
+        return str(uuid.UUID(bytes=row[0])) if row else None
+    except sqlite3.OperationalError:
+        return None
+    finally:
+        db.close()
+
+
 def without_cause(got, admitted):
     """Of the deliveries (key, recipient) those that were made once more than the first and those that had a cause."""
     made, may = collections.Counter(got), collections.Counter(admitted)
@@ -90,8 +103,9 @@ class Box:
         self.ids = collections.defaultdict(set)  # key -> ids
         self.recipients = collections.defaultdict(dict)  # seq -> {email: (state, duplicate, key)}
         self.whole = collections.defaultdict(collections.Counter)  # seq -> types of events about the message
-        self.of_recipient = collections.defaultdict(list)  # recipient key -> [(type, flags)]
+        self.of_recipient = collections.defaultdict(list)  # recipient key -> [(type, flags, wall ms)]
         self.notified = {}  # event id -> state of its notification
+        self.waiting = {}  # event id -> (attempts, wall ms of the last) of a notification that is not over
         self.wanted = set()  # events that the receiver of webhooks is to be told
 
 
@@ -105,13 +119,15 @@ class Outbox(Box):
             self.ids[key].add(str(uuid.UUID(bytes=id_)))
         for key, email, state, duplicate in db.execute("SELECT key, email, state, duplicate FROM recipient"):
             self.recipients[key // 1024][email] = (state, duplicate, key)
-        for type_, message, recipient, flags in db.execute("SELECT type, message, recipient, flags FROM event ORDER BY seq"):
+        for type_, message, recipient, flags, wall_ms in db.execute("SELECT type, message, recipient, flags, wall FROM event ORDER BY seq"):
             if recipient is None:
                 self.whole[message][type_] += 1
             else:
-                self.of_recipient[recipient].append((type_, flags))
+                self.of_recipient[recipient].append((type_, flags, wall_ms))
         self.notified = {str(uuid.UUID(bytes=id_)): state for id_, state in db.execute(
             "SELECT e.id, n.state FROM notification n JOIN event e ON e.seq = n.event")}
+        self.waiting = {str(uuid.UUID(bytes=id_)): (attempts, updated) for id_, attempts, updated in db.execute(
+            "SELECT e.id, n.attempts, n.updated FROM notification n JOIN event e ON e.seq = n.event WHERE n.state <= 1")}
         self.wanted = {str(uuid.UUID(bytes=id_)) for (id_,) in db.execute("SELECT id FROM event WHERE type = ?", (EVENT_COMPLETED,))}
         counter = db.execute("SELECT accepted, scheduled + queued + sending + delivered + bounced + failed + expired + suppressed"
                              " + canceled FROM counter").fetchone()
@@ -152,14 +168,16 @@ def judge_client(v, box, lines):
     return asked
 
 
-def judge_sink(v, box, asked, lines, admitted, is_seen):
-    taken, message_ids, dropped = collections.Counter(), collections.defaultdict(set), []
+def judge_sink(v, box, asked, lines, admitted, is_seen, is_disturbed):
+    taken, answered, message_ids, dropped, cut = collections.Counter(), set(), collections.defaultdict(set), [], []
     for what, key, message_id, rcpt, said in lines:
         if what == "cut":
+            cut.append((key, rcpt))
             continue
         message_ids[key].add(message_id)
         if what in ("got", "dropped"):
             taken[key, rcpt] += 1
+            answered |= {(key, rcpt)} if what == "got" else set()
             dropped += [(key, rcpt)] if what == "dropped" else []
         if key in asked and rcpt not in asked[key][1]:
             v.wrong("invented: delivered to somebody for whom nobody asked", (key, rcpt))
@@ -172,18 +190,21 @@ def judge_sink(v, box, asked, lines, admitted, is_seen):
             v.wrong("invented: delivered, and not in the outbox", key)
         if len(ids) > 1:
             v.wrong("two Message-IDs for one Idempotency-Key", (key, sorted(ids)))
-    duplicates = 0
+    duplicates, causes = 0, [*admitted, *dropped]
+    of_mark = {*causes, *cut}
     for seq, key in box.messages.values():
         for rcpt, (state, duplicate, rkey) in box.recipients[seq].items():
             n = taken.get((key, rcpt), 0)
-            if state == DELIVERED and n == 0 and is_seen(key):
+            if state == DELIVERED and (key, rcpt) not in answered and is_seen(key):
                 v.wrong("lost: said to be delivered, and never received", (key, rcpt))
+            marked_ms = next((wall_ms for _, flags, wall_ms in box.of_recipient[rkey] if flags & FLAG_DUPLICATE), 0)
+            if duplicate and n < 2 and (key, rcpt) not in of_mark and not is_disturbed(marked_ms):
+                v.wrong("marked as a possible duplicate without a cause", (key, rcpt))
             if n > 1:
                 duplicates += n - 1
-                flags = [f for t, f in box.of_recipient[rkey] if t == EVENT_OF_STATE[DELIVERED]]
+                flags = [f for t, f, _ in box.of_recipient[rkey] if t == EVENT_OF_STATE[DELIVERED]]
                 if not duplicate or not any(f & FLAG_DUPLICATE for f in flags):
                     v.wrong("a duplicate that is not marked", (key, rcpt, n))
-    causes = [*admitted, *dropped]
     for who, (more, may) in without_cause(taken, causes).items():
         v.wrong("delivered once more without a cause", (who, more, may))
     v.numbers.update(deliveries=sum(taken.values()), duplicates=duplicates, duplicates_admitted=len(causes))
@@ -201,7 +222,7 @@ def judge_events(v, box, wanted):
             final += 1
             if state not in wanted(email):
                 v.wrong("an end that the receiver gave no cause for", (key, email, state))
-            ends = [t for t, _ in box.of_recipient[rkey] if t in EVENT_OF_STATE.values()]
+            ends = [t for t, *_ in box.of_recipient[rkey] if t in EVENT_OF_STATE.values()]
             if ends != [EVENT_OF_STATE[state]]:
                 v.wrong("a final state without exactly one event of it", (key, email, state, ends))
         if box.whole[seq][EVENT_ACCEPTED] != 1 or box.whole[seq][EVENT_COMPLETED] != 1:
@@ -209,10 +230,11 @@ def judge_events(v, box, wanted):
     v.numbers.update(final=final)
 
 
-def judge_hook(v, box, lines):
-    got = collections.Counter()
+def judge_hook(v, box, lines, is_disturbed):
+    got, refused = collections.Counter(), collections.Counter()
     for what, event in lines:
         got[event] += what == "hook"
+        refused[event] += what in ("refused", "dropped")
         if event not in box.wanted:
             v.wrong("invented: a webhook about an event that is not stored", event)
     for event in box.wanted:
@@ -222,19 +244,27 @@ def judge_hook(v, box, lines):
             v.wrong("lost: a webhook said to be delivered, and never received", event)
         elif box.notified[event] == 3:
             v.wrong("lost: a webhook was given up", event)
-    v.numbers.update(webhooks=sum(got.values()), webhooks_waiting=sum(1 for s in box.notified.values() if s <= 1))
+    judge_waiting(v, box, refused, is_disturbed)
+    v.numbers.update(webhooks=sum(got.values()), webhooks_waiting=len(box.waiting))
 
 
-def judge(folder, client, sink, hook, admitted, wanted=lambda email: {DELIVERED}, is_seen=lambda key: True):
+def judge_waiting(v, box, refused, is_disturbed):
+    """Who waits for another attempt was refused at each, or had the last while something stood in the way."""
+    for event, (attempts, wall_ms) in box.waiting.items():
+        if refused[event] < max(1, attempts) and not (attempts and is_disturbed(wall_ms)):
+            v.wrong("a webhook that waits without a cause", (event, attempts, refused[event]))
+
+
+def judge(folder, client, sink, hook, admitted, wanted=lambda email: {DELIVERED}, is_seen=lambda key: True, is_disturbed=lambda wall_ms: False):
     v, box = Verdict(), folder if isinstance(folder, Box) else Outbox(folder)
     if box.integrity != "ok":
         v.wrong("the database is damaged", box.integrity)
     if box.balance != 0:
         v.wrong("accepted is not final and pending together", box.balance)
     asked = judge_client(v, box, client)
-    judge_sink(v, box, asked, sink, admitted, is_seen)
+    judge_sink(v, box, asked, sink, admitted, is_seen, is_disturbed)
     judge_events(v, box, wanted)
-    judge_hook(v, box, hook)
+    judge_hook(v, box, hook, is_disturbed)
     return v
 
 
@@ -262,6 +292,9 @@ def missed_lines(box, client, sink, hook, admitted, **how):
         ("not whole: what arrived", lambda: judge(box, client, [[*got[:4], digest("half of i")] if line is got else line for line in sink], hook, admitted,
                                                   **how)),
         ("lost: said to be delivered", lambda: judge(box, client, [line for line in sink if line[1] != key], hook, admitted, **how)),
+        # the connection ended before the answer, each time
+        ("lost: said to be delivered", lambda: judge(box, client, [["dropped", *line[1:]] if line[1] == key and line[0] == "got" else line for line in sink],
+                                                     hook, admitted, **how)),
         ("invented: delivered, and never", lambda: with_sink(["got", "nobody-1", "<x@y>", "r0@example.net", digest("")])),
         ("two Message-IDs", lambda: with_sink([*got[:2], "<other@acme.test>", *got[3:]])),
         ("delivered once more without", lambda: with_sink(*[got] * (may + 2 - made))),
@@ -297,11 +330,14 @@ def self_test(folder, client, sink, hook, admitted):
         ("two ids", lambda: judge(folder, client + [["ack", ack[1], "00000000-0000-0000-0000-000000000000"]], sink, hook, admitted)),
         ("two messages", lambda: damaged("UPDATE message SET external_id = (SELECT min(external_id) FROM message)"
                                          " WHERE seq = (SELECT max(seq) FROM message)")),
+        ("marked as a possible", lambda: damaged("UPDATE recipient SET duplicate = 1")),
         ("a duplicate that is not", lambda: damaged("UPDATE recipient SET duplicate = 0", [got])),
         ("without an end", lambda: damaged(f"UPDATE recipient SET state = 1 WHERE key = {last}")),
         ("a final state without", lambda: damaged("DELETE FROM event WHERE seq = (SELECT max(seq) FROM event WHERE recipient IS NOT NULL)")),
         ("not exactly one accepted", lambda: damaged("DELETE FROM event WHERE seq = (SELECT max(seq) FROM event WHERE type = 2)")),
         ("lost: a webhook said", lambda: judge(folder, client, sink, [x for x in hook if x[1] != hook[0][1]], admitted)),
+        ("a webhook that waits", lambda: damaged("UPDATE notification SET state = 0 WHERE seq = (SELECT max(seq) FROM notification)")),
+        ("a webhook that waits", lambda: damaged("UPDATE notification SET state = 1, attempts = 0 WHERE seq = (SELECT max(seq) FROM notification)")),
         ("half there: an event", lambda: damaged("DELETE FROM notification WHERE seq = (SELECT max(seq) FROM notification)")),
         ("accepted is not", lambda: damaged("UPDATE counter SET accepted = accepted + 1")),
     ]

@@ -30,6 +30,7 @@ def load_crash():
 crash = load_crash()
 RECIPIENTS_MOST = 3  # of one transaction of the load
 DELIVERED, BOUNCED, EXPIRED = 3, 4, 6  # storage/model.h
+WEBHOOK_TIMEOUT_S = 3
 ANYBODY = ssl.create_default_context()  # who it is proves nothing here
 ANYBODY.check_hostname, ANYBODY.verify_mode = False, ssl.CERT_NONE
 
@@ -48,7 +49,7 @@ class Server(crash.Server):
             "POSTCHUTE_RETRY_AFTER": "200ms",
             "POSTCHUTE_SMTP_CONNECT_TIMEOUT": "2s", "POSTCHUTE_SMTP_STARTTLS_TIMEOUT": "2s",
             **{f"POSTCHUTE_SMTP_{what}_TIMEOUT": "3s" for what in ("GREETING", "EHLO", "MAIL", "RCPT", "DATA", "BLOCK", "END", "RSET")},
-            "POSTCHUTE_WEBHOOK_TIMEOUT": "3s",
+            "POSTCHUTE_WEBHOOK_TIMEOUT": f"{WEBHOOK_TIMEOUT_S}s",
             "POSTCHUTE_WEBHOOK_HTTP_HOSTS": "hook.example.net",  # any port, too
         })
         self.control = shim.Control(os.path.join(folder, "control"))
