@@ -123,12 +123,12 @@ int main(int argc, char **argv) {
     work_close(&w);
     model_verify(w.model, &(struct store_options){.backend = STORE_SQLITE, .folder = argv[1]},
                  (uint32_t)w.ok, true, &r);
-    printf("{\"failed_calls\": %llu, \"promises\": %llu, \"unavailable\": %llu, "
+    printf("{\"failed_calls\": %llu, \"promises\": %llu, \"removed\": %llu, \"unavailable\": %llu, "
            "\"refused_starts\": %llu, \"healed_ms\": %lld, \"lost\": %llu, \"violations\": %llu, "
            "\"first\": \"%s%s\"}\n",
            (unsigned long long)failed, (unsigned long long)w.model->promises,
-           (unsigned long long)w.unavailable, (unsigned long long)refused_starts,
-           (long long)healed_ms, (unsigned long long)r.lost,
+           (unsigned long long)w.model->removed, (unsigned long long)w.unavailable,
+           (unsigned long long)refused_starts, (long long)healed_ms, (unsigned long long)r.lost,
            (unsigned long long)(r.violations + w.unexpected), model_plain(w.first),
            model_plain(r.first));
     bool is_good = r.violations + w.unexpected == 0;

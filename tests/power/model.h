@@ -38,7 +38,8 @@ struct model_note {
     uint32_t size;       /* accept: bytes of the content */
     uint32_t content_of; /* whose content it is: its own index, or that of the first of retries */
     struct model_rcpt next[MODEL_RCPTS];
-    uint32_t seq;    /* END of an accept or a retry: where the message stands */
+    uint32_t seq;    /* END of an accept or a retry: where the message stands; of a retention: how
+                        much it removed */
     int64_t wall_ms; /* now */
     int64_t expires_wall_ms, before_wall_ms;
 };
@@ -60,7 +61,9 @@ struct model {
     uint8_t notification[MODEL_NOTIFICATIONS]; /* 1: settle under way, 2: settled */
     uint8_t key[MODEL_KEYS];
     int64_t newest_events_before_wall_ms;
-    uint64_t promises; /* calls that were answered with OK */
+    uint64_t promises;               /* calls that were answered with OK */
+    uint64_t removed;                /* by retention, since the last process began */
+    bool is_retaining, is_reopening; /* when the notes end */
 };
 
 struct model_report {
@@ -175,6 +178,7 @@ MODEL void model_begin(struct model *m, const struct model_note *n) {
             y->may_be_erased |= is_final && y->created_wall_ms < n->before_wall_ms;
         }
         m->newest_events_before_wall_ms = n->before_wall_ms;
+        m->is_retaining = true;
         return;
     case STORE_NOTIFY_SETTLE:
         if (m->notification[n->index % MODEL_NOTIFICATIONS] < 2)
@@ -184,6 +188,7 @@ MODEL void model_begin(struct model *m, const struct model_note *n) {
         m->key[n->index % MODEL_KEYS] = 1;
         return;
     case STORE_TOTALS: /* stands for: closed and opened again */
+        m->is_reopening = true;
         return;
     default:
         break;
@@ -214,11 +219,18 @@ MODEL void model_end(struct model *m, const struct model_note *n) {
             m->key[n->index % MODEL_KEYS] = 2;
         return;
     case STORE_TOTALS:
+        if (!m->is_reopening) {
+            m->removed = 0;
+            m->is_retaining = false;
+        }
+        m->is_reopening = false;
         for (uint32_t i = 0; i < m->count; i++)
             for (int k = 0; k < MODEL_RCPTS; k++)
                 m->message[i].now[k] = model_opened(m->message[i].now[k]);
         return;
     case STORE_RETAIN:
+        m->removed += n->seq;
+        m->is_retaining = false;
         return;
     default:
         break;

@@ -111,11 +111,12 @@ static int check(char **argv) {
         fclose(f);
     struct store_options o = {.backend = STORE_SQLITE, .folder = argv[2]};
     model_verify(m, &o, (uint32_t)notes, true, &r);
-    printf("{\"promises\": %llu, \"messages\": %u, \"checked\": %llu, \"probes\": %llu, "
+    printf("{\"promises\": %llu, \"removed\": %llu, \"in_retention\": %d, "
+           "\"messages\": %u, \"checked\": %llu, \"probes\": %llu, "
            "\"lost\": %llu, \"violations\": %llu, \"first\": \"%s\"}\n",
-           (unsigned long long)m->promises, m->count, (unsigned long long)r.checked_messages,
-           (unsigned long long)r.probes, (unsigned long long)r.lost,
-           (unsigned long long)r.violations, model_plain(r.first));
+           (unsigned long long)m->promises, (unsigned long long)m->removed, m->is_retaining,
+           m->count, (unsigned long long)r.checked_messages, (unsigned long long)r.probes,
+           (unsigned long long)r.lost, (unsigned long long)r.violations, model_plain(r.first));
     free(m);
     return r.violations == 0 ? 0 : 1;
 }

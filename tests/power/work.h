@@ -23,7 +23,14 @@
 #include "tests/power/model.h"
 #include "tests/power/shim.h"
 
-enum { WORK_SLOTS = 12, WORK_BODY_MOST = 700000, WORK_SCHEDULED_MS = 5000 };
+enum {
+    WORK_SLOTS = 12,
+    WORK_BODY_MOST = 700000,
+    WORK_SCHEDULED_MS = 5000,
+    WORK_RETAIN_MS = 100000,
+    WORK_STEP_MOST_MS = 60000,
+    WORK_LONG = 200
+};
 
 struct work_options {
     const char *folder, *ledger; /* ledger NULL: none */
@@ -497,7 +504,7 @@ MODEL void work_sweep(struct work *w, enum store_verb verb) {
     struct model_note n = {.what = NOTE_BEGIN,
                            .verb = (uint8_t)verb,
                            .wall_ms = w->now_wall_ms,
-                           .before_wall_ms = w->now_wall_ms - 100000};
+                           .before_wall_ms = w->now_wall_ms - WORK_RETAIN_MS};
     union {
         struct store_call call;
         struct store_expire expire;
@@ -517,6 +524,7 @@ MODEL void work_sweep(struct work *w, enum store_verb verb) {
     if (e != OK && !(e == ERR_UNAVAILABLE && w->o.may_fail))
         work_unexpected(w, "a sweep", e, q.call.info.text);
     w->unavailable += e == ERR_UNAVAILABLE;
+    n.seq = verb == STORE_RETAIN && e == OK ? (uint32_t)q.retain.removed : 0;
     n.what = NOTE_END;
     n.err = (int32_t)e;
     work_note(w, &n);
@@ -569,9 +577,19 @@ MODEL bool work_on_message(struct work *w) {
     return false;
 }
 
+/* Short loads live as long as others, and sweep as often: else nothing of theirs becomes old. */
+MODEL int64_t work_step_ms(const struct work *w) {
+    int64_t ms = 4 * WORK_RETAIN_MS / (w->o.ops > 0 ? w->o.ops : 1);
+    return ms < 2000 ? 2000 : ms > WORK_STEP_MOST_MS ? WORK_STEP_MOST_MS : ms;
+}
+
+MODEL int work_sweep_every(const struct work *w) {
+    return w->o.ops < WORK_LONG ? w->o.ops / 5 + 2 : 40;
+}
+
 MODEL void work_step(struct work *w) {
     uint64_t dice = work_random(w, 100);
-    w->now_wall_ms += (int64_t)work_random(w, 2000);
+    w->now_wall_ms += (int64_t)work_random(w, (uint64_t)work_step_ms(w));
     if (dice < 3 && work_key(w))
         return;
     if (dice < 25 && work_notify(w))
@@ -608,7 +626,7 @@ MODEL bool work_run(struct work *w) {
     for (int i = 0; i < w->o.ops; i++) {
         while (w->under_way >= w->o.slots)
             mailbox_wait(w->box, 1000);
-        if (!w->o.no_sweeps && i % 40 == 39)
+        if (!w->o.no_sweeps && i % work_sweep_every(w) == work_sweep_every(w) - 1)
             work_between(w);
         if (w->store == NULL)
             return false;
