@@ -159,6 +159,8 @@ class Client(threading.Thread):
         for _ in range(300):
             status, got = self.until_answered("POST", f"/v1/messages/{id_}/cancel", key, {})
             if status != 200:
+                if status != 0:
+                    self.load.wrong(f"cancel: {status} for {id_}: {str(got)[:200]}")
                 return
             _, seen = self.until_answered("GET", f"/v1/messages/{id_}", key)
             if seen is None or seen.get("state") in ("canceled", "expired"):
