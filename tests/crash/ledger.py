@@ -24,6 +24,7 @@ FINAL = {3, 4, 5, 6, 7, 8}
 EVENT_ACCEPTED, EVENT_COMPLETED = 0, 2
 EVENT_OF_STATE = {3: 4, 4: 5, 5: 6, 6: 7, 7: 8, 8: 9}
 FLAG_DUPLICATE = 2
+SECOND_ATTEMPT_MS = 5750  # so long after the first, at most
 
 
 class Verdict:
@@ -105,7 +106,7 @@ class Box:
         self.whole = collections.defaultdict(collections.Counter)  # seq -> types of events about the message
         self.of_recipient = collections.defaultdict(list)  # recipient key -> [(type, flags, wall ms)]
         self.notified = {}  # event id -> state of its notification
-        self.waiting = {}  # event id -> (attempts, wall ms of the last) of a notification that is not over
+        self.waiting = {}  # event id -> (attempts, created, tried last: wall ms) of a notification that is not over
         self.wanted = set()  # events that the receiver of webhooks is to be told
 
 
@@ -126,8 +127,8 @@ class Outbox(Box):
                 self.of_recipient[recipient].append((type_, flags, wall_ms))
         self.notified = {str(uuid.UUID(bytes=id_)): state for id_, state in db.execute(
             "SELECT e.id, n.state FROM notification n JOIN event e ON e.seq = n.event")}
-        self.waiting = {str(uuid.UUID(bytes=id_)): (attempts, updated) for id_, attempts, updated in db.execute(
-            "SELECT e.id, n.attempts, n.updated FROM notification n JOIN event e ON e.seq = n.event WHERE n.state <= 1")}
+        self.waiting = {str(uuid.UUID(bytes=id_)): tuple(row) for id_, *row in db.execute(
+            "SELECT e.id, n.attempts, n.created, n.updated FROM notification n JOIN event e ON e.seq = n.event WHERE n.state <= 1")}
         self.wanted = {str(uuid.UUID(bytes=id_)) for (id_,) in db.execute("SELECT id FROM event WHERE type = ?", (EVENT_COMPLETED,))}
         counter = db.execute("SELECT accepted, scheduled + queued + sending + delivered + bounced + failed + expired + suppressed"
                              " + canceled FROM counter").fetchone()
@@ -249,9 +250,10 @@ def judge_hook(v, box, lines, is_disturbed):
 
 
 def judge_waiting(v, box, refused, is_disturbed):
-    """Who waits for another attempt was refused at each, or had the last while something stood in the way."""
-    for event, (attempts, wall_ms) in box.waiting.items():
-        if refused[event] < max(1, attempts) and not (attempts and is_disturbed(wall_ms)):
+    """Who waits for another attempt was refused at each, or had one while something stood in the way: the last, or, if it was refused, the first two."""
+    for event, (attempts, created_ms, tried_ms) in box.waiting.items():
+        at = (tried_ms, created_ms, created_ms + SECOND_ATTEMPT_MS) if refused[event] else (tried_ms,)
+        if refused[event] < max(1, attempts) and not (attempts and any(map(is_disturbed, at))):
             v.wrong("a webhook that waits without a cause", (event, attempts, refused[event]))
 
 
