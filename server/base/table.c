@@ -1,5 +1,22 @@
 #include "server/base/table.h"
 
+#include <pthread.h>
+
+#include "server/base/random.h"
+#include "server/base/siphash.h"
+
+static unsigned char secret[SIPHASH_KEY_SIZE]; /* of the process */
+static pthread_once_t secret_once = PTHREAD_ONCE_INIT;
+
+static void make_secret(void) {
+    random_bytes(secret, sizeof(secret));
+}
+
+unsigned table_hash_of(const void *key, size_t n) {
+    pthread_once(&secret_once, make_secret);
+    return (unsigned)siphash(secret, key, n);
+}
+
 /* A key of no bytes may have no address. */
 static const void *bytes_of(const void *key) {
     return key != NULL ? key : "";

@@ -18,6 +18,9 @@
 #include "server/base/err.h"
 /* Its own way out is exit(-1) without a word. */
 #define uthash_fatal(msg) err_out_of_memory("a hash table", 0)
+/* Its own hash has no key: strangers, who choose most keys, could fill one bucket with theirs. */
+#define HASH_FUNCTION(key, n, hash) ((hash) = table_hash_of(key, n))
+unsigned table_hash_of(const void *key, size_t n); /* for this header alone; thread: any */
 #include <uthash.h> /* lint: containers: a node lives in the storage of what is found */
 
 struct table_node {
@@ -38,7 +41,7 @@ void table_forget(struct table *t);
 
 size_t table_count(const struct table *t);
 void *table_oldest(const struct table *t); /* NULL: it is empty */
-/* A number that hangs on the key alone, well spread. */
+/* A number that hangs on the key and the process, well spread: not to be stored. */
 size_t table_hash(const struct table_node *node);
 
 /* From the oldest to the newest. What is added meanwhile may be met; of what is removed meanwhile
