@@ -3,8 +3,6 @@
 #include <stdio.h>
 #include <time.h>
 
-static const int64_t LAST_WALL_MS = INT64_C(253402300799999); /* 9999-12-31T23:59:59.999Z */
-
 static int64_t clock_us(clockid_t which) {
     struct timespec now;
     ASSERT(clock_gettime(which, &now) == 0);
@@ -44,7 +42,7 @@ struct civil_time clock_civil(int64_t wall_ms) {
 }
 
 void clock_print_rfc3339(int64_t wall_ms, char out[CLOCK_RFC3339_SIZE]) {
-    ASSERT(wall_ms >= 0 && wall_ms <= LAST_WALL_MS);
+    ASSERT(wall_ms >= 0 && wall_ms <= CLOCK_LAST_WALL_MS);
     struct civil_time t = clock_civil(wall_ms);
     /* Unsigned and reduced, so that the compiler sees that the text fits. */
     snprintf(out, CLOCK_RFC3339_SIZE, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ",
@@ -124,7 +122,7 @@ enum err clock_parse_rfc3339(struct str s, int64_t *wall_ms) {
     if (second == 60 && at % 86400 != 0)
         return ERR_INVALID;
     at = at * 1000 + ms;
-    if (at < 0 || at > LAST_WALL_MS)
+    if (at < 0 || at > CLOCK_LAST_WALL_MS)
         return ERR_INVALID;
     *wall_ms = at;
     return OK;

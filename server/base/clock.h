@@ -12,7 +12,9 @@ int64_t clock_mono_us(void);
 int64_t clock_boot_ms(void); /* monotonic, and goes on while the machine sleeps */
 
 enum { CLOCK_RFC3339_SIZE = 25 };
-/* "2026-01-31T12:00:00.123Z" plus NUL (RFC 3339 5.6). Years 1970..9999; ASSERTs otherwise. */
+/* The last that prints: 9999-12-31T23:59:59.999Z. */
+#define CLOCK_LAST_WALL_MS INT64_C(253402300799999)
+/* "2026-01-31T12:00:00.123Z" plus NUL (RFC 3339 5.6). 0..CLOCK_LAST_WALL_MS; ASSERTs otherwise. */
 void clock_print_rfc3339(int64_t wall_ms, char out[CLOCK_RFC3339_SIZE]);
 /* Date-time with offset or Z, fraction optional (cut to milliseconds); ERR_INVALID otherwise and
  * outside of the years 1970..9999 in UTC, so that what was parsed can be printed. */

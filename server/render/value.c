@@ -32,6 +32,8 @@ json_t *value_id(const struct id *id) {
 }
 
 json_t *value_time(int64_t wall_ms) {
+    if (wall_ms < 0 || wall_ms > CLOCK_LAST_WALL_MS)
+        return json_null();
     char text[CLOCK_RFC3339_SIZE];
     clock_print_rfc3339(wall_ms, text);
     return json_string(text);

@@ -24,7 +24,7 @@
 
 json_t *value_str(struct str s); /* absent: null; bytes that are not UTF-8 become U+FFFD */
 json_t *value_id(const struct id *id);
-json_t *value_time(int64_t wall_ms);
+json_t *value_time(int64_t wall_ms); /* null: a time that cannot be printed */
 /* Text that we stored as JSON before (tags, metadata); anything else: null. */
 json_t *value_stored(struct str json);
 

@@ -18,7 +18,7 @@ static void from_row(struct damage *d, sqlite3_stmt *st, struct arena *a, struct
     *out = (struct capture_row){
         .id = sq_id(st, 0),
         .kind = (enum capture_kind)sq_enum(d, st, 1, CAPTURE_WEBHOOK + 1),
-        .wall_ms = sq_int(st, 2),
+        .wall_ms = sq_int(st, 2), /* is shown only: what cannot be shown is null */
         .meta_json = sq_str(st, 3, a),
         .content = sq_str(st, 4, a),
     };

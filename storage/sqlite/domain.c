@@ -86,25 +86,25 @@ enum err sqlite_domain_delete(struct backend *b, struct effects *fx, struct stor
     return sq_status(&b->h, &call->info);
 }
 
-/* A key that does not open has no `pem`: who signs has to know that there is one. */
+/* A key that does not open has no `pem`: who signs has to know that there is one. So none is left
+ * out: one that was published at no time is looked for in the DNS again. */
 static void load_keys(struct sq *h, struct arena *a, int64_t n, bool with_secrets,
                       struct domain_row *d) {
     sqlite3_stmt *st = sq_use(h, SQL_DOMAIN_KEYS);
     sq_bind_int(st, 1, n);
     while (sq_row(h, st)) {
+        struct damage damage = {0};
         d->key = rows_grow(a, d->key, sizeof(*d->key), d->key_count);
         d->key[d->key_count++] = (struct domain_key_row){
             .selector = sq_str(st, 0, a),
             .algorithm = sq_str(st, 1, a),
             .record = sq_str(st, 3, a),
             .created_wall_ms = sq_int(st, 4),
-            .published_wall_ms = sq_int(st, 5),
+            .published_wall_ms = sq_time(&damage, st, 5),
         };
-        if (!with_secrets)
-            continue;
         struct domain_key_row *k = &d->key[d->key_count - 1];
-        struct damage damage = {0};
-        k->pem = sq_open_secret(h, &damage, sealed_pem(d, k), sq_peek(st, 2), a);
+        if (with_secrets)
+            k->pem = sq_open_secret(h, &damage, sealed_pem(d, k), sq_peek(st, 2), a);
         (void)sq_is_sound(h, &damage, DAMAGED_DOMAIN, n);
     }
     sq_end(st);
@@ -118,9 +118,10 @@ enum err sqlite_domain_checked(struct backend *b, struct effects *fx, struct sto
     sq_bind_int(st, 1, q->project);
     sq_bind_id(st, 2, &q->id);
     int64_t n = 0;
+    struct damage damage = {0}; /* the same: verified at no time */
     if (sq_row(&b->h, st)) {
         n = sq_int(st, 0);
-        d.verified_wall_ms = sq_int(st, 1);
+        d.verified_wall_ms = sq_time(&damage, st, 1);
     }
     sq_end(st);
     if (n != 0)
@@ -166,14 +167,16 @@ enum err sqlite_domains(struct backend_reader *r, struct store_call *call) {
     while (sq_row(h, st)) {
         q->domain = rows_grow(a, q->domain, sizeof(*q->domain), q->count);
         struct domain_row *d = &q->domain[q->count++];
+        struct damage damage = {0};
         *d = (struct domain_row){
             .id = sq_id(st, 1),
             .project = sq_int(st, 2),
             .name = sq_str(st, 3, a),
             .bounce_address = sq_str(st, 4, a),
             .created_wall_ms = sq_int(st, 5),
-            .verified_wall_ms = sq_int(st, 6),
+            .verified_wall_ms = sq_time(&damage, st, 6),
         };
+        (void)sq_is_sound(h, &damage, DAMAGED_DOMAIN, sq_int(st, 0));
         load_keys(h, a, sq_int(st, 0), q->with_secrets, d);
     }
     sq_end(st);

@@ -121,14 +121,14 @@ void event_from_row(struct damage *d, sqlite3_stmt *st, struct arena *a, struct 
         .id = sq_id(st, 1),
         .type = (enum event_type)sq_enum(d, st, 2, EVENT_TYPE_COUNT),
         .project = sq_int(st, 3),
-        .wall_ms = sq_int(st, 4),
+        .wall_ms = sq_time(d, st, 4),
         .recipient_index = sqlite3_column_type(st, 5) == SQLITE_NULL
                                ? -1
                                : (int)(sq_int(st, 5) % RECIPIENT_KEY_SPAN),
         .state = (enum recipient_state)sq_enum(d, st, 6, RECIPIENT_STATE_COUNT),
         .recipient_seq = (uint32_t)sq_int(st, 7),
         .attempt = (int)sq_int(st, 8),
-        .next_attempt_wall_ms = sq_int(st, 9),
+        .next_attempt_wall_ms = sq_time(d, st, 9),
         .is_late = (flags & EVENT_LATE) != 0,
         .possible_duplicate = (flags & EVENT_DUPLICATE) != 0,
         .message_state = sq_str(st, 12, a),

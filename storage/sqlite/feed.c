@@ -164,7 +164,7 @@ static void attempt_from_row(struct damage *d, sqlite3_stmt *st, struct arena *a
                              struct attempt_row *out) {
     *out = (struct attempt_row){
         .seq = sq_int(st, 0),
-        .started_wall_ms = sq_int(st, 1),
+        .started_wall_ms = sq_time(d, st, 1),
         .took_ms = sq_int(st, 2),
         .host = sq_str(st, 3, a),
         .address = sq_str(st, 4, a),

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "server/base/clock.h"
 #include "server/base/log.h"
 #include "storage/sqlite/wal_file.h"
 
@@ -310,6 +311,13 @@ int64_t sq_between(struct damage *d, sqlite3_stmt *st, int at, int64_t least, in
         return v;
     damage_note(d, "a row has a value that no version wrote");
     return least;
+}
+
+int64_t sq_time(struct damage *d, sqlite3_stmt *st, int at) {
+    if (sqlite3_column_type(st, at) == SQLITE_INTEGER)
+        return sq_between(d, st, at, 0, CLOCK_LAST_WALL_MS);
+    damage_note(d, "a row has a time that no version wrote");
+    return 0;
 }
 
 int sq_enum(struct damage *d, sqlite3_stmt *st, int at, int count) {

@@ -109,6 +109,7 @@ enum err sqlite_keys(struct backend_reader *r, struct store_call *call) {
     sq_bind_int(st, 1, q->project);
     while (sq_row(h, st)) {
         struct str hash = sq_peek(st, 4);
+        struct damage damage = {0};
         struct key_row k = {
             .id = sq_id(st, 0),
             .project = sq_int(st, 1),
@@ -116,16 +117,16 @@ enum err sqlite_keys(struct backend_reader *r, struct store_call *call) {
             .prefix = sq_str(st, 3, a),
             .scopes = (unsigned)sq_int(st, 5),
             .is_test = sq_bool(st, 7),
-            .created_wall_ms = sq_int(st, 8),
-            .expires_wall_ms = sq_int(st, 9),
-            .revoked_wall_ms = sq_int(st, 10),
-            .used_wall_ms = sq_int(st, 11),
+            .created_wall_ms = sq_time(&damage, st, 8),
+            .expires_wall_ms = sq_time(&damage, st, 9),
+            .revoked_wall_ms = sq_time(&damage, st, 10),
+            .used_wall_ms = sq_time(&damage, st, 11),
             .rate = sq_int(st, 12),
         };
-        if (hash.n != sizeof(k.hash)) { /* it opens nothing, the others do */
-            sq_pass_over(h, DAMAGED_KEY, k.created_wall_ms, "it has no hash");
-            continue;
-        }
+        if (hash.n != sizeof(k.hash))
+            damage_note(&damage, "it has no hash");
+        if (!sq_is_sound(h, &damage, DAMAGED_KEY, sq_int(st, 8)))
+            continue; /* it opens nothing, the others do */
         memcpy(k.hash, hash.p, sizeof(k.hash));
         k.from_domains = list_split(a, sq_str(st, 6, a), &k.from_domain_count);
         q->key = rows_grow(a, q->key, sizeof(*q->key), q->count);

@@ -826,6 +826,13 @@ static void damaged_rows_are_refused_when_they_are_read(void **state) {
         {"UPDATE event SET result = x'010000000000ffff7f' WHERE result IS NOT NULL", 1},
         {"UPDATE event SET result = x'0100000000000a31' WHERE result IS NOT NULL", 1},
         {"UPDATE event SET result = x'010063' WHERE result IS NOT NULL", 1},
+        /* times that cannot be printed, or are none */
+        {"UPDATE message SET created = -1", 1},
+        {"UPDATE message SET created = 253402300800000", 1},
+        {"UPDATE message SET created = 'now'", 1},
+        {"UPDATE message SET expires = 1000000000000000000", 1},
+        {"UPDATE recipient SET due = -1 WHERE key % 1024 = 1", 1},
+        {"UPDATE recipient SET updated = 1000000000000000000 WHERE key % 1024 = 1", 1},
         {"UPDATE attempt SET recipients = x'02'", 0},
         {"UPDATE attempt SET recipients = x'0102'", 0},
         {"UPDATE attempt SET recipients = recipients || x'00'", 0},
@@ -1030,6 +1037,8 @@ static void a_damaged_message_holds_up_no_other(void **state) {
          "SELECT recipients = 0 FROM message WHERE seq = 1", 1, 1, 2, false},
         {"UPDATE message SET lane = 9 WHERE seq = 1", "SELECT lane = 9 FROM message WHERE seq = 1",
          1, 1, 2, false},
+        {"UPDATE message SET created = -1 WHERE seq = 1",
+         "SELECT created = -1 FROM message WHERE seq = 1", 1, 3, 1, false},
         {"UPDATE recipient SET state = -1 WHERE key = 1024",
          "SELECT state = -1 FROM recipient WHERE key = 1024", 2, 2, 2, true},
         {"UPDATE recipient SET state = 9 WHERE key = 1024",
@@ -1200,14 +1209,12 @@ static void very_many_damaged_rows_are_not_all_told_of(void **state) {
     }
 }
 
-static void a_damaged_event_holds_up_no_other(void **state) {
-    expect_log(passed_over);
-    struct kit *k = *state;
+static void expect_the_others(struct kit *k, const char *damage_sql) {
     kit_webhook(k, 1, "message.accepted");
     struct message_row *m[4];
     for (int i = 0; i < 4; i++, k->now_wall_ms += 10)
         m[i] = kit_accept(k, TO("ann@example.net"));
-    damage(k, "UPDATE event SET type = 99 WHERE seq <= 2");
+    damage(k, damage_sql);
     /* the feed, in pages smaller than the gap */
     size_t count = 0;
     int64_t after = 0;
@@ -1236,6 +1243,107 @@ static void a_damaged_event_holds_up_no_other(void **state) {
     assert_int_equal(none->next_due_wall_ms, 0);
     assert_int_equal(kit_totals(k).notifications_pending, 2);
     assert_int_equal(number_in(k, "SELECT count(*) FROM notification WHERE state = 0"), 2);
+}
+
+static void a_damaged_event_holds_up_no_other(void **state) {
+    (void)state;
+    expect_log(passed_over);
+    static const char *const rows[] = {
+        "UPDATE event SET type = 99 WHERE seq <= 2",
+        "UPDATE event SET wall = -1 WHERE seq <= 2",
+        "UPDATE event SET wall = 1000000000000000000 WHERE seq <= 2",
+        "UPDATE event SET next_attempt = -1 WHERE seq <= 2",
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct kit *k = kit_new(STORE_SQLITE);
+        expect_the_others(k, rows[i]);
+        store_close(&k->store); /* it does not add up */
+        kit_free(k);
+    }
+}
+
+enum { LISTED_EVENTS, LISTED_ATTEMPTS, LISTED_DELIVERIES, LISTED_ENDPOINTS, LISTED_KEYS, LISTS };
+
+static void count_lists(struct kit *k, struct id message, struct id webhook, size_t count[LISTS]) {
+    struct store_events e = {.project = 1, .limit = 100};
+    struct store_attempts a = {.message_id = message, .project = 1, .limit = 10};
+    struct store_notifications n = {.webhook_id = webhook, .project = 1, .limit = 10};
+    struct store_webhooks w = {.project = 1};
+    struct store_keys keys = {.project = 1};
+    RUN_OK(k, STORE_EVENTS, &e);
+    RUN_OK(k, STORE_ATTEMPTS, &a);
+    RUN_OK(k, STORE_NOTIFICATIONS, &n);
+    RUN_OK(k, STORE_WEBHOOKS, &w);
+    RUN_OK(k, STORE_KEYS, &keys);
+    count[LISTED_EVENTS] = e.count;
+    count[LISTED_ATTEMPTS] = a.count;
+    count[LISTED_DELIVERIES] = n.count;
+    count[LISTED_ENDPOINTS] = w.count;
+    count[LISTED_KEYS] = keys.count;
+}
+
+/* Nobody can print it, and nobody is asked to. */
+static void what_has_an_impossible_time_is_left_out_of_lists(void **state) {
+    (void)state;
+    expect_log(passed_over);
+    static const struct {
+        const char *damage;
+        int list;
+    } rows[] = {
+        {"UPDATE event SET wall = -1 WHERE seq = 1", LISTED_EVENTS},
+        {"UPDATE event SET next_attempt = 253402300800000 WHERE seq = 1", LISTED_EVENTS},
+        {"UPDATE attempt SET started = -1", LISTED_ATTEMPTS},
+        {"UPDATE notification SET due = -1 WHERE seq = 1", LISTED_DELIVERIES},
+        {"UPDATE notification SET created = -1 WHERE seq = 1", LISTED_DELIVERIES},
+        {"UPDATE notification SET updated = 1000000000000000000 WHERE seq = 1", LISTED_DELIVERIES},
+        {"UPDATE webhook SET created = -1", LISTED_ENDPOINTS},
+        {"UPDATE webhook SET previous_until = 1000000000000000000", LISTED_ENDPOINTS},
+        {"UPDATE api_key SET created = -1", LISTED_KEYS},
+        {"UPDATE api_key SET expires = -1", LISTED_KEYS},
+        {"UPDATE api_key SET revoked = 1000000000000000000", LISTED_KEYS},
+        {"UPDATE api_key SET used = 'never'", LISTED_KEYS},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct kit *k = kit_new(STORE_SQLITE);
+        struct id message = furnish(k)->id;
+        struct store_webhooks w = {.project = 1};
+        RUN_OK(k, STORE_WEBHOOKS, &w);
+        size_t before[LISTS], after[LISTS];
+        count_lists(k, message, w.webhook[0].id, before);
+        damage(k, rows[i].damage);
+        count_lists(k, message, w.webhook[0].id, after);
+        for (int list = 0; list < LISTS; list++)
+            if (before[list] - after[list] != (list == rows[i].list))
+                fail_msg("%s: list %d has %zu of %zu", rows[i].damage, list, after[list],
+                         before[list]);
+        store_close(&k->store); /* it does not add up */
+        kit_free(k);
+    }
+}
+
+/* It stays in the list, or its mail would go unsigned: it counts as not looked at. */
+static void a_domain_with_an_impossible_time_is_verified_anew(void **state) {
+    expect_log(passed_over);
+    struct kit *k = *state;
+    furnish(k);
+    damage(k, "UPDATE domain SET verified = -1; UPDATE domain_key SET published = -1");
+    struct store_domains q = {.project = 1, .with_secrets = true};
+    RUN_OK(k, STORE_DOMAINS, &q);
+    assert_int_equal(q.count, 1);
+    assert_int_equal(q.domain[0].verified_wall_ms, 0);
+    assert_int_equal(q.domain[0].key[0].published_wall_ms, 0);
+    assert_true(str_equal(q.domain[0].key[0].pem, STR("p")));
+    struct str selector = STR("s");
+    struct store_domain_checked checked = {.id = q.domain[0].id,
+                                           .project = 1,
+                                           .is_verified = true,
+                                           .published = &selector,
+                                           .published_count = 1,
+                                           .now_wall_ms = k->now_wall_ms};
+    RUN_OK(k, STORE_DOMAIN_CHECKED, &checked);
+    RUN_OK(k, STORE_DOMAINS, &q);
+    assert_int_equal(q.domain[0].verified_wall_ms, k->now_wall_ms);
+    assert_int_equal(q.domain[0].key[0].published_wall_ms, k->now_wall_ms);
 }
 
 /* Attempts of a message and deliveries of an endpoint, in pages smaller than the gap. */
@@ -1847,7 +1955,9 @@ int main(void) {
         TEST(a_step_that_ends_within_a_damaged_message_goes_on_there),
         TEST(a_damaged_message_gives_none_of_its_recipients_back),
         TEST(very_many_damaged_rows_are_not_all_told_of),
-        TEST(a_damaged_event_holds_up_no_other),
+        cmocka_unit_test(a_damaged_event_holds_up_no_other),
+        cmocka_unit_test(what_has_an_impossible_time_is_left_out_of_lists),
+        TEST(a_domain_with_an_impossible_time_is_verified_anew),
         TEST(mending_goes_on_behind_what_is_damaged),
         TEST(a_queue_that_counts_too_few_is_counted_anew),
         cmocka_unit_test(nobody_is_forgotten_by_a_queue_that_counts_too_few),

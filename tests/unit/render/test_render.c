@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "server/base/clock.h"
 #include "server/render/event.h"
 #include "server/render/message.h"
 #include "server/render/problem.h"
@@ -43,6 +44,11 @@ static void test_text_is_always_valid_utf8(void **state) {
     assert_value(value_stored(STR("[")), "null");
     assert_value(value_stored(STR_NONE), "null");
     assert_value(value_time(1769860800123), "\"2026-01-31T12:00:00.123Z\"");
+    /* of a damaged row */
+    static const int64_t unprintable[] = {-1, INT64_MIN, CLOCK_LAST_WALL_MS + 1, INT64_MAX};
+    for (size_t i = 0; i < sizeof(unprintable) / sizeof(unprintable[0]); i++)
+        assert_value(value_time(unprintable[i]), "null");
+    assert_value(value_time(CLOCK_LAST_WALL_MS), "\"9999-12-31T23:59:59.999Z\"");
 }
 
 static void test_problem(void **state) {
