@@ -296,7 +296,7 @@ enum err lifecycle_api_options(const struct config *c, struct lifecycle_api *o,
     p->memory_max_bytes = (size_t)c->max_memory_bytes;
     p->connections_max = (size_t)c->max_connections;
     p->connections_per_ip_max = (size_t)c->max_connections_per_ip;
-    p->drain_ms = c->shutdown_ms / 2;
+    p->drain_ms = c->shutdown_ms > 1 ? c->shutdown_ms / 2 : 1; /* 0 means the API's own */
     p->hostname = c->hostname;
     fill_intake(c, a, &p->intake);
     fill_guard(c, a, &p->guard);

@@ -105,8 +105,29 @@ static void no_promised_expiry_is_later_than_housekeeping_believes(void **state)
     config_unref(&longest);
 }
 
+/* To the API 0 means its own default, which is longer than anybody asked for. */
+static void a_shutdown_without_time_is_one(void **state) {
+    (void)state;
+    static const struct {
+        const char *timeout;
+        int64_t want_ms;
+    } rows[] = {{"0", 1}, {"1ms", 1}, {"2ms", 1}, {"8s", 4000}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char yaml[80];
+        struct lifecycle_api api;
+        struct errinfo info = {0};
+        snprintf(yaml, sizeof yaml, "route: sandbox\nshutdown_timeout: %s\n", rows[i].timeout);
+        struct config *c = load(yaml);
+        assert_int_equal(lifecycle_api_options(c, &api, &info), OK);
+        assert_int_equal(api.options.drain_ms, rows[i].want_ms);
+        lifecycle_api_release(&api);
+        config_unref(&c);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_shutdown_without_time_is_one),
         cmocka_unit_test(T11_a_verified_domain_is_wanted_by_the_routes_that_the_setting_means),
         cmocka_unit_test(no_promised_expiry_is_later_than_housekeeping_believes),
     };
