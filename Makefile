@@ -116,6 +116,8 @@ $(B)/tests/unit/storage/test_readers: WATCH += -Wl,--wrap=clock_mono_ms
 $(B)/tests/unit/storage/test_wal_file: WATCH += -Wl,--wrap=malloc
 # a digest that has memory
 $(B)/tests/unit/net/test_tls_verdict: WATCH += -Wl,--wrap=digest_sha256
+# no memory for an attachment
+$(B)/tests/unit/cli/test_send: WATCH += -Wl,--wrap=base64_encode
 # the questions that a lookup of mail servers asks
 $(B)/tests/unit/net/test_mx: WATCH += -Wl,--wrap=dns_ask
 # no memory for what a client makes grow

@@ -216,9 +216,20 @@ static void split_attachment(const char *text, struct str *path, struct str *typ
     }
 }
 
+static enum err set_content(json_t *attachment, struct str content, struct errinfo *info) {
+    struct buf encoded = BUF_INIT(2 * (size_t)FILE_MAX);
+    base64_encode(content, &encoded);
+    json_t *text = buf_status(&encoded) == OK ? text_value(buf_str(&encoded)) : NULL;
+    buf_release(&encoded);
+    if (!text)
+        return err_set(info, ERR_UNAVAILABLE, "--attach", "there is no memory for it");
+    json_object_set_new(attachment, "content", text);
+    return OK;
+}
+
 static enum err add_attachment(json_t *list, const char *text, struct errinfo *info) {
     struct str path, type;
-    struct buf content, encoded = BUF_INIT(2 * (size_t)FILE_MAX);
+    struct buf content;
     split_attachment(text, &path, &type);
     char *z = str_dupz(path);
     const char *slash = strrchr(z, '/');
@@ -226,16 +237,15 @@ static enum err add_attachment(json_t *list, const char *text, struct errinfo *i
     enum err e = send_read(z, "--attach", &content, info);
     if (e == OK) {
         json_t *v = json_object();
-        base64_encode(buf_str(&content), &encoded);
         if (str_is_absent(type))
             type = str_of(guess_type(name));
         e = set_text(v, "filename", name, "--attach", info);
-        json_object_set_new(v, "content", text_value(buf_str(&encoded)));
+        if (e == OK)
+            e = set_content(v, buf_str(&content), info);
         if (e == OK && !str_is_absent(type))
             e = set_text(v, "type", type, "--attach", info);
         json_array_append_new(list, v);
     }
-    buf_release(&encoded);
     buf_release(&content);
     free(z);
     return e;

@@ -296,6 +296,34 @@ static void options_become_the_submission(void **state) {
     http_peer_stop(&peer);
 }
 
+static bool no_memory;
+
+void __real_base64_encode(struct str in, struct buf *out);
+void __wrap_base64_encode(struct str in, struct buf *out);
+void __wrap_base64_encode(struct str in, struct buf *out) {
+    if (no_memory)
+        out->failed = out->is_short = true;
+    else
+        __real_base64_encode(in, out);
+}
+
+static void an_attachment_that_finds_no_memory_is_not_sent_empty(void **state) {
+    (void)state;
+    struct http_peer peer;
+    struct script script = {{QUEUED}, 1};
+    char line[128];
+    write_file("a.pdf", "%PDF");
+    snprintf(line, sizeof line, "--to|a@b.test|--text|x|--attach|%s/a.pdf", folder);
+    http_peer_start(&peer, follow_script, &script);
+    no_memory = true;
+    struct outcome o = run(peer.port, line);
+    no_memory = false;
+    assert_int_not_equal(o.code, CLI_OK);
+    assert_non_null(strstr(o.err, "--attach: "));
+    assert_int_equal(http_peer_count(&peer), 0);
+    http_peer_stop(&peer);
+}
+
 static void wrong_usage_reaches_no_server(void **state) {
     (void)state;
     static const struct {
@@ -362,6 +390,7 @@ int main(void) {
         cmocka_unit_test(a_value_that_looks_like_help_is_sent),
         cmocka_unit_test(help_is_an_option_anywhere_before_the_end_of_options),
         cmocka_unit_test(options_become_the_submission),
+        cmocka_unit_test(an_attachment_that_finds_no_memory_is_not_sent_empty),
         cmocka_unit_test(wrong_usage_reaches_no_server),
         cmocka_unit_test(json_prints_the_whole_answer),
     };
