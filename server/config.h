@@ -123,6 +123,10 @@ void config_unref(struct config **cp); /* wipes secrets with the last one */
 enum config_help { CONFIG_HELP_TEXT, CONFIG_HELP_MARKDOWN };
 void config_print_settings(enum config_help form, struct buf *out);
 
+/* Says of which declaration a failure is: "KIND 'NAME': " before its text. Returns `e`. */
+enum err config_name_declaration(struct errinfo *info, enum err e, const char *kind,
+                                 struct str name);
+
 enum { CONFIG_VARIABLE_SIZE = 96 };
 /* "tls_key" -> "POSTCHUTE_TLS_KEY"; false: there is no such setting. */
 bool config_variable_of(const char *setting, char out[CONFIG_VARIABLE_SIZE]);

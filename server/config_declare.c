@@ -237,3 +237,11 @@ enum err config_declare(struct config *c, struct arena *a, struct str key,
     }
     return e;
 }
+
+enum err config_name_declaration(struct errinfo *info, enum err e, const char *kind,
+                                 struct str name) {
+    if (info == NULL)
+        return e;
+    const struct errinfo why = *info;
+    return err_set(info, e, why.field, "%s '%.*s': %s", kind, STR_ARG(name), why.text);
+}

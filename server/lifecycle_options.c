@@ -228,6 +228,8 @@ enum err lifecycle_delivery_options(const struct config *c, uint16_t sandbox_por
         e = fill_route(o, r, kind, is_default ? &c->route : from->smarthosts.list,
                        is_default ? 1 : from->smarthosts.count, sandbox_port,
                        is_default ? "POSTCHUTE_ROUTE" : "routes.smarthosts", info);
+        if (e != OK && !is_default)
+            e = config_name_declaration(info, e, "route", from->name);
         d->route_count = i + 1;
     }
     return e;

@@ -13,6 +13,8 @@
 #include "server/events/signature.h"
 #include "server/intake/sender_domain.h"
 
+#define ADMIN_KEY_NAME STR("admin")
+#define SEND_KEY_NAME STR("send")
 enum { SCOPES_ALL = SCOPE_SEND | SCOPE_READ | SCOPE_MANAGE | SCOPE_ADMIN };
 
 /* Runs a verb and forgets what came out; ERR_CONFLICT of an equal thing is no error here. Without a
@@ -79,6 +81,57 @@ static enum err put_declared_key(struct store *s, const struct config_key *k,
                        STR_ARG(k->rate), (int)KEY_RATE_MOST);
     return put_key(s, k->name, k->secret, scopes, &k->from_domains, (int64_t)rate, "keys.secret",
                    info);
+}
+
+/* A declaration of a key, as the store may have it. */
+struct declared {
+    struct str name, text;
+};
+
+static size_t list_declared(const struct config *c, struct declared *out) {
+    size_t n = 0;
+    if (!str_is_absent(c->admin_key))
+        out[n++] = (struct declared){ADMIN_KEY_NAME, c->admin_key};
+    if (!str_is_absent(c->send_key))
+        out[n++] = (struct declared){SEND_KEY_NAME, c->send_key};
+    for (size_t i = 0; i < c->key_count; i++)
+        out[n++] = (struct declared){c->keys[i].name, c->keys[i].secret};
+    return n;
+}
+
+/* It opens what the declared one opens, though its text is no longer in any file. */
+static bool is_replaced(const struct key_row *k, const struct declared *list, size_t count,
+                        int64_t now_wall_ms) {
+    bool is_named = false;
+    if (k->revoked_wall_ms != 0 || (k->expires_wall_ms != 0 && k->expires_wall_ms <= now_wall_ms))
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        if (str_starts_with(list[i].text, k->prefix))
+            return false;
+        is_named = is_named || str_equal(list[i].name, k->name);
+    }
+    return is_named;
+}
+
+/* Told and not ended: another node, or the settings of yesterday, may still need it. */
+static enum err tell_of_replaced_keys(struct store *s, const struct config *c,
+                                      struct errinfo *info) {
+    struct store_keys q = {.call.verb = STORE_KEYS, .project = API_PROJECT};
+    struct arena *a = arena_new();
+    struct declared *list = ARENA_ARRAY(a, struct declared, c->key_count + 2);
+    size_t count = list_declared(c, list);
+    enum err e = count > 0 ? store_sync(s, &q.call) : OK;
+    if (e != OK && info)
+        *info = q.call.info;
+    for (size_t i = 0; e == OK && i < q.count; i++)
+        if (is_replaced(&q.key[i], list, count, clock_wall_ms()))
+            log_warn("server", "a key that is no longer declared stays in force",
+                     LOG_STR("name", q.key[i].name), LOG_STR("prefix", q.key[i].prefix),
+                     LOG_STR("ends_with", arena_printf(a, "postchute key revoke %.*s",
+                                                       STR_ARG(q.key[i].prefix))));
+    store_call_release(&q.call);
+    arena_free(&a);
+    return e;
 }
 
 /* ---- domains ---- */
@@ -214,21 +267,53 @@ static enum err put_declared_webhook(struct store *s, const struct guard *guard,
     return e == OK && s != NULL ? put_webhook(s, &row, info) : e;
 }
 
+/* ---- all of them ---- */
+
+/* A store that does not answer is nobody's fault. */
+static enum err named(enum err e, const char *kind, struct str name, struct errinfo *info) {
+    return e == OK || e == ERR_UNAVAILABLE ? e : config_name_declaration(info, e, kind, name);
+}
+
+/* What may be shown of a URL: no userinfo, no query. */
+static struct str shown_url(struct arena *a, struct str url) {
+    struct str rest;
+    size_t scheme = 0, n = 0;
+    for (size_t i = 0; i + 3 <= url.n && scheme == 0; i++)
+        if (str_starts_with(str_from(url, i), STR("://")))
+            scheme = i + 3;
+    rest = str_from(url, scheme);
+    while (n < rest.n && rest.p[n] != '?' && rest.p[n] != '#')
+        n++;
+    rest = str_slice(rest, 0, n);
+    n = 0;
+    while (n < rest.n && rest.p[n] != '/')
+        n++;
+    while (n > 0 && rest.p[n - 1] != '@')
+        n--;
+    rest = str_from(rest, n);
+    return arena_printf(a, "%.*s%.*s", STR_ARG(str_slice(url, 0, scheme)), STR_ARG(rest));
+}
+
 static enum err put_all(struct store *s, const struct guard *guard, const struct config *c,
                         struct errinfo *info) {
+    struct arena *a = arena_new();
     enum err e = OK;
     if (!str_is_absent(c->admin_key))
-        e = put_key(s, STR("admin"), c->admin_key, SCOPES_ALL, NULL, 0, "POSTCHUTE_ADMIN_KEY",
+        e = put_key(s, ADMIN_KEY_NAME, c->admin_key, SCOPES_ALL, NULL, 0, "POSTCHUTE_ADMIN_KEY",
                     info);
     if (e == OK && !str_is_absent(c->send_key))
-        e = put_key(s, STR("send"), c->send_key, SCOPE_SEND | SCOPE_READ, NULL, 0,
+        e = put_key(s, SEND_KEY_NAME, c->send_key, SCOPE_SEND | SCOPE_READ, NULL, 0,
                     "POSTCHUTE_SEND_KEY", info);
     for (size_t i = 0; i < c->key_count && e == OK; i++)
-        e = put_declared_key(s, &c->keys[i], info);
+        e = named(put_declared_key(s, &c->keys[i], info), "key", c->keys[i].name, info);
+    if (e == OK && s != NULL)
+        e = tell_of_replaced_keys(s, c, info);
     for (size_t i = 0; i < c->domain_count && e == OK; i++)
-        e = put_declared_domain(s, &c->domains[i], info);
+        e = named(put_declared_domain(s, &c->domains[i], info), "domain", c->domains[i].name, info);
     for (size_t i = 0; i < c->webhook_count && e == OK; i++)
-        e = put_declared_webhook(s, guard, &c->webhooks[i], info);
+        e = named(put_declared_webhook(s, guard, &c->webhooks[i], info), "endpoint",
+                  shown_url(a, c->webhooks[i].url), info);
+    arena_free(&a);
     return e;
 }
 

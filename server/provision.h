@@ -1,10 +1,11 @@
 /* provision: brings what the settings declare (keys, domains, webhooks) into the store,
  * idempotently: at start and at each reload.
  *
- * What is declared wins over what was stored under the same name, but for a key that was revoked:
- * it stays so, and that is logged. What is no longer declared stays, because it may have been made
- * by the API meanwhile. A declared domain without key files gets a generated pair once. Thread:
- * main; blocks (store_sync).
+ * What is declared wins over what was stored: over a domain of its name, an endpoint of its URL, a
+ * key of its text. A key that was revoked stays so, and that is logged. What is no longer declared
+ * stays, because it may have been made by the API meanwhile; a key in force that has the name of a
+ * declared one is logged with the command that ends it. A declared domain without key files gets a
+ * generated pair once. Thread: main; blocks (store_sync).
  */
 #pragma once
 

@@ -114,21 +114,22 @@ const struct command cli_key_list = {
 /* ---- revoke ---------------------------------------------------------------------------------- */
 
 /* The id of the key that has this id, prefix or (when only one in force has it) name; NULL: none.
- */
-static const char *find(const json_t *keys, const char *word) {
-    size_t i, named = 0;
+ * `named`: how many in force have it for a name. */
+static const char *find(const json_t *keys, const char *word, size_t *named) {
+    size_t i;
     json_t *k;
     const char *by_name = NULL;
+    *named = 0;
     json_array_foreach(keys, i, k) {
         if (strcmp(client_text(k, "id", ""), word) == 0 ||
             strcmp(client_text(k, "prefix", ""), word) == 0)
             return client_text(k, "id", NULL);
         if (strcmp(client_text(k, "name", ""), word) == 0 && !json_object_get(k, "revoked_at")) {
             by_name = client_text(k, "id", NULL);
-            named++;
+            (*named)++;
         }
     }
-    return named == 1 ? by_name : NULL;
+    return *named == 1 ? by_name : NULL;
 }
 
 static int revoke_found(const struct admin *a, void *ctx) {
@@ -137,9 +138,16 @@ static int revoke_found(const struct admin *a, void *ctx) {
     struct buf path = BUF_INIT(512);
     int code = CLI_OK;
     admin_call(a, "GET", "/v1/keys", NULL, &keys);
-    const char *id = find(json_object_get(keys.json, "data"), word);
+    size_t named;
+    const char *id = find(json_object_get(keys.json, "data"), word, &named);
     if (!client_is_success(&keys)) {
         code = client_fail("key revoke", &keys);
+    } else if (!id && named > 1) {
+        cli_say(stderr,
+                "postchute key revoke: '%s' is the name of %zu keys in force: give the prefix or "
+                "the id of one (postchute key list)\n",
+                word, named);
+        code = CLI_FAILED;
     } else if (!id) {
         cli_say(stderr,
                 "postchute key revoke: '%s' is not the id, the prefix or the name of one key\n",

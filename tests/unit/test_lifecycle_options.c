@@ -125,9 +125,25 @@ static void a_shutdown_without_time_is_one(void **state) {
     }
 }
 
+static void what_is_wrong_with_a_route_is_told_with_its_name(void **state) {
+    (void)state;
+    struct lifecycle_delivery d;
+    struct errinfo info = {0};
+    struct config *c = load("route: sandbox\n"
+                            "routes:\n"
+                            "  - {name: relay, smarthosts: ['smtp://192.0.2.1']}\n"
+                            "  - {name: other, smarthosts: ['smtp://192.0.2.1', 'no:url']}\n");
+    assert_int_equal(lifecycle_delivery_options(c, 1025, &d, &info), ERR_INVALID);
+    assert_string_equal(info.field, "routes.smarthosts");
+    assert_ptr_equal(strstr(info.text, "route 'other': "), info.text);
+    lifecycle_delivery_release(&d);
+    config_unref(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_shutdown_without_time_is_one),
+        cmocka_unit_test(what_is_wrong_with_a_route_is_told_with_its_name),
         cmocka_unit_test(T11_a_verified_domain_is_wanted_by_the_routes_that_the_setting_means),
         cmocka_unit_test(no_promised_expiry_is_later_than_housekeeping_believes),
     };

@@ -1,4 +1,4 @@
-/* What a reload makes of domains that are declared. */
+/* What a start and a reload make of what is declared. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -7,9 +7,11 @@
 
 #include <cmocka.h>
 
+#include "api/auth.h"
 #include "server/base/clock.h"
 #include "server/mail/dkim_key.h"
 #include "server/provision.h"
+#include "tests/unit/log_watch.h"
 
 static struct store *store;
 static struct buf pem = BUF_INIT(8192);
@@ -88,11 +90,123 @@ static void a_key_that_was_found_under_another_selector_was_not_found(void **sta
     assert_false(is_published());
 }
 
+/* ---- keys that replace others ---- */
+
+static const char replaced[] = "a key that is no longer declared stays in force";
+
+static void declare_admin(const struct auth_key_text *key) {
+    const struct config c = {.admin_key = auth_key_str(key)};
+    struct errinfo info = {0};
+    if (provision_apply(store, NULL, &c, &info) != OK)
+        fail_msg("%s: %s", info.field, info.text);
+}
+
+static void revoke(const struct auth_key_text *key) {
+    struct store_keys q = {.call = {.verb = STORE_KEYS}, .project = -1};
+    assert_int_equal(store_sync(store, &q.call), OK);
+    for (size_t i = 0; i < q.count; i++) {
+        struct store_key_revoke r = {.call = {.verb = STORE_KEY_REVOKE},
+                                     .id = q.key[i].id,
+                                     .project = -1,
+                                     .now_wall_ms = clock_wall_ms()};
+        if (str_starts_with(auth_key_str(key), q.key[i].prefix))
+            assert_int_equal(store_sync(store, &r.call), OK);
+        store_call_release(&r.call);
+    }
+    store_call_release(&q.call);
+}
+
+static void a_key_that_was_replaced_is_told_of_until_it_is_revoked(void **state) {
+    (void)state;
+    struct auth_key_text a, b, c;
+    auth_key_generate(false, &a);
+    auth_key_generate(false, &b);
+    auth_key_generate(false, &c);
+    expect_log(replaced);
+    declare_admin(&a);
+    declare_admin(&a);
+    assert_int_equal(logged(replaced), 0);
+    declare_admin(&b);
+    assert_int_equal(logged(replaced), 1);
+    declare_admin(&c);
+    assert_int_equal(logged(replaced), 3);
+    revoke(&a);
+    revoke(&b);
+    declare_admin(&c);
+    assert_int_equal(logged(replaced), 3);
+}
+
+/* The second is there before the first goes. */
+static void two_declared_keys_of_one_name_are_both_meant(void **state) {
+    (void)state;
+    struct auth_key_text a, b;
+    auth_key_generate(false, &a);
+    auth_key_generate(false, &b);
+    struct config_key keys[] = {{.name = STR("shop"), .secret = auth_key_str(&a)},
+                                {.name = STR("shop"), .secret = auth_key_str(&b)}};
+    const struct config both = {.keys = keys, .key_count = 2},
+                        second = {.keys = &keys[1], .key_count = 1};
+    expect_log(replaced);
+    assert_int_equal(provision_apply(store, NULL, &both, NULL), OK);
+    assert_int_equal(provision_apply(store, NULL, &both, NULL), OK);
+    assert_int_equal(logged(replaced), 0);
+    assert_int_equal(provision_apply(store, NULL, &second, NULL), OK);
+    assert_int_equal(logged(replaced), 1);
+}
+
+/* ---- what is wrong, and where ---- */
+
+static void a_fault_is_told_with_the_name_of_its_declaration(void **state) {
+    (void)state;
+    static struct str everywhere[] = {{"*", 1}}, nothing[] = {{"-", 1}};
+    struct auth_key_text text;
+    auth_key_generate(false, &text);
+    struct config_domain_key good_key = {.selector = STR("s1"), .pem = buf_str(&pem)},
+                             bad_key = {.selector = STR("s1"), .pem = STR("no key")};
+    struct config_domain bad_pem[] = {{.name = STR("a.test"), .keys = &good_key, .key_count = 1},
+                                      {.name = STR("b.test"), .keys = &bad_key, .key_count = 1}},
+                         bad_bounces = {.name = STR("c.test"), .bounce_address = STR("x")};
+    struct config_key bad_secret = {.name = STR("shop"), .secret = STR("hunter2")},
+                      bad_scopes = {.name = STR("shop"), .scopes = {nothing, 1}},
+                      bad_from = {.name = STR("shop"),
+                                  .secret = auth_key_str(&text),
+                                  .from_domains = {nothing, 1}};
+    struct config_webhook bad_url = {.url = STR("https://u:hunter2@app.test/x?token=hunter2")},
+                          bad_hook = {.url = STR("https://app.test/x?token=hunter2"),
+                                      .secret = STR("hunter2"),
+                                      .events = {everywhere, 1}};
+    const struct {
+        struct config c;
+        const char *want;
+    } rows[] = {
+        {{.domains = bad_pem, .domain_count = 2}, "domain 'b.test': "},
+        {{.domains = &bad_bounces, .domain_count = 1}, "domain 'c.test': "},
+        {{.keys = &bad_secret, .key_count = 1}, "key 'shop': "},
+        {{.keys = &bad_scopes, .key_count = 1}, "key 'shop': "},
+        {{.keys = &bad_from, .key_count = 1}, "key 'shop': "},
+        {{.webhooks = &bad_url, .webhook_count = 1}, "endpoint 'https://app.test/x': "},
+        {{.webhooks = &bad_hook, .webhook_count = 1}, "endpoint 'https://app.test/x': "},
+    };
+    struct guard *guard = NULL;
+    assert_int_equal(guard_new(&(struct guard_options){0}, &guard, NULL), OK);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct errinfo info = {0};
+        assert_int_equal(provision_check(guard, &rows[i].c, &info), ERR_INVALID);
+        if (strstr(info.text, rows[i].want) != info.text || strstr(info.text, "hunter2"))
+            fail_msg("%s: %s", info.field, info.text);
+        assert_int_equal(provision_check(guard, &rows[i].c, NULL), ERR_INVALID);
+    }
+    guard_free(&guard);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
     const struct CMUnitTest tests[] = {
         T(a_key_that_was_found_stays_so),
         T(a_key_that_was_found_under_another_selector_was_not_found),
+        T(a_key_that_was_replaced_is_told_of_until_it_is_revoked),
+        T(two_declared_keys_of_one_name_are_both_meant),
+        T(a_fault_is_told_with_the_name_of_its_declaration),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

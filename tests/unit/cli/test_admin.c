@@ -104,6 +104,17 @@ static void keys_are_made_listed_and_revoked_without_a_server(void **state) {
     o = run_cli("key|list", env);
     assert_non_null(strstr(o.out, "revoked"));
     assert_null(strstr(o.out, "in force"));
+
+    /* a name that two have ends neither */
+    run_cli("key|create|twin", env);
+    o = run_cli("key|create|twin", env);
+    snprintf(line, sizeof line, "key|revoke|%.*s", AUTH_KEY_PREFIX, o.out);
+    o = run_cli("key|revoke|twin", env);
+    assert_int_equal(o.code, CLI_FAILED);
+    assert_non_null(strstr(o.err, "'twin' is the name of 2 keys in force: give the prefix or"));
+    assert_int_equal(run_cli(line, env).code, CLI_OK);
+    assert_int_equal(run_cli("key|revoke|twin", env).code, CLI_OK);
+    assert_null(strstr(run_cli("key|list", env).out, "in force"));
 }
 
 static void a_refusal_of_the_api_names_the_field(void **state) {
