@@ -2,7 +2,8 @@
  *
  *   task_start: order the addresses -> attempt
  *   attempt:   pooled session -> transact        no session -> open -> (on_ready) transact
- *   transact:  up to recipients_most of those to be sent now -> (on_recipient...) -> on_done
+ *   transact:  up to recipients_most of those to be sent now, those in ASCII before others
+ *              -> (on_recipient...) -> on_done
  *   on_done:   decided ones into a report; others again at once on this session, or at the next
  *              address; none left: finish
  *   on_failed: everybody is judged by it: next address, in clear, or a report
@@ -248,12 +249,26 @@ static void on_failed(void *ctx, const struct session_result *r) {
 /* ---- one transaction ---------------------------------------------------------------------------
  */
 
+static bool is_ascii_now(const struct task *t, size_t i) {
+    return t->todo[i] == TODO_NOW && str_is_ascii(t->job->recipient[i].email);
+}
+
+/* An address that needs SMTPUTF8 makes its whole transaction need it. Where the message does not,
+ * ASCII ones go without the others: a server that does not offer it takes them. */
+static bool goes_in_ascii(const struct task *t) {
+    size_t i = 0;
+    while (i < t->job->count && !is_ascii_now(t, i))
+        i++;
+    return !t->job->needs_smtputf8 && i < t->job->count;
+}
+
 static void transact(struct task *t) {
     struct job *j = t->job;
+    bool ascii_only = goes_in_ascii(t);
     task_begin_report(t, j->count);
     t->count = 0;
     for (size_t i = 0; i < j->count && t->count < j->recipients_most; i++) {
-        if (t->todo[i] != TODO_NOW)
+        if (t->todo[i] != TODO_NOW || (ascii_only && !is_ascii_now(t, i)))
             continue;
         t->index[t->count] = i;
         t->is_reported[t->count] = false;

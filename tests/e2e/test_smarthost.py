@@ -86,6 +86,15 @@ def test_recipients_of_many_domains_share_a_transaction(server, relay):
         relay.wait_mail(one)
 
 
+def test_a_bcc_that_needs_SMTPUTF8_bounces_alone(postchute):
+    with Sink("11.22.1.105", extensions=["PIPELINING", "8BITMIME"]) as sink:
+        server = postchute(route=f"smtp://{sink.address}?tls=none")
+        seen = server.wait_final(server.send(**mail("ann@far.test", bcc="jürgen@far.test"))["id"])
+        assert {one["email"]: one["state"] for one in seen["recipients"]} == {"ann@far.test": "delivered", "jürgen@far.test": "bounced"}
+        (message,) = sink.ledger
+        assert message.rcpts == ["ann@far.test"] and "SMTPUTF8" not in message.mail_parameters
+
+
 def test_a_wrong_password_defers_and_pauses_the_route(server, relay):
     server.expect_log("the smarthost refuses our credentials, route paused")
     message = server.send(**mail("wrong-password@far.test", route="wrong-password"))["id"]

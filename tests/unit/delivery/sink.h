@@ -43,6 +43,7 @@ struct sink {
     int hostile_fd[SINK_CONNECTIONS];
     /* counters, atomic */
     int messages, recipients, connections, open_now, held, later_seen, tls_messages, signed_;
+    int utf8_messages;        /* under SMTPUTF8 */
     int many;                 /* messages with more than one recipient */
     int most_recipients;      /* that one transaction was asked to take, refused ones too */
     int number[SINK_NUMBERS]; /* of the messages taken, in order: 7 of ok7@example.net */
@@ -137,6 +138,7 @@ SINK void sink_on_message(void *ctx, struct receive *r, const struct received *m
         sink_add(&s->signed_, 1);
     if (m->tls.version[0] != '\0')
         sink_add(&s->tls_messages, 1);
+    sink_add(&s->utf8_messages, m->smtputf8);
     if (m->rcpt_count > 1)
         sink_add(&s->many, 1);
     if (s->holds_all || str_starts_with(m->rcpt[0], STR("hold"))) {

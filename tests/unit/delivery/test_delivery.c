@@ -306,6 +306,23 @@ static void test_C20_recipients_go_in_parts_of_at_most_100(void **state) {
     assert_true(sink_get(&w->sink->messages) >= 4);
 }
 
+/* A Bcc stands in nobody's copy: what only its address needs is nothing to the others. */
+static void a_recipient_that_needs_SMTPUTF8_goes_apart_and_last(void **state) {
+    static const char TO[] = "\xc3\xa9@d.test,ok1@d.test,\xc3\xbc@d.test,ok2@d.test";
+    struct world *w = *state;
+    start(w);
+    struct id id = submit(w, TO);
+    await_completed(w, 1);
+    assert_int_equal(sink_get(&w->sink->messages), 2);
+    assert_int_equal(sink_get(&w->sink->utf8_messages), 1);
+    assert_int_equal(sink_get(&w->sink->connections), 1);
+    assert_int_equal(w->sink->number[0], 1);
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(recipient(w, id, i).state, RECIPIENT_DELIVERED);
+        assert_int_equal(recipient(w, id, i).attempts, 1);
+    }
+}
+
 static void a_retry_sends_the_same_signature(void **state) {
     struct world *w = *state;
     put_signing_domain(w, NULL);
@@ -848,6 +865,7 @@ int main(void) {
         T(a_session_that_was_closed_while_idle_is_no_sign_of_life),
         T(a_message_is_signed_once_for_all_its_recipients),
         T(test_C20_recipients_go_in_parts_of_at_most_100),
+        T(a_recipient_that_needs_SMTPUTF8_goes_apart_and_last),
         T(a_retry_sends_the_same_signature),
         T(a_domain_whose_key_cannot_be_read_sends_nothing_unsigned),
         T(a_retry_after_a_change_of_keys_is_signed_by_the_new_one),
