@@ -291,6 +291,27 @@ static void a_message_is_signed_once_for_all_its_recipients(void **state) {
     assert_string_equal(w->sink->mail_from, "bounces@example.org");
 }
 
+/* From's domain has a bounce address, as it is when mail leaves; it is nothing to a Sender of
+ * another domain, nor to what goes out from nobody. */
+static void the_reverse_path_of_a_sender_elsewhere_stays(void **state) {
+    static const struct {
+        struct str stored;
+        const char *want;
+    } rows[] = {{STR("shop@example.org"), "bounces@example.org"},
+                {STR("old-bounces@example.org"), "bounces@example.org"},
+                {STR("s@other.org"), "s@other.org"},
+                {STR("s@sub.example.org"), "s@sub.example.org"},
+                {STR(""), ""}};
+    struct world *w = *state;
+    put_key_of(w, "example.org", "bounces@example.org", "s1");
+    start(w);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        submit_with(w, "ok@example.net", &(struct message_row){.mail_from = rows[i].stored});
+        await_completed(w, (int)i + 1);
+        assert_string_equal(w->sink->mail_from, rows[i].want);
+    }
+}
+
 /* RFC 5321 4.5.3.1.8: a server need not take more in one transaction. */
 static void test_C20_recipients_go_in_parts_of_at_most_100(void **state) {
     struct world *w = *state;
@@ -864,6 +885,7 @@ int main(void) {
         T(a_site_without_the_tls_of_its_route_is_paused),
         T(a_session_that_was_closed_while_idle_is_no_sign_of_life),
         T(a_message_is_signed_once_for_all_its_recipients),
+        T(the_reverse_path_of_a_sender_elsewhere_stays),
         T(test_C20_recipients_go_in_parts_of_at_most_100),
         T(a_recipient_that_needs_SMTPUTF8_goes_apart_and_last),
         T(a_retry_sends_the_same_signature),

@@ -212,6 +212,8 @@ WORLD struct id submit_with(struct world *w, const char *to, const struct messag
         q.message.route = like->route;
         q.message.tls = like->tls;
         q.message.is_test = like->is_test;
+        if (!str_is_absent(like->mail_from))
+            q.message.mail_from = like->mail_from;
         if (like->lane == LANE_BULK)
             q.message.lane = like->lane;
         for (size_t i = 0; i < n && like->created_wall_ms != 0; i++)

@@ -371,7 +371,8 @@ static void test_reverse_path(void **state) {
     } rows[] = {{"a@acme.test", NULL, "a@acme.test"},
                 {"a@acme.test", "s@acme.test", "s@acme.test"},
                 {"a@bounce.test", NULL, "b@bounce.test"},
-                {"a@acme.test", "s@bounce.test", "b@bounce.test"}};
+                {"a@acme.test", "s@bounce.test", "b@bounce.test"},
+                {"a@bounce.test", "s@acme.test", "s@acme.test"}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct fixture f;
         struct intake_settings s = settings_of();
