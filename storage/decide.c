@@ -155,9 +155,17 @@ int64_t since_wall_ms(bool holds, int64_t before_wall_ms, int64_t now_wall_ms) {
     return !holds ? 0 : before_wall_ms != 0 ? before_wall_ms : now_wall_ms;
 }
 
-bool domain_is_published(const struct store_domain_checked *q, struct str selector) {
-    for (size_t i = 0; i < q->published_count; i++)
-        if (str_equal(q->published[i], selector))
+static bool is_among(struct str selector, const struct str *list, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (str_equal(list[i], selector))
             return true;
     return false;
+}
+
+int64_t key_published_wall_ms(const struct store_domain_checked *q,
+                              const struct domain_key_row *key) {
+    if (is_among(key->selector, q->unknown, q->unknown_count))
+        return key->published_wall_ms;
+    return since_wall_ms(is_among(key->selector, q->published, q->published_count),
+                         key->published_wall_ms, q->now_wall_ms);
 }

@@ -482,6 +482,8 @@ struct store_domain_checked {
     bool is_verified;
     const struct str *published; /* selectors whose records were found */
     size_t published_count;
+    const struct str *unknown; /* selectors that nobody answered for: they stay as they were */
+    size_t unknown_count;
     int64_t now_wall_ms;
 };
 /* Private keys come out only with_secrets, for who signs or puts them back, and are wiped when the

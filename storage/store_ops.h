@@ -208,8 +208,9 @@ bool messages_match(const struct store_messages *q, const struct message_row *m)
 bool messages_is_search(const struct store_messages *q);
 /* The time since when something holds: the old one while it goes on, 0 when it does not. */
 int64_t since_wall_ms(bool holds, int64_t before_wall_ms, int64_t now_wall_ms);
-/* Was the record of this selector found? */
-bool domain_is_published(const struct store_domain_checked *q, struct str selector);
+/* The time since when the key's record is published, after this look at DNS. */
+int64_t key_published_wall_ms(const struct store_domain_checked *q,
+                              const struct domain_key_row *key);
 /* The event of a change of state. */
 enum event_type event_type_of_state(enum recipient_state to);
 /* Who gets how many of `most` rows: key after key and row after row get equal parts of what is

@@ -25,7 +25,8 @@ struct watched {
     uint8_t keys[SHA256_BYTES]; /* names and records of those that are listed */
     bool is_verified, is_checking, is_listed;
     bool is_stored_verified;
-    bool is_doubted; /* verified, but the last look found nothing */
+    bool is_doubted;       /* verified, but the last look found nothing */
+    uint64_t doubted_keys; /* bit i: of key i, published, the last look did not find the record */
     struct table_node in_table;
 };
 
@@ -128,7 +129,7 @@ struct storing {
     struct store_domain_checked q;
     struct verification *verification;
     struct domain_check *check;
-    struct str *published;
+    struct str *published, *unknown;
     struct looking *looking; /* NULL: nobody asked for it */
 };
 
@@ -162,25 +163,43 @@ static void on_stored(struct store_call *call) {
         look_is_over(s->looking);
     domain_check_free(&s->check);
     free(s->published);
+    free(s->unknown);
     free(s);
 }
 
+static bool has_bit(uint64_t bits, size_t i) {
+    return i < 64 && (bits >> i & 1) != 0;
+}
+
+/* What is not known, or is doubted, leaves its key as it was. */
+static void put_selectors(struct storing *s, const struct domain_check *c, uint64_t doubted_keys) {
+    s->q.published = s->published = mem_zalloc((c->count + 1) * sizeof *s->published);
+    s->q.unknown = s->unknown = mem_zalloc((c->count + 1) * sizeof *s->unknown);
+    for (size_t i = 0; i < c->count; i++) {
+        const struct domain_record *r = &c->record[i];
+        if (r->kind != DOMAIN_RECORD_DKIM)
+            continue;
+        if (r->is_ok)
+            s->published[s->q.published_count++] = r->selector;
+        else if (r->failure != FAILURE_NONE || has_bit(doubted_keys, i))
+            s->unknown[s->q.unknown_count++] = r->selector;
+    }
+}
+
+/* What somebody asked for is stored as it was found. */
 static void store_result(struct verification *v, struct domain_check *c, struct looking *looking) {
+    const struct watched *w = find(v, &c->id);
     struct storing *s = mem_zalloc(sizeof *s);
     s->verification = v;
     s->check = c;
     s->looking = looking;
-    s->published = mem_zalloc((c->count ? c->count : 1) * sizeof *s->published);
     s->q.call =
         (struct store_call){.verb = STORE_DOMAIN_CHECKED, .reply_to = v->box, .done = on_stored};
     s->q.id = c->id;
     s->q.project = c->project;
     s->q.is_verified = c->is_verified;
     s->q.now_wall_ms = clock_wall_ms();
-    s->q.published = s->published;
-    for (size_t i = 0; i < c->count; i++)
-        if (c->record[i].kind == DOMAIN_RECORD_DKIM && c->record[i].is_ok)
-            s->published[s->q.published_count++] = c->record[i].selector;
+    put_selectors(s, c, w && !looking ? w->doubted_keys : 0);
     v->under_way++;
     store_post(v->o.store, &s->q.call);
 }
@@ -206,7 +225,9 @@ static void take_result(struct verification *v, const struct domain_check *c) {
             w->new_until_mono_ms = 0;
         }
         /* what somebody asked for with keys that were replaced is stored, and may be wrong */
-        set_due(v, w, is_of_listed_keys(w, c) ? now + period(v, w, now) : now);
+        bool is_open = w->is_verified && (!c->is_conclusive || w->doubted_keys != 0);
+        int64_t wait_ms = is_open ? v->o.first_ms : period(v, w, now);
+        set_due(v, w, is_of_listed_keys(w, c) ? now + wait_ms : now);
     }
 }
 
@@ -228,6 +249,28 @@ static bool is_to_be_doubted(struct verification *v, const struct domain_check *
     return true;
 }
 
+/* Of a domain that has another key, too: its mail goes on, but signed by fewer. */
+static void doubt_keys(struct watched *w, const struct domain_check *c) {
+    uint64_t before = w->doubted_keys;
+    w->doubted_keys = 0;
+    for (size_t i = 0; c->is_verified && i < c->count && i < 64; i++) {
+        const struct domain_record *r = &c->record[i];
+        if (!r->was_published || r->is_ok)
+            continue;
+        if (r->failure != FAILURE_NONE) {
+            w->doubted_keys |= before & (uint64_t)1 << i;
+        } else if (has_bit(before, i)) {
+            log_warn("verification", "a DKIM key is not published any more, MX mail goes without",
+                     LOG_STR("domain", c->domain), LOG_STR("selector", r->selector));
+        } else {
+            log_warn("verification",
+                     "the record of a published DKIM key is not there, looked at again soon",
+                     LOG_STR("domain", c->domain), LOG_STR("selector", r->selector));
+            w->doubted_keys |= (uint64_t)1 << i;
+        }
+    }
+}
+
 static void on_checked(struct domain_check *c, void *ctx) {
     struct verification *v = ctx;
     struct watched *w = find(v, &c->id);
@@ -243,6 +286,8 @@ static void on_checked(struct domain_check *c, void *ctx) {
         domain_check_free(&c);
         return;
     }
+    if (w)
+        doubt_keys(w, c);
     take_result(v, c);
     if (is_worth_storing(v, c))
         store_result(v, c, NULL);
@@ -366,6 +411,7 @@ static void replace_keys(struct verification *v, struct watched *w, const struct
     memcpy(w->keys, keys, sizeof keys);
     w->is_verified = w->is_stored_verified = row->verified_wall_ms != 0;
     w->is_doubted = false;
+    w->doubted_keys = 0;
     w->first_mono_ms = now;
     w->new_until_mono_ms = now + v->o.verified_ms;
     set_due(v, w, now); /* until they are found, MX mail is not signed */

@@ -3,9 +3,11 @@
  * one whose keys were replaced at once, and then every minute until DNS has one of them. What is
  * found is stored with the domain: MX routes ask for a verified domain, and are signed only with
  * keys that were found published. What cannot be stored is looked at again a minute later. A
- * resolver that does not answer changes nothing, and that a verified domain has no records any more
- * is believed when a second look, a minute later, says so as well; of new keys, when an hour of
- * such looks found none. (What is asked for by verification_look() is stored as it is found.)
+ * resolver that does not answer changes nothing: a key whose record is not answered for stays as it
+ * was, and a verified domain is looked at again a minute later. That a verified domain, or a
+ * published key of it, has no record any more is believed when a second look, a minute later, says
+ * so as well; of new keys, when an hour of such looks found none. (What is asked for by
+ * verification_look() is stored as it is found.)
  *
  *     struct verification *v = verification_start(&options);   ...   verification_quit(v);
  * dns_stop(&dns); verification_stop(&v);

@@ -37,7 +37,8 @@ size_t domain_records_wanted(const struct domain_row *row, struct str hostname, 
                                         .name = arena_printf(a, "%.*s._domainkey.%.*s",
                                                              STR_ARG(row->key[i].selector),
                                                              STR_ARG(row->name)),
-                                        .value = arena_dup(a, row->key[i].record)};
+                                        .value = arena_dup(a, row->key[i].record),
+                                        .was_published = row->key[i].published_wall_ms != 0};
     if (hostname.n)
         r[n++] = (struct domain_record){
             .kind = DOMAIN_RECORD_SPF,

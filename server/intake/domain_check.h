@@ -23,6 +23,7 @@ struct domain_record {
     struct str selector; /* of DKIM */
     struct str name;     /* owner name, "pc202611r._domainkey.acme.test" */
     struct str value;    /* wanted TXT */
+    bool was_published;  /* a DKIM key, found there before, as its row says */
     /* after a check */
     bool is_answered;
     enum failure failure; /* NONE: `found` is what DNS says; DNS_TEMPORARY and such: not known */

@@ -148,10 +148,10 @@ MEM_WRITE(domain_delete) {
 }
 
 /* Sets `*wall_ms`; did it change? */
-static bool set_since(int64_t *wall_ms, bool holds, int64_t now_wall_ms) {
+static bool set_time(int64_t *wall_ms, int64_t to_wall_ms) {
     int64_t before_wall_ms = *wall_ms;
-    *wall_ms = since_wall_ms(holds, before_wall_ms, now_wall_ms);
-    return *wall_ms != before_wall_ms;
+    *wall_ms = to_wall_ms;
+    return before_wall_ms != to_wall_ms;
 }
 
 MEM_WRITE(domain_checked) {
@@ -162,10 +162,10 @@ MEM_WRITE(domain_checked) {
     if (t == NULL)
         return err_set(&call->info, ERR_NOT_FOUND, "id", "no such domain");
     struct domain_row *d = &t->as.domain;
-    bool changed = set_since(&d->verified_wall_ms, q->is_verified, q->now_wall_ms);
+    bool changed = set_time(&d->verified_wall_ms,
+                            since_wall_ms(q->is_verified, d->verified_wall_ms, q->now_wall_ms));
     for (size_t i = 0; i < d->key_count; i++)
-        changed |= set_since(&d->key[i].published_wall_ms,
-                             domain_is_published(q, d->key[i].selector), q->now_wall_ms);
+        changed |= set_time(&d->key[i].published_wall_ms, key_published_wall_ms(q, &d->key[i]));
     if (changed)
         effects_kind(fx, NOTICE_DOMAINS);
     return OK;

@@ -137,8 +137,7 @@ enum err sqlite_domain_checked(struct backend *b, struct effects *fx, struct sto
     }
     for (size_t i = 0; i < d.key_count; i++) {
         const struct domain_key_row *k = &d.key[i];
-        int64_t published = since_wall_ms(domain_is_published(q, k->selector), k->published_wall_ms,
-                                          q->now_wall_ms);
+        int64_t published = key_published_wall_ms(q, k);
         if (published == k->published_wall_ms)
             continue;
         changed = true;

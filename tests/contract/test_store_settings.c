@@ -193,6 +193,44 @@ static void count_notice(struct store_notice *n) {
     store_notice_free(&n);
 }
 
+/* A record that nobody answered for is neither there nor gone: its key stays as it was. */
+static void a_key_of_which_nothing_is_known_stays_as_it_was(void **state) {
+    struct kit *k = *state;
+    struct domain_key_row keys[] = {
+        {.selector = STR("s1"), .algorithm = STR("a"), .pem = STR("p"), .published_wall_ms = 5},
+        {.selector = STR("s2"), .algorithm = STR("a"), .pem = STR("p")}};
+    struct store_domain_put p = {.domain = {.id = id_new(k->now_wall_ms),
+                                            .project = 1,
+                                            .name = STR("example.org"),
+                                            .key = keys,
+                                            .key_count = 2}};
+    RUN_OK(k, STORE_DOMAIN_PUT, &p);
+    const struct str s1 = STR("s1"), s2 = STR("s2"), both[] = {STR("s2"), STR("s1")};
+    const struct {
+        const struct str *published, *unknown;
+        size_t published_count, unknown_count;
+        int64_t want_published_ms[2];
+    } rows[] = {
+        {NULL, both, 0, 2, {5, 0}}, {&s2, &s1, 1, 1, {5, 20}},   {&s1, &s2, 1, 1, {5, 20}},
+        {NULL, &s2, 0, 1, {0, 20}}, {NULL, both, 0, 2, {0, 20}}, {&s1, NULL, 1, 0, {60, 0}},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        struct store_domain_checked c = {.id = p.domain.id,
+                                         .project = 1,
+                                         .is_verified = true,
+                                         .published = rows[i].published,
+                                         .published_count = rows[i].published_count,
+                                         .unknown = rows[i].unknown,
+                                         .unknown_count = rows[i].unknown_count,
+                                         .now_wall_ms = 10 * (int64_t)(i + 1)};
+        RUN_OK(k, STORE_DOMAIN_CHECKED, &c);
+        struct store_domains q = {.project = 1};
+        RUN_OK(k, STORE_DOMAINS, &q);
+        for (size_t n = 0; n < 2; n++)
+            assert_int_equal(q.domain[0].key[n].published_wall_ms, rows[i].want_published_ms[n]);
+    }
+}
+
 /* What a look at the DNS found, and whether somebody who watches was told of it. */
 static void what_was_found_of_a_domain_is_kept_since_when(void **state) {
     struct kit *k = *state;
@@ -300,6 +338,7 @@ static void captures_are_listed_newest_first_and_limited(void **state) {
         T(domains_are_put_replaced_and_deleted),                                                   \
         T(private_keys_come_out_where_they_are_asked_for_and_are_wiped),                           \
         T(secrets_of_endpoints_are_wiped), T(what_was_found_of_a_domain_is_kept_since_when),       \
-        T(each_verb_either_writes_or_reads), T(captures_are_listed_newest_first_and_limited)
+        T(a_key_of_which_nothing_is_known_stays_as_it_was), T(each_verb_either_writes_or_reads),   \
+        T(captures_are_listed_newest_first_and_limited)
 
 MAIN_WITH_SECRETS(TESTS)

@@ -9,6 +9,8 @@
 enum { MORE_THAN_A_LOOK = 12 }; /* questions, with those that are asked again after SERVFAIL */
 
 static const char DOUBTED[] = "the records of a verified domain are not there";
+static const char KEY_DOUBTED[] = "the record of a published DKIM key is not there";
+static const char KEY_LOST[] = "a DKIM key is not published any more";
 static const char LOST[] = "domain not verified any more";
 
 /* good.test has the records that are wanted of it, gone.test none. */
@@ -16,6 +18,14 @@ static const struct rr ZONE[] = {
     {"s1._domainkey.good.test", DNS_TXT, "v=DKIM1; k=ed25519; p=AAAA", RR_ANSWER},
     {"s2._domainkey.good.test", DNS_TXT, "v=DKIM1; k=ed25519; p=BBBB", RR_ANSWER},
     {"s1._domainkey.sick.test", 0, NULL, RR_SERVFAIL},
+    {"s1._domainkey.half.test", 0, NULL, RR_SERVFAIL},
+    {"s2._domainkey.half.test", DNS_TXT, "v=DKIM1; k=ed25519; p=BBBB", RR_ANSWER},
+    {"s2._domainkey.lone.test", DNS_TXT, "v=DKIM1; k=ed25519; p=BBBB", RR_ANSWER},
+    {NULL, 0, NULL, RR_ANSWER},
+};
+static const struct rr HEALED[] = {
+    {"s1._domainkey.half.test", DNS_TXT, "v=DKIM1; k=ed25519; p=AAAA", RR_ANSWER},
+    {"s2._domainkey.half.test", DNS_TXT, "v=DKIM1; k=ed25519; p=BBBB", RR_ANSWER},
     {NULL, 0, NULL, RR_ANSWER},
 };
 
@@ -242,6 +252,90 @@ static void a_new_key_is_looked_for_again_soon_when_nobody_knows(void **state) {
     await_published(w, "s2");
 }
 
+/* A verified domain with s1, published or not, and s2, which was not seen yet. */
+static void put_two_keys(struct world *w, const char *name, bool is_published) {
+    int64_t now_wall_ms = clock_wall_ms();
+    struct domain_key_row key[2] = {
+        {.selector = STR("s1"),
+         .record = STR("v=DKIM1; k=ed25519; p=AAAA"),
+         .published_wall_ms = is_published ? now_wall_ms : 0},
+        {.selector = STR("s2"), .record = STR("v=DKIM1; k=ed25519; p=BBBB")}};
+    for (size_t i = 0; i < 2; i++) {
+        key[i].algorithm = STR("ed25519-sha256");
+        key[i].pem = STR("not looked at");
+        key[i].created_wall_ms = now_wall_ms;
+    }
+    struct store_domain_put q = {.call = {.verb = STORE_DOMAIN_PUT}};
+    q.domain = (struct domain_row){.id = id_new(now_wall_ms),
+                                   .project = 1,
+                                   .name = str_of(name),
+                                   .created_wall_ms = now_wall_ms,
+                                   .verified_wall_ms = now_wall_ms,
+                                   .key = key,
+                                   .key_count = 2};
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    store_call_release(&q.call);
+}
+
+static bool is_key_published(struct world *w, size_t i) {
+    struct store_domains q = {.call = {.verb = STORE_DOMAINS}, .project = -1};
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    assert_int_equal(q.count, 1);
+    assert_true(i < q.domain[0].key_count);
+    bool is = q.domain[0].key[i].published_wall_ms != 0;
+    store_call_release(&q.call);
+    return is;
+}
+
+static void await_key(struct world *w, size_t i, bool wanted) {
+    int64_t until_mono_ms = clock_mono_ms() + PATIENCE_MS;
+    while (is_key_published(w, i) != wanted && clock_mono_ms() < until_mono_ms)
+        mailbox_wait(w->box, 10);
+    assert_int_equal(is_key_published(w, i), wanted);
+}
+
+/* What is found of the other is stored in the same transaction. */
+static void a_key_that_nobody_answers_for_stays_published(void **state) {
+    struct world *w = *state;
+    put_two_keys(w, "half.test", true);
+    start_looking(w, 3600 * 1000);
+    await_key(w, 1, true);
+    assert_true(is_key_published(w, 0));
+}
+
+static void a_key_that_nobody_answers_for_is_looked_for_again_soon(void **state) {
+    struct world *w = *state;
+    put_two_keys(w, "half.test", false);
+    start_looking(w, 20);
+    await_key(w, 1, true);
+    assert_false(is_key_published(w, 0));
+    atomic_store(&server.rows, HEALED);
+    await_key(w, 0, true);
+}
+
+static void a_published_key_that_is_gone_is_doubted_once(void **state) {
+    struct world *w = *state;
+    expect_log(KEY_DOUBTED);
+    put_two_keys(w, "lone.test", true);
+    start_looking(w, 3600 * 1000);
+    await_key(w, 1, true);
+    assert_true(is_key_published(w, 0));
+    assert_int_equal(logged(KEY_DOUBTED), 1);
+}
+
+static void a_published_key_that_stays_away_is_believed_to_be_gone(void **state) {
+    struct world *w = *state;
+    expect_log(KEY_DOUBTED);
+    expect_log(KEY_LOST);
+    put_two_keys(w, "lone.test", true);
+    start_looking(w, 20);
+    await_key(w, 0, false);
+    assert_true(is_key_published(w, 1));
+    assert_true(is_verified(w));
+    assert_int_equal(logged(KEY_DOUBTED), 1);
+    assert_int_equal(logged(KEY_LOST), 1);
+}
+
 static void refuse_to_store(struct world *w, sqlite3 **db) {
     run_sql(w, db,
             "CREATE TRIGGER no BEFORE UPDATE ON domain BEGIN SELECT RAISE(ABORT, 'no'); END");
@@ -301,6 +395,10 @@ int main(void) {
         T(a_key_that_is_replaced_during_a_look_is_looked_for_after_it),
         T(a_key_that_is_not_there_yet_leaves_its_domain_verified),
         T(a_new_key_is_looked_for_again_soon_when_nobody_knows),
+        T(a_key_that_nobody_answers_for_stays_published),
+        T(a_key_that_nobody_answers_for_is_looked_for_again_soon),
+        T(a_published_key_that_is_gone_is_doubted_once),
+        T(a_published_key_that_stays_away_is_believed_to_be_gone),
         T(what_is_found_and_not_stored_is_looked_at_again_soon),
         T(what_is_lost_and_not_stored_is_looked_at_again_soon),
     };
