@@ -127,11 +127,12 @@ static void domains_read(struct store_call *call) {
     struct scheduler *s = c->s;
     s->calls--;
     s->is_reading_domains = false;
-    if (call->err == OK) {
+    struct signers *are = call->err == OK ? signers_new(c->q.domain, c->q.count, s->signers) : NULL;
+    if (are != NULL) {
         s->domain_readings++;
         s->readings_failed = 0;
         struct signers *was = s->signers;
-        s->signers = signers_new(c->q.domain, c->q.count, was);
+        s->signers = are;
         if (was != NULL) /* before, nothing was signed */
             letters_outdate(s->letters, was, s->signers);
         signers_unref(&was);
@@ -140,7 +141,8 @@ static void domains_read(struct store_call *call) {
     } else {
         s->readings_failed++;
         s->reads_domains_again = false; /* it is read again anyway, in a second */
-        log_warn("delivery", "domains could not be read", LOG_STRZ("why", call->info.text));
+        log_warn("delivery", "domains could not be read",
+                 LOG_STRZ("why", call->err == OK ? "no memory to read a key" : call->info.text));
         wakeup_set(s->wakeups, &s->domains_wake, clock_mono_ms() + BLOCKED_MS);
     }
     store_call_release(call);

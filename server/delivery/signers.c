@@ -43,23 +43,29 @@ static struct dkim_key *find_key(const struct ring_domain *d,
     return NULL;
 }
 
-/* `was`: the domain as it was before; NULL: it is new. */
-static void add_key(struct signers *k, struct ring_domain *d, const struct domain_key_row *row,
+/* `was`: the domain as it was before; NULL: it is new. false: there is no memory to read the
+ * key. */
+static bool add_key(struct signers *k, struct ring_domain *d, const struct domain_key_row *row,
                     const struct ring_domain *was) {
     struct errinfo info = {0};
     uint8_t pem_hash[SHA256_BYTES];
     if (d->every.signer.key_count == DKIM_KEYS_MAX)
-        return;
+        return true;
     digest_sha256(row->pem, pem_hash);
     struct dkim_key *key = find_key(was, pem_hash);
-    if (key != NULL) {
+    enum err e = OK;
+    if (key != NULL)
         dkim_key_ref(key);
-    } else if (dkim_key_parse_pem(row->pem, &key, &info) != OK) {
+    else
+        e = dkim_key_parse_pem(row->pem, &key, &info);
+    if (e == ERR_UNAVAILABLE)
+        return false;
+    if (e != OK) {
         log_error("delivery", "DKIM key cannot be read", LOG_STR("domain", d->name),
                   LOG_STR("selector", row->selector), LOG_STRZ("why", info.text));
         d->every.has_unreadable = true;
         d->published.has_unreadable |= row->published_wall_ms != 0;
-        return;
+        return true;
     }
     struct str selector = arena_dup(k->arena, row->selector);
     ring_put(&d->every, selector, key, pem_hash);
@@ -67,6 +73,7 @@ static void add_key(struct signers *k, struct ring_domain *d, const struct domai
         ring_put(&d->published, selector, key, pem_hash);
     else if (row->created_wall_ms > d->unpublished_wall_ms)
         d->unpublished_wall_ms = row->created_wall_ms;
+    return true;
 }
 
 static struct ring_domain *find(const struct signers *k, struct str name) {
@@ -92,7 +99,10 @@ struct signers *signers_new(const struct domain_row *rows, size_t count,
             d->bounce_address = arena_dup(k->arena, rows[i].bounce_address);
         const struct ring_domain *before = was != NULL ? find(was, d->name) : NULL;
         for (size_t j = 0; j < rows[i].key_count; j++)
-            add_key(k, d, &rows[i].key[j], before);
+            if (!add_key(k, d, &rows[i].key[j], before)) {
+                signers_unref(&k);
+                return NULL;
+            }
     }
     return k;
 }

@@ -11,7 +11,8 @@ struct signers; /* Thread: immutable; ref/unref are atomic */
 
 /* A key that cannot be read is left out, and logged; the domain signs with its others. Keys that
  * `was` has, too (NULL: nothing), are shared with it: to read one takes a signature, and each
- * change of any domain reads them all. */
+ * change of any domain reads them all. NULL: there is no memory to read one, which says nothing
+ * about it. */
 struct signers *signers_new(const struct domain_row *rows, size_t count, const struct signers *was);
 struct signers *signers_ref(struct signers *k);
 void signers_unref(struct signers **kp);

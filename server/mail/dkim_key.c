@@ -1,5 +1,6 @@
 #include "server/mail/dkim_key.h"
 
+#include <errno.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
@@ -78,7 +79,7 @@ static bool is_pair(const struct dkim_key *k) {
     return ok;
 }
 
-enum err dkim_key_parse_pem(struct str pem, struct dkim_key **out, struct errinfo *info) {
+static enum err parse_pem(struct str pem, struct dkim_key **out, struct errinfo *info) {
     if (pem.n == 0 || pem.n > PEM_BYTES_MAX)
         return err_set(info, ERR_INVALID, "dkim_key", "this is no private key in PEM form");
     BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
@@ -114,6 +115,18 @@ enum err dkim_key_parse_pem(struct str pem, struct dkim_key **out, struct errinf
     }
     *out = k;
     return OK;
+}
+
+/* Whatever the library got no memory for looks to it like something wrong with the key, and its
+ * queue of errors may not say so. */
+enum err dkim_key_parse_pem(struct str pem, struct dkim_key **out, struct errinfo *info) {
+    errno = 0;
+    enum err e = parse_pem(pem, out, info);
+    bool lacked_memory = errno == ENOMEM;
+    ERR_clear_error();
+    return e == ERR_INVALID && lacked_memory
+               ? err_set(info, ERR_UNAVAILABLE, "dkim_key", "no memory to read the key")
+               : e;
 }
 
 struct dkim_key *dkim_key_ref(struct dkim_key *k) {

@@ -10,6 +10,7 @@ enum dkim_algorithm { DKIM_RSA_SHA256, DKIM_ED25519_SHA256 };
 struct dkim_key;
 NODISCARD enum err dkim_key_generate(enum dkim_algorithm algorithm, struct dkim_key **out,
                                      struct errinfo *info);
+/* ERR_INVALID: it is no key that can be used. ERR_UNAVAILABLE: there is no memory to read it. */
 NODISCARD enum err dkim_key_parse_pem(struct str pem, struct dkim_key **out, struct errinfo *info);
 struct dkim_key *dkim_key_ref(struct dkim_key *k);
 void dkim_key_unref(struct dkim_key **kp);

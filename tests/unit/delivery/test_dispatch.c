@@ -3,8 +3,10 @@
 #include "tests/unit/delivery/keys.h"
 #include "tests/unit/delivery/world.h"
 
+#include "server/base/digest.h"
 #include "server/delivery/scheduler_state.h"
 #include "storage/store_ops.h"
+#include "tests/unit/net/crypto_faults.h"
 
 #include <stdatomic.h>
 #include <sys/syscall.h>
@@ -147,10 +149,10 @@ static void run_site(struct fixture *f) {
 }
 
 /* In this order, and no others. */
-static void assert_takes(struct fair *queue, struct bundle *const *want, int count) {
+static void assert_takes(struct fair *queue, struct bundle *const *want, int most) {
     static const unsigned none[LANE_COUNT] = {0};
-    assert_int_equal(fair_count(queue), count);
-    for (int i = 0; i < count; i++)
+    assert_int_equal(fair_count(queue), most);
+    for (int i = 0; i < most; i++)
         assert_ptr_equal(fair_pick(queue, 5, none), &want[i]->fair);
 }
 
@@ -484,6 +486,46 @@ static void readings_of_domains_that_fail_are_a_second_apart(void **state) {
     end(&f);
 }
 
+/* It is as good as it was: what signed before goes on until it can be read. */
+static void a_key_that_there_is_no_memory_to_read_is_read_again(void **state) {
+    enum { APART_MS = 1000 };
+    struct world *w = *state;
+    const struct route r = {.concurrency = 5};
+    static const char failed[] = "domains could not be read";
+    uint8_t hash[SHA256_BYTES];
+    struct dkim_signer signer;
+    struct fixture f;
+    begin(&f, &r, ROUTE_SIGNING_FULL);
+    f.s.store = w->store;
+    f.s.box = mailbox_new();
+    wakeup_init(&f.s.domains_wake, read_again, &f.s);
+    put_signing_domain(w, NULL);
+    expect_log(failed);
+    held_mono_ms = clock_mono_ms();
+    const struct signers *was = f.s.signers;
+    scheduler_read_domains(&f.s);
+    count = 0;
+    digest_sha256(STR("of a key, which may come before it is read"), hash);
+    fail_at = count + 1;
+    fail_count = 1;
+    count = 0;
+    await_reading(&f);
+    assert_true(count >= fail_at);
+    fail_at = 0;
+    assert_int_equal(logged(failed), 1);
+    assert_ptr_equal(f.s.signers, was);
+    assert_true(wakeup_is_set(&f.s.domains_wake));
+    held_mono_ms += APART_MS;
+    assert_int_equal(wakeups_run(f.s.wakeups, clock_mono_ms()), 1);
+    await_reading(&f);
+    assert_int_equal(f.s.readings_failed, 0);
+    assert_true(signers_find(f.s.signers, STR("example.org"), false, &signer));
+    assert_int_equal(signer.key_count, 1);
+    held_mono_ms = 0;
+    mailbox_free(&f.s.box);
+    end(&f);
+}
+
 /* The old one hung, so that nobody looked at what waited there. */
 static void what_waits_at_a_site_that_dies_follows_its_hop(void **state) {
     (void)state;
@@ -525,6 +567,8 @@ static void a_dead_site_parks_no_key_that_others_share(void **state) {
 }
 
 int main(void) {
+    if (!crypto_faults_install())
+        abort();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_site_that_a_reload_revives_goes_on_when_its_rate_lets_it,
                                         setup, teardown),
@@ -538,6 +582,8 @@ int main(void) {
         cmocka_unit_test(mail_waits_for_the_look_at_dns_that_may_find_its_new_key),
         cmocka_unit_test(domains_that_cannot_be_read_hold_up_nobody_for_long),
         cmocka_unit_test_setup_teardown(readings_of_domains_that_fail_are_a_second_apart, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_key_that_there_is_no_memory_to_read_is_read_again, setup,
                                         teardown),
         cmocka_unit_test(what_waits_at_a_site_that_dies_follows_its_hop),
         cmocka_unit_test(a_dead_site_parks_no_key_that_others_share),
