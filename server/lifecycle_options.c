@@ -40,10 +40,12 @@ static void fill_guard(const struct config *c, struct arena *a, struct guard_opt
 }
 
 void lifecycle_net_options(const struct config *c, struct lifecycle_net *o) {
+    bool has_no_anchor = str_equal(c->dns_trust_anchor, STR("none"));
     *o = (struct lifecycle_net){.arena = arena_new()};
     struct arena *a = o->arena;
     o->dns = (struct dns_options){.mode = arena_dupz(a, c->dns),
-                                  .trust_anchor_file = text_or_null(a, c->dns_trust_anchor),
+                                  .trust_anchor_file =
+                                      has_no_anchor ? "" : text_or_null(a, c->dns_trust_anchor),
                                   .root_hints_file = text_or_null(a, c->dns_root_hints)};
     o->tls.ca_file = text_or_null(a, c->ca_file);
     fill_guard(c, a, &o->guard);

@@ -18,6 +18,7 @@ enum {
     TIMEOUT_MS = 20000,
     PROBE_AGAIN_MS = 1000, /* nothing answered; the library keeps a failure for 5 s */
     PROBES_AFRESH = 10,
+    PROBES_IN_VAIN = 3,
     PROBE_REPAIRED_MS = 10 * 60000, /* signatures were missing */
     DNS_NS = 2,
     DNS_DNSKEY = 48
@@ -51,8 +52,8 @@ struct dns {
     struct timer *probe_timer;
     enum probe probe;
     enum step step;
-    bool is_step_asked; /* or it was too early for that */
-    int probes;
+    bool is_step_asked;  /* or it was too early for that */
+    int probes, in_vain; /* in_vain: in a row, while answers waited for them */
     bool is_stopping;
     atomic_uint refs;
     struct {
@@ -152,6 +153,13 @@ static void step_ended(struct dns *d, enum probe found) {
     probe_found(d, found);
 }
 
+/* An upstream that knows its operator's zones and not the root: what waits are answers of it. Who
+ * sits on the way there gains nothing that leaving out the signatures would not give. */
+static bool knows_no_root(struct dns *d) {
+    d->in_vain = TAILQ_EMPTY(&d->waiting) ? 0 : d->in_vain + 1;
+    return d->in_vain >= PROBES_IN_VAIN;
+}
+
 /* Second step: does the upstream answer at all? Then it is the signatures that are missing. */
 static void probed_plain(void *arg, int err, struct ub_result *r) {
     struct dns *d = arg;
@@ -159,7 +167,8 @@ static void probed_plain(void *arg, int err, struct ub_result *r) {
     bool answers = err == 0 && r && (r->rcode == 0 || r->rcode == 3);
     d->end[PLAIN].has_answered |= answers;
     ub_resolve_free(r);
-    step_ended(d, answers ? IS_STRIPPED : d->probe == IS_STRIPPED ? IS_STRIPPED : PROBING);
+    bool is_stripped = answers || d->probe == IS_STRIPPED || knows_no_root(d);
+    step_ended(d, is_stripped ? IS_STRIPPED : PROBING);
 }
 
 static void probed_keys(void *arg, int err, struct ub_result *r) {
@@ -223,7 +232,9 @@ static void answered(void *arg, int err, struct ub_result *r) {
     struct dns_query *q = x->q;
     enum failure failure = dns_answer_failure(err, r);
     dns_worker_answered(d->end[x->which].worker);
-    d->end[x->which].has_answered |= failure != FAILURE_DNS_TEMPORARY;
+    /* bogus without the root's keys, too, is a failure that it keeps */
+    d->end[x->which].has_answered |=
+        failure != FAILURE_DNS_TEMPORARY && (failure != FAILURE_DNS_BOGUS || d->probe != PROBING);
     x->is_asked = false;
     bool is_last = x->name_at + 1 == x->name_count;
     if (failure == FAILURE_DNS_BOGUS && x->which == VALIDATING && d->probe == PROBING) {

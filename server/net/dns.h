@@ -6,10 +6,11 @@
  * dns-root-data, or of a file given.
  *
  * DNSSEC is probed from the start on, without holding it up: until the probe has an answer, what
- * cannot be validated waits for it. Behind a resolver that strips signatures validation is off:
- * answers come, are never `is_secure`, and dns_status() says so; the probe is repeated, so that a
- * repaired resolver is noticed. Names that the public tree cannot know (single labels, `internal`,
- * `local`, `test`, ... ) are never validated in system mode and with given addresses.
+ * cannot be validated waits for it. Behind a resolver that strips signatures, or knows zones of its
+ * own and not the root, validation is off: answers come, are never `is_secure`, and dns_status()
+ * says so; the probe is repeated, so that a repaired resolver is noticed. Names that the public
+ * tree cannot know (single labels, `internal`, `local`, `test`, ... ) are never validated in system
+ * mode and with given addresses.
  *
  *     struct dns_query *q = ...;
  *     *q = (struct dns_query){.note.run = answered, .reply_to = box, .type = DNS_TXT};

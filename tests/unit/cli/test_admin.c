@@ -13,6 +13,7 @@
 #include "tests/unit/cli/run_cli.h"
 #include "tests/unit/http_peer.h"
 
+static char no_anchor[] = "POSTCHUTE_DNS_TRUST_ANCHOR=none";
 static char data_variable[128], route[] = "POSTCHUTE_ROUTE=sandbox",
                                 listen_variable[64] = "POSTCHUTE_LISTEN=127.0.0.1:1";
 static char *env[] = {data_variable, route, listen_variable, NULL};
@@ -252,6 +253,8 @@ static void settings_are_checked_with_the_reason(void **state) {
         if (o.code != CLI_FAILED || !strstr(o.err, rows[i].said) || strstr(o.err, "hunter2"))
             fail_msg("%s: %d %s", rows[i].setting, o.code, o.err);
     }
+    o = run_cli("check-config", (char *[]){route, no_anchor, NULL});
+    assert_int_equal(o.code, CLI_OK); /* no file's name */
     assert_int_equal(run_cli("check-config|--dev", (char *[]){NULL}).code, CLI_OK);
     assert_int_equal(run_cli("check-config|--config|/nonexistent", env).code, CLI_FAILED);
 }

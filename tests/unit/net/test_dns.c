@@ -350,6 +350,30 @@ static void what_waited_for_the_probe_in_a_crowd_is_asked_without_validation(voi
     unlink(anchor);
 }
 
+/* It forwards nothing: of the root it knows neither keys nor name servers. */
+static void behind_a_resolver_of_our_own_zones_only_answers_still_come(void **state) {
+    (void)state;
+    static const enum rr_do refusals[] = {RR_REFUSED, RR_SERVFAIL};
+    for (size_t i = 0; i < 2; i++) {
+        struct rr own[] = {{"", 0, "", refusals[i]}, rows[0], rows[3], {0}};
+        server.rows = own;
+        struct dns *d = start_stripped();
+        struct dns_query *q = lookup(d, DNS_A, "a.example");
+        assert_int_equal(q->failure, FAILURE_NONE);
+        assert_int_equal(q->count, 1);
+        assert_false(q->is_secure);
+        done(q);
+        q = lookup(d, DNS_A, "nothing.example");
+        assert_int_equal(q->failure, FAILURE_DNS_NXDOMAIN);
+        done(q);
+        assert_true(dns_status(d).is_known);
+        assert_false(dns_status(d).is_validating);
+        dns_stop(&d);
+        unlink(anchor);
+        server.rows = rows;
+    }
+}
+
 static void without_an_anchor_nothing_is_validated(void **state) {
     (void)state;
     struct dns *d = start_plain();
@@ -470,6 +494,7 @@ int main(void) {
         T(a_stop_answers_what_is_under_way),
         T(behind_a_stripping_resolver_answers_still_come),
         T(what_waited_for_the_probe_in_a_crowd_is_asked_without_validation),
+        T(behind_a_resolver_of_our_own_zones_only_answers_still_come),
         T(without_an_anchor_nothing_is_validated),
         T(system_mode_knows_the_hosts_file),
         T(names_of_private_networks_are_asked_upstream),
