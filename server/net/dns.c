@@ -216,6 +216,7 @@ static void probe(void *arg) {
 static void reply(struct question *x, enum failure failure) {
     struct dns_query *q = x->q;
     q->failure = failure;
+    q->name_at = x->name_at;
     timer_free(&x->timeout);
     free(x);
     mailbox_send(q->reply_to, &q->note);
@@ -224,6 +225,15 @@ static void reply(struct question *x, enum failure failure) {
 static void finish(struct question *x, enum failure failure) {
     put(x, NULL);
     reply(x, failure);
+}
+
+/* Is there another name to look for? Not after one with a dot that is there as it stands: the other
+ * family of addresses is found for that one, and shall not be somebody's wildcard's. */
+static bool may_go_on(const struct question *x, enum failure failure) {
+    bool is_there = failure == FAILURE_DNS_NO_ADDRESS;
+    bool is_as_it_stands = x->name_at == 0 && strchr(x->q->name, '.') != NULL;
+    return x->name_at + 1 < x->name_count &&
+           (failure == FAILURE_DNS_NXDOMAIN || (is_there && !is_as_it_stands));
 }
 
 static void answered(void *arg, int err, struct ub_result *r) {
@@ -236,13 +246,12 @@ static void answered(void *arg, int err, struct ub_result *r) {
     d->end[x->which].has_answered |=
         failure != FAILURE_DNS_TEMPORARY && (failure != FAILURE_DNS_BOGUS || d->probe != PROBING);
     x->is_asked = false;
-    bool is_last = x->name_at + 1 == x->name_count;
     if (failure == FAILURE_DNS_BOGUS && x->which == VALIDATING && d->probe == PROBING) {
         /* bogus, or stripped on the way? The probe will tell. */
         put(x, &d->waiting);
     } else if (failure == FAILURE_DNS_BOGUS && x->which == VALIDATING && d->probe == IS_STRIPPED) {
         ask_current(x); /* the probe was slower than the question */
-    } else if ((failure == FAILURE_DNS_NXDOMAIN || failure == FAILURE_DNS_NO_ADDRESS) && !is_last) {
+    } else if (may_go_on(x, failure)) {
         x->name_at++;
         ask_current(x);
     } else {
@@ -342,6 +351,7 @@ void dns_ask(struct dns *d, struct dns_query *q) {
     q->failure = FAILURE_NONE;
     q->is_secure = false;
     q->canonical[0] = 0;
+    q->name_at = 0;
     q->ttl_s = 0;
     q->arena = NULL;
     dns_query_release(q);
@@ -352,6 +362,14 @@ void dns_ask(struct dns *d, struct dns_query *q) {
     pthread_mutex_unlock(&d->shared.mu);
     if (is_stopped)
         reply(x, FAILURE_SHUTDOWN);
+}
+
+void dns_keep_first_name(struct dns_query *a, struct dns_query *b) {
+    struct dns_query *later = a->name_at > b->name_at ? a : b;
+    if (a->name_at == b->name_at || later->failure != FAILURE_NONE)
+        return;
+    dns_query_release(later);
+    later->failure = FAILURE_DNS_NO_ADDRESS;
 }
 
 /* ---- start and stop ---- */

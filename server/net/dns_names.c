@@ -94,8 +94,8 @@ static size_t add_name(char to[256], struct str name, const char *suffix) {
 }
 
 /* resolv.conf(5): fewer dots than `ndots`: the search list first. Unlike there, a name with a dot
- * is tried as it stands first, and with more dots it is never extended: nobody's wildcard shall get
- * what was meant for the public name. */
+ * is tried as it stands first (and where it is there, ends the search: dns.c), and with more dots
+ * it is never extended: nobody's wildcard shall get what was meant for the public name. */
 size_t dns_names_collect(const struct dns_names *n, struct str name, bool use_search,
                          char out[DNS_NAMES_MAX][256]) {
     size_t count = 0, dots = 0;

@@ -113,6 +113,7 @@ static void name_answered(struct note *n) {
         free_transfer(t);
         return;
     }
+    dns_keep_first_name(&t->a.q, &t->aaaa.q);
     take_addresses(t, &t->a.q);
     take_addresses(t, &t->aaaa.q);
     if (t->a.q.count + t->aaaa.q.count > HTTPC_ADDRESSES_MAX) {

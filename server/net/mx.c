@@ -239,6 +239,8 @@ static void take_addresses(struct work *w, size_t at) {
     struct sockaddr_any v4[LIMIT_MX_ADDRESSES], v6[LIMIT_MX_ADDRESSES] = {0};
     struct mx_host *h = &w->host[at];
     struct dns_query *a = &w->candidate[at].a.q, *aaaa = &w->candidate[at].aaaa.q;
+    if (w->q->want_ipv6)
+        dns_keep_first_name(a, aaaa);
     see(w, a);
     size_t n4 = usable(w, a, v4, LIMIT_MX_ADDRESSES), n6 = 0;
     if (w->q->want_ipv6) {

@@ -12,6 +12,7 @@
 #include "server/base/limits.h"
 #include "tests/unit/log_watch.h"
 #include "tests/unit/net/asking.h"
+#include "tests/unit/net/system.h"
 
 static const struct rr rows[] = {
     {"a.example", DNS_A, "192.0.2.1", RR_ANSWER},
@@ -382,25 +383,12 @@ static void without_an_anchor_nothing_is_validated(void **state) {
     dns_stop(&d);
 }
 
-static void write_file(char *path, const char *text) {
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-    close(fd);
-}
-
-/* libunbound reads no port from resolv.conf, so only what needs no upstream is asked here. */
 static void system_mode_knows_the_hosts_file(void **state) {
     (void)state;
-    char conf[] = "/tmp/postchute-resolv-XXXXXX", hosts[] = "/tmp/postchute-hosts-XXXXXX";
-    write_file(conf, "# none answers\nnameserver 127.0.0.1\nsearch corp.example\n");
-    write_file(hosts, "127.0.0.1 localhost\n10.9.8.7\tmailhub mailhub.corp.example # the relay\n"
-                      "garbage line here\n2001:db8::7 six.example\n10.0.0.6 app.corp.example\n");
-    struct dns *d = start(&(struct dns_options){.mode = "system",
-                                                .resolv_conf = conf,
-                                                .hosts_file = hosts,
-                                                .trust_anchor_file = "",
-                                                .timeout_ms = 3000});
+    struct dns *d =
+        start_system("search corp.example\n",
+                     "127.0.0.1 localhost\n10.9.8.7\tmailhub mailhub.corp.example # the relay\n"
+                     "garbage line here\n2001:db8::7 six.example\n10.0.0.6 app.corp.example\n");
     static const struct {
         const char *name, *ip;
         enum dns_type type;
@@ -432,8 +420,64 @@ static void system_mode_knows_the_hosts_file(void **state) {
     assert_int_equal(q->failure, FAILURE_DNS_NO_ADDRESS); /* so that its address is its MX */
     done(q);
     dns_stop(&d);
-    unlink(conf);
-    unlink(hosts);
+}
+
+/* A search domain with a wildcard. */
+static void a_name_that_is_there_is_not_looked_for_in_the_search_list(void **state) {
+    (void)state;
+    struct dns *d = start_system("search corp.example\noptions ndots:5\n",
+                                 "10.0.0.6 x.y\n2001:db8::66 x.y.corp.example\n"
+                                 "10.0.0.7 z.corp.example\n");
+    static const struct {
+        const char *name;
+        enum dns_type type;
+        enum failure want;
+    } table[] = {
+        {"x.y", DNS_A, FAILURE_NONE},
+        {"x.y", DNS_AAAA, FAILURE_DNS_NO_ADDRESS},
+        {"z", DNS_A, FAILURE_NONE},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        struct dns_query *q = ask(d, table[i].type, table[i].name, true);
+        wait_for(1);
+        if (q->failure != table[i].want)
+            fail_msg("%s %d: %s", table[i].name, table[i].type, failure_name(q->failure));
+        assert_int_equal(q->name_at, 0);
+        done(q);
+    }
+    dns_stop(&d);
+}
+
+static void of_two_answers_the_name_found_first_counts(void **state) {
+    (void)state;
+    struct dns *d =
+        start_system("search a.example b.example\n", "10.0.0.6 four.a.example six.b.example\n"
+                                                     "2001:db8::66 four.b.example six.a.example\n"
+                                                     "10.0.0.7 dual.b.example\n"
+                                                     "2001:db8::77 dual.b.example\n");
+    static const struct {
+        const char *name;
+        enum failure a, aaaa;
+    } table[] = {
+        {"four", FAILURE_NONE, FAILURE_DNS_NO_ADDRESS},
+        {"six", FAILURE_DNS_NO_ADDRESS, FAILURE_NONE},
+        {"dual.b.example", FAILURE_NONE, FAILURE_NONE},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        struct dns_query *a = ask(d, DNS_A, table[i].name, true);
+        struct dns_query *aaaa = ask(d, DNS_AAAA, table[i].name, true);
+        wait_for(2);
+        assert_int_equal(a->failure, FAILURE_NONE);
+        assert_int_equal(aaaa->failure, FAILURE_NONE);
+        dns_keep_first_name(a, aaaa);
+        assert_int_equal(a->failure, table[i].a);
+        assert_int_equal(a->count, table[i].a == FAILURE_NONE);
+        assert_int_equal(aaaa->failure, table[i].aaaa);
+        assert_int_equal(aaaa->count, table[i].aaaa == FAILURE_NONE);
+        done(a);
+        done(aaaa);
+    }
+    dns_stop(&d);
 }
 
 static void names_of_private_networks_are_asked_upstream(void **state) {
@@ -497,6 +541,8 @@ int main(void) {
         T(behind_a_resolver_of_our_own_zones_only_answers_still_come),
         T(without_an_anchor_nothing_is_validated),
         T(system_mode_knows_the_hosts_file),
+        T(a_name_that_is_there_is_not_looked_for_in_the_search_list),
+        T(of_two_answers_the_name_found_first_counts),
         T(names_of_private_networks_are_asked_upstream),
         T(wrong_options_are_refused),
     };

@@ -19,6 +19,7 @@
 #include "server/net/httpc.h"
 #include "tests/unit/net/certs.h"
 #include "tests/unit/net/responder.h"
+#include "tests/unit/net/system.h"
 #include "tests/unit/net/web.h"
 
 enum { DAY = 86400 };
@@ -293,6 +294,21 @@ static void T19_denied_addresses_see_no_connection(void **state) {
     assert_int_equal(web.connections, 0);
 }
 
+/* A search domain with a wildcard: its address is a denied one. */
+static void the_addresses_of_a_host_are_of_one_name(void **state) {
+    (void)state;
+    httpc_free(&http);
+    dns_stop(&dns);
+    dns = start_system("search a.example b.example\noptions ndots:5\n",
+                       "127.0.0.1 app.a.example hook.example\n"
+                       "::1 app.b.example hook.example.b.example\n");
+    http = httpc_new(&(struct httpc_options){.loop = l, .dns = dns, .guard = guard});
+    get_from(&web, "app", "/ok");
+    assert_int_equal(got.failure, FAILURE_NONE);
+    get_from(&web, "hook.example", "/ok");
+    assert_int_equal(got.failure, FAILURE_NONE);
+}
+
 static void a_second_address_is_tried_when_the_first_refuses(void **state) {
     (void)state;
     for (int i = 0; i < 4; i++) {
@@ -486,6 +502,7 @@ int main(void) {
         T(each_answer_is_told_as_it_came),
         T(a_body_is_read_up_to_its_ceiling),
         T(T19_denied_addresses_see_no_connection),
+        T(the_addresses_of_a_host_are_of_one_name),
         T(a_second_address_is_tried_when_the_first_refuses),
         T(a_literal_needs_no_name),
         T(a_connection_serves_several_requests),

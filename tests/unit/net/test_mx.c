@@ -9,6 +9,7 @@
 #include "server/base/limits.h"
 #include "server/net/mx.h"
 #include "tests/unit/net/asking.h"
+#include "tests/unit/net/system.h"
 
 static const struct rr rows[] = {
     {"order.example", DNS_MX, "30 c.example", RR_ANSWER},
@@ -330,6 +331,35 @@ static void addresses_that_may_not_be_used_are_not_taken_for_none(void **state) 
     }
 }
 
+/* A search domain with a wildcard, or another host of that name. */
+static void the_addresses_of_a_host_are_of_one_name(void **state) {
+    (void)state;
+    static const struct {
+        const char *host, *want;
+    } cases[] = {
+        {"four", "four=10.0.0.6:25"},
+        {"six", "six=[2001:db8::66]:25"},
+        {"x.y", "x.y=10.0.0.8:25"},
+        {"dual", "dual=[2001:db8::77]:25=10.0.0.7:25"},
+    };
+    dns_stop(&dns);
+    dns = start_system("search a.example b.example\noptions ndots:5\n",
+                       "10.0.0.6 four.a.example six.b.example\n"
+                       "2001:db8::66 four.b.example six.a.example\n"
+                       "10.0.0.7 dual.a.example\n2001:db8::77 dual.a.example\n"
+                       "10.0.0.8 x.y\n2001:db8::88 x.y.b.example\n");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct mx_lookup m;
+        char got[1024];
+        prepare(&m, cases[i].host);
+        m.is_host = m.want_ipv6 = true;
+        resolve(&m);
+        text_of(&m, got);
+        assert_string_equal(got, cases[i].want);
+        mx_lookup_release(&m);
+    }
+}
+
 static void the_kernel_is_asked_for_a_route(void **state) {
     (void)state;
     /* nothing is sent there; whether there is a route is this machine's, that it answers is ours */
@@ -421,6 +451,7 @@ int main(void) {
         T(test_C27_equals_are_shuffled_by_the_seed),
         T(both_families_take_turns_up_to_the_limit),
         T(addresses_that_may_not_be_used_are_not_taken_for_none),
+        T(the_addresses_of_a_host_are_of_one_name),
         T(the_kernel_is_asked_for_a_route),
         T(a_crowd_is_asked_in_batches),
         T(while_one_host_is_silent_the_answers_of_others_are_gone),
