@@ -107,8 +107,23 @@ static void add_hosts(const struct dns_upstream *u, struct ub_ctx *ctx) {
     fclose(f);
 }
 
+/* The library notices late, when the context may not be freed any more. */
+static enum err check_files(const struct dns_upstream *u, bool validates, struct errinfo *info) {
+    char name[DNS_ANCHOR_NAME_SIZE];
+    enum err e = OK;
+    if (validates && u->anchor_file)
+        e = dns_context_anchor_name(u->anchor_file, name, info);
+    if (e == OK && u->is_recursive && u->hints_file)
+        e = dns_context_check_hints(u->hints_file, info);
+    return e;
+}
+
 enum err dns_context_new(const struct dns_upstream *u, bool validates, struct ub_ctx **out,
                          struct errinfo *info) {
+    *out = NULL;
+    enum err e = check_files(u, validates, info);
+    if (e != OK)
+        return e;
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, open_nowhere);
     struct ub_ctx *ctx = ub_ctx_create();
@@ -116,7 +131,7 @@ enum err dns_context_new(const struct dns_upstream *u, bool validates, struct ub
         return err_set(info, ERR_INTERNAL, "dns", "cannot make a resolver: %s", "no memory");
     if (nowhere)
         ub_ctx_debugout(ctx, nowhere);
-    enum err e = set_options(ctx);
+    e = set_options(ctx);
     if (e == OK)
         e = set_upstream(u, ctx, info);
     if (e == OK && validates && u->anchor_file && ub_ctx_add_ta_file(ctx, u->anchor_file) != 0)
@@ -129,20 +144,20 @@ enum err dns_context_new(const struct dns_upstream *u, bool validates, struct ub
      * from now on nothing can be set any more */
     const char *zone = u->is_recursive ? "none.test." : "test.";
     if (e == OK && ub_ctx_zone_remove(ctx, zone) != 0) {
-        e = err_set(info, ERR_INVALID, "dns", "the resolver does not take these settings");
-        is_half = true; /* without memory; freeing it would read through a null pointer */
+        e = err_set(info, ERR_INVALID, "dns", "the resolver does not take these settings%s%s",
+                    validates && u->anchor_file ? ", or not this trust anchor: " : "",
+                    validates && u->anchor_file ? u->anchor_file : "");
+        is_half = true; /* without memory freeing it would read through a null pointer */
     }
     if (nowhere)
         ub_ctx_debugout(ctx, nowhere);
     if (e == OK && u->hosts_file)
         add_hosts(u, ctx);
-    if (e != OK) {
-        if (!is_half)
-            ub_ctx_delete(ctx);
-        return e;
-    }
-    *out = ctx;
-    return OK;
+    if (e != OK && !is_half)
+        ub_ctx_delete(ctx);
+    else
+        *out = ctx;
+    return e;
 }
 
 enum err dns_context_check_addresses(const char *mode, struct errinfo *info) {

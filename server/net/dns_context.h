@@ -26,7 +26,8 @@ struct dns_upstream {
  * there is its decision; one that was given is a mistake. */
 char *dns_context_anchor_file(const char *given);
 char *dns_context_hints_file(const char *given);
-/* ERR_INVALID: names the setting that is wrong. */
+/* ERR_INVALID: names the setting that is wrong; it is NULL then, or what the library has set up by
+ * halves and cannot free: the caller keeps it. */
 NODISCARD enum err dns_context_new(const struct dns_upstream *u, bool validates,
                                    struct ub_ctx **out, struct errinfo *info);
 /* "192.0.2.1,192.0.2.2@5353" */

@@ -47,13 +47,15 @@ struct dns_worker {
     unsigned sent;
     int64_t made_mono_ms, alive_mono_ms;
     int64_t next_mono_ms; /* none is made before */
-    unsigned replaced;    /* in a row */
+    unsigned replaced;    /* in a row, or not made */
+    bool is_refused;      /* told: it cannot be made of these settings */
 };
 
 /* ---- contexts that cannot be freed, or not yet ---- */
 
 /* Whether the library could start its thread cannot be asked, and to free a context whose thread
- * never was reads through a null pointer. Kept where leak checkers find them. */
+ * never was, or that was set up by halves, reads through a null pointer. Kept where leak checkers
+ * find them. */
 static struct {
     pthread_mutex_t mu;
     struct ub_ctx *ctx[ABANDONED_MOST];
@@ -144,18 +146,21 @@ static void drop_context(struct dns_worker *w) {
     w->owed = 0;
 }
 
+static void make_no_other_yet(struct dns_worker *w) {
+    int64_t pause_ms = w->replaced == 0   ? 0
+                       : w->replaced > 10 ? PAUSE_MOST_MS
+                                          : PAUSE_MS << (w->replaced - 1);
+    w->next_mono_ms = clock_mono_ms() + (pause_ms < PAUSE_MOST_MS ? pause_ms : PAUSE_MOST_MS);
+    w->replaced++;
+}
+
 static void replace(struct dns_worker *w) {
-    int64_t now_mono_ms = clock_mono_ms();
-    if (w->is_proven && now_mono_ms - w->made_mono_ms > PAUSE_MOST_MS)
+    if (w->is_proven && clock_mono_ms() - w->made_mono_ms > PAUSE_MOST_MS)
         w->replaced = 0;
     if (w->replaced == 0)
         log_warn("dns", "the resolver stopped answering: another one is made",
                  LOG_STRZ("why", w->is_broken ? "a broken pipe" : "no sign of life"));
-    int64_t pause_ms = w->replaced == 0   ? 0
-                       : w->replaced > 10 ? PAUSE_MOST_MS
-                                          : PAUSE_MS << (w->replaced - 1);
-    w->next_mono_ms = now_mono_ms + (pause_ms < PAUSE_MOST_MS ? pause_ms : PAUSE_MOST_MS);
-    w->replaced++;
+    make_no_other_yet(w);
     drop_context(w);
     w->o.lost(w->o.arg);
 }
@@ -189,7 +194,25 @@ enum err dns_worker_open(struct dns_worker *w, struct errinfo *info) {
     if (w->ctx)
         return OK;
     w->made_mono_ms = clock_mono_ms();
-    return dns_context_new(w->o.from, w->o.validates, &w->ctx, info);
+    enum err e = dns_context_new(w->o.from, w->o.validates, &w->ctx, info);
+    if (e != OK && w->ctx)
+        abandon(w->ctx);
+    if (e != OK)
+        w->ctx = NULL;
+    return e;
+}
+
+/* One that takes its settings no more: a file of theirs may have gone since the start. */
+static enum err open_another(struct dns_worker *w) {
+    struct errinfo info = {0};
+    enum err e = dns_worker_open(w, &info);
+    if (e != OK && !w->is_refused)
+        log_error("dns", "the resolver cannot be made", LOG_STRZ("setting", info.field),
+                  LOG_STRZ("why", info.text[0] ? info.text : err_name(e)));
+    w->is_refused = e != OK;
+    if (e != OK)
+        make_no_other_yet(w);
+    return e;
 }
 
 /* ---- does it live? ---- */
@@ -270,7 +293,7 @@ static enum err prepare(struct dns_worker *w) {
         return ERR_AGAIN;
     if (!w->ctx && (clock_mono_ms() < w->next_mono_ms || !may_make()))
         return ERR_UNAVAILABLE;
-    if (dns_worker_open(w, NULL) != OK)
+    if (!w->ctx && open_another(w) != OK)
         return ERR_UNAVAILABLE;
     return listen_to(w);
 }

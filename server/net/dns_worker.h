@@ -6,9 +6,10 @@
  * asks, and freeing the context waits for ever. The same when the thread cannot say an answer. So
  * each context is first asked for something that it answers by itself, without any network, and
  * again each second as long as it owes an answer. Who does not answer that in time is replaced, and
- * so is one whose pipe broke; more than once in a row only after pauses that grow. A network
- * without DNS replaces nothing. A context ends on a thread of its own, since its end, too, may be
- * waited for in vain: the loop waits for half a second.
+ * so is one whose pipe broke; more than once in a row only after pauses that grow. One that takes
+ * its settings no more (a file is gone) is tried again after such pauses, too. A network without
+ * DNS replaces nothing. A context ends on a thread of its own, since its end, too, may be waited
+ * for in vain: the loop waits for half a second.
  *
  *     struct dns_worker *w = dns_worker_new(&(struct dns_worker_options){...});
  *     enum err e = dns_worker_ask(w, "example.org", DNS_MX, x, answered, &x->ub_id);

@@ -6,12 +6,14 @@
 
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 
 #include "tests/unit/log_watch.h"
 #include "tests/unit/net/asking.h"
+#include "tests/unit/net/system.h"
 
 /* What the library's thread had when it could not go on is lost by the library; so is the thread,
  * as it cannot be asked whether there is one to wait for. */
@@ -214,6 +216,74 @@ static void more_than_one_is_replaced_after_pauses(void **state) {
     dns_stop(&d);
 }
 
+static void break_all_pipes(void) {
+    for (int fd = 3; fd < SETS; fd++)
+        if (is_pipe(fd))
+            shutdown(fd, SHUT_RDWR);
+}
+
+static size_t count_descriptors(void) {
+    size_t count = 0;
+    DIR *d = opendir("/proc/self/fd");
+    assert_non_null(d);
+    while (readdir(d))
+        count++;
+    closedir(d);
+    return count;
+}
+
+static const char root_anchor[] =
+    ". 3600 IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D\n";
+
+static void put_text(const char *path, const char *text) {
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+/* `spoilt` NULL: the anchor's file is gone. What came of it cannot be freed each time: it is not
+ * tried for each question. */
+static void settings_that_are_not_taken_any_more_cost_little(const char *spoilt) {
+    enum { QUESTIONS = 100 };
+    char anchor[] = "/tmp/postchute-anchor-XXXXXX";
+    write_file(anchor, root_anchor);
+    expect_log("the resolver stopped answering: another one is made");
+    expect_log("the resolver cannot be made");
+    server.is_sick = true; /* so that what is asked is to be validated */
+    struct dns *d = start(&(struct dns_options){
+        .mode = server.mode, .trust_anchor_file = anchor, .timeout_ms = 60000, .alive_ms = 500});
+    assert_int_equal(lookup(d, "a.example"), FAILURE_DNS_TEMPORARY);
+    size_t before = count_descriptors();
+    unlink(anchor);
+    if (spoilt)
+        put_text(anchor, spoilt);
+    break_all_pipes();
+    for (int i = 0; i < QUESTIONS; i++)
+        assert_int_equal(lookup(d, "a.example"), FAILURE_DNS_TEMPORARY);
+    assert_in_range(count_descriptors(), 0, before + QUESTIONS / 2);
+    assert_int_equal(logged("the resolver cannot be made"), 1);
+    expect_log("DNSSEC signatures do not come through: no validation, no DANE");
+    server.is_sick = false;
+    put_text(anchor, root_anchor);
+    int64_t until_mono_ms = clock_mono_ms() + patience_ms(60000);
+    while (lookup(d, "a.example") != FAILURE_NONE && clock_mono_ms() < until_mono_ms)
+        mailbox_wait(box, 10);
+    assert_int_equal(lookup(d, "a.example"), FAILURE_NONE);
+    dns_stop(&d);
+    unlink(anchor);
+}
+
+static void an_anchor_that_is_gone_costs_little(void **state) {
+    (void)state;
+    settings_that_are_not_taken_any_more_cost_little(NULL);
+}
+
+static void an_anchor_that_is_none_any_more_costs_little(void **state) {
+    (void)state;
+    settings_that_are_not_taken_any_more_cost_little("nonsense\n");
+}
+
 /* A replacement would be logged, and the test fail. */
 static void a_network_without_dns_replaces_nothing(void **state) {
     (void)state;
@@ -268,6 +338,8 @@ int main(void) {
         T(a_thread_that_cannot_say_its_answers_is_replaced),
         T(a_thread_that_hears_nothing_either_is_replaced),
         T(more_than_one_is_replaced_after_pauses),
+        T(an_anchor_that_is_gone_costs_little),
+        T(an_anchor_that_is_none_any_more_costs_little),
         T(a_network_without_dns_replaces_nothing),
         T(a_stop_does_not_wait_for_a_thread_that_is_not_there),
         T(a_stop_does_not_wait_for_a_thread_that_ended),
