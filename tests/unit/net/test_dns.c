@@ -354,10 +354,12 @@ static void what_waited_for_the_probe_in_a_crowd_is_asked_without_validation(voi
 /* It forwards nothing: of the root it knows neither keys nor name servers. */
 static void behind_a_resolver_of_our_own_zones_only_answers_still_come(void **state) {
     (void)state;
-    static const enum rr_do refusals[] = {RR_REFUSED, RR_SERVFAIL};
+    static const struct rr own[][3] = {
+        {{"", 0, "", RR_REFUSED}, {"a.example", DNS_A, "192.0.2.1", RR_ANSWER}},
+        {{"", 0, "", RR_SERVFAIL}, {"a.example", DNS_A, "192.0.2.1", RR_ANSWER}},
+    };
     for (size_t i = 0; i < 2; i++) {
-        struct rr own[] = {{"", 0, "", refusals[i]}, rows[0], rows[3], {0}};
-        server.rows = own;
+        server.rows = own[i];
         struct dns *d = start_stripped();
         struct dns_query *q = lookup(d, DNS_A, "a.example");
         assert_int_equal(q->failure, FAILURE_NONE);
@@ -371,7 +373,6 @@ static void behind_a_resolver_of_our_own_zones_only_answers_still_come(void **st
         assert_false(dns_status(d).is_validating);
         dns_stop(&d);
         unlink(anchor);
-        server.rows = rows;
     }
 }
 
