@@ -30,7 +30,8 @@ struct load {
     struct sq *h; /* its */
     struct store_due *q;
     struct arena *a;
-    struct str *skip; /* sorted */
+    struct arena *one; /* for the message that is looked at */
+    struct str *skip;  /* sorted */
     struct source *source;
     struct due_share *share;
     size_t count;
@@ -88,16 +89,10 @@ static struct outgoing *outgoing_of(struct load *l, int64_t seq) {
     struct known_message *k = table_find(&l->known, &seq, sizeof(seq));
     if (k == NULL) {
         struct message_row m;
-        struct damage damage = {0};
         k = ARENA_NEW(l->a, struct known_message);
         k->seq = seq;
-        sqlite3_stmt *st = sq_use(l->h, SQL_MESSAGE_GET);
-        sq_bind_int(st, 1, seq);
-        bool found = sq_row(l->h, st);
-        if (found)
-            message_from_row(&damage, st, l->a, &m);
-        sq_end(st);
-        if (sq_found(l->h, found, &damage, DAMAGED_MESSAGE, seq) == FOUND)
+        arena_clear(l->one);
+        if (message_find(l->h, seq, l->one, &m) == FOUND)
             k->outgoing = outgoing_new(&m, NULL, NULL);
         table_add(&l->known, &k->in_table, &k->seq, sizeof(k->seq), k);
     }
@@ -211,7 +206,7 @@ static void look_beyond(struct load *l) {
 
 enum err sqlite_due(struct backend_reader *r, struct store_call *call) {
     struct store_due *q = CONTAINER_OF(call, struct store_due, call);
-    struct load l = {.r = r, .h = &r->h, .q = q, .a = store_call_arena(call)};
+    struct load l = {.r = r, .h = &r->h, .q = q, .a = store_call_arena(call), .one = arena_new()};
     q->due = NULL;
     q->count = 0;
     q->more = false;
@@ -231,6 +226,7 @@ enum err sqlite_due(struct backend_reader *r, struct store_call *call) {
     while ((k = table_next(&c)) != NULL)
         outgoing_unref(&k->outgoing);
     table_forget(&l.known);
+    arena_free(&l.one);
     enum err e = sq_status(&r->h, &call->info);
     if (e != OK) {
         for (size_t i = 0; i < q->count; i++)

@@ -29,12 +29,14 @@ static enum found next_late(struct backend *b, int64_t queue, struct time_place 
     return found;
 }
 
-static bool hasten(struct backend *b, struct effects *fx, recipient_key_t key,
-                   int64_t now_wall_ms) {
+/* `a` holds nothing but its message, which is read for each of its recipients. */
+static bool hasten(struct backend *b, struct effects *fx, recipient_key_t key, int64_t now_wall_ms,
+                   struct arena *a) {
     struct rcpt r;
     struct message_head m;
     struct message_row row;
-    if (message_load(&b->h, message_of_key(key), b->scratch, &row) != FOUND ||
+    arena_clear(a);
+    if (message_find(&b->h, message_of_key(key), a, &row) != FOUND ||
         rcpt_find(b, key, &r) != FOUND || message_head_find(b, row.seq, &m) != FOUND)
         return false; /* else the step would fail each time that it is tried */
     rcpt_move(b, &m, &r, RECIPIENT_QUEUED, now_wall_ms, now_wall_ms);
@@ -53,7 +55,8 @@ static bool hasten(struct backend *b, struct effects *fx, recipient_key_t key,
 }
 
 /* Goes on in the queue where the last step ended. */
-static void mend_recipients(struct backend *b, struct effects *fx, struct store_mend *q) {
+static void mend_recipients(struct backend *b, struct effects *fx, struct store_mend *q,
+                            struct arena *a) {
     int64_t queue = b->places.mend_queue;
     b->places.mend_queue = 0;
     for (int looked = 0;; looked++) {
@@ -68,7 +71,7 @@ static void mend_recipients(struct backend *b, struct effects *fx, struct store_
         struct time_place at = {q->due_latest_wall_ms, INT64_MAX};
         enum found found;
         while (q->mended < q->most && (found = next_late(b, next, &at)) != FOUND_NONE)
-            q->mended += found == FOUND && hasten(b, fx, at.number, q->now_wall_ms);
+            q->mended += found == FOUND && hasten(b, fx, at.number, q->now_wall_ms, a);
         if (q->mended < q->most)
             queue = next;
     }
@@ -123,8 +126,11 @@ enum err sqlite_mend(struct backend *b, struct effects *fx, struct store_call *c
     struct store_mend *q = CONTAINER_OF(call, struct store_mend, call);
     q->mended = 0;
     q->more = false;
-    if (q->due_latest_wall_ms != 0)
-        mend_recipients(b, fx, q);
+    if (q->due_latest_wall_ms != 0) {
+        struct arena *a = arena_new();
+        mend_recipients(b, fx, q, a);
+        arena_free(&a);
+    }
     if (q->notify_latest_wall_ms != 0)
         mend_notifications(b, fx, q);
     if (q->expires_latest_wall_ms != 0)

@@ -102,14 +102,27 @@ static void load_recipients(struct sq *h, struct damage *d, struct arena *a,
     m->recipient = r;
 }
 
-enum found message_load(struct sq *h, int64_t seq, struct arena *a, struct message_row *out) {
-    struct damage damage = {0};
+/* Is there one? */
+static bool read_message(struct sq *h, struct damage *d, int64_t seq, struct arena *a,
+                         struct message_row *out) {
     sqlite3_stmt *st = sq_use(h, SQL_MESSAGE_GET);
     sq_bind_int(st, 1, seq);
     bool found = sq_row(h, st);
     if (found)
-        message_from_row(&damage, st, a, out);
+        message_from_row(d, st, a, out);
     sq_end(st);
+    return found;
+}
+
+enum found message_find(struct sq *h, int64_t seq, struct arena *a, struct message_row *out) {
+    struct damage damage = {0};
+    bool found = read_message(h, &damage, seq, a, out);
+    return sq_found(h, found, &damage, DAMAGED_MESSAGE, seq);
+}
+
+enum found message_load(struct sq *h, int64_t seq, struct arena *a, struct message_row *out) {
+    struct damage damage = {0};
+    bool found = read_message(h, &damage, seq, a, out);
     if (found)
         load_recipients(h, &damage, a, out);
     return sq_found(h, found, &damage, DAMAGED_MESSAGE, seq);

@@ -216,6 +216,9 @@ enum { ATTEMPT_BITS = 20 };
 
 /* ---- rows into structs (rows.c): on any handle ---- */
 void message_from_row(struct damage *d, sqlite3_stmt *st, struct arena *a, struct message_row *out);
+/* Without its recipients; with metadata, so that it can be large. */
+NODISCARD enum found message_find(struct sq *h, int64_t seq, struct arena *a,
+                                  struct message_row *out);
 /* With its recipients; a damaged one is passed over. */
 NODISCARD enum found message_load(struct sq *h, int64_t seq, struct arena *a,
                                   struct message_row *out);

@@ -686,6 +686,52 @@ static void a_listing_reads_each_message_once(void **state) {
     resting_close(&t);
 }
 
+/* Of a message that may be large with metadata, little goes to delivery. */
+static void loading_holds_no_metadata(void **state) {
+    enum { MANY = 300, METADATA_BYTES = 50000 };
+    struct kit *k = *state;
+    char *metadata = arena_alloc(k->arena, METADATA_BYTES);
+    memset(metadata, 'x', METADATA_BYTES);
+    for (int i = 0; i < MANY; i++) {
+        struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
+        q->message.metadata_json = str_make(metadata, METADATA_BYTES);
+        q->message.route = STR("relay");
+        RUN_OK(k, STORE_ACCEPT, q);
+    }
+    struct store_due q = {.call = {.verb = STORE_DUE},
+                          .until_wall_ms = k->now_wall_ms,
+                          .per_key = MANY,
+                          .most = MANY};
+    assert_int_equal(store_sync(k->store, &q.call), OK);
+    assert_int_equal(q.count, MANY);
+    for (int i = 0; i < MANY; i++) {
+        assert_true(str_equal(q.due[i].outgoing->mail_from, STR("bounce@example.org")));
+        assert_true(str_equal(q.due[i].outgoing->from_domain, STR("example.org")));
+        assert_true(str_equal(q.due[i].outgoing->route, STR("relay")));
+    }
+    assert_true(arena_size(q.call.arena) < 1000000);
+    kit_due_release(&q);
+    store_call_release(&q.call);
+}
+
+/* A thousand recipients would be read a thousand times. */
+static void mending_a_recipient_reads_none_of_the_others(void **state) {
+    struct kit *k = *state;
+    struct store_accept *a = kit_accept_for(k, TO("ann@example.net", "bob@example.net"));
+    a->message.recipient[0].due_wall_ms += 365 * (int64_t)86400000;
+    a->message.recipient[1].due_wall_ms += 365 * (int64_t)86400000;
+    RUN_OK(k, STORE_ACCEPT, a);
+    struct store_mend q = {
+        .now_wall_ms = k->now_wall_ms, .due_latest_wall_ms = k->now_wall_ms + 1000, .most = 10};
+    sqlite_fail(
+        &(struct sqlite_fault){.rc = SQLITE_IOERR, .at = 1, .only = "SELECT r.key, r.email"});
+    enum err e = RUN(k, STORE_MEND, &q);
+    assert_int_equal(sqlite_fail_end(), 0);
+    assert_int_equal(e, OK);
+    assert_int_equal(q.mended, 2);
+    assert_int_equal(kit_due_count(k, k->now_wall_ms), 2);
+}
+
 /* Who is let in between reads on the same handle, and would forget the failure. */
 static void a_read_that_failed_does_not_rest(void **state) {
     struct kit *k = *state;
@@ -1947,6 +1993,8 @@ int main(void) {
         TEST(what_did_not_expire_is_looked_at_again),
         TEST(what_never_expires_is_not_all_looked_at_in_one_step),
         TEST(a_listing_reads_each_message_once),
+        TEST(loading_holds_no_metadata),
+        TEST(mending_a_recipient_reads_none_of_the_others),
         TEST(a_read_that_failed_does_not_rest),
         TEST(damaged_lines_are_left_out_of_the_lists_of_one),
         TEST(a_damaged_capture_is_refused),
