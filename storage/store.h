@@ -287,6 +287,8 @@ struct store_cancel {
     struct id id;
     int64_t project;
     int64_t now_wall_ms;
+    size_t recipient_count; /* of the message: what the call weighs in a transaction; 0: unknown,
+                               then it has one to itself */
     /* out: the message as it is now; per recipient what happened */
     struct message_row message;
     enum cancel_result {
@@ -305,6 +307,7 @@ struct store_retry {
     int64_t project;
     struct id new_id;
     int64_t now_wall_ms, expires_wall_ms;
+    size_t recipient_count; /* as of store_cancel */
     /* out */
     struct message_row message; /* the old one, as it is now */
     bool made_new;
@@ -350,7 +353,7 @@ struct store_mend {
     struct store_call call;
     int64_t now_wall_ms;
     int64_t due_latest_wall_ms, notify_latest_wall_ms, expires_latest_wall_ms;
-    size_t most;   /* rows of one step */
+    size_t most;   /* rows of one step, all of them together */
     size_t mended; /* out */
     bool more;     /* out: ask again */
 };

@@ -302,8 +302,11 @@ static void canceled(struct request *r, struct store_call *call) {
 
 static void cancel_of_found(struct request *r, struct store_call *call) {
     struct store_cancel *q = r->state;
-    if (v1_is_done(r, call, no_message) &&
-        may_decide(r, &CONTAINER_OF(call, struct store_message, call)->message))
+    if (!v1_is_done(r, call, no_message))
+        return;
+    const struct message_row *m = &CONTAINER_OF(call, struct store_message, call)->message;
+    q->recipient_count = m->recipient_count;
+    if (may_decide(r, m))
         request_store(r, &q->call, STORE_CANCEL, canceled);
 }
 
@@ -346,6 +349,7 @@ static void retry_of_found(struct request *r, struct store_call *call) {
     if (!v1_is_done(r, call, no_message))
         return;
     const struct message_row *m = &CONTAINER_OF(call, struct store_message, call)->message;
+    q->recipient_count = m->recipient_count;
     if (may_decide(r, m) && may_repeat(r, m))
         request_store(r, &q->call, STORE_RETRY, retried);
 }

@@ -165,6 +165,11 @@ static const struct store_ops fake_ops = {
             [STORE_ACCEPT] = fake_write,
             [STORE_CLAIM] = fake_write,
             [STORE_SETTLE] = fake_write,
+            [STORE_CANCEL] = fake_write,
+            [STORE_RETRY] = fake_write,
+            [STORE_EXPIRE] = fake_write,
+            [STORE_RETAIN] = fake_write,
+            [STORE_MEND] = fake_write,
             [STORE_KEY_PUT] = fake_write,
             [STORE_KEYS_USED] = fake_write,
         },
@@ -540,6 +545,52 @@ static void a_batch_ends_at_its_limits(void **state) {
     assert_int_equal(f.committed, 5);
 }
 
+/* Who does not say how many recipients a message has is taken to have the most. */
+static void what_changes_whole_messages_weighs_all_their_recipients(void **state) {
+    struct world *w = *state;
+    struct store_cancel c[4] = {{.recipient_count = 0}};
+    struct store_retry r[2] = {{.recipient_count = 0}};
+    static const size_t recipients[] = {0, 0, 600, 1};
+    hold(w);
+    for (int i = 0; i < 4; i++) {
+        post(w, &c[i].call, STORE_CANCEL);
+        c[i].recipient_count = recipients[i];
+    }
+    for (int i = 0; i < 2; i++) {
+        post(w, &r[i].call, STORE_RETRY);
+        r[i].recipient_count = i == 0 ? 300 : 0;
+    }
+    let_go(w, 6);
+    for (int i = 0; i < 4; i++)
+        store_call_release(&c[i].call);
+    for (int i = 0; i < 2; i++)
+        store_call_release(&r[i].call);
+    assert_int_equal(f.batch_size[1], 1);
+    assert_int_equal(f.batch_size[2], 1);
+    assert_int_equal(f.batch_size[3], 3); /* 600, 1 and 300 recipients */
+    assert_int_equal(f.batch_size[4], 1);
+    assert_int_equal(f.committed, 5);
+}
+
+static void a_step_of_a_sweep_weighs_what_it_may_change(void **state) {
+    struct world *w = *state;
+    struct store_expire e = {.most = 0};
+    struct store_retain r = {.most = 0};
+    struct store_mend m = {.most = 0};
+    hold(w);
+    post(w, &e.call, STORE_EXPIRE);
+    post(w, &r.call, STORE_RETAIN);
+    post(w, &m.call, STORE_MEND);
+    e.most = r.most = m.most = LIMIT_BATCH_ROWS / 2;
+    let_go(w, 3);
+    store_call_release(&e.call);
+    store_call_release(&r.call);
+    store_call_release(&m.call);
+    for (int i = 1; i < 4; i++)
+        assert_int_equal(f.batch_size[i], 1);
+    assert_int_equal(f.committed, 4);
+}
+
 /* A batch has a thousand calls at most, and 4 MiB. */
 static void many_calls_and_large_ones_are_several_batches(void **state) {
     enum { MANY = LIMIT_BATCH_ROWS + 3 };
@@ -720,6 +771,8 @@ int main(void) {
         TEST(a_handle_that_breaks_while_it_is_probed_is_closed),
         TEST(a_large_content_goes_in_first_and_what_is_unused_out_again),
         TEST(a_batch_ends_at_its_limits),
+        TEST(what_changes_whole_messages_weighs_all_their_recipients),
+        TEST(a_step_of_a_sweep_weighs_what_it_may_change),
         TEST(many_calls_and_large_ones_are_several_batches),
         TEST(calls_of_nothing_end_a_batch_as_well),
         TEST(many_patient_calls_wait_no_longer),
