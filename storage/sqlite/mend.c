@@ -80,21 +80,19 @@ static void mend_recipients(struct backend *b, struct effects *fx, struct store_
 static void mend_notifications(struct backend *b, struct effects *fx, struct store_mend *q) {
     size_t count;
     const struct webhook_copy *w = webhooks_copy(b, &count);
-    int64_t before = sqlite3_total_changes64(b->h.db);
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count && q->mended < q->most; i++) {
+        int64_t before = sqlite3_total_changes64(b->h.db);
         sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_HASTEN);
         sq_bind_int(st, 1, w[i].n);
         sq_bind_int(st, 2, q->notify_latest_wall_ms);
         sq_bind_int(st, 3, q->now_wall_ms);
-        sq_bind_int(st, 4, (int64_t)q->most);
-        int64_t of_this = sqlite3_total_changes64(b->h.db);
+        sq_bind_int(st, 4, (int64_t)(q->most - q->mended));
         sq_run(&b->h, st);
-        q->more |= sqlite3_total_changes64(b->h.db) - of_this == (int64_t)q->most;
+        size_t of_this = (size_t)(sqlite3_total_changes64(b->h.db) - before);
+        if (of_this > 0)
+            effects_kind(fx, NOTICE_NOTIFY);
+        q->mended += of_this;
     }
-    int64_t mended = sqlite3_total_changes64(b->h.db) - before;
-    if (mended > 0)
-        effects_kind(fx, NOTICE_NOTIFY);
-    q->mended += (size_t)mended;
 }
 
 static void set_expiry(struct backend *b, enum sql id, int64_t seq, int64_t expires_wall_ms) {
@@ -105,7 +103,7 @@ static void set_expiry(struct backend *b, enum sql id, int64_t seq, int64_t expi
 }
 
 static void mend_expiry(struct backend *b, struct store_mend *q) {
-    for (size_t n = 0; n < q->most; n++) {
+    for (; q->mended < q->most; q->mended++) {
         sqlite3_stmt *st = sq_use(&b->h, SQL_OPEN_LATE);
         sq_bind_int(st, 1, q->expires_latest_wall_ms);
         if (!sq_row(&b->h, st))
@@ -117,9 +115,7 @@ static void mend_expiry(struct backend *b, struct store_mend *q) {
             q->now_wall_ms + (life_ms < 0 || life_ms > most_ms ? most_ms : life_ms);
         set_expiry(b, SQL_OPEN_SET_EXPIRY, seq, expires_wall_ms);
         set_expiry(b, SQL_MESSAGE_SET_EXPIRY, seq, expires_wall_ms);
-        q->mended++;
     }
-    q->more = true;
 }
 
 enum err sqlite_mend(struct backend *b, struct effects *fx, struct store_call *call) {
@@ -135,5 +131,6 @@ enum err sqlite_mend(struct backend *b, struct effects *fx, struct store_call *c
         mend_notifications(b, fx, q);
     if (q->expires_latest_wall_ms != 0)
         mend_expiry(b, q);
+    q->more |= q->mended >= q->most;
     return sq_status(&b->h, &call->info);
 }

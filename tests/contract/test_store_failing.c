@@ -749,6 +749,33 @@ static void mending_a_recipient_reads_none_of_the_others(void **state) {
     assert_int_equal(kit_due_count(k, k->now_wall_ms), 2);
 }
 
+/* Recipients, notifications of all endpoints, and lives count together. */
+static void a_step_of_mending_ends_at_its_rows(void **state) {
+    const int64_t year_ms = 365 * (int64_t)86400000;
+    struct kit *k = *state;
+    kit_webhook(k, 1, "message.accepted");
+    kit_webhook(k, 1, "message.accepted");
+    k->now_wall_ms += year_ms;
+    for (int i = 0; i < 3; i++)
+        kit_accept(k, TO("ann@example.net"));
+    k->now_wall_ms -= year_ms;
+    struct store_mend q = {.now_wall_ms = k->now_wall_ms,
+                           .due_latest_wall_ms = k->now_wall_ms + 1000,
+                           .notify_latest_wall_ms = k->now_wall_ms + 1000,
+                           .expires_latest_wall_ms = k->now_wall_ms + 86400000,
+                           .most = 2};
+    size_t mended = 0, steps = 0;
+    do {
+        RUN_OK(k, STORE_MEND, &q);
+        assert_true(q.mended <= q.most);
+        mended += q.mended;
+    } while (q.more && ++steps < 20);
+    assert_int_equal(mended, 3 + 2 * 3 + 3);
+    assert_false(q.more);
+    assert_int_equal(kit_due_count(k, k->now_wall_ms), 3);
+    assert_int_equal(kit_notify_claim(k)->count, 6);
+}
+
 /* Who is let in between reads on the same handle, and would forget the failure. */
 static void a_read_that_failed_does_not_rest(void **state) {
     struct kit *k = *state;
@@ -2013,6 +2040,7 @@ int main(void) {
         TEST(a_listing_reads_each_message_once),
         TEST(loading_holds_no_metadata),
         TEST(mending_a_recipient_reads_none_of_the_others),
+        TEST(a_step_of_mending_ends_at_its_rows),
         TEST(a_read_that_failed_does_not_rest),
         TEST(damaged_lines_are_left_out_of_the_lists_of_one),
         TEST(a_damaged_capture_is_refused),
