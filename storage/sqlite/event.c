@@ -12,12 +12,14 @@ const struct webhook_copy *webhooks_copy(struct backend *b, size_t *count) {
         arena_clear(b->webhook_arena);
         b->webhook = NULL;
         b->webhook_count = 0;
+        struct arena *secrets = arena_new(); /* only whether they open is of interest */
         sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOKS);
         sq_bind_int(st, 1, -1);
         while (sq_row(&b->h, st)) {
             struct damage damage = {0};
             struct webhook_copy w = {.n = sq_int(st, 0)};
-            webhook_from_row(&b->h, &damage, st, b->webhook_arena, &w.row);
+            webhook_from_row(&b->h, &damage, st, b->webhook_arena, secrets, &w.row);
+            w.row.secret = w.row.previous_secret = STR_NONE;
             if (!sq_is_sound(&b->h, &damage, DAMAGED_WEBHOOK, w.n))
                 continue; /* every event, hence every accept, would fail with it */
             b->webhook =
@@ -25,6 +27,7 @@ const struct webhook_copy *webhooks_copy(struct backend *b, size_t *count) {
             b->webhook[b->webhook_count++] = w;
         }
         sq_end(st);
+        arena_free_secret(&secrets);
         b->webhooks_known = !sq_has_failed(&b->h);
     }
     *count = b->webhook_count;

@@ -150,7 +150,7 @@ bool time_place_move(struct time_place *p, sqlite3_stmt *st, int at_time, int at
 
 /* Columns as WEBHOOK_COLUMNS. */
 void webhook_from_row(const struct sq *h, struct damage *d, sqlite3_stmt *st, struct arena *a,
-                      struct webhook_row *out) {
+                      struct arena *secrets, struct webhook_row *out) {
     *out = (struct webhook_row){
         .id = sq_id(st, 1),
         .project = sq_int(st, 2),
@@ -162,7 +162,7 @@ void webhook_from_row(const struct sq *h, struct damage *d, sqlite3_stmt *st, st
     };
     const struct sealed_place secret = {"webhook.secret", &out->id, STR_NONE},
                               previous = {"webhook.previous_secret", &out->id, STR_NONE};
-    out->secret = sq_open_secret(h, d, secret, sq_peek(st, 4), a);
-    out->previous_secret = sq_open_secret(h, d, previous, sq_peek(st, 5), a);
+    out->secret = sq_open_secret(h, d, secret, sq_peek(st, 4), secrets);
+    out->previous_secret = sq_open_secret(h, d, previous, sq_peek(st, 5), secrets);
     out->events = list_split(a, sq_str(st, 7, a), &out->event_count);
 }

@@ -56,12 +56,14 @@ static void update(struct backend *b, int64_t n, const struct webhook_row *w, st
 static bool is_as_seen(struct backend *b, const struct webhook_row *seen) {
     const struct sealed_place place = {"webhook.secret", &seen->id, STR_NONE};
     struct damage damage = {0}; /* it is absent then */
+    struct arena *secrets = arena_new();
     sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOK_FIND);
     sq_bind_id(st, 1, &seen->id);
     bool is =
         sq_row(&b->h, st) && sq_int(st, 2) == (int64_t)seen->state &&
-        str_equal(sq_open_secret(&b->h, &damage, place, sq_peek(st, 3), b->scratch), seen->secret);
+        str_equal(sq_open_secret(&b->h, &damage, place, sq_peek(st, 3), secrets), seen->secret);
     sq_end(st);
+    arena_free_secret(&secrets);
     return is;
 }
 
@@ -134,7 +136,7 @@ enum err sqlite_webhooks(struct backend_reader *r, struct store_call *call) {
     while (sq_row(&r->h, st)) {
         struct damage damage = {0};
         struct webhook_row w;
-        webhook_from_row(&r->h, &damage, st, a, &w);
+        webhook_from_row(&r->h, &damage, st, a, a, &w); /* wiped with the call */
         if (!sq_is_sound(&r->h, &damage, DAMAGED_WEBHOOK, sq_int(st, 0)))
             continue; /* it hears of nothing, the others do */
         q->webhook = rows_grow(a, q->webhook, sizeof(*q->webhook), q->count);

@@ -45,7 +45,7 @@ struct queue_change {
 
 struct webhook_copy {
     int64_t n;
-    struct webhook_row row;
+    struct webhook_row row; /* without its secrets */
 };
 
 /* How far a list that is ordered by a time and a number was gone through. */
@@ -225,8 +225,9 @@ NODISCARD enum found message_load(struct sq *h, int64_t seq, struct arena *a,
 /* 0: none, or another project's (-1: any). */
 int64_t message_seq_find(struct sq *h, const struct id *id, int64_t project);
 void event_from_row(struct damage *d, sqlite3_stmt *st, struct arena *a, struct event_row *out);
+/* Its secrets live in `secrets`, which is to be wiped when it ends. */
 void webhook_from_row(const struct sq *h, struct damage *d, sqlite3_stmt *st, struct arena *a,
-                      struct webhook_row *out);
+                      struct arena *secrets, struct webhook_row *out);
 /* Moves to the row at hand. False: its time is no whole number, which no version wrote; the place
  * is behind it then, since it would be the next one for ever. What lies behind all times (texts,
  * numbers beyond 64 bits) is to be kept out by the statement. */

@@ -3,19 +3,21 @@
 #include "tests/contract/store_kit.h"
 
 #include <malloc.h>
+#include <stdatomic.h>
 
 #include "storage/store_ops.h"
 
 /* ---- in its place ---- */
 
-static _Thread_local const char *looked_for; /* in what is freed */
-static _Thread_local int freed_with_it;
+static const char *_Atomic looked_for; /* in what is freed, by any thread */
+static atomic_int freed_with_it;
 
 void __real_free(void *p);
 void __wrap_free(void *p);
 void __wrap_free(void *p) {
-    if (p != NULL && looked_for != NULL)
-        freed_with_it += memmem(p, malloc_usable_size(p), looked_for, strlen(looked_for)) != NULL;
+    const char *text = looked_for;
+    if (p != NULL && text != NULL)
+        freed_with_it += memmem(p, malloc_usable_size(p), text, strlen(text)) != NULL;
     __real_free(p);
 }
 
@@ -187,6 +189,36 @@ static void secrets_of_endpoints_are_wiped(void **state) {
     assert_int_equal(freed_with("nobody is to see", &q.call), 0);
 }
 
+/* It looks whether each of them opens, and whether one is still what somebody has seen. */
+static void the_writer_wipes_secrets_of_endpoints(void **state) {
+    struct kit *k = *state;
+    struct str all = STR("*");
+    struct store_webhook_put p = {.webhook = {.id = id_new(k->now_wall_ms),
+                                              .project = 1,
+                                              .url = STR("https://example.org/hook"),
+                                              .secret = STR("whsec_not for the writer"),
+                                              .previous_secret = STR("was not for the writer"),
+                                              .events = &all,
+                                              .event_count = 1}};
+    RUN_OK(k, STORE_WEBHOOK_PUT, &p);
+    if (k->options.seal == NULL)
+        return; /* in clear they are in SQLite's memory, too */
+    looked_for = "not for the writer";
+    freed_with_it = 0;
+    kit_accept(k, TO("ann@example.net"));
+    kit_webhook(k, 1, "*"); /* all are read again */
+    kit_accept(k, TO("ann@example.net"));
+    assert_int_equal(kit_notify_claim(k)->count, 3);
+    const struct webhook_row seen = p.webhook;
+    p.replace = true;
+    p.seen = &seen;
+    RUN_OK(k, STORE_WEBHOOK_PUT, &p);
+    store_close(&k->store);
+    looked_for = NULL;
+    assert_int_equal(freed_with_it, 0);
+    kit_open_with(k, k->options);
+}
+
 static void count_notice(struct store_notice *n) {
     int *count = n->ctx;
     ++*count;
@@ -335,7 +367,7 @@ static void captures_are_listed_newest_first_and_limited(void **state) {
 
 #define TESTS(T)                                                                                   \
     T(keys_are_put_listed_used_and_revoked), T(the_domains_of_a_key_come_back_in_order),           \
-        T(domains_are_put_replaced_and_deleted),                                                   \
+        T(domains_are_put_replaced_and_deleted), T(the_writer_wipes_secrets_of_endpoints),         \
         T(private_keys_come_out_where_they_are_asked_for_and_are_wiped),                           \
         T(secrets_of_endpoints_are_wiped), T(what_was_found_of_a_domain_is_kept_since_when),       \
         T(a_key_of_which_nothing_is_known_stays_as_it_was), T(each_verb_either_writes_or_reads),   \
