@@ -5,8 +5,6 @@
 #include "server/base/clock.h"
 #include "server/base/log.h"
 
-enum { FREE_REPLY = 64 * 1024 }; /* of which all connections together may hold one each */
-
 struct request *request_new(struct env *env, struct mailbox *box, struct str target) {
     struct arena *a = arena_new();
     struct request *r = ARENA_NEW(a, struct request);
@@ -164,8 +162,8 @@ void request_problem_store(struct request *r, enum err e, const struct errinfo *
 /* A client that reads slowly holds the answer: large ones are taken out of the same budget as large
  * bodies (T16). What was charged for a body stays until it is sent, too. */
 static void charge_reply(struct request *r) {
-    size_t n = r->reply.body.n > FREE_REPLY ? r->reply.body.n : 0;
-    if (n > r->charged_bytes && !request_charge(r, n - r->charged_bytes)) {
+    size_t n = r->reply.body.n > REQUEST_FREE_REPLY ? r->reply.body.n : 0;
+    if (n > r->charged_bytes && !r->is_promised && !request_charge(r, n - r->charged_bytes)) {
         r->reply.must_close = false; /* its request was whole */
         n = 0;
     }

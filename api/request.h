@@ -25,6 +25,8 @@
 struct wait;
 struct waits;
 
+enum { REQUEST_FREE_REPLY = 64 * 1024 }; /* of which all connections together may hold one each */
+
 struct request_field {
     struct str name, value;
 };
@@ -64,6 +66,7 @@ struct request {
                                     key: */
     size_t charged_bytes;
     size_t aside_bytes; /* of these, what was set aside for the answer */
+    bool is_promised;   /* the answer is not taken back for want of memory */
     struct id charged_key_id;
 
     struct http_reply reply;
@@ -122,6 +125,9 @@ bool request_charge(struct request *r, size_t n);
  * there for one who is alone. When the request is finished, what the answer itself does not take is
  * given back. */
 bool request_set_aside(struct request *r, size_t n);
+/* The same before something is changed, for the answer to it, about `n` bytes: false is a true 503.
+ * Once it is carried out, the answer is given, however large it became. */
+bool request_promise_answer(struct request *r, size_t n);
 
 /* ---- for handlers ---- */
 

@@ -135,6 +135,12 @@ bool request_set_aside(struct request *r, size_t n) {
     return false;
 }
 
+bool request_promise_answer(struct request *r, size_t n) {
+    size_t more = n > r->charged_bytes ? n - r->charged_bytes : 0;
+    r->is_promised = n <= REQUEST_FREE_REPLY || request_set_aside(r, more);
+    return r->is_promised;
+}
+
 static bool admit_body(struct request *r, const struct request_limits *limits) {
     uint64_t length = 0;
     struct str text = request_header(r, STR("Content-Length"));

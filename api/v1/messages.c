@@ -275,6 +275,14 @@ static bool may_decide(struct request *r, const struct message_row *m) {
     return false;
 }
 
+/* After the change it is too late to refuse the answer, which shows the message so many times. */
+static bool can_answer(struct request *r, const struct message_row *m, size_t times) {
+    if (request_promise_answer(r, times * render_message_bytes(m)))
+        return true;
+    request_finish(r);
+    return false;
+}
+
 static void canceled(struct request *r, struct store_call *call) {
     static const char *const results[] = {
         [CANCEL_DONE] = "canceled", [CANCEL_TOO_LATE] = "too_late", [CANCEL_FINAL] = "final"};
@@ -306,7 +314,7 @@ static void cancel_of_found(struct request *r, struct store_call *call) {
         return;
     const struct message_row *m = &CONTAINER_OF(call, struct store_message, call)->message;
     q->recipient_count = m->recipient_count;
-    if (may_decide(r, m))
+    if (may_decide(r, m) && can_answer(r, m, 1))
         request_store(r, &q->call, STORE_CANCEL, canceled);
 }
 
@@ -350,7 +358,7 @@ static void retry_of_found(struct request *r, struct store_call *call) {
         return;
     const struct message_row *m = &CONTAINER_OF(call, struct store_message, call)->message;
     q->recipient_count = m->recipient_count;
-    if (may_decide(r, m) && may_repeat(r, m))
+    if (may_decide(r, m) && may_repeat(r, m) && can_answer(r, m, 2))
         request_store(r, &q->call, STORE_RETRY, retried);
 }
 

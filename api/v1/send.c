@@ -235,14 +235,27 @@ static void asked(struct request *r, struct store_call *call) {
     accepted(r, call);
 }
 
+/* After the commit it is too late to refuse the answer. Who waits is told of each recipient's last
+ * reply; else hardly more than what the body, which is charged, said. */
+static bool can_answer(struct request *r, const struct sending *s) {
+    const struct message_row *m = &s->accept->message;
+    size_t n = render_message_bytes(m) + m->recipient_count * LIMIT_PAGE_RECIPIENT;
+    return request_promise_answer(r, s->wait_s > 0 ? n : 0);
+}
+
 static void prepared(struct request *r) {
     struct sending *s = r->state;
-    if (s->accept != NULL)
+    if (s->accept != NULL && can_answer(r, s)) {
         request_store(r, &s->accept->call, STORE_ACCEPT, accepted);
-    else if (s->ask != NULL)
+        return;
+    }
+    if (s->accept == NULL && s->ask != NULL) {
         request_store(r, &s->ask->call, STORE_ACCEPT, asked);
-    else
-        finish(r);
+        return;
+    }
+    if (s->accept != NULL)
+        submit_discard(s->accept);
+    finish(r);
 }
 
 void v1_send(struct request *r) {

@@ -149,6 +149,17 @@ json_t *render_message(const struct message_row *m) {
     return o;
 }
 
+size_t render_message_bytes(const struct message_row *m) {
+    enum { NAMES = 512 }; /* of the members, times, ids and numbers */
+    size_t n = NAMES + m->message_id.n + m->from_email.n + m->from_name.n + m->subject.n +
+               m->external_id.n + m->tags_json.n + m->metadata_json.n + m->mail_from.n + m->route.n;
+    for (size_t i = 0; i < m->recipient_count && m->recipient != NULL; i++) {
+        const struct recipient_row *r = &m->recipient[i];
+        n += NAMES + r->email.n + 2 * (r->last.text.n + r->last.mx.n); /* smtp and refusal */
+    }
+    return n;
+}
+
 json_t *render_message_summary(const struct message_row *m) {
     json_t *o = head_of(m);
     json_object_set_new(o, "recipient_count", json_integer((json_int_t)m->recipient_count));

@@ -14,6 +14,8 @@
 json_t *render_accepted(const struct message_row *m);
 /* The message as it is now, with every recipient and what was last heard about it. */
 json_t *render_message(const struct message_row *m);
+/* About what that takes as text: for memory that is set aside before it is rendered. */
+size_t render_message_bytes(const struct message_row *m);
 /* One line of a listing: the same without what was heard from each recipient; recipients may be
  * NULL. */
 json_t *render_message_summary(const struct message_row *m);

@@ -29,6 +29,7 @@ struct store {
     struct fake_message message[512];
     size_t message_count;
     size_t accepts;                         /* carried out, replays too */
+    size_t retries;                         /* carried out */
     size_t replay_steps, replay_steps_most; /* done, and of a period; most 0: it replays nothing */
     struct arena *arena;
     struct key_row key[64];
@@ -124,6 +125,38 @@ static inline void fake_accept(struct store *s, struct store_accept *q) {
     memcpy(m->fingerprint, q->fingerprint, 32);
 }
 
+static inline struct fake_message *fake_find(struct store *s, const struct id *id) {
+    for (size_t i = 0; i < s->message_count; i++)
+        if (id_equal(&s->message[i].id, id))
+            return &s->message[i];
+    return NULL;
+}
+
+/* All of it goes again. */
+static inline void fake_retry(struct store *s, struct store_retry *q) {
+    const struct fake_message *old = fake_find(s, &q->id);
+    q->call.arena = arena_new();
+    if (old == NULL) {
+        q->call.err = ERR_NOT_FOUND;
+        return;
+    }
+    ASSERT(s->message_count < 512);
+    struct fake_message *m = &s->message[s->message_count++];
+    s->retries++;
+    m->arena = arena_new();
+    m->id = q->new_id;
+    m->content = message_ref(old->content);
+    m->row = fake_copy(m->arena, &old->row);
+    m->row.id = q->new_id;
+    m->row.retry_of = q->id;
+    m->row.seq = (int64_t)s->message_count;
+    for (size_t i = 0; i < m->row.recipient_count; i++)
+        m->row.recipient[i].state = RECIPIENT_QUEUED;
+    q->message = fake_copy(q->call.arena, &old->row);
+    q->new_message = fake_copy(q->call.arena, &m->row);
+    q->made_new = true;
+}
+
 static inline void fake_list(struct store *s, struct store_messages *q) {
     q->call.arena = arena_new();
     q->message = ARENA_ARRAY(q->call.arena, struct message_row, q->limit + 1);
@@ -147,16 +180,9 @@ static inline void fake_replay(struct store *s, struct store_notify_replay *q) {
     q->more = ++s->replay_steps < s->replay_steps_most;
 }
 
-static inline struct fake_message *fake_find(struct store *s, const struct id *id) {
-    for (size_t i = 0; i < s->message_count; i++)
-        if (id_equal(&s->message[i].id, id))
-            return &s->message[i];
-    return NULL;
-}
-
 static inline bool fake_writes(enum store_verb v) {
     return v == STORE_ACCEPT || v == STORE_KEY_PUT || v == STORE_KEY_REVOKE ||
-           v == STORE_DOMAIN_PUT;
+           v == STORE_DOMAIN_PUT || v == STORE_RETRY;
 }
 
 static inline void fake_carry_out(struct store *s, struct store_call *call) {
@@ -172,6 +198,9 @@ static inline void fake_carry_out(struct store *s, struct store_call *call) {
     switch ((int)call->verb) {
     case STORE_ACCEPT:
         fake_accept(s, CONTAINER_OF(call, struct store_accept, call));
+        break;
+    case STORE_RETRY:
+        fake_retry(s, CONTAINER_OF(call, struct store_retry, call));
         break;
     case STORE_MESSAGE: {
         struct store_message *q = CONTAINER_OF(call, struct store_message, call);

@@ -178,7 +178,7 @@ static inline char *put_large_subjects(struct world *w, size_t count, size_t byt
         ask(w, "POST", "/send", &w->key, "", body_text(), &a);
         assert_int_equal(a.status, 202);
         client_release(&a);
-        w->store->message[i].row.subject = str_make(subject, bytes);
+        w->store->message[w->store->message_count - 1].row.subject = str_make(subject, bytes);
     }
     return subject;
 }

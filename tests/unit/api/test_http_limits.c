@@ -242,6 +242,75 @@ static void test_T16_large_answers_are_taken_out_of_the_memory_set_aside(void **
     free(subject);
 }
 
+/* Beside four large subjects there is room for what is free, and for little else. */
+static void with_memory_for_one_answer(struct api_options *o) {
+    o->memory_max_bytes = ((size_t)ROWS * SUBJECT + 40 * 1024) / 3 * 4;
+}
+
+enum { MANY = 50 };
+
+static void put_to_many(struct buf *b) {
+    buf_putz(b, "{\"from\":\"no-reply@acme.test\",\"subject\":\"s\",\"text\":\"t\",\"to\":[");
+    for (int i = 0; i < MANY; i++)
+        buf_printf(b, "%s\"ann%d@example.net\"", i == 0 ? "" : ",", i);
+    buf_putz(b, "]}");
+}
+
+/* Everybody refused it, at length. */
+static void bounce(struct fake_message *m) {
+    static char words[LIMIT_REPLY_STORED];
+    memset(words, 'w', sizeof(words));
+    for (size_t i = 0; i < m->row.recipient_count; i++) {
+        m->row.recipient[i].state = RECIPIENT_BOUNCED;
+        m->row.recipient[i].last.code = 550;
+        m->row.recipient[i].last.text = str_make(words, sizeof(words));
+    }
+}
+
+/* A client that reads 503 repeats: what it asked for must not have happened. */
+static void test_T16_a_503_for_want_of_memory_has_changed_nothing(void **state) {
+    static const char once[] = "Idempotency-Key: once\r\n",
+                      waiting[] = "Idempotency-Key: once\r\nPrefer: wait=5\r\n";
+    struct world *w = *state;
+    struct answer a;
+    struct buf list = BUF_INIT(4096), body = BUF_INIT(8192);
+    char id[ID_TEXT_SIZE];
+    put_to_many(&body);
+    ask(w, "POST", "/send", &w->key, once, buf_str(&body), &a);
+    assert_int_equal(a.status, 202);
+    client_release(&a);
+    bounce(&w->store->message[0]);
+    id_print(&w->store->message[0].id, id);
+    struct str retry = arena_printf(w->store->arena, "/v1/messages/%s/retry", id);
+    char *subject = put_large_subjects(w, ROWS, SUBJECT);
+    size_t accepts = w->store->accepts;
+    int fd = client_connect(w->port);
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    put_request(&list, "GET", "/v1/messages?limit=4", &w->key, "", STR_NONE);
+    client_send(fd, buf_str(&list));
+    assert_int_equal(poll(&p, 1, (int)patience_ms(CLIENT_TIMEOUT_MS)), 1);
+    ask(w, "POST", retry.p, &w->key, "", STR(""), &a);
+    assert_problem(&a, 503, "overloaded");
+    assert_int_equal(w->store->retries, 0);
+    client_release(&a);
+    ask(w, "POST", "/send", &w->key, waiting, buf_str(&body), &a);
+    assert_problem(&a, 503, "overloaded");
+    assert_int_equal(w->store->accepts, accepts);
+    client_release(&a);
+    client_read(fd, false, &a); /* now there is room */
+    assert_int_equal(a.status, 200);
+    client_release(&a);
+    close(fd);
+    ask(w, "POST", retry.p, &w->key, "", STR(""), &a);
+    assert_int_equal(a.status, 202);
+    assert_int_equal(w->store->retries, 1);
+    assert_true(a.body.n > (size_t)MANY * LIMIT_REPLY_STORED);
+    client_release(&a);
+    buf_release(&list);
+    buf_release(&body);
+    free(subject);
+}
+
 enum { PAGE_ROW = LIMIT_PAGE_ROW + 50 * LIMIT_PAGE_RECIPIENT };
 
 static void with_memory_for_two_pages(struct api_options *o) {
@@ -569,6 +638,8 @@ int main(void) {
         SERVED_WITH(test_T16_one_key_cannot_set_aside_all_memory, with_memory_for_four),
         SERVED_WITH(test_T16_large_answers_are_taken_out_of_the_memory_set_aside,
                     with_memory_for_two_answers),
+        SERVED_WITH(test_T16_a_503_for_want_of_memory_has_changed_nothing,
+                    with_memory_for_one_answer),
         SERVED_WITH(test_T16_pages_are_read_within_the_memory_set_aside, with_memory_for_two_pages),
         SERVED_WITH(test_T17_slow_clients_are_cut_off, with_little_time),
         SERVED_WITH(test_T17_crowd_of_slow_clients_is_cut_off, with_room_for_a_crowd),
