@@ -174,7 +174,9 @@ static size_t rows_of(const struct store_call *call) {
 static bool is_new(const struct store_call *call) {
     if (call->verb == STORE_ACCEPT)
         return !CONTAINER_OF(call, const struct store_accept, call)->asks_only;
-    return call->verb == STORE_CAPTURE_PUT || call->verb == STORE_RETRY;
+    if (call->verb == STORE_RETRY)
+        return !CONTAINER_OF(call, const struct store_retry, call)->asks_only;
+    return call->verb == STORE_CAPTURE_PUT;
 }
 
 /* What is new needs room above the floor; results of what was accepted may use the rest. */
@@ -255,13 +257,20 @@ static enum err stage_piece(struct committer *c, struct batch *b) {
  * come. When a key ends is none the less written by the caller's clock: if that is right after all
  * (it began in 1970), what was made before it is believed would be forgotten at once. If it is not,
  * STORE_RETAIN brings the end back. */
+static int64_t key_time(const struct committer *c, int64_t now_wall_ms) {
+    bool is_ahead = c->swept_wall_ms != 0 && now_wall_ms > c->swept_wall_ms;
+    return is_ahead ? c->swept_wall_ms : now_wall_ms;
+}
+
 static void tell_time(struct committer *c, struct store_call *call) {
     if (call->verb == STORE_EXPIRE) {
         c->swept_wall_ms = CONTAINER_OF(call, struct store_expire, call)->now_wall_ms;
     } else if (call->verb == STORE_ACCEPT) {
         struct store_accept *q = CONTAINER_OF(call, struct store_accept, call);
-        bool is_ahead = c->swept_wall_ms != 0 && q->now_wall_ms > c->swept_wall_ms;
-        q->key_wall_ms = is_ahead ? c->swept_wall_ms : q->now_wall_ms;
+        q->key_wall_ms = key_time(c, q->now_wall_ms);
+    } else if (call->verb == STORE_RETRY) {
+        struct store_retry *q = CONTAINER_OF(call, struct store_retry, call);
+        q->key_wall_ms = key_time(c, q->now_wall_ms);
     }
 }
 

@@ -308,11 +308,18 @@ struct store_retry {
     struct id new_id;
     int64_t now_wall_ms, expires_wall_ms;
     size_t recipient_count; /* as of store_cancel */
+    struct str idempotency_key; /* these as with an accept, of whose keys they are: */
+    uint8_t fingerprint[32];
+    int64_t idempotency_until_wall_ms;
+    bool asks_only;      /* nothing is changed: was it, under this key? ERR_NOT_FOUND: no */
+    int64_t key_wall_ms; /* the store's own */
     /* out */
     struct message_row message; /* the old one, as it is now */
     bool made_new;
     struct message_row new_message; /* when made_new */
-    /* ERR_CONFLICT: nothing to retry (all delivered or under way, or content is erased) */
+    bool is_replay; /* the key was used for this: the messages are those of then, as they are now */
+    /* ERR_CONFLICT: nothing to retry (all delivered or under way, or content is erased); with
+     * info.field "Idempotency-Key": as with an accept */
 };
 
 /* A sweep: queued and scheduled recipients past their message's expiry become expired, at most

@@ -72,6 +72,15 @@ bool v1_read_nothing(struct request *r) {
     return v1_is_good(r);
 }
 
+struct str v1_idempotency_key(struct request *r) {
+    struct str key = request_header(r, STR("Idempotency-Key"));
+    bool is_good = request_is_idempotency_key(key);
+    if (!str_is_absent(key) && !is_good)
+        faults_add(&r->faults, STR("header:Idempotency-Key"), "invalid_value",
+                   "1 to %d visible characters of us-ascii", (int)LIMIT_IDEMPOTENCY_KEY);
+    return is_good ? key : STR_NONE;
+}
+
 void v1_answer_list(struct request *r, json_t *list) {
     json_t *o = json_object();
     json_object_set_new(o, "data", list);

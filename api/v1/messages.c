@@ -2,6 +2,7 @@
 #include "api/page.h"
 #include "api/v1/common.h"
 #include "api/v1/v1.h"
+#include "server/base/digest.h"
 #include "server/intake/submit.h"
 #include "server/mail/address.h"
 #include "server/render/event.h"
@@ -331,6 +332,11 @@ void v1_message_cancel(struct request *r) {
 static void retried(struct request *r, struct store_call *call) {
     struct store_retry *q = CONTAINER_OF(call, struct store_retry, call);
     char id[ID_TEXT_SIZE];
+    if (call->err == ERR_CONFLICT && strcmp(call->info.field, "Idempotency-Key") == 0) {
+        request_problem(r, PROBLEM_IDEMPOTENCY_REUSED, "%s", call->info.text);
+        request_finish(r);
+        return;
+    }
     if (!v1_is_done(r, call, no_message))
         return;
     json_t *o = json_object();
@@ -340,7 +346,17 @@ static void retried(struct request *r, struct store_call *call) {
     request_json(r, 202, o);
     id_print(q->made_new ? &q->new_message.id : &q->message.id, id);
     http_reply_header(&r->reply, "Location", arena_printf(r->arena, "/v1/messages/%s", id));
+    if (q->is_replay)
+        http_reply_header(&r->reply, "Idempotency-Replayed", STR("true"));
     request_finish(r);
+}
+
+/* What is refused by now may have been done when it was asked for first: that stands. */
+static void retry_asked(struct request *r, struct store_call *call) {
+    if (call->err == ERR_NOT_FOUND)
+        (void)v1_is_good(r);
+    else
+        retried(r, call);
 }
 
 static bool may_repeat(struct request *r, const struct message_row *m) {
@@ -349,7 +365,7 @@ static bool may_repeat(struct request *r, const struct message_row *m) {
     (void)submit_may_repeat(intake, domains, m, &r->faults);
     intake_unref(&intake);
     domains_unref(&domains);
-    return v1_is_good(r);
+    return r->faults.count == 0;
 }
 
 static void retry_of_found(struct request *r, struct store_call *call) {
@@ -358,20 +374,40 @@ static void retry_of_found(struct request *r, struct store_call *call) {
         return;
     const struct message_row *m = &CONTAINER_OF(call, struct store_message, call)->message;
     q->recipient_count = m->recipient_count;
-    if (may_decide(r, m) && may_repeat(r, m) && can_answer(r, m, 2))
+    if (!may_decide(r, m))
+        return;
+    q->asks_only = !may_repeat(r, m);
+    if (q->asks_only && str_is_absent(q->idempotency_key))
+        (void)v1_is_good(r);
+    else if (q->asks_only)
+        request_store(r, &q->call, STORE_RETRY, retry_asked);
+    else if (can_answer(r, m, 2))
         request_store(r, &q->call, STORE_RETRY, retried);
+}
+
+/* Which message goes again is all that a retry says. */
+static void fingerprint(const struct store_retry *q, uint8_t out[SHA256_BYTES]) {
+    static const char what[] = "retry 1";
+    struct sha256 *h = sha256_new();
+    sha256_put(h, what, sizeof(what));
+    sha256_put(h, q->id.b, sizeof(q->id.b));
+    sha256_finish(&h, out);
 }
 
 void v1_message_retry(struct request *r) {
     struct store_retry *q = ARENA_NEW(r->arena, struct store_retry);
+    q->idempotency_key = v1_idempotency_key(r);
     if (!read_id(r, &q->id, NULL, 0) || !v1_read_nothing(r))
         return;
     struct intake *intake = env_intake(r->env);
+    const struct intake_settings *settings = intake_settings_of(intake);
     r->state = q;
     q->project = r->identity.project;
     q->new_id = id_new(r->started_wall_ms);
     q->now_wall_ms = r->started_wall_ms;
-    q->expires_wall_ms = r->started_wall_ms + intake_settings_of(intake)->expires_default_ms;
+    q->expires_wall_ms = r->started_wall_ms + settings->expires_default_ms;
+    q->idempotency_until_wall_ms = r->started_wall_ms + settings->idempotency_keep_ms;
+    fingerprint(q, q->fingerprint);
     intake_unref(&intake);
     read_message(r, &q->id, retry_of_found);
 }

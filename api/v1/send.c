@@ -1,4 +1,5 @@
 /* POST /send and POST /v1/messages: one message in, answered when it is safe. */
+#include "api/v1/common.h"
 #include "api/v1/submission.h"
 #include "api/v1/v1.h"
 #include "api/wait.h"
@@ -36,16 +37,6 @@ static void finish(struct request *r) {
 }
 
 /* ---- reading and composing: on the loop, or on a worker when the body is large ---- */
-
-/* Absent when there is none, or when it is refused. */
-static struct str idempotency_key(struct request *r) {
-    struct str key = request_header(r, STR("Idempotency-Key"));
-    bool is_good = request_is_idempotency_key(key);
-    if (!str_is_absent(key) && !is_good)
-        faults_add(&r->faults, STR("header:Idempotency-Key"), "invalid_value",
-                   "1 to %d visible characters of us-ascii", (int)LIMIT_IDEMPOTENCY_KEY);
-    return is_good ? key : STR_NONE;
-}
 
 /* The tree of a large body can be large itself: it is given back as soon as it was read. */
 static bool read_body(struct request *r, struct sending *s) {
@@ -113,7 +104,7 @@ static void submit(struct request *r, struct sending *s, const struct submit_inp
 
 static void prepare(struct request *r) {
     struct sending *s = r->state;
-    struct str key = idempotency_key(r);
+    struct str key = v1_idempotency_key(r);
     request_check_query(r, NULL, 0);
     if (!read_body(r, s))
         return;

@@ -144,42 +144,58 @@ static void insert(struct backend *b, struct effects *fx, struct message_row *ro
     tell_due(fx, m, at_hand ? content : NULL);
 }
 
-static struct mem_idempotency *key_find(struct backend *b, const struct store_accept *q) {
+static struct mem_idempotency *key_find(struct backend *b, int64_t project, struct str key) {
     struct mem_idempotency *i = b->shared.idempotency;
-    while (i != NULL && !(i->project == q->message.project &&
-                          str_equal(str_make(i->key, i->key_size), q->idempotency_key)))
+    while (i != NULL && !(i->project == project && str_equal(str_make(i->key, i->key_size), key)))
         i = i->next;
     return i;
 }
 
-static void key_remember(struct backend *b, const struct store_accept *q) {
-    struct mem_idempotency *i = key_find(b, q);
+/* What was made under the key; OK and NULL: nothing. */
+static enum err key_made(struct backend *b, int64_t project, struct str key,
+                         const uint8_t fingerprint[32], int64_t wall_ms, struct errinfo *info,
+                         const struct mem_message **made) {
+    const struct mem_idempotency *used = str_is_absent(key) ? NULL : key_find(b, project, key);
+    *made = NULL;
+    if (used == NULL || used->until_wall_ms <= wall_ms)
+        return OK;
+    *made = mem_message_at(b, used->message);
+    if (*made == NULL)
+        return err_set(info, ERR_CONFLICT, "Idempotency-Key",
+                       "the key was used for a message that is no longer kept");
+    if (memcmp(used->fingerprint, fingerprint, sizeof(used->fingerprint)) != 0)
+        return err_set(info, ERR_CONFLICT, "Idempotency-Key",
+                       "the key was used for another submission");
+    return OK;
+}
+
+static void key_remember(struct backend *b, int64_t project, struct str key,
+                         const uint8_t fingerprint[32], int64_t message, int64_t until_wall_ms) {
+    if (str_is_absent(key))
+        return;
+    struct mem_idempotency *i = key_find(b, project, key);
     if (i == NULL) {
         i = mem_zalloc(sizeof(*i));
         i->next = b->shared.idempotency;
         b->shared.idempotency = i;
-        i->project = q->message.project;
-        i->key = str_dupz(q->idempotency_key);
-        i->key_size = q->idempotency_key.n;
+        i->project = project;
+        i->key = str_dupz(key);
+        i->key_size = key.n;
     }
-    memcpy(i->fingerprint, q->fingerprint, sizeof(i->fingerprint));
-    i->message = q->message.seq;
-    i->until_wall_ms = q->idempotency_until_wall_ms;
+    memcpy(i->fingerprint, fingerprint, sizeof(i->fingerprint));
+    i->message = message;
+    i->until_wall_ms = until_wall_ms;
 }
 
 MEM_WRITE(accept) {
     struct store_accept *q = CONTAINER_OF(call, struct store_accept, call);
+    const struct mem_message *first;
     q->is_replay = false;
-    bool has_key = !str_is_absent(q->idempotency_key);
-    const struct mem_idempotency *used = has_key ? key_find(b, q) : NULL;
-    if (used != NULL && used->until_wall_ms > q->key_wall_ms) {
-        const struct mem_message *first = mem_message_at(b, used->message);
-        if (first == NULL)
-            return err_set(&call->info, ERR_CONFLICT, "Idempotency-Key",
-                           "the key was used for a message that is no longer kept");
-        if (memcmp(used->fingerprint, q->fingerprint, sizeof(q->fingerprint)) != 0)
-            return err_set(&call->info, ERR_CONFLICT, "Idempotency-Key",
-                           "the key was used for another submission");
+    enum err e = key_made(b, q->message.project, q->idempotency_key, q->fingerprint, q->key_wall_ms,
+                          &call->info, &first);
+    if (e != OK)
+        return e;
+    if (first != NULL) {
         q->is_replay = true;
         mem_message_copy(first, store_call_arena(call), &q->message);
         return OK;
@@ -202,8 +218,8 @@ MEM_WRITE(accept) {
     struct mem_message *m = mem_message_at(b, q->message.seq);
     message_unref(&m->content);
     m->content = copy;
-    if (has_key)
-        key_remember(b, q);
+    key_remember(b, q->message.project, q->idempotency_key, q->fingerprint, q->message.seq,
+                 q->idempotency_until_wall_ms);
     return OK;
 }
 
@@ -420,10 +436,32 @@ static void send_again(struct backend *b, struct effects *fx, struct mem_message
     q->made_new = true;
 }
 
+static enum err replay(struct backend *b, struct store_retry *q, const struct mem_message *made) {
+    const struct mem_message *m = mem_message_find(b, &q->id, q->project);
+    struct arena *a = store_call_arena(&q->call);
+    if (m == NULL)
+        return err_set(&q->call.info, ERR_CONFLICT, "Idempotency-Key",
+                       "the key was used for a message that is no longer kept");
+    q->is_replay = true;
+    q->made_new = made != m;
+    mem_message_copy(m, a, &q->message);
+    mem_message_copy(made, a, &q->new_message);
+    return OK;
+}
+
 MEM_WRITE(retry) {
     struct store_retry *q = CONTAINER_OF(call, struct store_retry, call);
     struct mem_message *m = mem_message_find(b, &q->id, q->project);
-    q->made_new = false;
+    const struct mem_message *made;
+    q->made_new = q->is_replay = false;
+    enum err e = key_made(b, q->project, q->idempotency_key, q->fingerprint, q->key_wall_ms,
+                          &call->info, &made);
+    if (e != OK)
+        return e;
+    if (made != NULL)
+        return replay(b, q, made);
+    if (q->asks_only)
+        return ERR_NOT_FOUND;
     if (m == NULL)
         return none(call);
     size_t later = 0, again = 0;
@@ -440,6 +478,8 @@ MEM_WRITE(retry) {
         make_due(b, fx, m, q->now_wall_ms);
     if (again > 0) /* its content is there: while one waits, none is erased */
         send_again(b, fx, m, q, a);
+    key_remember(b, q->project, q->idempotency_key, q->fingerprint,
+                 q->made_new ? q->new_message.seq : m->row.seq, q->idempotency_until_wall_ms);
     mem_message_copy(m, a, &q->message);
     return OK;
 }

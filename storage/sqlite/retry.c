@@ -60,13 +60,41 @@ static size_t copy_message(const struct store_retry *q, const struct message_hea
     return out->recipient_count;
 }
 
+/* What was made then; OK with made_new as it was. */
+static enum err replay(struct backend *b, struct store_retry *q, int64_t seq) {
+    struct arena *a = store_call_arena(&q->call);
+    struct errinfo *info = &q->call.info;
+    struct message_row made;
+    enum err e = key_use_load(b, seq, info, a, &made);
+    if (e != OK)
+        return e;
+    q->made_new = !id_equal(&made.id, &q->id);
+    q->message = q->new_message = made;
+    if (q->made_new)
+        e = key_use_load(b, message_seq_find(&b->h, &q->id, q->project), info, a, &q->message);
+    q->is_replay = e == OK;
+    return e;
+}
+
 enum err sqlite_retry(struct backend *b, struct effects *fx, struct store_call *call) {
     struct store_retry *q = CONTAINER_OF(call, struct store_retry, call);
     struct arena *a = store_call_arena(call);
     struct message_head m;
     struct rcpt *r;
-    q->made_new = false;
-    enum err e = message_to_change(b, call, &q->id, q->project, &q->message, &m, &r);
+    const struct key_use use = {.project = q->project,
+                                .key = q->idempotency_key,
+                                .fingerprint = q->fingerprint,
+                                .wall_ms = q->key_wall_ms};
+    int64_t seq;
+    q->made_new = q->is_replay = false;
+    enum err e = key_use_find(b, &use, &call->info, &seq);
+    if (e != OK)
+        return e;
+    if (seq != 0)
+        return replay(b, q, seq);
+    if (q->asks_only)
+        return ERR_NOT_FOUND;
+    e = message_to_change(b, call, &q->id, q->project, &q->message, &m, &r);
     if (e != OK)
         return e;
     size_t due = make_due(b, fx, &m, r, &q->message, q->now_wall_ms);
@@ -82,6 +110,7 @@ enum err sqlite_retry(struct backend *b, struct effects *fx, struct store_call *
                        again > 0 ? "the content is erased"
                                  : "there is nothing to retry: all is delivered or under way");
     }
+    key_use_put(b, &use, q->made_new ? q->new_message.seq : m.seq, q->idempotency_until_wall_ms);
     if (due > 0) {
         effects_message(fx, &m.id, false);
         if (message_load(&b->h, m.seq, a, &q->message) != FOUND)

@@ -204,6 +204,23 @@ void body_remove_orphans(struct backend *b);
 /* Erases the body of a message; the bytes go when no other message has them. */
 void body_erase(struct backend *b, int64_t message_seq, int64_t body);
 
+/* ---- idempotency keys (idempotency.c) ---- */
+enum { KEY_FINGERPRINT = 32 };
+struct key_use {
+    int64_t project;
+    struct str key;             /* absent: none; nothing is found, and nothing put */
+    const uint8_t *fingerprint; /* of the request */
+    int64_t wall_ms;            /* by this time keys end */
+};
+/* What was made under the key: 0: nothing. ERR_CONFLICT: by another request. */
+enum err key_use_find(struct backend *b, const struct key_use *u, struct errinfo *info,
+                      int64_t *message_seq);
+/* ERR_CONFLICT: it cannot be read any more. */
+enum err key_use_load(struct backend *b, int64_t message_seq, struct errinfo *info, struct arena *a,
+                      struct message_row *out);
+void key_use_put(struct backend *b, const struct key_use *u, int64_t message_seq,
+                 int64_t until_wall_ms);
+
 /* ---- a new message (insert.c) ---- */
 /* Assigns seq and keys, writes all rows, tells who waits. `body`: its content's number; `content`
  * may ride on the notice, NULL: not at hand. */

@@ -315,6 +315,68 @@ static void retry_of_what_ended_makes_a_new_message(void **state) {
     assert_string_equal(kit_timeline(k, r.new_id), "message.accepted");
 }
 
+static struct store_retry keyed_retry(struct kit *k, struct id id, uint8_t fingerprint) {
+    struct store_retry r = {.id = id,
+                            .project = 1,
+                            .new_id = id_new(k->now_wall_ms),
+                            .now_wall_ms = k->now_wall_ms,
+                            .expires_wall_ms = k->now_wall_ms + 7000,
+                            .idempotency_key = STR("again"),
+                            .idempotency_until_wall_ms = k->now_wall_ms + 1000};
+    memset(r.fingerprint, fingerprint, sizeof(r.fingerprint));
+    return r;
+}
+
+static void an_equal_retry_under_a_used_key_gets_the_first_answer(void **state) {
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("a@example.net"));
+    kit_attempt(k, m->recipient[0].key, RECIPIENT_BOUNCED);
+    struct store_retry ask = keyed_retry(k, m->id, 1);
+    ask.asks_only = true;
+    assert_int_equal(RUN(k, STORE_RETRY, &ask), ERR_NOT_FOUND);
+    struct store_retry first = keyed_retry(k, m->id, 1), second = keyed_retry(k, m->id, 1);
+    RUN_OK(k, STORE_RETRY, &first);
+    assert_true(first.made_new);
+    assert_false(first.is_replay);
+    kit_attempt(k, first.new_message.recipient[0].key, RECIPIENT_DELIVERED);
+    RUN_OK(k, STORE_RETRY, &second);
+    assert_true(second.is_replay && second.made_new);
+    assert_true(id_equal(&second.message.id, &m->id));
+    assert_true(id_equal(&second.new_message.id, &first.new_id));
+    assert_int_equal(second.new_message.recipient[0].state, RECIPIENT_DELIVERED);
+    store_set_disk_floor(k->store, INT64_MAX); /* asking takes no room */
+    RUN_OK(k, STORE_RETRY, &ask);
+    store_set_disk_floor(k->store, 0);
+    assert_true(ask.is_replay);
+    assert_int_equal(kit_totals(k).accepted, 2);
+    /* another one, also of a submission */
+    struct store_retry other = keyed_retry(k, m->id, 2);
+    assert_int_equal(RUN(k, STORE_RETRY, &other), ERR_CONFLICT);
+    assert_string_equal(other.call.info.field, "Idempotency-Key");
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_keyed(k, "again", 2)), ERR_CONFLICT);
+    /* after its time it is a new one */
+    k->now_wall_ms = first.idempotency_until_wall_ms;
+    struct store_retry third = keyed_retry(k, m->id, 1);
+    RUN_OK(k, STORE_RETRY, &third);
+    assert_false(third.is_replay);
+    assert_int_equal(kit_totals(k).accepted, 3);
+}
+
+static void a_key_answers_for_a_retry_that_made_no_message(void **state) {
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("a@example.net"));
+    kit_attempt(k, m->recipient[0].key, RECIPIENT_QUEUED);
+    struct store_retry first = keyed_retry(k, m->id, 1), second = keyed_retry(k, m->id, 1);
+    RUN_OK(k, STORE_RETRY, &first);
+    assert_false(first.made_new);
+    kit_attempt(k, m->recipient[0].key, RECIPIENT_BOUNCED); /* which would go again */
+    RUN_OK(k, STORE_RETRY, &second);
+    assert_true(second.is_replay);
+    assert_false(second.made_new);
+    assert_int_equal(second.message.recipient[0].state, RECIPIENT_BOUNCED);
+    assert_int_equal(kit_totals(k).accepted, 1);
+}
+
 static void what_is_under_way_is_neither_canceled_nor_sent_again(void **state) {
     struct kit *k = *state;
     struct message_row *m = kit_accept(k, TO("ann@example.net"));
@@ -401,6 +463,8 @@ static void other_messages_do_not_expire_with_it(void **state) {
         T(a_scheduled_recipient_is_not_claimed_before_its_time),                                   \
         T(cancel_ends_what_waits_and_nothing_else), T(retry_makes_deferred_recipients_due_now),    \
         T(retry_of_what_ended_makes_a_new_message),                                                \
+        T(an_equal_retry_under_a_used_key_gets_the_first_answer),                                  \
+        T(a_key_answers_for_a_retry_that_made_no_message),                                         \
         T(what_is_under_way_is_neither_canceled_nor_sent_again),                                   \
         T(what_is_all_delivered_cannot_be_retried), T(the_sweep_expires_what_waits_too_long),      \
         T(other_messages_do_not_expire_with_it)

@@ -140,12 +140,29 @@ static inline void fake_retry(struct store *s, struct store_retry *q) {
         q->call.err = ERR_NOT_FOUND;
         return;
     }
+    for (size_t i = 0; i < s->message_count && !str_is_absent(q->idempotency_key); i++) {
+        const struct fake_message *m = &s->message[i];
+        if (!str_equal(m->idempotency_key, q->idempotency_key))
+            continue;
+        q->is_replay = q->made_new = true;
+        q->message = fake_copy(q->call.arena, &old->row);
+        q->new_message = fake_copy(q->call.arena, &m->row);
+        if (memcmp(m->fingerprint, q->fingerprint, 32) != 0)
+            q->call.err = err_set(&q->call.info, ERR_CONFLICT, "Idempotency-Key", "it was used");
+        return;
+    }
+    if (q->asks_only) {
+        q->call.err = ERR_NOT_FOUND;
+        return;
+    }
     ASSERT(s->message_count < 512);
     struct fake_message *m = &s->message[s->message_count++];
     s->retries++;
     m->arena = arena_new();
     m->id = q->new_id;
     m->content = message_ref(old->content);
+    m->idempotency_key = arena_dup(m->arena, q->idempotency_key);
+    memcpy(m->fingerprint, q->fingerprint, 32);
     m->row = fake_copy(m->arena, &old->row);
     m->row.id = q->new_id;
     m->row.retry_of = q->id;

@@ -233,7 +233,6 @@ static void test_domain_that_is_too_long_for_its_records_is_named(void **state) 
     buf_release(&b);
 }
 
-/* The store of these tests sends nothing again: 503 got through to it. */
 static void test_a_guard_that_was_set_since_stops_a_retry(void **state) {
     static struct str staging[] = {{"staging.test", 12}};
     struct world *w = *state;
@@ -247,7 +246,7 @@ static void test_a_guard_that_was_set_since_stops_a_retry(void **state) {
     id_print(&w->store->message[0].id, id);
     snprintf(path, sizeof(path), "/v1/messages/%s/retry", id);
     ask(w, "POST", path, &w->key, "", STR("{}"), &a);
-    assert_problem(&a, 503, "unavailable");
+    assert_int_equal(a.status, 202);
     client_release(&a);
     o.intake.only_to = (struct str_list){staging, 1};
     assert_int_equal(api_reload(w->api, &o, NULL), OK);
@@ -255,6 +254,47 @@ static void test_a_guard_that_was_set_since_stops_a_retry(void **state) {
     assert_problem(&a, 422, "validation_failed");
     assert_true(str_find(a.body, STR("\"code\":\"recipient_not_allowed\"")) > 0);
     client_release(&a);
+}
+
+static void test_a_retry_under_a_used_key_makes_nothing_new(void **state) {
+    static struct str staging[] = {{"staging.test", 12}};
+    static const char again[] = "Idempotency-Key: again\r\n", send[] = "Idempotency-Key: send\r\n";
+    struct world *w = *state;
+    struct api_options o = options_of(w);
+    struct answer a;
+    char path[2][128], id[ID_TEXT_SIZE], made[128];
+    for (size_t i = 0; i < 2; i++) {
+        ask(w, "POST", "/send", &w->key, i == 0 ? send : "", body_text(), &a);
+        client_release(&a);
+        w->store->message[i].row.recipient[0].state = RECIPIENT_BOUNCED;
+        id_print(&w->store->message[i].id, id);
+        snprintf(path[i], sizeof(path[i]), "/v1/messages/%s/retry", id);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        ask(w, "POST", path[0], &w->key, again, STR(""), &a);
+        assert_int_equal(a.status, 202);
+        struct str to = client_header(&a, STR("Location"));
+        if (i == 0)
+            snprintf(made, sizeof(made), "%.*s", STR_ARG(to));
+        assert_true(str_equal(to, str_of(made)));
+        assert_int_equal(client_header(&a, STR("Idempotency-Replayed")).n > 0, i > 0);
+        client_release(&a);
+        o.intake.only_to = (struct str_list){staging, 1}; /* stops another one */
+        assert_int_equal(api_reload(w->api, &o, NULL), OK);
+    }
+    assert_int_equal(w->store->retries, 1);
+    o.intake.only_to = (struct str_list){0};
+    assert_int_equal(api_reload(w->api, &o, NULL), OK);
+    const struct { const char *path, *headers; } others[] = {{path[1], again}, {path[0], send}};
+    for (size_t i = 0; i < 2; i++) {
+        ask(w, "POST", others[i].path, &w->key, others[i].headers, STR(""), &a);
+        assert_problem(&a, 422, "idempotency_key_reused");
+        client_release(&a);
+    }
+    ask(w, "POST", path[0], &w->key, "Idempotency-Key: a b\r\n", STR(""), &a);
+    assert_problem(&a, 422, "validation_failed");
+    client_release(&a);
+    assert_int_equal(w->store->retries, 1);
 }
 
 /* ---- URLs of webhooks ---- */
@@ -397,6 +437,7 @@ int main(void) {
         SERVED(test_replay_is_of_one_delivery_or_of_a_period),
         SERVED(test_what_takes_nothing_takes_an_empty_object),
         SERVED(test_a_guard_that_was_set_since_stops_a_retry),
+        SERVED(test_a_retry_under_a_used_key_makes_nothing_new),
         SERVED(test_domain_that_is_too_long_for_its_records_is_named),
         SERVED(test_url_that_the_guard_refuses_is_not_stored),
         SERVED(test_reload_replaces_the_guard_of_urls),

@@ -1,0 +1,49 @@
+/* Idempotency keys: which message a request made that came before under the same key. */
+#include "storage/sqlite/writer.h"
+
+enum err key_use_find(struct backend *b, const struct key_use *u, struct errinfo *info,
+                      int64_t *message_seq) {
+    *message_seq = 0;
+    if (str_is_absent(u->key))
+        return OK;
+    sqlite3_stmt *st = sq_use(&b->h, SQL_IDEMPOTENCY_GET);
+    sq_bind_int(st, 1, u->project);
+    sq_bind_str(st, 2, u->key);
+    sq_bind_int(st, 3, u->wall_ms);
+    bool is_equal = false;
+    if (sq_row(&b->h, st)) {
+        struct str stored = sq_peek(st, 0);
+        is_equal = stored.n == KEY_FINGERPRINT && memcmp(stored.p, u->fingerprint, stored.n) == 0;
+        *message_seq = sq_int(st, 1);
+    }
+    sq_end(st);
+    if (*message_seq != 0 && !is_equal)
+        return err_set(info, ERR_CONFLICT, "Idempotency-Key",
+                       "the key was used for another submission");
+    return sq_status(&b->h, info);
+}
+
+enum err key_use_load(struct backend *b, int64_t message_seq, struct errinfo *info, struct arena *a,
+                      struct message_row *out) {
+    enum found found = message_load(&b->h, message_seq, a, out);
+    enum err e = sq_status(&b->h, info);
+    if (e == OK && found != FOUND) /* sent once, whatever is known of it: not again */
+        e = err_set(info, ERR_CONFLICT, "Idempotency-Key",
+                    found == FOUND_DAMAGED
+                        ? "the key was used for a message that cannot be read any more"
+                        : "the key was used for a message that is no longer kept");
+    return e;
+}
+
+void key_use_put(struct backend *b, const struct key_use *u, int64_t message_seq,
+                 int64_t until_wall_ms) {
+    if (str_is_absent(u->key))
+        return;
+    sqlite3_stmt *st = sq_use(&b->h, SQL_IDEMPOTENCY_PUT);
+    sq_bind_int(st, 1, u->project);
+    sq_bind_str(st, 2, u->key);
+    sq_bind_blob(st, 3, u->fingerprint, KEY_FINGERPRINT);
+    sq_bind_int(st, 4, message_seq);
+    sq_bind_int(st, 5, until_wall_ms);
+    sq_run(&b->h, st);
+}
