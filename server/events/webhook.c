@@ -24,8 +24,10 @@ static void send_waiting(struct webhooks *w) {
             is_to_be_read |= p->reading == w->reading; /* else a reading comes, or the timer */
         else if (to && to->state != WEBHOOK_DISABLED)
             post_send(p, to);
+        else if (is_fresh && to)
+            post_put_back(p); /* nothing of a disabled one is claimed until it is enabled */
         else if (is_fresh)
-            post_drop(p, to ? "the endpoint is disabled" : "the endpoint was deleted");
+            post_drop(p, "the endpoint was deleted");
         else
             is_to_be_read |= p->reading == w->reading;
     }

@@ -470,6 +470,44 @@ static void nothing_goes_to_a_former_url_because_the_endpoints_could_not_be_read
     assert_true(is_new_secret);
 }
 
+static bool wait_state(struct world *w, const struct id *webhook, enum notification_state wanted) {
+    int64_t until = clock_mono_ms() + WAIT_MS;
+    while (look(w, webhook).row.state != wanted && clock_mono_ms() < until)
+        pause_shortly();
+    return look(w, webhook).row.state == wanted;
+}
+
+/* Once the endpoints cannot be read, what is claimed waits for a reading. */
+static void
+what_was_claimed_when_its_endpoint_was_disabled_waits_until_it_is_enabled(void **state) {
+    struct world *w = *state;
+    char url[128];
+    struct webhook_row row = endpoint_row(w, "ok", url);
+    start(w);
+    sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_IOERR_READ,
+                                       .at = 1,
+                                       .for_ever = true,
+                                       .only = READ_ENDPOINTS,
+                                       .only_reads = true});
+    struct id hook = put(w, &row);
+    int64_t until = clock_mono_ms() + WAIT_MS;
+    while (sqlite_failed() == 0 && clock_mono_ms() < until)
+        pause_shortly();
+    (void)cause_event(w, &hook);
+    bool was_claimed = wait_state(w, &hook, NOTIFICATION_SENDING);
+    row.state = WEBHOOK_DISABLED;
+    replace(w, &row);
+    assert_true(sqlite_fail_end() > 0);
+    assert_true(was_claimed);
+    assert_true(wait_state(w, &hook, NOTIFICATION_PENDING));
+    assert_int_equal(look(w, &hook).row.attempts, 0);
+    assert_int_equal(http_peer_count(&w->peer), 0);
+    row.state = WEBHOOK_ENABLED;
+    replace(w, &row);
+    struct entry e = wait_for(w, &hook, 1);
+    assert_int_equal(e.row.state, NOTIFICATION_DELIVERED);
+}
+
 static void a_dead_endpoint_holds_up_nobody(void **state) {
     struct world *w = *state;
     enum { EVENTS = 40 };
@@ -579,6 +617,7 @@ int main(void) {
         IN_WORLD(the_id_stays_the_same_over_attempts),
         IN_WORLD(during_rotation_both_secrets_sign),
         IN_WORLD(nothing_goes_to_a_former_url_because_the_endpoints_could_not_be_read),
+        IN_WORLD(what_was_claimed_when_its_endpoint_was_disabled_waits_until_it_is_enabled),
         IN_WORLD(a_dead_endpoint_holds_up_nobody),
         IN_WORLD(a_new_timeout_counts_for_the_next_post),
         IN_WORLD(a_stop_gives_back_what_was_not_answered),
