@@ -574,7 +574,8 @@ struct store_notify_settle {
     size_t count;
     int64_t now_wall_ms;
 };
-/* Due again, now: one (seq != 0), or those of an endpoint in a period, a step at a time. */
+/* Due again, now: one (seq != 0), or those of an endpoint in a period, a step at a time. The
+ * attempts of what had ended start anew. */
 struct store_notify_replay {
     struct store_call call;
     struct id webhook_id;

@@ -118,6 +118,8 @@ MEM_WRITE(notify_settle) {
 }
 
 static void again(struct mem_notification *n, int64_t now_wall_ms) {
+    if (n->row.state != NOTIFICATION_PENDING)
+        n->row.attempts = 0;
     n->row.state = NOTIFICATION_PENDING;
     n->row.due_wall_ms = n->row.updated_wall_ms = now_wall_ms;
 }
@@ -155,7 +157,8 @@ MEM_WRITE(notify_replay) {
             continue;
         }
         q->last_seq = n->row.seq;
-        if (q->seq == 0 && !is_replayed(q, n))
+        if (q->seq == 0 ? !is_replayed(q, n)
+                        : q->only_failed && n->row.state != NOTIFICATION_FAILED)
             continue;
         again(n, q->now_wall_ms);
         q->replayed++;

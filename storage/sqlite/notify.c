@@ -254,6 +254,8 @@ static enum err replay_one(struct backend *b, struct store_notify_replay *q, int
     }
     if (h.state == NOTIFICATION_SENDING)
         return err_set(&q->call.info, ERR_CONFLICT, "seq", "the notification is being sent");
+    if (q->only_failed && h.state != NOTIFICATION_FAILED)
+        return OK;
     again(b, q->seq, h.state, q->now_wall_ms);
     q->replayed = 1;
     return OK;

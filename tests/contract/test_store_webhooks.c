@@ -231,6 +231,59 @@ static void notifications_are_replayed_one_or_a_period(void **state) {
     assert_int_equal(RUN(k, STORE_NOTIFY_REPLAY, &q), ERR_NOT_FOUND);
 }
 
+/* Else the last try before it would be the last one after it, too. */
+static void attempts_start_anew_when_what_ended_is_replayed(void **state) {
+    struct kit *k = *state;
+    struct id hook = kit_webhook(k, 1, "message.accepted");
+    static const struct {
+        enum notification_state state;
+        int attempts; /* after the replay */
+    } rows[] = {{NOTIFICATION_FAILED, 0}, {NOTIFICATION_DELIVERED, 0}, {NOTIFICATION_PENDING, 1}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        kit_accept(k, TO("ann@example.net"));
+        struct store_notify_claim *c = kit_notify_claim(k);
+        assert_int_equal(c->count, 1);
+        struct notify_result r = {.seq = c->notification[0].seq,
+                                  .state = rows[i].state,
+                                  .counts = true,
+                                  .due_wall_ms = k->now_wall_ms + 5000};
+        assert_int_equal(kit_notify_settle(k, r), OK);
+        struct store_notify_replay q = {
+            .webhook_id = hook, .project = 1, .seq = r.seq, .now_wall_ms = k->now_wall_ms};
+        RUN_OK(k, STORE_NOTIFY_REPLAY, &q);
+        c = kit_notify_claim(k);
+        assert_int_equal(c->count, 1);
+        assert_int_equal(c->notification[0].attempts, rows[i].attempts);
+    }
+}
+
+static void one_that_did_not_fail_is_left_when_only_failed_ones_are_wanted(void **state) {
+    struct kit *k = *state;
+    struct id hook = kit_webhook(k, 1, "message.accepted");
+    static const struct {
+        enum notification_state state;
+        size_t replayed;
+    } rows[] = {{NOTIFICATION_DELIVERED, 0}, {NOTIFICATION_PENDING, 0}, {NOTIFICATION_FAILED, 1}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        kit_accept(k, TO("ann@example.net"));
+        struct store_notify_claim *c = kit_notify_claim(k);
+        assert_int_equal(c->count, 1);
+        struct notify_result r = {.seq = c->notification[0].seq,
+                                  .state = rows[i].state,
+                                  .counts = true,
+                                  .due_wall_ms = k->now_wall_ms + 5000};
+        assert_int_equal(kit_notify_settle(k, r), OK);
+        struct store_notify_replay q = {.webhook_id = hook,
+                                        .project = 1,
+                                        .seq = r.seq,
+                                        .only_failed = true,
+                                        .now_wall_ms = k->now_wall_ms};
+        RUN_OK(k, STORE_NOTIFY_REPLAY, &q);
+        assert_int_equal(q.replayed, rows[i].replayed);
+        assert_int_equal(kit_notify_claim(k)->count, rows[i].replayed);
+    }
+}
+
 static void a_period_is_replayed_in_steps(void **state) {
     struct kit *k = *state;
     struct id hook = kit_webhook(k, 1, "message.accepted");
@@ -354,6 +407,8 @@ static void a_change_does_not_undo_one_that_was_quicker(void **state) {
         T(a_slow_endpoint_gets_only_so_many_at_once), T(an_endpoint_that_is_gone_is_disabled),     \
         T(endpoints_may_have_shares_of_their_own), T(an_endpoint_fails_and_works_again),           \
         T(notifications_are_replayed_one_or_a_period), T(a_period_is_replayed_in_steps),           \
+        T(attempts_start_anew_when_what_ended_is_replayed),                                        \
+        T(one_that_did_not_fail_is_left_when_only_failed_ones_are_wanted),                         \
         T(a_test_goes_to_its_endpoint_alone),                                                      \
         T(a_deleted_endpoint_is_gone_at_once_and_swept_later),                                     \
         T(endpoints_come_back_as_they_were_put), T(a_change_does_not_undo_one_that_was_quicker)
