@@ -91,16 +91,21 @@ struct keeper_load {
 };
 void keeper_reload(struct env *env, struct keeper_load *load);
 
-/* ---- workers: what would stop a loop for too long (large bodies, making keys) ---- */
+/* ---- workers: what would stop a loop for too long (large bodies, making keys)
+ *
+ * Of the long ones (keys: a tenth of a second each) one is done at a time, so that the other worker
+ * is there for large bodies, and few wait, so that a stop does not wait long. ---- */
 
-enum { WORKERS = 2 };
+enum { WORKERS = 2, WORKS_LONG_MOST = 32 };
 struct work {
     struct note note;
     struct work *next;
     void (*run)(struct work *work); /* on a worker */
     struct mailbox *reply_to;
     void (*done)(struct work *work); /* on the thread of reply_to */
+    bool is_long;
 };
 struct workers *workers_start(void);
 void workers_stop(struct workers **wp); /* after everything asked for is done */
-void workers_post(struct workers *w, struct work *work);
+/* false: it is a long one, and so many wait already; nothing is done. */
+NODISCARD bool workers_post(struct workers *w, struct work *work);

@@ -229,12 +229,26 @@ static void work_is_done(struct work *work) {
     r->work_done(r);
 }
 
-void request_work(struct request *r, void (*run)(struct request *r),
-                  void (*done)(struct request *r)) {
+static bool post_work(struct request *r, void (*run)(struct request *r),
+                      void (*done)(struct request *r), bool is_long) {
     r->work_run = run;
     r->work_done = done;
-    r->work = (struct work){.run = work_runs, .reply_to = r->box, .done = work_is_done};
-    workers_post(r->env->workers, &r->work);
+    r->work = (struct work){
+        .run = work_runs, .reply_to = r->box, .done = work_is_done, .is_long = is_long};
+    return workers_post(r->env->workers, &r->work);
+}
+
+void request_work(struct request *r, void (*run)(struct request *r),
+                  void (*done)(struct request *r)) {
+    (void)post_work(r, run, done, false); /* there is always room for these */
+}
+
+bool request_work_long(struct request *r, void (*run)(struct request *r),
+                       void (*done)(struct request *r)) {
+    if (post_work(r, run, done, true))
+        return true;
+    request_problem(r, PROBLEM_OVERLOADED, "many keys are being made right now");
+    return false;
 }
 
 static void load_is_done(struct keeper_load *load) {

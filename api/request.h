@@ -162,6 +162,10 @@ void request_store(struct request *r, struct store_call *call, enum store_verb v
 /* Runs `run` on a worker, then `done` on the loop. */
 void request_work(struct request *r, void (*run)(struct request *r),
                   void (*done)(struct request *r));
+/* The same for what takes a tenth of a second. false: many wait for such already; the problem is
+ * set, and nothing is run. */
+bool request_work_long(struct request *r, void (*run)(struct request *r),
+                       void (*done)(struct request *r));
 /* Keys and domains as they are in the store now, in force everywhere before `done` runs. */
 void request_reload(struct request *r, void (*done)(struct request *r, enum err err));
 

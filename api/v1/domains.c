@@ -63,6 +63,8 @@ static json_t *render_domain(const struct request *r, const struct domain_row *d
 
 /* ---- making one ---- */
 
+static const char domain_is_there[] = "this domain is there already";
+
 struct making {
     struct str name;
     struct address bounce; /* email absent: none */
@@ -124,7 +126,7 @@ static void stored(struct request *r, struct store_call *call) {
         return;
     }
     if (call->err == ERR_CONFLICT)
-        request_problem(r, PROBLEM_CONFLICT, "this domain is there already");
+        request_problem(r, PROBLEM_CONFLICT, "%s", domain_is_there);
     else
         request_problem_store(r, call->err, &call->info);
     request_finish(r);
@@ -174,6 +176,18 @@ static bool is_room(struct request *r) {
     return v1_is_good(r);
 }
 
+/* Nobody makes keys for what is there. The store decides, where the snapshot is behind. */
+static bool is_new(struct request *r, struct str name) {
+    struct domains *domains = env_domains(r->env);
+    bool is_there = domains_has(domains, r->identity.project, name);
+    domains_unref(&domains);
+    if (!is_there)
+        return true;
+    request_problem(r, PROBLEM_CONFLICT, "%s", domain_is_there);
+    request_finish(r);
+    return false;
+}
+
 void v1_domains_create(struct request *r) {
     struct making *m = ARENA_NEW(r->arena, struct making);
     struct json_node *root = NULL;
@@ -184,8 +198,10 @@ void v1_domains_create(struct request *r) {
     struct json_at name = json_member(&top, "name");
     if (root->kind == JSON_IS_OBJECT && !json_has(root, "name") && !json_has(root, "domain"))
         json_fault(&name, "required", "the name is missing");
-    if (v1_is_good(r) && may_make(r, m) && is_room(r))
-        request_work(r, make, was_made);
+    if (!v1_is_good(r) || !may_make(r, m) || !is_new(r, m->name) || !is_room(r))
+        return;
+    if (!request_work_long(r, make, was_made))
+        request_finish(r);
 }
 
 /* ---- the others ---- */

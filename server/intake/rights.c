@@ -59,6 +59,13 @@ const struct domain_info *domains_find(const struct domains *d, struct str a_lab
     return e != NULL ? &e->info : NULL;
 }
 
+bool domains_has(const struct domains *d, int64_t project, struct str a_label) {
+    for (size_t i = 0; i < d->count; i++)
+        if (d->entry[i].info.project == project && str_equal(d->entry[i].name, a_label))
+            return true;
+    return false;
+}
+
 size_t domains_count(const struct domains *d, int64_t project) {
     size_t n = 0;
     for (size_t i = 0; i < d->count; i++)

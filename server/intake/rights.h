@@ -27,6 +27,8 @@ struct domain_info {
 /* NULL: nobody's. */
 const struct domain_info *domains_find(const struct domains *d, struct str a_label);
 
+/* Has this project it? Others may, too. */
+bool domains_has(const struct domains *d, int64_t project, struct str a_label);
 size_t domains_count(const struct domains *d, int64_t project); /* that this project has */
 
 struct rights {

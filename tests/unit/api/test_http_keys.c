@@ -230,6 +230,34 @@ static void test_key_with_from_domains_decides_about_no_other_domain(void **stat
     }
 }
 
+/* What is there is said before keys are made: the fake, which takes no domain, is not asked. */
+static void test_T16_domain_that_is_there_gets_no_keys(void **state) {
+    static const struct domain_row there[] = {
+        {.project = API_PROJECT + 1, .name = {"theirs.test", 11}},
+        {.project = API_PROJECT, .name = {"ours.test", 9}},
+        {.project = API_PROJECT + 1, .name = {"ours.test", 9}},
+    };
+    static const struct {
+        const char *form;
+        int status;
+    } rows[] = {{"{\"name\":\"Ours.test\"}", 409}, {"{\"name\":\"theirs.test\"}", 503}};
+    struct world *w = mem_zalloc(sizeof(*w));
+    (void)state;
+    world_prepare(w);
+    w->store->other_domains = there;
+    w->store->other_domain_count = sizeof(there) / sizeof(there[0]);
+    struct api_options o = options_of(w);
+    world_start(w, &o);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct answer a;
+        ask(w, "POST", "/v1/domains", &w->key, "", str_of(rows[i].form), &a);
+        assert_int_equal(a.status, rows[i].status);
+        client_release(&a);
+    }
+    world_stop(w);
+    free(w);
+}
+
 /* Every change of one is all of them read anew: one project must not make that slow for others. */
 static void test_T32_keys_and_domains_of_a_project_are_limited(void **state) {
     enum { OTHER = API_PROJECT + 1, NAME = 16 };
@@ -315,6 +343,7 @@ int main(void) {
         SERVED(test_key_revoked_while_its_body_comes_is_refused),
         SERVED(test_a_limited_key_makes_no_key_with_fewer_limits),
         SERVED(test_key_with_from_domains_decides_about_no_other_domain),
+        cmocka_unit_test(test_T16_domain_that_is_there_gets_no_keys),
         cmocka_unit_test(test_T32_keys_and_domains_of_a_project_are_limited),
         SERVED(test_from_outside_of_the_key_is_403),
         SERVED(test_T21_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it),
