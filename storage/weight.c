@@ -37,6 +37,10 @@ void call_measure(const struct store_call *call, size_t *rows, size_t *bytes) {
         *rows += CONTAINER_OF(call, const struct store_mend, call)->most;
     } else if (call->verb == STORE_NOTIFY_SETTLE) {
         *rows = CONTAINER_OF(call, const struct store_notify_settle, call)->count;
+    } else if (call->verb == STORE_NOTIFY_REPLAY) {
+        const struct store_notify_replay *q =
+            CONTAINER_OF(call, const struct store_notify_replay, call);
+        *rows += q->seq != 0 ? 0 : q->most;
     } else if (call->verb == STORE_CAPTURE_PUT) {
         *bytes += CONTAINER_OF(call, const struct store_capture_put, call)->capture.content.n;
     }

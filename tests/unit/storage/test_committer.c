@@ -170,6 +170,7 @@ static const struct store_ops fake_ops = {
             [STORE_EXPIRE] = fake_write,
             [STORE_RETAIN] = fake_write,
             [STORE_MEND] = fake_write,
+            [STORE_NOTIFY_REPLAY] = fake_write,
             [STORE_KEY_PUT] = fake_write,
             [STORE_KEYS_USED] = fake_write,
         },
@@ -577,18 +578,21 @@ static void a_step_of_a_sweep_weighs_what_it_may_change(void **state) {
     struct store_expire e = {.most = 0};
     struct store_retain r = {.most = 0};
     struct store_mend m = {.most = 0};
+    struct store_notify_replay n = {.seq = 0};
     hold(w);
     post(w, &e.call, STORE_EXPIRE);
     post(w, &r.call, STORE_RETAIN);
     post(w, &m.call, STORE_MEND);
-    e.most = r.most = m.most = LIMIT_BATCH_ROWS / 2;
-    let_go(w, 3);
+    post(w, &n.call, STORE_NOTIFY_REPLAY);
+    e.most = r.most = m.most = n.most = LIMIT_BATCH_ROWS / 2;
+    let_go(w, 4);
     store_call_release(&e.call);
     store_call_release(&r.call);
     store_call_release(&m.call);
-    for (int i = 1; i < 4; i++)
+    store_call_release(&n.call);
+    for (int i = 1; i < 5; i++)
         assert_int_equal(f.batch_size[i], 1);
-    assert_int_equal(f.committed, 4);
+    assert_int_equal(f.committed, 5);
 }
 
 /* A batch has a thousand calls at most, and 4 MiB. */
