@@ -99,7 +99,8 @@ static size_t list_declared(const struct config *c, struct declared *out) {
     return n;
 }
 
-/* It opens what the declared one opens, though its text is no longer in any file. */
+/* Another key of a declared name: most often what was declared before, of which the text is no
+ * longer in any file. */
 static bool is_replaced(const struct key_row *k, const struct declared *list, size_t count,
                         int64_t now_wall_ms) {
     bool is_named = false;
@@ -113,25 +114,22 @@ static bool is_replaced(const struct key_row *k, const struct declared *list, si
     return is_named;
 }
 
-/* Told and not ended: another node, or the settings of yesterday, may still need it. */
-static enum err tell_of_replaced_keys(struct store *s, const struct config *c,
-                                      struct errinfo *info) {
+/* Told and not ended: another node, or the settings of yesterday, may still need it; or the API
+ * made it. Only told: what is declared is stored whether or not the keys can be read. */
+static void tell_of_replaced_keys(struct store *s, const struct config *c) {
     struct store_keys q = {.call.verb = STORE_KEYS, .project = API_PROJECT};
     struct arena *a = arena_new();
     struct declared *list = ARENA_ARRAY(a, struct declared, c->key_count + 2);
     size_t count = list_declared(c, list);
     enum err e = count > 0 ? store_sync(s, &q.call) : OK;
-    if (e != OK && info)
-        *info = q.call.info;
     for (size_t i = 0; e == OK && i < q.count; i++)
         if (is_replaced(&q.key[i], list, count, clock_wall_ms()))
-            log_warn("server", "a key that is no longer declared stays in force",
+            log_warn("server", "another key in force has the name of a declared one",
                      LOG_STR("name", q.key[i].name), LOG_STR("prefix", q.key[i].prefix),
                      LOG_STR("ends_with", arena_printf(a, "postchute key revoke %.*s",
                                                        STR_ARG(q.key[i].prefix))));
     store_call_release(&q.call);
     arena_free(&a);
-    return e;
 }
 
 /* ---- domains ---- */
@@ -274,24 +272,26 @@ static enum err named(enum err e, const char *kind, struct str name, struct erri
     return e == OK || e == ERR_UNAVAILABLE ? e : config_name_declaration(info, e, kind, name);
 }
 
-/* What may be shown of a URL: no userinfo, no query. */
+static size_t length_before(struct str s, const char *ends) {
+    size_t n = 0;
+    while (n < s.n && strchr(ends, s.p[n]) == NULL)
+        n++;
+    return n;
+}
+
+/* What may be shown of a URL: scheme and host. An '@' behind the first '/', '?' or '#' may end a
+ * password as well as stand in a path, so nothing is shown of the rest. */
 static struct str shown_url(struct arena *a, struct str url) {
-    struct str rest;
-    size_t scheme = 0, n = 0;
-    for (size_t i = 0; i + 3 <= url.n && scheme == 0; i++)
-        if (str_starts_with(str_from(url, i), STR("://")))
-            scheme = i + 3;
-    rest = str_from(url, scheme);
-    while (n < rest.n && rest.p[n] != '?' && rest.p[n] != '#')
-        n++;
-    rest = str_slice(rest, 0, n);
-    n = 0;
-    while (n < rest.n && rest.p[n] != '/')
-        n++;
-    while (n > 0 && rest.p[n - 1] != '@')
-        n--;
-    rest = str_from(rest, n);
-    return arena_printf(a, "%.*s%.*s", STR_ARG(str_slice(url, 0, scheme)), STR_ARG(rest));
+    size_t scheme = length_before(url, ":/?#@");
+    scheme = str_starts_with(str_from(url, scheme), STR("://")) ? scheme + 3 : 0;
+    struct str rest = str_from(url, scheme);
+    size_t end = length_before(rest, "/?#");
+    struct str host = str_slice(rest, 0, end);
+    if (str_find_char(str_from(rest, end), '@') >= 0)
+        host = STR("...");
+    for (ptrdiff_t at; (at = str_find_char(host, '@')) >= 0;)
+        host = str_from(host, (size_t)at + 1);
+    return arena_printf(a, "%.*s%.*s", STR_ARG(str_slice(url, 0, scheme)), STR_ARG(host));
 }
 
 static enum err put_all(struct store *s, const struct guard *guard, const struct config *c,
@@ -307,7 +307,7 @@ static enum err put_all(struct store *s, const struct guard *guard, const struct
     for (size_t i = 0; i < c->key_count && e == OK; i++)
         e = named(put_declared_key(s, &c->keys[i], info), "key", c->keys[i].name, info);
     if (e == OK && s != NULL)
-        e = tell_of_replaced_keys(s, c, info);
+        tell_of_replaced_keys(s, c);
     for (size_t i = 0; i < c->domain_count && e == OK; i++)
         e = named(put_declared_domain(s, &c->domains[i], info), "domain", c->domains[i].name, info);
     for (size_t i = 0; i < c->webhook_count && e == OK; i++)

@@ -178,7 +178,7 @@ def test_a_key_that_was_replaced_is_told_of_until_it_is_revoked(postchute):
     path.chmod(0o600)
     server.start()
     path.write_text(second)
-    server.expect_log("a key that is no longer declared stays in force")
+    server.expect_log("another key in force has the name of a declared one")
     server.reload()
     server.wait_log(f'"ends_with":"postchute key revoke {first[:16]}"')
     assert server.api(first).get("/v1/keys").status_code == server.api(second).get("/v1/keys").status_code == 200

@@ -92,7 +92,7 @@ static void a_key_that_was_found_under_another_selector_was_not_found(void **sta
 
 /* ---- keys that replace others ---- */
 
-static const char replaced[] = "a key that is no longer declared stays in force";
+static const char replaced[] = "another key in force has the name of a declared one";
 
 static void declare_admin(const struct auth_key_text *key) {
     const struct config c = {.admin_key = auth_key_str(key)};
@@ -174,7 +174,11 @@ static void a_fault_is_told_with_the_name_of_its_declaration(void **state) {
     struct config_webhook bad_url = {.url = STR("https://u:hunter2@app.test/x?token=hunter2")},
                           bad_hook = {.url = STR("https://app.test/x?token=hunter2"),
                                       .secret = STR("hunter2"),
-                                      .events = {everywhere, 1}};
+                                      .events = {everywhere, 1}},
+                          bad_slash = {.url = STR("https://u:hunter/hunter2@app.test/")},
+                          bad_query = {.url = STR("https://u:hunter2?hunter2@app.test")},
+                          bad_token = {.url = STR("https://app.test/x?token=a@hunter2")},
+                          bad_scheme = {.url = STR("u:hunter2@app.test://x")};
     const struct {
         struct config c;
         const char *want;
@@ -184,8 +188,12 @@ static void a_fault_is_told_with_the_name_of_its_declaration(void **state) {
         {{.keys = &bad_secret, .key_count = 1}, "key 'shop': "},
         {{.keys = &bad_scopes, .key_count = 1}, "key 'shop': "},
         {{.keys = &bad_from, .key_count = 1}, "key 'shop': "},
-        {{.webhooks = &bad_url, .webhook_count = 1}, "endpoint 'https://app.test/x': "},
-        {{.webhooks = &bad_hook, .webhook_count = 1}, "endpoint 'https://app.test/x': "},
+        {{.webhooks = &bad_url, .webhook_count = 1}, "endpoint 'https://app.test': "},
+        {{.webhooks = &bad_hook, .webhook_count = 1}, "endpoint 'https://app.test': "},
+        {{.webhooks = &bad_slash, .webhook_count = 1}, "endpoint 'https://...': "},
+        {{.webhooks = &bad_query, .webhook_count = 1}, "endpoint 'https://...': "},
+        {{.webhooks = &bad_token, .webhook_count = 1}, "endpoint 'https://...': "},
+        {{.webhooks = &bad_scheme, .webhook_count = 1}, "endpoint '"},
     };
     struct guard *guard = NULL;
     assert_int_equal(guard_new(&(struct guard_options){0}, &guard, NULL), OK);
