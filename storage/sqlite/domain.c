@@ -99,7 +99,7 @@ static void load_keys(struct sq *h, struct arena *a, int64_t n, bool with_secret
             .selector = sq_str(st, 0, a),
             .algorithm = sq_str(st, 1, a),
             .record = sq_str(st, 3, a),
-            .created_wall_ms = sq_int(st, 4),
+            .created_wall_ms = sq_shown_time(&damage, st, 4),
             .published_wall_ms = sq_time(&damage, st, 5),
         };
         struct domain_key_row *k = &d->key[d->key_count - 1];
@@ -172,7 +172,7 @@ enum err sqlite_domains(struct backend_reader *r, struct store_call *call) {
             .project = sq_int(st, 2),
             .name = sq_str(st, 3, a),
             .bounce_address = sq_str(st, 4, a),
-            .created_wall_ms = sq_int(st, 5),
+            .created_wall_ms = sq_shown_time(&damage, st, 5),
             .verified_wall_ms = sq_time(&damage, st, 6),
         };
         (void)sq_is_sound(h, &damage, DAMAGED_DOMAIN, sq_int(st, 0));

@@ -320,6 +320,15 @@ int64_t sq_time(struct damage *d, sqlite3_stmt *st, int at) {
     return 0;
 }
 
+int64_t sq_shown_time(struct damage *d, sqlite3_stmt *st, int at) {
+    struct damage of_this = {0};
+    int64_t wall_ms = sq_time(&of_this, st, at);
+    if (of_this.why == NULL)
+        return wall_ms;
+    damage_note(d, of_this.why);
+    return -1;
+}
+
 int sq_enum(struct damage *d, sqlite3_stmt *st, int at, int count) {
     return (int)sq_between(d, st, at, 0, count - 1);
 }

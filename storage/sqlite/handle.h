@@ -99,6 +99,8 @@ struct id sq_id(sqlite3_stmt *st, int at);                    /* NULL is zero */
 int64_t sq_between(struct damage *d, sqlite3_stmt *st, int at, int64_t least, int64_t most);
 /* A wall time that can be printed, or 0; anything else is damage, and 0. */
 int64_t sq_time(struct damage *d, sqlite3_stmt *st, int at);
+/* The same of one that is only shown: anything else is -1, which is shown as null. */
+int64_t sq_shown_time(struct damage *d, sqlite3_stmt *st, int at);
 /* A value of an enum with `count` members. */
 int sq_enum(struct damage *d, sqlite3_stmt *st, int at, int count);
 

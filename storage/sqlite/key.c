@@ -41,21 +41,24 @@ enum err sqlite_key_put(struct backend *b, struct effects *fx, struct store_call
     struct key_row *k = &q->key;
     sqlite3_stmt *st = sq_use(&b->h, SQL_KEY_BY_PREFIX);
     sq_bind_str(st, 1, k->prefix);
-    bool exists = sq_row(&b->h, st), is_equal = false, is_damaged = false;
+    bool exists = sq_row(&b->h, st), is_equal = false;
+    struct damage damage = {0};
     struct id id = k->id;
     int64_t revoked_wall_ms = 0;
     if (exists) {
         struct str hash = sq_peek(st, 1);
-        is_damaged = hash.n != sizeof(k->hash);
-        is_equal = !is_damaged && memcmp(hash.p, k->hash, sizeof(k->hash)) == 0;
+        if (hash.n != sizeof(k->hash))
+            damage_note(&damage, "it has no hash");
         id = sq_id(st, 0);
-        revoked_wall_ms = sq_int(st, 2);
+        revoked_wall_ms = sq_time(&damage, st, 2);
+        is_equal = damage.why == NULL && memcmp(hash.p, k->hash, sizeof(k->hash)) == 0;
     }
     sq_end(st);
     if (exists && !is_equal)
         return err_set(&call->info, ERR_CONFLICT, "prefix",
-                       is_damaged ? "the stored key of this prefix is damaged: use a new key"
-                                  : "another key has this prefix");
+                       damage.why != NULL
+                           ? "the stored key of this prefix is damaged: use a new key"
+                           : "another key has this prefix");
     k->id = id; /* of the key that it is already */
     if (revoked_wall_ms != 0)
         k->revoked_wall_ms = revoked_wall_ms;
@@ -109,7 +112,7 @@ enum err sqlite_keys(struct backend_reader *r, struct store_call *call) {
     sq_bind_int(st, 1, q->project);
     while (sq_row(h, st)) {
         struct str hash = sq_peek(st, 4);
-        struct damage damage = {0};
+        struct damage damage = {0}, of_shown = {0};
         struct key_row k = {
             .id = sq_id(st, 0),
             .project = sq_int(st, 1),
@@ -117,16 +120,17 @@ enum err sqlite_keys(struct backend_reader *r, struct store_call *call) {
             .prefix = sq_str(st, 3, a),
             .scopes = (unsigned)sq_int(st, 5),
             .is_test = sq_bool(st, 7),
-            .created_wall_ms = sq_time(&damage, st, 8),
+            .created_wall_ms = sq_shown_time(&of_shown, st, 8),
             .expires_wall_ms = sq_time(&damage, st, 9),
             .revoked_wall_ms = sq_time(&damage, st, 10),
-            .used_wall_ms = sq_time(&damage, st, 11),
+            .used_wall_ms = sq_shown_time(&of_shown, st, 11),
             .rate = sq_int(st, 12),
         };
         if (hash.n != sizeof(k.hash))
             damage_note(&damage, "it has no hash");
         if (!sq_is_sound(h, &damage, DAMAGED_KEY, sq_int(st, 8)))
             continue; /* it opens nothing, the others do */
+        (void)sq_is_sound(h, &of_shown, DAMAGED_KEY, sq_int(st, 8));
         memcpy(k.hash, hash.p, sizeof(k.hash));
         k.from_domains = list_split(a, sq_str(st, 6, a), &k.from_domain_count);
         q->key = rows_grow(a, q->key, sizeof(*q->key), q->count);

@@ -144,12 +144,12 @@ struct head {
     int attempts;
     int64_t webhook, project;
     enum webhook_state webhook_state;
-    bool is_deleted;
+    bool is_deleted, has_created;
     struct id webhook_id;
 };
 
 static enum found find_head(struct backend *b, int64_t seq, struct head *out) {
-    struct damage damage = {0};
+    struct damage damage = {0}, of_created = {0};
     sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_HEAD);
     sq_bind_int(st, 1, seq);
     bool found = sq_row(&b->h, st);
@@ -164,6 +164,8 @@ static enum found find_head(struct backend *b, int64_t seq, struct head *out) {
         };
         if (!out->is_deleted)
             out->webhook_state = (enum webhook_state)sq_int(st, 3);
+        (void)sq_time(&of_created, st, 6);
+        out->has_created = of_created.why == NULL;
     }
     sq_end(st);
     return sq_found(&b->h, found, &damage, DAMAGED_NOTIFICATION, seq);
@@ -246,12 +248,12 @@ static void again(struct backend *b, int64_t seq, enum notification_state state,
 static enum err replay_one(struct backend *b, struct store_notify_replay *q, int64_t webhook) {
     struct head h = {0};
     enum found found = find_head(b, q->seq, &h);
-    if (found == FOUND_DAMAGED)
-        return err_set(&q->call.info, ERR_CONFLICT, "seq", "the notification is damaged");
-    if (found == FOUND_NONE || h.webhook != webhook) {
+    if (found == FOUND_NONE || (found == FOUND && h.webhook != webhook)) {
         enum err e = sq_status(&b->h, &q->call.info);
         return e != OK ? e : err_set(&q->call.info, ERR_NOT_FOUND, "seq", "no such notification");
     }
+    if (found == FOUND_DAMAGED || !h.has_created) /* no claim would take it */
+        return err_set(&q->call.info, ERR_CONFLICT, "seq", "the notification is damaged");
     if (h.state == NOTIFICATION_SENDING)
         return err_set(&q->call.info, ERR_CONFLICT, "seq", "the notification is being sent");
     if (q->only_failed && h.state != NOTIFICATION_FAILED)
@@ -271,9 +273,12 @@ static void replay_period(struct backend *b, struct store_notify_replay *q, int6
         if (!sq_row(&b->h, st))
             return;
         int64_t state = sq_int(st, 1); /* a damaged one is none of those that go again */
-        int64_t created_wall_ms = sq_int(st, 2);
+        struct damage damage = {0};
+        int64_t created_wall_ms = sq_time(&damage, st, 2);
         q->last_seq = sq_int(st, 0);
         sq_end(st);
+        if (!sq_is_sound(&b->h, &damage, DAMAGED_NOTIFICATION, q->last_seq))
+            continue; /* no claim would take it */
         if (created_wall_ms < q->since_wall_ms || created_wall_ms > q->until_wall_ms ||
             !(state == NOTIFICATION_FAILED || (state == NOTIFICATION_DELIVERED && !q->only_failed)))
             continue;

@@ -80,6 +80,7 @@ static void load_recipients(struct sq *h, struct damage *d, struct arena *a,
     sqlite3_stmt *st = sq_use(h, SQL_RECIPIENTS_OF);
     sq_bind_int(st, 1, key);
     sq_bind_int(st, 2, last_key_of(m->seq));
+    struct damage of_shown = {0}; /* nobody who sends, ends or cancels it asks these */
     size_t n = 0;
     for (; n < m->recipient_count && sq_row(h, st) && sq_int(st, 0) == key; n++, key++) {
         r[n] = (struct recipient_row){
@@ -88,8 +89,8 @@ static void load_recipients(struct sq *h, struct damage *d, struct arena *a,
             .kind = (enum recipient_kind)sq_enum(d, st, 2, RECIPIENT_BCC + 1),
             .state = (enum recipient_state)sq_enum(d, st, 3, RECIPIENT_STATE_COUNT),
             .attempts = (int)sq_int(st, 4),
-            .due_wall_ms = sq_time(d, st, 5),
-            .updated_wall_ms = sq_time(d, st, 6),
+            .due_wall_ms = sq_shown_time(&of_shown, st, 5),
+            .updated_wall_ms = sq_shown_time(&of_shown, st, 6),
             .seq = (uint32_t)sq_int(st, 7),
             .possible_duplicate = sq_bool(st, 8),
         };
@@ -97,6 +98,7 @@ static void load_recipients(struct sq *h, struct damage *d, struct arena *a,
             damage_note(d, "a recipient has a result that no version wrote");
     }
     sq_end(st);
+    (void)sq_is_sound(h, &of_shown, DAMAGED_MESSAGE, m->seq);
     if (n != m->recipient_count)
         damage_note(d, "a message has other recipients than it says");
     m->recipient = r;

@@ -921,8 +921,9 @@ static void damaged_rows_are_refused_when_they_are_read(void **state) {
         {"UPDATE message SET created = 253402300800000", 1},
         {"UPDATE message SET created = 'now'", 1},
         {"UPDATE message SET expires = 1000000000000000000", 1},
-        {"UPDATE recipient SET due = -1 WHERE key % 1024 = 1", 1},
-        {"UPDATE recipient SET updated = 1000000000000000000 WHERE key % 1024 = 1", 1},
+        {"UPDATE recipient SET due = -1 WHERE key % 1024 = 1", 0}, /* it is sent all the same */
+        {"UPDATE recipient SET due = 'now' WHERE key % 1024 = 1", 0},
+        {"UPDATE recipient SET updated = 1000000000000000000 WHERE key % 1024 = 1", 0},
         {"UPDATE attempt SET recipients = x'02'", 0},
         {"UPDATE attempt SET recipients = x'0102'", 0},
         {"UPDATE attempt SET recipients = recipients || x'00'", 0},
@@ -1063,6 +1064,8 @@ static void damaged_rows_are_refused_when_they_are_changed(void **state) {
         {"UPDATE queue SET lane = 9", CANCEL, false, ERR_CONFLICT},
         {"UPDATE queue SET lane = 9", RETRY, false, ERR_CONFLICT},
         {"UPDATE recipient SET kind = 9 WHERE key % 1024 = 1", CANCEL, false, ERR_CONFLICT},
+        {"UPDATE recipient SET due = -1", CANCEL, false, OK},
+        {"UPDATE recipient SET due = 'now', updated = -1", CANCEL, false, OK},
         {"UPDATE message SET lane = 9", REPEAT, false, ERR_CONFLICT},
         {"UPDATE recipient SET state = 9", REPEAT, false, ERR_CONFLICT},
         {"DELETE FROM recipient", REPEAT, false, ERR_CONFLICT},
@@ -1388,10 +1391,8 @@ static void what_has_an_impossible_time_is_left_out_of_lists(void **state) {
         {"UPDATE notification SET updated = 1000000000000000000 WHERE seq = 1", LISTED_DELIVERIES},
         {"UPDATE webhook SET created = -1", LISTED_ENDPOINTS},
         {"UPDATE webhook SET previous_until = 1000000000000000000", LISTED_ENDPOINTS},
-        {"UPDATE api_key SET created = -1", LISTED_KEYS},
         {"UPDATE api_key SET expires = -1", LISTED_KEYS},
         {"UPDATE api_key SET revoked = 1000000000000000000", LISTED_KEYS},
-        {"UPDATE api_key SET used = 'never'", LISTED_KEYS},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct kit *k = kit_new(STORE_SQLITE);
@@ -1684,17 +1685,35 @@ static void a_retry_is_whole_or_nothing(void **state) {
     assert_int_equal(kit_message(k, m->id).recipient[0].due_wall_ms, k->now_wall_ms);
 }
 
+/* No claim would take it: it would wait for ever. */
 static void a_damaged_notification_is_not_replayed(void **state) {
+    (void)state;
     expect_log(passed_over);
-    struct kit *k = *state;
-    struct id webhook = kit_webhook(k, 1, "message.accepted");
-    kit_accept(k, TO("ann@example.net"));
-    damage(k, "UPDATE notification SET state = 9");
-    struct store_notify_replay q = {
-        .webhook_id = webhook, .project = 1, .seq = 1, .now_wall_ms = k->now_wall_ms, .most = 10};
-    assert_int_equal(RUN(k, STORE_NOTIFY_REPLAY, &q), ERR_CONFLICT);
-    assert_true(store_health(k->store).is_writable);
-    store_close(&k->store); /* it does not add up */
+    static const char *const rows[] = {"UPDATE notification SET state = 9",
+                                       "UPDATE notification SET state = 3, created = 'now'",
+                                       "UPDATE notification SET state = 3, created = -1"};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct kit *k = kit_new(STORE_SQLITE);
+        struct id webhook = kit_webhook(k, 1, "message.accepted");
+        kit_accept(k, TO("ann@example.net"));
+        damage(k, rows[i]);
+        int64_t state_before = number_in(k, "SELECT state FROM notification");
+        struct store_notify_replay q = {.webhook_id = webhook,
+                                        .project = 1,
+                                        .seq = 1,
+                                        .now_wall_ms = k->now_wall_ms,
+                                        .most = 10};
+        assert_int_equal(RUN(k, STORE_NOTIFY_REPLAY, &q), ERR_CONFLICT);
+        q.seq = 0;
+        q.since_wall_ms = INT64_MIN;
+        q.until_wall_ms = INT64_MAX;
+        RUN_OK(k, STORE_NOTIFY_REPLAY, &q);
+        assert_int_equal(q.replayed, 0);
+        assert_int_equal(number_in(k, "SELECT state FROM notification"), state_before);
+        assert_true(store_health(k->store).is_writable);
+        store_close(&k->store); /* it does not add up */
+        kit_free(k);
+    }
 }
 
 /* The others were delivered, and must not be sent again. */
@@ -1783,6 +1802,51 @@ static struct store_key_put key_put(const char *prefix, int octet) {
         .key = {.id = id_new(1), .project = 1, .name = STR("a"), .prefix = str_of(prefix)}};
     memset(q.key.hash, octet, sizeof(q.key.hash));
     return q;
+}
+
+/* When it was made or used decides nothing: it opens what it did. */
+static void a_key_with_a_damaged_time_that_is_only_shown_stays_in_force(void **state) {
+    (void)state;
+    expect_log(passed_over);
+    static const struct {
+        const char *damage;
+        int64_t created_wall_ms, used_wall_ms;
+    } rows[] = {{"UPDATE api_key SET created = 'now'", -1, 7},
+                {"UPDATE api_key SET created = -5", -1, 7},
+                {"UPDATE api_key SET used = 'never'", 7, -1},
+                {"UPDATE api_key SET used = -5", 7, -1}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct kit *k = kit_new(STORE_SQLITE);
+        struct store_key_put put = key_put("pc_a", 1);
+        struct store_keys q = {.project = 1};
+        put.key.created_wall_ms = put.key.used_wall_ms = 7;
+        RUN_OK(k, STORE_KEY_PUT, &put);
+        damage(k, rows[i].damage);
+        unsigned told = logged(passed_over);
+        RUN_OK(k, STORE_KEYS, &q);
+        if (q.count != 1)
+            fail_msg("%s: it is left out", rows[i].damage);
+        assert_int_equal(q.key[0].created_wall_ms, rows[i].created_wall_ms);
+        assert_int_equal(q.key[0].used_wall_ms, rows[i].used_wall_ms);
+        assert_memory_equal(q.key[0].hash, put.key.hash, sizeof(put.key.hash));
+        assert_int_equal(logged(passed_over) - told, 1);
+        store_close(&k->store);
+        kit_free(k);
+    }
+}
+
+/* Nobody knows whether it was: it is not put in force again. */
+static void a_key_that_was_revoked_at_no_time_is_not_declared_again(void **state) {
+    struct kit *k = *state;
+    static const char *const times[] = {"'now'", "-1"};
+    struct store_key_put put = key_put("pc_a", 1);
+    RUN_OK(k, STORE_KEY_PUT, &put);
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        damage(k, arena_printf(k->arena, "UPDATE api_key SET revoked = %s", times[i]).p);
+        assert_int_equal(RUN(k, STORE_KEY_PUT, &put), ERR_CONFLICT);
+        assert_string_equal(put.call.info.text,
+                            "the stored key of this prefix is damaged: use a new key");
+    }
 }
 
 /* It opens nothing, is in no list, and nobody takes its place, not even the same key. */
@@ -2057,7 +2121,7 @@ int main(void) {
         cmocka_unit_test(nobody_is_forgotten_by_a_queue_that_counts_too_few),
         TEST(who_comes_to_a_queue_that_counts_too_few_makes_it_right),
         TEST(a_retry_is_whole_or_nothing),
-        TEST(a_damaged_notification_is_not_replayed),
+        cmocka_unit_test(a_damaged_notification_is_not_replayed),
         TEST(a_damaged_recipient_keeps_no_result_from_the_others),
         cmocka_unit_test(a_time_that_is_no_number_holds_up_nothing),
         cmocka_unit_test(a_damaged_message_under_way_stops_no_start),
@@ -2067,6 +2131,8 @@ int main(void) {
         TEST(a_damaged_store_is_refused_or_opened_and_never_in_between),
         TEST(a_damaged_fingerprint_is_no_match),
         TEST(a_damaged_key_is_left_out_and_its_prefix_stays_taken),
+        cmocka_unit_test(a_key_with_a_damaged_time_that_is_only_shown_stays_in_force),
+        TEST(a_key_that_was_revoked_at_no_time_is_not_declared_again),
         TEST(attempts_end_at_a_million),
         TEST(a_content_that_no_store_takes_is_refused),
         TEST(very_many_queues_are_all_served),
