@@ -307,7 +307,7 @@ struct store_retry {
     int64_t project;
     struct id new_id;
     int64_t now_wall_ms, expires_wall_ms;
-    size_t recipient_count; /* as of store_cancel */
+    size_t recipient_count;     /* as of store_cancel */
     struct str idempotency_key; /* these as with an accept, of whose keys they are: */
     uint8_t fingerprint[32];
     int64_t idempotency_until_wall_ms;
