@@ -25,21 +25,16 @@ static void shuffle_by_weight(const struct host_entry **hosts, size_t count) {
     }
 }
 
-static enum session_tls level_of_route(const struct job *j, const struct candidate *c) {
+enum session_tls candidate_tls_of_route(const struct job *j, const struct candidate *c) {
     const struct settings_host *sh = c->host->smarthost;
     return sh != NULL ? sh->host.tls : j->hosts->route->route->mx_tls;
-}
-
-bool candidate_is_tightened(const struct job *j, const struct candidate *c) {
-    enum session_tls level = level_of_route(j, c);
-    return tlspolicy_level(level, j->tls) != level;
 }
 
 void candidate_session(struct worker *w, const struct job *j, const struct candidate *c,
                        struct session_options *o, struct conn_key *k) {
     const struct settings *s = j->hosts->settings;
     const struct settings_host *sh = c->host->smarthost;
-    enum session_tls level = tlspolicy_level(level_of_route(j, c), j->tls);
+    enum session_tls level = tlspolicy_level(candidate_tls_of_route(j, c), j->tls);
     *o = (struct session_options){.to = *c->addr,
                                   .source = sockaddr_is_ipv6(c->addr) ? s->o.source_ipv6
                                                                       : s->o.source_ipv4,

@@ -26,8 +26,8 @@ size_t candidates_order(struct worker *w, const struct job *j,
 /* The session that the job needs there, and its key in the pool. Strings are the settings'. */
 void candidate_session(struct worker *w, const struct job *j, const struct candidate *c,
                        struct session_options *o, struct conn_key *k);
-/* Does the message ask for more TLS there than its route does? */
-bool candidate_is_tightened(const struct job *j, const struct candidate *c);
+/* What the route asks for there; a message may ask for more (tlspolicy_level()). */
+enum session_tls candidate_tls_of_route(const struct job *j, const struct candidate *c);
 /* Both families of a host are connected to at once, the first with a head start (RFC 8305 5), so
  * that one which does not work costs no more than that. Adds the rival to *o, which is `first`'s;
  * false: they are not two families of one host, or more than the address is different. */

@@ -360,7 +360,6 @@ static void on_done(void *ctx, bool is_reusable) {
         attempt(t);
         return;
     }
-    t->is_reused = false;
     t->is_reached = true;
     sort_results(t);
     bool now = has_todo(t, TODO_NOW), next = has_todo(t, TODO_NEXT);
@@ -377,6 +376,7 @@ static void on_done(void *ctx, bool is_reusable) {
         task_remember_dialogue(t, STR("trying the next host"));
         release_session(t, is_reusable);
     }
+    t->is_reused = now; /* a server may take one message a session */
     if (now)
         transact(t);
     else if (next)

@@ -61,10 +61,15 @@ void task_judge(struct task *t, struct report_entry *e, size_t i, const struct s
 }
 
 bool task_is_wish_unmet(const struct task *t, const struct session_result *r) {
-    bool is_about_tls =
-        r->stage == STAGE_STARTTLS || r->stage == STAGE_TLS ||
-        (r->failure >= FAILURE_TLS_NOT_OFFERED && r->failure <= FAILURE_TLS_INJECTION);
-    return is_about_tls && candidate_is_tightened(t->job, t->at);
+    enum session_tls level = candidate_tls_of_route(t->job, t->at);
+    if (tlspolicy_level(level, t->job->tls) == level)
+        return false;
+    if (level >= SESSION_TLS_ENCRYPT) /* the route would have met anything else, too */
+        return r->failure == FAILURE_TLS_UNTRUSTED || r->failure == FAILURE_TLS_NAME ||
+               r->failure == FAILURE_TLS_EXPIRED;
+    bool is_refused = r->failure == FAILURE_NONE && r->stage == STAGE_STARTTLS;
+    return is_refused ||
+           (r->failure >= FAILURE_TLS_NOT_OFFERED && r->failure <= FAILURE_TLS_INJECTION);
 }
 
 void task_rest_login(struct task *t, struct str said) {

@@ -37,7 +37,7 @@ struct task {
 
     struct conn *conn;
     bool is_ready;
-    bool is_reused;     /* from the pool, and nothing was sent on it yet */
+    bool is_reused;     /* a transaction ended on it before this one's began */
     bool is_reached;    /* some session was greeted */
     bool is_wish_unmet; /* some host would have taken mail that asks for less TLS */
     bool is_site_well;

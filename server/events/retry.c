@@ -12,6 +12,10 @@ static const int64_t delay_ms[] = {5000,      MINUTES(5), MINUTES(30), HOURS(2),
                                    HOURS(10), HOURS(14),  HOURS(20),   HOURS(24)};
 enum { DELAY_COUNT = sizeof delay_ms / sizeof delay_ms[0] };
 
+/* Nobody asked the endpoint: the resolver keeps a failure for five seconds, so that the second try
+ * after a blink of our own would meet it, and the third come minutes later. */
+enum { ASK_SOON_MS = 5000, ASK_SOON_FOR_MS = 60 * 1000 };
+
 static const struct str REPLACEMENT = {"\xEF\xBF\xBD", 3};
 
 static int64_t with_jitter(int64_t ms, uint64_t random) {
@@ -26,6 +30,13 @@ static void try_again(const struct retry_input *in, struct notify_result *out) {
     out->due_wall_ms = in->now_wall_ms + (asked > delay ? asked : delay);
 }
 
+static bool was_not_asked(const struct retry_input *in) {
+    int64_t age_ms = in->now_wall_ms - in->created_wall_ms;
+    return (in->failure == FAILURE_DNS_TEMPORARY || in->failure == FAILURE_LOCAL ||
+            in->failure == FAILURE_SHORT) &&
+           age_ms >= 0 && age_ms < ASK_SOON_FOR_MS;
+}
+
 void retry_judge(const struct retry_input *in, struct notify_result *out) {
     out->counts = in->failure != FAILURE_SHUTDOWN;
     out->status = in->failure == FAILURE_NONE ? in->status : 0;
@@ -34,6 +45,10 @@ void retry_judge(const struct retry_input *in, struct notify_result *out) {
     if (in->failure == FAILURE_SHUTDOWN) { /* ours, not the endpoint's: as if never tried */
         out->state = NOTIFICATION_PENDING;
         out->due_wall_ms = in->now_wall_ms;
+    } else if (was_not_asked(in)) {
+        out->counts = false;
+        out->state = NOTIFICATION_PENDING;
+        out->due_wall_ms = in->now_wall_ms + with_jitter(ASK_SOON_MS, in->random);
     } else if (in->failure == FAILURE_NONE && in->status >= 200 && in->status <= 299) {
         out->state = NOTIFICATION_DELIVERED;
         out->mark_working = true;

@@ -15,7 +15,8 @@ struct retry_input {
     int status;             /* of the HTTP answer */
     int64_t retry_after_ms; /* -1: not given */
     int64_t now_wall_ms;
-    uint64_t random; /* for the jitter */
+    int64_t created_wall_ms; /* of the notification */
+    uint64_t random;         /* for the jitter */
 };
 
 /* Sets everything of `out` but seq, took_ms, error and response. */

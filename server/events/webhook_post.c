@@ -94,6 +94,7 @@ static void answered(void *arg, const struct httpc_result *res) {
                              .status = res->status,
                              .retry_after_ms = res->retry_after_ms,
                              .now_wall_ms = clock_wall_ms(),
+                             .created_wall_ms = p->created_wall_ms,
                              .random = random_u64()};
     report_under_way(-1);
     retry_judge(&in, &p->result);

@@ -74,6 +74,7 @@ struct post {
     struct id webhook_id, event_id;
     enum event_type type;
     int attempts;
+    int64_t created_wall_ms;
     uint64_t reading; /* the newest that had begun when it was claimed */
     bool has_no_body; /* there was no memory for it */
     struct buf body, error, response;

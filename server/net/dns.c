@@ -252,6 +252,7 @@ static void answered(void *arg, int err, struct ub_result *r) {
     } else if (failure == FAILURE_DNS_BOGUS && x->which == VALIDATING && d->probe == IS_STRIPPED) {
         ask_current(x); /* the probe was slower than the question */
     } else if (may_go_on(x, failure)) {
+        q->is_past_a_name |= failure == FAILURE_DNS_NO_ADDRESS;
         x->name_at++;
         ask_current(x);
     } else {
@@ -352,6 +353,7 @@ void dns_ask(struct dns *d, struct dns_query *q) {
     q->is_secure = false;
     q->canonical[0] = 0;
     q->name_at = 0;
+    q->is_past_a_name = false;
     q->ttl_s = 0;
     q->arena = NULL;
     dns_query_release(q);
@@ -365,8 +367,11 @@ void dns_ask(struct dns *d, struct dns_query *q) {
 }
 
 void dns_keep_first_name(struct dns_query *a, struct dns_query *b) {
-    struct dns_query *later = a->name_at > b->name_at ? a : b;
+    struct dns_query *later = a->name_at > b->name_at ? a : b, *earlier = later == a ? b : a;
     if (a->name_at == b->name_at || later->failure != FAILURE_NONE)
+        return;
+    /* one name server says that the name is not there, another nothing, or half of it */
+    if (earlier->failure != FAILURE_NONE && !later->is_past_a_name)
         return;
     dns_query_release(later);
     later->failure = FAILURE_DNS_NO_ADDRESS;

@@ -69,6 +69,7 @@ struct dns_query {
     bool is_secure;       /* validated by DNSSEC; also of NXDOMAIN and of no such data */
     char canonical[256];  /* after search list and CNAMEs */
     size_t name_at;       /* which of the names to try it ended at: 0 without a search list */
+    bool is_past_a_name;  /* one before is there, without such an address */
     uint32_t ttl_s;
     size_t count;      /* with NONE, 0: there are records, but all of them malformed. At most
                           LIMIT_DNS_ADDRESSES, or LIMIT_DNS_RECORDS of another type, of MX
@@ -95,7 +96,8 @@ void dns_unref(struct dns **dp);
 void dns_ask(struct dns *d, struct dns_query *q);
 void dns_query_release(struct dns_query *q); /* frees the answer, not q */
 /* Two answers for one host, of each family: each walked the search list alone. What was found at a
- * later name than the other ended at is another host's: it becomes DNS_NO_ADDRESS. */
+ * later name than the other is another host's, and so is what was found behind a name that is
+ * there and that the other got no answer for: it becomes DNS_NO_ADDRESS. */
 void dns_keep_first_name(struct dns_query *a, struct dns_query *b);
 
 struct dns_status {

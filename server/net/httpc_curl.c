@@ -72,9 +72,15 @@ static size_t take_body(char *p, size_t size, size_t n, void *arg) {
 
 /* libcurl keeps a connection also when a request could not be sent on it (7.88), and what waits
  * in it half sent goes out in the place of the next request, whose answer it gets. So none is kept
- * before an answer came. */
+ * before a final answer came. */
 static bool keep_connection(struct transfer *t, bool keeps) {
     return curl_easy_setopt(t->easy, CURLOPT_FORBID_REUSE, keeps ? 0L : 1L) == CURLE_OK;
+}
+
+static bool is_final(struct transfer *t) {
+    long status = 0;
+    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    return status >= 200;
 }
 
 /* A line at a time; after an interim answer comes another header, after a body perhaps a trailer.
@@ -86,7 +92,7 @@ static size_t take_header(char *p, size_t size, size_t n, void *arg) {
     if (str_starts_with(line, STR("HTTP/")))
         t->is_header_whole = false;
     else if (str_equal(line, STR("\r\n")) || str_equal(line, STR("\n")))
-        t->is_header_whole = keep_connection(t, true);
+        t->is_header_whole = keep_connection(t, is_final(t));
     return t->header_bytes > HEADER_BYTES_MAX ? 0 : size * n;
 }
 

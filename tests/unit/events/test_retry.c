@@ -60,6 +60,34 @@ static void only_2xx_is_success(void **state) {
     }
 }
 
+/* For a minute: the endpoint knows nothing of what this machine or its name servers lack. */
+static void what_was_not_asked_is_asked_soon(void **state) {
+    (void)state;
+    static const struct {
+        enum failure failure;
+        int64_t age_ms;
+        bool is_soon;
+    } rows[] = {
+        {FAILURE_DNS_TEMPORARY, 0, true},      {FAILURE_LOCAL, 0, true},
+        {FAILURE_SHORT, MINUTE - 1, true},     {FAILURE_DNS_TEMPORARY, MINUTE, false},
+        {FAILURE_DNS_TEMPORARY, -HOUR, false}, /* the clock was set back */
+        {FAILURE_DNS_NXDOMAIN, 0, false},      {FAILURE_CONNECT_REFUSED, 0, false},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct notify_result out = {0};
+        retry_judge(&(struct retry_input){.attempts_before = 1,
+                                          .failure = rows[i].failure,
+                                          .retry_after_ms = -1,
+                                          .now_wall_ms = NOW,
+                                          .created_wall_ms = NOW - rows[i].age_ms},
+                    &out);
+        assert_int_equal(out.state, NOTIFICATION_PENDING);
+        assert_int_equal(out.counts, !rows[i].is_soon);
+        int64_t wait_ms = rows[i].is_soon ? 5000 : 5 * MINUTE;
+        assert_int_equal(out.due_wall_ms, NOW + wait_ms - wait_ms * 15 / 100);
+    }
+}
+
 static void waits_follow_the_schedule(void **state) {
     (void)state;
     static const int64_t wait[] = {5000,      5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR,
@@ -145,6 +173,7 @@ static void excerpts_are_valid_text_of_bounded_size(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_2xx_is_success),
+        cmocka_unit_test(what_was_not_asked_is_asked_soon),
         cmocka_unit_test(waits_follow_the_schedule),
         cmocka_unit_test(a_longer_retry_after_is_honoured_up_to_a_day),
         cmocka_unit_test(a_shutdown_is_as_if_never_tried),

@@ -481,6 +481,27 @@ static void of_two_answers_the_name_found_first_counts(void **state) {
     dns_stop(&d);
 }
 
+/* What a family of addresses was not told of is no reason to do without the other. */
+static void what_was_found_is_kept_beside_a_failure(void **state) {
+    (void)state;
+    static const struct {
+        enum failure of_a;
+        bool is_past_a_name, keeps;
+    } table[] = {
+        {FAILURE_DNS_TEMPORARY, false, true}, /* not there, says who answers */
+        {FAILURE_DNS_BOGUS, false, true},     {FAILURE_DNS_NO_ADDRESS, false, true},
+        {FAILURE_DNS_TEMPORARY, true, false}, /* there: its address may be what was not told */
+        {FAILURE_NONE, false, false},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        struct dns_query a = {.failure = table[i].of_a, .name_at = 0};
+        struct dns_query aaaa = {.name_at = 1, .is_past_a_name = table[i].is_past_a_name};
+        dns_keep_first_name(&a, &aaaa);
+        assert_int_equal(aaaa.failure, table[i].keeps ? FAILURE_NONE : FAILURE_DNS_NO_ADDRESS);
+        assert_int_equal(a.failure, table[i].of_a);
+    }
+}
+
 static void names_of_private_networks_are_asked_upstream(void **state) {
     (void)state;
     struct dns *d = start_plain();
@@ -544,6 +565,7 @@ int main(void) {
         T(system_mode_knows_the_hosts_file),
         T(a_name_that_is_there_is_not_looked_for_in_the_search_list),
         T(of_two_answers_the_name_found_first_counts),
+        T(what_was_found_is_kept_beside_a_failure),
         T(names_of_private_networks_are_asked_upstream),
         T(wrong_options_are_refused),
     };
