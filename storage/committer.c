@@ -8,10 +8,8 @@
  *
  * Health, with the function on each edge:
  *
- *   READY ──after_failure(FULL)──► FULL ──probe──► READY
- *     │                              └───probe(BROKEN)──┐
- *     └────after_failure(BROKEN)─► CLOSED ◄─────────────┘
- *                                    └──open_again──► READY           (both tried once a second)
+ *   READY ──after_failure(FULL)──► FULL ──tick──► READY
+ *     └────after_failure(BROKEN)─► CLOSED ──open_again──► READY       (both tried once a second)
  *
  * READY and FULL have an open backend; in FULL each batch is still tried, since only a commit tells
  * whether there is room. CLOSED has none and answers ERR_UNAVAILABLE at once. */
@@ -105,22 +103,8 @@ static void open_again(struct committer *c) {
         health_set(c->health, false, info.text);
 }
 
-/* After a failed sync nobody knows what the kernel still holds: nothing more goes through this
- * handle; the next one begins with what the disk has. */
-static void close_broken(struct committer *c) {
-    c->ops->close(&c->backend);
-    c->next_tick_mono_ms = clock_mono_ms() + TICK_MS;
-}
-
-static void probe(struct committer *c) {
-    if (c->ops->probe(c->backend) == OK) {
-        health_set(c->health, true, "ready");
-    } else if (c->ops->status(c->backend) == BACKEND_BROKEN) {
-        health_set(c->health, false, c->ops->status_text(c->backend));
-        close_broken(c);
-    }
-}
-
+/* The handle stays also when a probe cannot be synced: it writes over what was refused before, which
+ * the next handle would find in the log and take for committed. */
 static void tick(struct committer *c) {
     int64_t now_mono_ms = clock_mono_ms();
     if (now_mono_ms < c->next_tick_mono_ms)
@@ -129,8 +113,8 @@ static void tick(struct committer *c) {
     health_refresh_disk(c->health);
     if (c->backend == NULL)
         open_again(c);
-    else if (!health_get(c->health).is_writable)
-        probe(c);
+    else if (!health_get(c->health).is_writable && c->ops->probe(c->backend) == OK)
+        health_set(c->health, true, "ready");
 }
 
 /* The transaction is lost: why, and what follows for the next ones. */
@@ -139,8 +123,12 @@ static void after_failure(struct committer *c) {
     snprintf(text, sizeof(text), "%s", c->ops->status_text(c->backend));
     enum backend_status status = c->ops->status(c->backend);
     metric_add(metrics.failures, 1);
-    if (status == BACKEND_BROKEN)
-        close_broken(c);
+    if (status == BACKEND_BROKEN) {
+        /* After a failed sync nobody knows what the kernel still holds: nothing more goes through
+         * this handle; the next one begins with what the disk has. */
+        c->ops->close(&c->backend);
+        c->next_tick_mono_ms = clock_mono_ms() + TICK_MS;
+    }
     if (status != BACKEND_READY)
         health_set(c->health, false, text);
     else

@@ -415,23 +415,6 @@ static void a_probe_that_cannot_begin_finds_no_room(void **state) {
     kit_accept(k, TO("ann@example.net"));
 }
 
-/* A disk that was full, and does not sync when there is room again. */
-static void a_probe_that_cannot_sync_ends_with_its_handle(void **state) {
-    expect_log("the store is not writable");
-    struct kit *k = *state;
-    sqlite_fail(
-        &(struct sqlite_fault){.rc = SQLITE_FULL, .at = 1, .for_ever = true, .only = "BEGIN"});
-    assert_int_equal(RUN(k, STORE_ACCEPT, kit_accept_for(k, TO("ann@example.net"))),
-                     ERR_UNAVAILABLE);
-    sqlite_at_open("CREATE TABLE opened_again (n)");
-    sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_IOERR_FSYNC, .at = 1, .only = "COMMIT"});
-    wait_writable(k);
-    sqlite_at_open(NULL);
-    assert_int_equal(sqlite_fail_end(), 1);
-    damage(k, "DROP TABLE opened_again");
-    kit_accept(k, TO("ann@example.net"));
-}
-
 /* Nothing hangs on somebody listening. */
 static void what_fails_fails_as_well_in_silence(void **state) {
     struct kit *k = *state;
@@ -2089,7 +2072,6 @@ int main(void) {
         TEST(a_transaction_that_cannot_be_undone_ends_with_its_handle),
         TEST(nothing_is_lost_while_nothing_works),
         TEST(a_probe_that_cannot_begin_finds_no_room),
-        TEST(a_probe_that_cannot_sync_ends_with_its_handle),
         TEST(what_fails_fails_as_well_in_silence),
         TEST(what_comes_and_goes_in_one_transaction_leaves_its_queue_as_it_was),
         TEST(queues_beyond_what_is_remembered_are_forgotten),

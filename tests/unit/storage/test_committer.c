@@ -30,7 +30,7 @@ static struct {
     bool stage_fails;
     enum err write[2][CALLS]; /* of the n-th call of a batch, at the first and the second try */
     bool writes[CALLS];       /* ... after having written */
-    _Atomic(enum backend_status) status, probe_status; /* READY: a probe leaves it as it is */
+    _Atomic(enum backend_status) status;
     _Atomic(enum err) open, probe;
     atomic_int opened, closed, probed;
     int begun, committed, rolled_back, savepoints, staged, unstaged;
@@ -120,8 +120,6 @@ static void fake_unstage(struct backend *b) {
 static enum err fake_probe(struct backend *b) {
     (void)b;
     f.probed++;
-    if (f.probe_status != BACKEND_READY)
-        f.status = f.probe_status;
     return f.probe;
 }
 static void fake_totals(const struct backend *b, int64_t *accepted, int64_t by_state[]) {
@@ -461,20 +459,6 @@ static void a_full_disk_is_probed_until_there_is_room(void **state) {
     assert_true(committer_health(w->c).is_writable);
 }
 
-static void a_handle_that_breaks_while_it_is_probed_is_closed(void **state) {
-    expect_log("the store is not writable");
-    struct world *w = *state;
-    f.status = BACKEND_FULL;
-    f.probe = ERR_UNAVAILABLE;
-    f.probe_status = BACKEND_BROKEN;
-    assert_int_equal(run(w, STORE_KEY_PUT), ERR_UNAVAILABLE);
-    assert_true(becomes_writable(w));
-    assert_int_equal(f.probed, 1);
-    assert_int_equal(f.closed, 1);
-    assert_int_equal(f.opened, 2);
-    assert_int_equal(run(w, STORE_KEY_PUT), OK);
-}
-
 /* ---- contents that go in before ---- */
 
 static enum err run_large(struct world *w, size_t bytes) {
@@ -772,7 +756,6 @@ int main(void) {
         TEST(nobody_is_told_of_what_is_not_committed),
         TEST(a_broken_handle_is_closed_and_opened_until_it_works),
         TEST(a_full_disk_is_probed_until_there_is_room),
-        TEST(a_handle_that_breaks_while_it_is_probed_is_closed),
         TEST(a_large_content_goes_in_first_and_what_is_unused_out_again),
         TEST(a_batch_ends_at_its_limits),
         TEST(what_changes_whole_messages_weighs_all_their_recipients),
