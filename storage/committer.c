@@ -103,8 +103,8 @@ static void open_again(struct committer *c) {
         health_set(c->health, false, info.text);
 }
 
-/* The handle stays also when a probe cannot be synced: it writes over what was refused before, which
- * the next handle would find in the log and take for committed. */
+/* The handle stays also when a probe cannot be synced: the next one writes over what was refused,
+ * which a new handle could find in the log and take for committed. */
 static void tick(struct committer *c) {
     int64_t now_mono_ms = clock_mono_ms();
     if (now_mono_ms < c->next_tick_mono_ms)

@@ -47,8 +47,10 @@ struct model_note {
 struct model_message {
     uint8_t known; /* 0: nobody asked; 1: asked, no answer, or refused; 2: promised */
     uint8_t count, has_key;
-    bool is_open_call; /* a call is under way, or ended with "unknown" */
-    bool is_loose;     /* its events are so old that retention may have taken them */
+    bool is_open_call;  /* a call is under way, or ended with "unknown" */
+    bool is_open_sweep; /* so is a sweep of what expires, by then */
+    int64_t sweep_wall_ms;
+    bool is_loose; /* its events are so old that retention may have taken them */
     bool may_be_gone, may_be_erased;
     uint32_t size, content_of;
     int64_t created_wall_ms, expires_wall_ms;
@@ -128,14 +130,13 @@ MODEL bool model_all_final(const struct model_rcpt *r, int n) {
 /* ---- notes ---- */
 
 /* A sweep's effect on one message. */
-MODEL void model_expire(const struct model_message *m, int64_t wall_ms, struct model_rcpt *out) {
-    memcpy(out, m->now, sizeof m->now);
-    if (m->known != 2 || m->expires_wall_ms > wall_ms)
+MODEL void model_expire(const struct model_message *m, int64_t wall_ms, struct model_rcpt *r) {
+    if (m->expires_wall_ms > wall_ms)
         return;
     for (int i = 0; i < m->count; i++)
-        if (out[i].state == RECIPIENT_QUEUED || out[i].state == RECIPIENT_SCHEDULED) {
-            out[i].state = RECIPIENT_EXPIRED;
-            out[i].events++;
+        if (r[i].state == RECIPIENT_QUEUED || r[i].state == RECIPIENT_SCHEDULED) {
+            r[i].state = RECIPIENT_EXPIRED;
+            r[i].events++;
         }
 }
 
@@ -165,8 +166,8 @@ MODEL void model_begin(struct model *m, const struct model_note *n) {
         break;
     case STORE_EXPIRE:
         for (uint32_t i = 0; i < m->count; i++) {
-            model_expire(&m->message[i], n->wall_ms, m->message[i].next);
-            m->message[i].is_open_call = true;
+            m->message[i].is_open_sweep = true;
+            m->message[i].sweep_wall_ms = n->wall_ms;
         }
         return;
     case STORE_RETAIN:
@@ -204,10 +205,13 @@ MODEL void model_end(struct model *m, const struct model_note *n) {
     switch ((enum store_verb)n->verb) {
     case STORE_EXPIRE:
         for (uint32_t i = 0; i < m->count; i++) {
-            if (is_ok)
-                memcpy(m->message[i].now, m->message[i].next, sizeof m->message[i].now);
+            struct model_message *y = &m->message[i];
+            if (is_ok && y->known == 2)
+                model_expire(y, n->wall_ms, y->now);
+            if (is_ok && y->is_open_call) /* it may be before or behind the sweep */
+                continue;
             if (n->err != ERR_UNAVAILABLE)
-                m->message[i].is_open_call = false;
+                y->is_open_sweep = false;
         }
         return;
     case STORE_NOTIFY_SETTLE:
@@ -253,7 +257,7 @@ MODEL void model_note(struct model *m, const struct model_note *n) {
 /* In the process that was told so: what ended in an error is not stored. */
 MODEL void model_settle_unknown(struct model *m) {
     for (uint32_t i = 0; i < m->count; i++)
-        m->message[i].is_open_call = false;
+        m->message[i].is_open_call = m->message[i].is_open_sweep = false;
 }
 
 /* ---- what is there ---- */
@@ -378,6 +382,16 @@ MODEL bool model_same(const struct model_found *f, const struct model_rcpt *want
     return true;
 }
 
+MODEL bool model_fits(const struct model_found *f, const struct model_message *x,
+                      const struct model_rcpt *want) {
+    struct model_rcpt swept[MODEL_RCPTS];
+    if (model_same(f, want, x->count))
+        return true;
+    memcpy(swept, want, sizeof swept);
+    model_expire(x, x->sweep_wall_ms, swept);
+    return x->is_open_sweep && model_same(f, swept, x->count);
+}
+
 MODEL const char *model_text(const struct model_rcpt *r, int n, char out[128]) {
     int at = 0;
     out[0] = '\0';
@@ -409,8 +423,8 @@ MODEL void model_compare(struct model_look *l, const struct model *m, uint32_t i
         model_violation(r, "message %u has %d recipients of %u", i, f->rows, x->count);
         return;
     }
-    bool is_now = x->known == 2 && model_same(f, x->now, x->count);
-    bool is_next = x->is_open_call && model_same(f, x->next, x->count);
+    bool is_now = x->known == 2 && model_fits(f, x, x->now);
+    bool is_next = x->is_open_call && model_fits(f, x, x->next);
     if (!is_now && !is_next) {
         r->lost += x->known == 2;
         if (x->known == 1 && !x->is_open_call)

@@ -564,7 +564,8 @@ MODEL bool work_on_message(struct work *w) {
         const struct model_message *m = &w->model->message[i];
         /* What became of a call that failed is not known after closing: such a one is left alone.
          */
-        if (w->busy[i] || m->known != 2 || m->may_be_gone || m->is_open_call || w->seq[i] == 0)
+        if (w->busy[i] || m->known != 2 || m->may_be_gone || m->is_open_call || m->is_open_sweep ||
+            w->seq[i] == 0)
             continue;
         uint64_t dice = work_random(w, 20);
         if (dice < 8    ? work_settle(w, i) || work_claim(w, i)
@@ -662,7 +663,7 @@ MODEL void work_resume(struct work *w) {
     }
     w->may_have_webhook = at > 0;
     for (uint32_t i = 0; i < w->model->count; i++)
-        w->has_unknown |= w->model->message[i].is_open_call;
+        w->has_unknown |= w->model->message[i].is_open_call || w->model->message[i].is_open_sweep;
     w->o.no_sweeps |= w->has_unknown; /* what they do to such a message is not known either */
 }
 
