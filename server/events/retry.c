@@ -32,9 +32,7 @@ static void try_again(const struct retry_input *in, struct notify_result *out) {
 
 static bool was_not_asked(const struct retry_input *in) {
     int64_t age_ms = in->now_wall_ms - in->created_wall_ms;
-    return (in->failure == FAILURE_DNS_TEMPORARY || in->failure == FAILURE_LOCAL ||
-            in->failure == FAILURE_SHORT) &&
-           age_ms >= 0 && age_ms < ASK_SOON_FOR_MS;
+    return in->failure == FAILURE_DNS_TEMPORARY && age_ms >= 0 && age_ms < ASK_SOON_FOR_MS;
 }
 
 void retry_judge(const struct retry_input *in, struct notify_result *out) {
