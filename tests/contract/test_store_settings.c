@@ -225,18 +225,24 @@ static void count_notice(struct store_notice *n) {
     store_notice_free(&n);
 }
 
-/* A record that nobody answered for is neither there nor gone: its key stays as it was. */
-static void a_key_of_which_nothing_is_known_stays_as_it_was(void **state) {
-    struct kit *k = *state;
-    struct domain_key_row keys[] = {
-        {.selector = STR("s1"), .algorithm = STR("a"), .pem = STR("p"), .published_wall_ms = 5},
-        {.selector = STR("s2"), .algorithm = STR("a"), .pem = STR("p")}};
+/* example.org with two keys. */
+static struct id domain_with(struct kit *k, struct domain_key_row keys[2]) {
     struct store_domain_put p = {.domain = {.id = id_new(k->now_wall_ms),
                                             .project = 1,
                                             .name = STR("example.org"),
                                             .key = keys,
                                             .key_count = 2}};
     RUN_OK(k, STORE_DOMAIN_PUT, &p);
+    return p.domain.id;
+}
+
+/* A record that nobody answered for is neither there nor gone: its key stays as it was. */
+static void a_key_of_which_nothing_is_known_stays_as_it_was(void **state) {
+    struct kit *k = *state;
+    struct domain_key_row keys[] = {
+        {.selector = STR("s1"), .algorithm = STR("a"), .pem = STR("p"), .published_wall_ms = 5},
+        {.selector = STR("s2"), .algorithm = STR("a"), .pem = STR("p")}};
+    struct id id = domain_with(k, keys);
     const struct str s1 = STR("s1"), s2 = STR("s2"), both[] = {STR("s2"), STR("s1")};
     const struct {
         const struct str *published, *unknown;
@@ -247,7 +253,7 @@ static void a_key_of_which_nothing_is_known_stays_as_it_was(void **state) {
         {NULL, &s2, 0, 1, {0, 20}}, {NULL, both, 0, 2, {0, 20}}, {&s1, NULL, 1, 0, {60, 0}},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-        struct store_domain_checked c = {.id = p.domain.id,
+        struct store_domain_checked c = {.id = id,
                                          .project = 1,
                                          .is_verified = true,
                                          .published = rows[i].published,
@@ -269,12 +275,7 @@ static void what_was_found_of_a_domain_is_kept_since_when(void **state) {
     struct domain_key_row keys[] = {
         {.selector = STR("s1"), .algorithm = STR("a"), .pem = STR("p")},
         {.selector = STR("s2"), .algorithm = STR("a"), .pem = STR("p")}};
-    struct store_domain_put p = {.domain = {.id = id_new(k->now_wall_ms),
-                                            .project = 1,
-                                            .name = STR("example.org"),
-                                            .key = keys,
-                                            .key_count = 2}};
-    RUN_OK(k, STORE_DOMAIN_PUT, &p);
+    struct id id = domain_with(k, keys);
     const struct str s1[] = {STR("s1")}, both[] = {STR("s2"), STR("s1"), STR("s3")};
     const struct {
         int64_t now_wall_ms, want_verified_ms, want_published_ms[2];
@@ -293,7 +294,7 @@ static void what_was_found_of_a_domain_is_kept_since_when(void **state) {
     int told = 0;
     store_watch(k->store, NOTICE_DOMAINS, kit_box(k), count_notice, &told);
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-        struct store_domain_checked c = {.id = p.domain.id,
+        struct store_domain_checked c = {.id = id,
                                          .project = 1,
                                          .is_verified = rows[i].is_verified,
                                          .published = rows[i].published,

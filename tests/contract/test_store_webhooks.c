@@ -231,6 +231,19 @@ static void notifications_are_replayed_one_or_a_period(void **state) {
     assert_int_equal(RUN(k, STORE_NOTIFY_REPLAY, &q), ERR_NOT_FOUND);
 }
 
+/* The notification of a new message, tried once; its number. */
+static int64_t one_tried(struct kit *k, enum notification_state state) {
+    kit_accept(k, TO("ann@example.net"));
+    struct store_notify_claim *c = kit_notify_claim(k);
+    assert_int_equal(c->count, 1);
+    struct notify_result r = {.seq = c->notification[0].seq,
+                              .state = state,
+                              .counts = true,
+                              .due_wall_ms = k->now_wall_ms + 5000};
+    assert_int_equal(kit_notify_settle(k, r), OK);
+    return r.seq;
+}
+
 /* Else the last try before it would be the last one after it, too. */
 static void attempts_start_anew_when_what_ended_is_replayed(void **state) {
     struct kit *k = *state;
@@ -240,18 +253,12 @@ static void attempts_start_anew_when_what_ended_is_replayed(void **state) {
         int attempts; /* after the replay */
     } rows[] = {{NOTIFICATION_FAILED, 0}, {NOTIFICATION_DELIVERED, 0}, {NOTIFICATION_PENDING, 1}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        kit_accept(k, TO("ann@example.net"));
-        struct store_notify_claim *c = kit_notify_claim(k);
-        assert_int_equal(c->count, 1);
-        struct notify_result r = {.seq = c->notification[0].seq,
-                                  .state = rows[i].state,
-                                  .counts = true,
-                                  .due_wall_ms = k->now_wall_ms + 5000};
-        assert_int_equal(kit_notify_settle(k, r), OK);
-        struct store_notify_replay q = {
-            .webhook_id = hook, .project = 1, .seq = r.seq, .now_wall_ms = k->now_wall_ms};
+        struct store_notify_replay q = {.webhook_id = hook,
+                                        .project = 1,
+                                        .seq = one_tried(k, rows[i].state),
+                                        .now_wall_ms = k->now_wall_ms};
         RUN_OK(k, STORE_NOTIFY_REPLAY, &q);
-        c = kit_notify_claim(k);
+        struct store_notify_claim *c = kit_notify_claim(k);
         assert_int_equal(c->count, 1);
         assert_int_equal(c->notification[0].attempts, rows[i].attempts);
     }
@@ -265,17 +272,9 @@ static void one_that_did_not_fail_is_left_when_only_failed_ones_are_wanted(void 
         size_t replayed;
     } rows[] = {{NOTIFICATION_DELIVERED, 0}, {NOTIFICATION_PENDING, 0}, {NOTIFICATION_FAILED, 1}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        kit_accept(k, TO("ann@example.net"));
-        struct store_notify_claim *c = kit_notify_claim(k);
-        assert_int_equal(c->count, 1);
-        struct notify_result r = {.seq = c->notification[0].seq,
-                                  .state = rows[i].state,
-                                  .counts = true,
-                                  .due_wall_ms = k->now_wall_ms + 5000};
-        assert_int_equal(kit_notify_settle(k, r), OK);
         struct store_notify_replay q = {.webhook_id = hook,
                                         .project = 1,
-                                        .seq = r.seq,
+                                        .seq = one_tried(k, rows[i].state),
                                         .only_failed = true,
                                         .now_wall_ms = k->now_wall_ms};
         RUN_OK(k, STORE_NOTIFY_REPLAY, &q);
