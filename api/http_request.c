@@ -284,11 +284,16 @@ static enum MHD_Result on_complete(struct connection *c) {
     struct request *r = c->request;
     if (!r->is_finished && c->received_bytes > 0)
         r->is_finished = !request_is_still_allowed(r);
-    if (r->is_finished)
+    if (r->is_finished && !r->is_slowed)
         return send_reply(c);
     c->phase = PHASE_WORK;
     c->deadline_mono_ms = 0;
-    r->route->handle(r);
+    if (r->is_slowed) {
+        r->is_finished = false;
+        wait_pause(r, REQUEST_PAUSE_MS, request_finish);
+    } else {
+        r->route->handle(r);
+    }
     if (r->is_finished)
         return send_reply(c);
     r->wake = on_finished;

@@ -25,7 +25,10 @@
 struct wait;
 struct waits;
 
-enum { REQUEST_FREE_REPLY = 64 * 1024 }; /* of which all connections together may hold one each */
+enum {
+    REQUEST_FREE_REPLY = 64 * 1024, /* of which all connections together may hold one each */
+    REQUEST_PAUSE_MS = 250,         /* before who asks too often is told so */
+};
 
 struct request_field {
     struct str name, value;
@@ -76,6 +79,7 @@ struct request {
     struct keyring *keyring;
 
     bool is_finished;
+    bool is_slowed; /* it is refused, and that is said after REQUEST_PAUSE_MS, or a tick more */
     /* Set by who runs the loop: the connection is woken when the request is finished later. */
     void (*wake)(struct request *r);
     void *connection;

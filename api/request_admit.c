@@ -62,13 +62,15 @@ static bool authenticate(struct request *r) {
     return false;
 }
 
-/* What is refused here takes nothing of the bucket: who waits as told is served. */
+/* What is refused here takes nothing of the bucket: who waits as told is served. Who repeats at
+ * once would be refused as often as there is time, which is then everybody's (T32). */
 static bool check_rate(struct request *r) {
     if (key_rates_take(r->env->rates, &r->identity.key_id, r->identity.rate, r->started_mono_us,
                        &r->rate))
         return true;
     request_problem(r, PROBLEM_RATE_LIMITED, "this key may make %lld requests a minute",
                     (long long)r->rate.quota);
+    r->is_slowed = true;
     http_reply_header(&r->reply, "Retry-After",
                       arena_printf(r->arena, "%lld", (long long)r->rate.wait_s));
     return false;

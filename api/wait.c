@@ -8,7 +8,7 @@
 struct wait {
     TAILQ_ENTRY(wait) link;
     struct request *request;
-    struct id id;
+    struct id id; /* of no message: a pause */
     int64_t until_mono_ms;
     void (*done)(struct request *r);
 };
@@ -75,22 +75,30 @@ static void hurry(struct request *r) {
     end(r->waits, r->wait);
 }
 
-void wait_for(struct request *r, const struct id *id, int64_t timeout_ms,
-              void (*done)(struct request *r)) {
-    struct waits *w = r->waits;
+static struct wait *begin(struct request *r, int64_t timeout_ms, void (*done)(struct request *r)) {
     struct wait *wait = ARENA_NEW(r->arena, struct wait);
     ASSERT(r->wait == NULL);
     wait->request = r;
-    wait->id = *id;
     wait->until_mono_ms = clock_mono_ms() + timeout_ms;
     wait->done = done;
     r->wait = wait;
     r->hurry = hurry;
-    TAILQ_INSERT_TAIL(&w->list, wait, link);
+    TAILQ_INSERT_TAIL(&r->waits->list, wait, link);
+    return wait;
+}
+
+void wait_for(struct request *r, const struct id *id, int64_t timeout_ms,
+              void (*done)(struct request *r)) {
+    struct waits *w = r->waits;
+    begin(r, timeout_ms, done)->id = *id;
     if (!w->is_watching) {
         w->is_watching = true;
         store_watch(w->store, NOTICE_MESSAGE, w->box, noticed, w);
     }
+}
+
+void wait_pause(struct request *r, int64_t pause_ms, void (*done)(struct request *r)) {
+    (void)begin(r, pause_ms, done);
 }
 
 void wait_cancel(struct request *r) {

@@ -1,4 +1,4 @@
-/* wait: requests that wait until a message is final (Prefer: wait).
+/* wait: requests that wait until a message is final (Prefer: wait), or for some time.
  *
  * Each loop has one of these. The store is asked for notices only while somebody waits.
  *
@@ -22,5 +22,7 @@ void waits_tick(struct waits *w, int64_t now_mono_ms);
  * when the server drains or when the client went away. */
 void wait_for(struct request *r, const struct id *id, int64_t timeout_ms,
               void (*done)(struct request *r));
+/* The same, but for no message: until the time is over, and a tick of the loop at most. */
+void wait_pause(struct request *r, int64_t pause_ms, void (*done)(struct request *r));
 /* Waits no more; `done` does not run. */
 void wait_cancel(struct request *r);

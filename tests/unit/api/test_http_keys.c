@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "api/request.h"
 #include "tests/unit/api/http_world.h"
 
 static void test_T21_revoked_key_is_refused_at_once(void **state) {
@@ -108,6 +109,32 @@ static void test_T32_key_with_a_rate_makes_no_more_requests(void **state) {
     ask(w, "POST", "/send", &w->key, "", body_text(), &a);
     assert_int_equal(a.status, 202);
     assert_true(str_is_absent(client_header(&a, STR("RateLimit"))));
+    client_release(&a);
+}
+
+/* Else who repeats at once takes all of the time in which others are served. */
+static void test_T32_who_asks_too_often_is_told_so_late(void **state) {
+    struct world *w = *state;
+    struct auth_key_text limited;
+    struct answer a;
+    struct buf b = BUF_INIT(4096);
+    make_key(w, "{\"name\":\"l\",\"scopes\":\"send\",\"rate\":1}", &limited);
+    ask(w, "POST", "/send", &limited, "", body_text(), &a);
+    assert_int_equal(a.status, 202);
+    client_release(&a);
+    int64_t asked_mono_ms = clock_mono_ms();
+    ask(w, "POST", "/send", &limited, "", body_text(), &a);
+    assert_problem(&a, 429, "rate_limited");
+    assert_true(clock_mono_ms() - asked_mono_ms >= REQUEST_PAUSE_MS);
+    client_release(&a);
+    /* one that goes away while it waits leaves nothing behind */
+    put_request(&b, "POST", "/send", &limited, "", body_text());
+    int fd = client_connect(w->port);
+    client_send(fd, buf_str(&b));
+    close(fd);
+    buf_release(&b);
+    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+    assert_int_equal(a.status, 202);
     client_release(&a);
 }
 
@@ -340,6 +367,7 @@ int main(void) {
         SERVED(test_T21_revoked_key_is_refused_at_once),
         SERVED(test_retry_and_cancel_ask_for_the_rights_of_sending),
         SERVED(test_T32_key_with_a_rate_makes_no_more_requests),
+        SERVED(test_T32_who_asks_too_often_is_told_so_late),
         SERVED(test_key_revoked_while_its_body_comes_is_refused),
         SERVED(test_a_limited_key_makes_no_key_with_fewer_limits),
         SERVED(test_key_with_from_domains_decides_about_no_other_domain),
