@@ -9,6 +9,7 @@ enum {
     DISCARD_MAX = 8 * 1024 * 1024,
     REPLY_TIMEOUT_MS = 30 * 1000,
     HEADER_FIELDS = 128,
+    PAUSES_SHARE = 8, /* of all connections */
 };
 
 /* ---- the answer ---- */
@@ -280,20 +281,27 @@ static enum MHD_Result on_piece(struct connection *c, struct str piece) {
     return MHD_YES;
 }
 
+/* Not so many at once that they would hold the connections of others. */
+static bool is_paused(struct connection *c) {
+    struct request *r = c->request;
+    size_t most = c->daemon->loop->limits.connections_max / PAUSES_SHARE;
+    if (!r->is_slowed || !wait_pause(r, REQUEST_PAUSE_MS, most, request_finish))
+        return false;
+    r->is_finished = false;
+    return true;
+}
+
 static enum MHD_Result on_complete(struct connection *c) {
     struct request *r = c->request;
     if (!r->is_finished && c->received_bytes > 0)
         r->is_finished = !request_is_still_allowed(r);
-    if (r->is_finished && !r->is_slowed)
+    bool is_refused = r->is_finished;
+    if (is_refused && !is_paused(c))
         return send_reply(c);
     c->phase = PHASE_WORK;
     c->deadline_mono_ms = 0;
-    if (r->is_slowed) {
-        r->is_finished = false;
-        wait_pause(r, REQUEST_PAUSE_MS, request_finish);
-    } else {
+    if (!is_refused)
         r->route->handle(r);
-    }
     if (r->is_finished)
         return send_reply(c);
     r->wake = on_finished;

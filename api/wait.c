@@ -8,7 +8,8 @@
 struct wait {
     TAILQ_ENTRY(wait) link;
     struct request *request;
-    struct id id; /* of no message: a pause */
+    struct id id;
+    bool is_pause; /* and of no message */
     int64_t until_mono_ms;
     void (*done)(struct request *r);
 };
@@ -18,6 +19,7 @@ struct waits {
     struct mailbox *box;
     TAILQ_HEAD(, wait) list;
     bool is_watching;
+    size_t pauses;
 };
 
 struct waits *waits_new(struct store *store, struct mailbox *box) {
@@ -38,6 +40,7 @@ void waits_free(struct waits **wp) {
 static void leave(struct waits *w, struct wait *wait) {
     struct request *r = wait->request;
     TAILQ_REMOVE(&w->list, wait, link);
+    w->pauses -= wait->is_pause;
     r->wait = NULL;
     r->hurry = NULL;
     if (TAILQ_EMPTY(&w->list) && w->is_watching) {
@@ -97,8 +100,12 @@ void wait_for(struct request *r, const struct id *id, int64_t timeout_ms,
     }
 }
 
-void wait_pause(struct request *r, int64_t pause_ms, void (*done)(struct request *r)) {
-    (void)begin(r, pause_ms, done);
+bool wait_pause(struct request *r, int64_t pause_ms, size_t most, void (*done)(struct request *r)) {
+    if (r->waits->pauses >= most)
+        return false;
+    begin(r, pause_ms, done)->is_pause = true;
+    r->waits->pauses++;
+    return true;
 }
 
 void wait_cancel(struct request *r) {

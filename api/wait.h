@@ -22,7 +22,8 @@ void waits_tick(struct waits *w, int64_t now_mono_ms);
  * when the server drains or when the client went away. */
 void wait_for(struct request *r, const struct id *id, int64_t timeout_ms,
               void (*done)(struct request *r));
-/* The same, but for no message: until the time is over, and a tick of the loop at most. */
-void wait_pause(struct request *r, int64_t pause_ms, void (*done)(struct request *r));
+/* The same, but for no message: until the time is over, and a tick of the loop at most. false: so
+ * many pause already, and it does not. */
+bool wait_pause(struct request *r, int64_t pause_ms, size_t most, void (*done)(struct request *r));
 /* Waits no more; `done` does not run. */
 void wait_cancel(struct request *r);

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "api/request.h"
+#include "api/wait.h"
 #include "tests/unit/api/http_world.h"
 
 static void test_T21_revoked_key_is_refused_at_once(void **state) {
@@ -136,6 +137,39 @@ static void test_T32_who_asks_too_often_is_told_so_late(void **state) {
     ask(w, "POST", "/send", &w->key, "", body_text(), &a);
     assert_int_equal(a.status, 202);
     client_release(&a);
+}
+
+static size_t ended;
+
+static void count_end(struct request *r) {
+    (void)r;
+    ended++;
+}
+
+/* Else who is refused holds the connections of others. */
+static void test_T32_not_all_wait_to_be_refused(void **state) {
+    (void)state;
+    struct waits *waits = waits_new(NULL, NULL);
+    struct request r[4];
+    for (size_t i = 0; i < 4; i++)
+        r[i] = (struct request){.arena = arena_new(), .waits = waits};
+    assert_true(wait_pause(&r[0], 1000, 2, count_end));
+    assert_true(wait_pause(&r[1], 1000, 2, count_end));
+    assert_false(wait_pause(&r[2], 1000, 2, count_end));
+    assert_null(r[2].hurry);
+    r[0].hurry(&r[0]);
+    assert_int_equal(ended, 1);
+    assert_true(wait_pause(&r[2], 1000, 2, count_end));
+    assert_false(wait_pause(&r[3], 1000, 2, count_end));
+    waits_tick(waits, clock_mono_ms());
+    assert_int_equal(ended, 1);
+    waits_tick(waits, clock_mono_ms() + 1000);
+    assert_int_equal(ended, 3);
+    assert_true(wait_pause(&r[3], 1000, 2, count_end));
+    wait_cancel(&r[3]);
+    waits_free(&waits);
+    for (size_t i = 0; i < 4; i++)
+        arena_free(&r[i].arena);
 }
 
 static void test_key_revoked_while_its_body_comes_is_refused(void **state) {
@@ -368,6 +402,7 @@ int main(void) {
         SERVED(test_retry_and_cancel_ask_for_the_rights_of_sending),
         SERVED(test_T32_key_with_a_rate_makes_no_more_requests),
         SERVED(test_T32_who_asks_too_often_is_told_so_late),
+        cmocka_unit_test(test_T32_not_all_wait_to_be_refused),
         SERVED(test_key_revoked_while_its_body_comes_is_refused),
         SERVED(test_a_limited_key_makes_no_key_with_fewer_limits),
         SERVED(test_key_with_from_domains_decides_about_no_other_domain),
