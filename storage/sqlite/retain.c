@@ -77,21 +77,33 @@ typedef int64_t (*part_fn)(struct sweep *s, int64_t from);
 
 /* A part that took several steps rests until all those have come to their ends: each beginning anew
  * as soon as it had, there would always be one that is on its way. */
-static void sweep_part(struct sweep *s, struct place *p, part_fn go) {
+static void sweep_on(struct sweep *s, struct place *p, part_fn go) {
     if (p->is_done)
         return;
     int64_t from = p->at, to = go(s, from);
     p->is_done = to == AT_END && from != 0;
-    p->at = to == AT_END || (s->left == 0 && from == 0) ? 0 : to;
+    p->at = to == AT_END ? 0 : to;
+}
+
+/* The same of what removes as it goes: when the rows of the first step are spent it begins anew. */
+static void sweep_part(struct sweep *s, struct place *p, part_fn go) {
+    bool is_begun = p->at != 0;
+    sweep_on(s, p, go);
+    if (s->left == 0 && !is_begun)
+        p->at = 0;
 }
 
 static void end_step(struct sweep *s) {
     struct places *p = &s->b->places;
     s->q->more |= s->left == 0;
-    if (p->retain_body.at != 0 || p->retain_message.at != 0 || p->retain_queue.at != 0)
-        s->q->more = true;
-    else
-        p->retain_body.is_done = p->retain_message.is_done = p->retain_queue.is_done = false;
+    struct place *part[] = {&p->retain_body, &p->retain_notification, &p->retain_event,
+                            &p->retain_message, &p->retain_queue};
+    bool is_any_begun = false;
+    for (size_t i = 0; i < sizeof(part) / sizeof(*part); i++)
+        is_any_begun |= part[i]->at != 0;
+    for (size_t i = 0; !is_any_begun && i < sizeof(part) / sizeof(*part); i++)
+        part[i]->is_done = false;
+    s->q->more |= is_any_begun;
 }
 
 /* ---- contents ---- */
@@ -223,28 +235,57 @@ static int64_t sweep_queues(struct sweep *s, int64_t from) {
     return last;
 }
 
-/* ---- events and notifications: what is left behind by a step are those that were mended ---- */
+/* ---- events and notifications ---- */
 
-static void sweep_events(struct sweep *s) {
+/* Notifications in their order, which is that of their events. */
+struct needs {
+    struct backend *b;
+    int64_t behind; /* all up to here are about events before the one that was asked about last */
+    int64_t seq, event;
+    int looked;
+};
+
+/* Goes on to the first that is about `event` or a later one. false: it is too far for this step. */
+static bool needs_from(struct needs *n, int64_t event) {
+    for (; n->event < event; n->looked++) {
+        n->behind = n->seq;
+        if (n->looked == LOOK_MOST)
+            return false;
+        sqlite3_stmt *st = sq_use(&n->b->h, SQL_NOTIFICATION_EVENT_AFTER);
+        sq_bind_int(st, 1, n->seq);
+        bool found = sq_row(&n->b->h, st);
+        n->seq = found ? sq_int(st, 0) : n->seq;
+        n->event = found ? sq_int(st, 1) : INT64_MAX;
+        sq_end(st);
+    }
+    return true;
+}
+
+static int64_t sweep_events(struct sweep *s, int64_t seq) {
     struct backend *b = s->b;
-    int64_t seq = b->places.retain_event, needed = one_int(b, SQL_NOTIFICATION_FIRST_EVENT, 0);
-    b->places.retain_event = 0;
+    int64_t behind = seq == 0 ? 0 : b->places.retain_waiting;
+    struct needs needs = {.b = b, .behind = behind, .seq = behind};
     while (s->left > 0) {
         sqlite3_stmt *st = sq_use(&b->h, SQL_EVENT_OLD);
         sq_bind_int(st, 1, seq);
         if (!sq_row(&b->h, st))
-            return;
-        int64_t wall_ms = sq_int(st, 1);
-        seq = sq_int(st, 0);
+            return AT_END;
+        int64_t next = sq_int(st, 0), wall_ms = sq_int(st, 1);
         sq_end(st);
-        if (is_mended(s, SQL_EVENT_SET_TIME, seq, wall_ms))
-            continue;
-        if (wall_ms >= s->q->events_before_wall_ms || (needed != 0 && seq >= needed))
-            return;
-        delete_one(b, SQL_EVENT_DELETE, seq);
-        took(s, 1);
+        if (!is_mended(s, SQL_EVENT_SET_TIME, next, wall_ms)) {
+            if (wall_ms >= s->q->events_before_wall_ms)
+                return AT_END;
+            if (!needs_from(&needs, next))
+                break;
+            if (needs.event != next) {
+                delete_one(b, SQL_EVENT_DELETE, next);
+                took(s, 1);
+            }
+        }
+        seq = next;
     }
-    b->places.retain_event = seq;
+    b->places.retain_waiting = needs.behind;
+    return seq;
 }
 
 static void delete_notification(struct backend *b, int64_t seq, enum notification_state state) {
@@ -253,16 +294,14 @@ static void delete_notification(struct backend *b, int64_t seq, enum notificatio
 }
 
 /* Those of events that go, before the events. What waits for an endpoint that may yet take it is
- * kept, and with it everything younger; it changes at each attempt, so not for ever. */
-static void sweep_notifications(struct sweep *s) {
+ * kept; it changes at each attempt, so not for ever. */
+static int64_t sweep_notifications(struct sweep *s, int64_t seq) {
     struct backend *b = s->b;
-    int64_t seq = b->places.retain_notification;
-    b->places.retain_notification = 0;
-    while (s->left > 0) {
+    for (int looked = 0; s->left > 0 && looked < LOOK_MOST; looked++) {
         sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_OLD);
         sq_bind_int(st, 1, seq);
         if (!sq_row(&b->h, st))
-            return;
+            return AT_END;
         seq = sq_int(st, 0);
         int64_t created_wall_ms = sq_int(st, 2), updated_wall_ms = sq_int(st, 3);
         struct damage damage = {0};
@@ -271,22 +310,21 @@ static void sweep_notifications(struct sweep *s) {
         bool is_served =
             sqlite3_column_type(st, 4) != SQLITE_NULL && sq_int(st, 4) < WEBHOOK_DISABLED;
         sq_end(st);
-        if (!sq_is_sound(&b->h, &damage, DAMAGED_NOTIFICATION, seq)) {
-            s->left--;
+        if (!sq_is_sound(&b->h, &damage, DAMAGED_NOTIFICATION, seq))
             continue;
-        }
         int64_t latest_wall_ms =
             updated_wall_ms > created_wall_ms ? updated_wall_ms : created_wall_ms;
         if (is_mended(s, SQL_NOTIFICATION_SET_TIME, seq, latest_wall_ms))
             continue;
         bool waits = state == NOTIFICATION_PENDING || state == NOTIFICATION_SENDING;
-        if (created_wall_ms >= s->q->events_before_wall_ms ||
-            (waits && is_served && updated_wall_ms >= s->q->waiting_before_wall_ms))
-            return;
+        if (created_wall_ms >= s->q->events_before_wall_ms)
+            return AT_END;
+        if (waits && is_served && updated_wall_ms >= s->q->waiting_before_wall_ms)
+            continue;
         delete_notification(b, seq, state);
         took(s, 1);
     }
-    b->places.retain_notification = seq;
+    return seq;
 }
 
 /* Of endpoints that were deleted; then the endpoint itself. */
@@ -373,10 +411,12 @@ enum err sqlite_retain(struct backend *b, struct effects *fx, struct store_call 
     q->removed = 0;
     q->more = false;
     sweep_part(&s, &b->places.retain_body, sweep_contents);
-    sweep_notifications(&s);
+    sweep_on(&s, &b->places.retain_notification, sweep_notifications);
     sweep_deleted_webhooks(&s);
-    sweep_events(&s);
-    sweep_part(&s, &b->places.retain_message, sweep_messages);
+    if (b->places.retain_notification.at == 0)
+        sweep_on(&s, &b->places.retain_event, sweep_events);
+    if (b->places.retain_notification.at == 0 && b->places.retain_event.at == 0)
+        sweep_part(&s, &b->places.retain_message, sweep_messages);
     sweep_terms(&s);
     sweep_keys(&s);
     sweep_captures(&s, CAPTURE_MESSAGE);

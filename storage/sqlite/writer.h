@@ -60,8 +60,9 @@ struct place {
     bool is_done; /* it took several steps, and waits for the others that do */
 };
 struct places {
-    struct place retain_body, retain_message, retain_queue;
-    int64_t retain_event, retain_notification, mend_queue;
+    struct place retain_body, retain_notification, retain_event, retain_message, retain_queue;
+    int64_t retain_waiting; /* notifications up to here are about events before retain_event */
+    int64_t mend_queue;
     struct time_place expire; /* number 0: from the start */
 };
 

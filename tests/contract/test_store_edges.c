@@ -465,6 +465,32 @@ static void retention_passes_over_very_many_that_are_needed(void **state) {
     assert_int_equal(kit_found(k, (struct store_messages){.project = 1, .limit = 2000}), OPEN);
 }
 
+static void retention_passes_over_very_many_that_are_waited_for(void **state) {
+    enum { WAITING = 2100 };
+    struct kit *k = *state;
+    int budget = k->failing_budget;
+    k->failing_budget = 0; /* not for all this */
+    kit_webhook(k, 1, "message.accepted");
+    for (int i = 0; i < WAITING; i++)
+        kit_accept(k, TO("ann@example.net"));
+    struct message_row *m = kit_accept(k, TO("bob@example.net"));
+    kit_attempt(k, m->recipient[0].key, RECIPIENT_DELIVERED);
+    k->failing_budget = budget > 0 ? 1 : 0;
+    k->now_wall_ms += 1000;
+    struct store_retain q = {.events_before_wall_ms = k->now_wall_ms, .most = 10};
+    kit_retain_all(k, q);
+    assert_string_equal(kit_timeline(k, m->id), "message.accepted"); /* the others are gone */
+    assert_int_equal(kit_totals(k).notifications_pending, WAITING + 1);
+    q.waiting_before_wall_ms = k->now_wall_ms;
+    q.most = 1000;
+    kit_retain_all(k, q);
+    assert_int_equal(kit_totals(k).notifications_pending, 0);
+    struct store_message gone = {.id = m->id, .project = 1};
+    assert_int_equal(RUN(k, STORE_MESSAGE, &gone), ERR_NOT_FOUND);
+    assert_int_equal(kit_found(k, (struct store_messages){.project = 1, .limit = WAITING + 1}),
+                     WAITING);
+}
+
 /* ---- watches ---- */
 
 static void hear(struct store_notice *n) {
@@ -523,6 +549,7 @@ static void what_is_on_its_way_does_not_reach_who_left(void **state) {
         T(names_may_be_empty_in_lists), T(a_search_goes_on_beyond_a_page_of_candidates),           \
         T(nothing_is_found_where_nothing_is), T(a_sweep_goes_on_where_it_stopped),                 \
         T(retention_passes_over_very_many_that_are_needed),                                        \
+        T(retention_passes_over_very_many_that_are_waited_for),                                    \
         T(what_is_on_its_way_does_not_reach_who_left)
 
 MAIN_ON_EVERY_BACKEND(TESTS)

@@ -609,25 +609,47 @@ static void times_of_the_future_are_mended_by_steps(void **state) {
     assert_int_equal(RUN(k, STORE_MESSAGE, &gone), ERR_NOT_FOUND);
 }
 
-/* Events before the first that an endpoint waits for go, that one and what follows stay. */
-static void events_go_up_to_the_first_that_is_needed(void **state) {
-    struct kit *k = *state;
-    kit_webhook(k, 1, "message.accepted");
-    struct message_row *m = kit_accept(k, TO("ann@example.net"));
-    kit_attempt(k, m->recipient[0].key, RECIPIENT_DELIVERED);
+static void settle_first(struct kit *k, enum notification_state state) {
     struct store_notify_claim *c = kit_notify_claim(k);
     assert_int_equal(c->count, 1);
-    settled(k, c, 0, NOTIFICATION_DELIVERED);
-    struct message_row *n = kit_accept(k, TO("bob@example.net"));
-    assert_int_equal(kit_notify_claim(k)->count, 1); /* and is being sent */
-    k->now_wall_ms += 1000;
-    kit_retain_all(k, (struct store_retain){.events_before_wall_ms = k->now_wall_ms,
-                                            .waiting_before_wall_ms = k->now_wall_ms - 5000,
-                                            .most = 100});
-    struct store_message gone = {.id = m->id, .project = 1};
+    settled(k, c, 0, state);
+}
+
+static void assert_gone(struct kit *k, struct id id) {
+    struct store_message gone = {.id = id, .project = 1};
     assert_int_equal(RUN(k, STORE_MESSAGE, &gone), ERR_NOT_FOUND);
-    assert_string_equal(kit_timeline(k, n->id), "message.accepted");
-    assert_int_equal(kit_events(k, 1, 0)->count, 1);
+}
+
+/* What an endpoint waits for stays; what came before it, and behind it, goes. */
+static void what_is_waited_for_holds_up_nothing_else(void **state) {
+    struct kit *k = *state;
+    int budget = calm(k);
+    kit_webhook(k, 1, "message.accepted");
+    struct message_row *m[5];
+    for (size_t i = 0; i < 5; i++) {
+        m[i] = kit_accept(k, TO("ann@example.net"));
+        kit_attempt(k, m[i]->recipient[0].key, RECIPIENT_DELIVERED);
+        if (i % 2 == 0)
+            settle_first(k, NOTIFICATION_DELIVERED);
+        else
+            assert_int_equal(kit_notify_claim(k)->count, 1); /* and is being sent */
+    }
+    fail_each_step(k, budget);
+    k->now_wall_ms += 1000;
+    struct store_retain q = {.events_before_wall_ms = k->now_wall_ms,
+                             .waiting_before_wall_ms = k->now_wall_ms - 5000};
+    for (q.most = 1; q.most <= 100; q.most += 99)
+        kit_retain_all(k, q);
+    for (size_t i = 0; i < 5; i += 2)
+        assert_gone(k, m[i]->id);
+    assert_string_equal(kit_timeline(k, m[1]->id), "message.accepted");
+    assert_string_equal(kit_timeline(k, m[3]->id), "message.accepted");
+    assert_int_equal(kit_events(k, 1, 0)->count, 2);
+    /* until it has waited too long */
+    q.waiting_before_wall_ms = k->now_wall_ms;
+    kit_retain_all(k, q);
+    assert_gone(k, m[1]->id);
+    assert_gone(k, m[3]->id);
 }
 
 /* ---- each step fails ---- */
@@ -683,7 +705,7 @@ static void what_is_not_there_is_not_found_when_looking_works(void **state) {
         T(contents_asked_for_together_are_each_their_own), T(those_that_expire_first_come_first),  \
         T(it_expires_also_when_nobody_knows_any_more_what_was_said),                               \
         T(mending_steps_over_what_needs_none), T(times_of_the_future_are_mended_by_steps),         \
-        T(events_go_up_to_the_first_that_is_needed), T(results_with_an_attempt_fail_well),         \
+        T(what_is_waited_for_holds_up_nothing_else), T(results_with_an_attempt_fail_well),         \
         T(what_is_not_there_is_not_found_when_looking_works)
 
 MAIN_ON_EVERY_BACKEND(TESTS)
