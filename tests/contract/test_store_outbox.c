@@ -377,6 +377,28 @@ static void a_key_answers_for_a_retry_that_made_no_message(void **state) {
     assert_int_equal(kit_totals(k).accepted, 1);
 }
 
+/* What was sent under a key is not sent again because it was forgotten. */
+static void a_key_outlives_both_messages_of_its_retry(void **state) {
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("a@example.net"));
+    kit_attempt(k, m->recipient[0].key, RECIPIENT_BOUNCED);
+    k->now_wall_ms += 1000;
+    struct store_retry first = keyed_retry(k, m->id, 1);
+    first.idempotency_until_wall_ms = k->now_wall_ms + 10000;
+    RUN_OK(k, STORE_RETRY, &first);
+    kit_attempt(k, first.new_message.recipient[0].key, RECIPIENT_DELIVERED);
+    for (int i = 0; i < 2; i++) { /* without the first, and without both */
+        kit_retain_all(k, (struct store_retain){.now_wall_ms = k->now_wall_ms,
+                                                .events_before_wall_ms = k->now_wall_ms,
+                                                .most = 100});
+        struct store_retry again = keyed_retry(k, m->id, 1);
+        assert_int_equal(RUN(k, STORE_RETRY, &again), ERR_CONFLICT);
+        assert_string_equal(again.call.info.field, "Idempotency-Key");
+        k->now_wall_ms += 1000;
+    }
+    assert_int_equal(kit_totals(k).accepted, 2);
+}
+
 static void what_is_under_way_is_neither_canceled_nor_sent_again(void **state) {
     struct kit *k = *state;
     struct message_row *m = kit_accept(k, TO("ann@example.net"));
@@ -465,6 +487,7 @@ static void other_messages_do_not_expire_with_it(void **state) {
         T(retry_of_what_ended_makes_a_new_message),                                                \
         T(an_equal_retry_under_a_used_key_gets_the_first_answer),                                  \
         T(a_key_answers_for_a_retry_that_made_no_message),                                         \
+        T(a_key_outlives_both_messages_of_its_retry),                                              \
         T(what_is_under_way_is_neither_canceled_nor_sent_again),                                   \
         T(what_is_all_delivered_cannot_be_retried), T(the_sweep_expires_what_waits_too_long),      \
         T(other_messages_do_not_expire_with_it)
