@@ -234,10 +234,12 @@ static bool read_header(struct request *r, struct MHD_Connection *mhd) {
 static bool should_discard(const struct request *r) {
     uint64_t length = 0;
     struct str text = request_header(r, STR("Content-Length"));
-    if (!str_is_absent(request_header(r, STR("Expect"))))
+    bool is_chunked = !str_is_absent(request_header(r, STR("Transfer-Encoding")));
+    if (!str_is_absent(text) && str_parse_u64(text, INT64_MAX, &length) != OK)
+        return false;
+    if (!str_is_absent(request_header(r, STR("Expect"))) && (length > 0 || is_chunked))
         return false; /* it asks before it sends */
-    return str_is_absent(text) ||
-           (str_parse_u64(text, INT64_MAX, &length) == OK && length <= DISCARD_MAX);
+    return length <= DISCARD_MAX;
 }
 
 static enum MHD_Result on_header(struct connection *c, const char *method, const char *version) {
@@ -284,7 +286,8 @@ static enum MHD_Result on_piece(struct connection *c, struct str piece) {
 /* Not so many at once that they would hold the connections of others. */
 static bool is_paused(struct connection *c) {
     struct request *r = c->request;
-    size_t most = c->daemon->loop->limits.connections_max / PAUSES_SHARE;
+    const struct loop_of_http *l = c->daemon->loop;
+    size_t most = 1 + l->limits.connections_max / PAUSES_SHARE / l->http->loop_count;
     if (!r->is_slowed || !wait_pause(r, REQUEST_PAUSE_MS, most, request_finish))
         return false;
     r->is_finished = false;

@@ -19,7 +19,7 @@ struct waits {
     struct mailbox *box;
     TAILQ_HEAD(, wait) list;
     bool is_watching;
-    size_t pauses;
+    size_t pauses, messages; /* of the list */
 };
 
 struct waits *waits_new(struct store *store, struct mailbox *box) {
@@ -40,10 +40,10 @@ void waits_free(struct waits **wp) {
 static void leave(struct waits *w, struct wait *wait) {
     struct request *r = wait->request;
     TAILQ_REMOVE(&w->list, wait, link);
-    w->pauses -= wait->is_pause;
+    *(wait->is_pause ? &w->pauses : &w->messages) -= 1;
     r->wait = NULL;
     r->hurry = NULL;
-    if (TAILQ_EMPTY(&w->list) && w->is_watching) {
+    if (w->messages == 0 && w->is_watching) {
         store_unwatch(w->store, w->box);
         w->is_watching = false;
     }
@@ -94,6 +94,7 @@ void wait_for(struct request *r, const struct id *id, int64_t timeout_ms,
               void (*done)(struct request *r)) {
     struct waits *w = r->waits;
     begin(r, timeout_ms, done)->id = *id;
+    w->messages++;
     if (!w->is_watching) {
         w->is_watching = true;
         store_watch(w->store, NOTICE_MESSAGE, w->box, noticed, w);

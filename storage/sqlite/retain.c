@@ -257,14 +257,17 @@ static bool needs_from(struct needs *n, int64_t event) {
         n->seq = found ? sq_int(st, 0) : n->seq;
         n->event = found ? sq_int(st, 1) : INT64_MAX;
         sq_end(st);
+        if (found && n->event >= n->b->now.next_event)
+            n->event = 0; /* damaged: what comes behind it is needed all the same */
     }
     return true;
 }
 
 static int64_t sweep_events(struct sweep *s, int64_t seq) {
     struct backend *b = s->b;
-    int64_t behind = seq == 0 ? 0 : b->places.retain_waiting;
+    int64_t behind = b->places.retain_waiting;
     struct needs needs = {.b = b, .behind = behind, .seq = behind};
+    b->places.retain_waiting = 0;
     while (s->left > 0) {
         sqlite3_stmt *st = sq_use(&b->h, SQL_EVENT_OLD);
         sq_bind_int(st, 1, seq);
@@ -416,7 +419,7 @@ enum err sqlite_retain(struct backend *b, struct effects *fx, struct store_call 
     if (b->places.retain_notification.at == 0)
         sweep_on(&s, &b->places.retain_event, sweep_events);
     if (b->places.retain_notification.at == 0 && b->places.retain_event.at == 0)
-        sweep_part(&s, &b->places.retain_message, sweep_messages);
+        sweep_on(&s, &b->places.retain_message, sweep_messages);
     sweep_terms(&s);
     sweep_keys(&s);
     sweep_captures(&s, CAPTURE_MESSAGE);

@@ -1461,6 +1461,24 @@ static void damaged_lines_are_left_out_of_the_lists_of_one(void **state) {
     store_close(&k->store); /* it does not add up */
 }
 
+/* A notification about an event that cannot be does not hide those that come behind it. */
+static void what_waits_behind_a_damaged_notification_keeps_its_event(void **state) {
+    struct kit *k = *state;
+    kit_webhook(k, 1, "message.accepted");
+    struct message_row *m[3];
+    for (size_t i = 0; i < 3; i++) {
+        m[i] = kit_accept(k, TO("ann@example.net"));
+        kit_attempt(k, m[i]->recipient[0].key, RECIPIENT_DELIVERED);
+    }
+    damage(k, "UPDATE notification SET event = 1 << 60 WHERE seq = 1");
+    k->now_wall_ms += 1000;
+    kit_retain_all(k, (struct store_retain){.events_before_wall_ms = k->now_wall_ms, .most = 100});
+    assert_int_equal(kit_events(k, 1, 0)->count, 2);
+    assert_string_equal(kit_timeline(k, m[1]->id), "message.accepted");
+    assert_string_equal(kit_timeline(k, m[2]->id), "message.accepted");
+    store_close(&k->store); /* it does not add up */
+}
+
 static void a_damaged_capture_is_refused(void **state) {
     struct kit *k = *state;
     struct store_capture_put put = {.capture = {.id = id_new(1), .content = STR("c")}};
@@ -2089,6 +2107,7 @@ int main(void) {
         TEST(a_step_of_mending_ends_at_its_rows),
         TEST(a_read_that_failed_does_not_rest),
         TEST(damaged_lines_are_left_out_of_the_lists_of_one),
+        TEST(what_waits_behind_a_damaged_notification_keeps_its_event),
         TEST(a_damaged_capture_is_refused),
         TEST(a_damaged_endpoint_is_not_there_for_who_changes_it),
         TEST(a_domain_key_that_does_not_open_stops_no_other),

@@ -119,12 +119,18 @@ static void test_T32_who_asks_too_often_is_told_so_late(void **state) {
     struct auth_key_text limited;
     struct answer a;
     struct buf b = BUF_INIT(4096);
-    make_key(w, "{\"name\":\"l\",\"scopes\":\"send\",\"rate\":1}", &limited);
+    make_key(w, "{\"name\":\"l\",\"scopes\":[\"send\",\"read\"],\"rate\":1}", &limited);
     ask(w, "POST", "/send", &limited, "", body_text(), &a);
     assert_int_equal(a.status, 202);
     client_release(&a);
     int64_t asked_mono_ms = clock_mono_ms();
     ask(w, "POST", "/send", &limited, "", body_text(), &a);
+    assert_problem(&a, 429, "rate_limited");
+    assert_true(clock_mono_ms() - asked_mono_ms >= REQUEST_PAUSE_MS);
+    client_release(&a);
+    /* whatever it says of a body that does not come */
+    asked_mono_ms = clock_mono_ms();
+    ask(w, "GET", "/v1/messages", &limited, "Expect: 100-continue\r\n", STR_NONE, &a);
     assert_problem(&a, 429, "rate_limited");
     assert_true(clock_mono_ms() - asked_mono_ms >= REQUEST_PAUSE_MS);
     client_release(&a);
