@@ -14,7 +14,7 @@ import pytest
 from peers.hostile import HostileSMTP
 from peers.postchute import Postchute
 from peers.postfix import Postfix
-from peers.process import is_within, wait_until
+from peers.process import wait_until
 from peers.sink import Sink
 
 GOOD = ["--from", "Ann <ann@acme.test>", "--to", "b@far.test", "--subject", "Build 17", "--text", "All green."]
@@ -127,7 +127,7 @@ def test_nobody_there_is_3(server):
 def test_not_final_in_time_is_4(server):
     begun = time.monotonic()
     done = run(server, "send", "--from", "a@acme.test", "--to", "later@far.test", "--subject", "x", "--text", "t", "--wait=1")
-    assert done.returncode == 4 and is_within(begun, 5)
+    assert done.returncode == 4 and time.monotonic() - begun < 5
     assert "later@far.test: deferred: 451" in done.stderr, done.stderr
 
 
@@ -348,7 +348,7 @@ def test_doctor_live_is_a_health_check(server):
     assert done.returncode == 0 and len(done.stdout.splitlines()) <= 1, done.stdout
     elsewhere = Postchute(route="sandbox")
     begun = time.monotonic()
-    assert elsewhere.command("doctor", "--live").returncode == 1 and is_within(begun, 4)
+    assert elsewhere.command("doctor", "--live").returncode == 1 and time.monotonic() - begun < 4
 
 
 def test_version_and_help(server):

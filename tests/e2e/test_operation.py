@@ -18,7 +18,7 @@ import requests
 from cryptography import x509
 
 from peers.postchute import Clean, new_key
-from peers.process import is_within, scratch, wait_until
+from peers.process import scratch, wait_until
 from peers.sink import Sink
 
 GOOD = {"from": "a@acme.test", "to": "b@far.test", "subject": "s", "text": "t"}
@@ -460,7 +460,7 @@ def test_sigterm_lets_what_is_under_way_finish(postchute, cleanly):
     begun = time.monotonic()
     go.set()
     server.process = None
-    assert process.popen.wait(10) == 0 and is_within(begun, 3)
+    assert process.popen.wait(10) == 0 and time.monotonic() - begun < 3
     server.check_log()
     server.start()
     seen = server.message(message)
@@ -479,7 +479,7 @@ def test_sigterm_does_not_wait_for_ever(postchute, cleanly):
     assert reached.wait(10)
     begun = time.monotonic()
     server.stop()
-    assert time.monotonic() - begun >= 0.9 and is_within(begun, 3)
+    assert 0.9 <= time.monotonic() - begun < 3
     release.set()
     server.start()
     seen = server.wait_state(message, "delivered")
@@ -495,7 +495,7 @@ def test_a_silent_name_server_does_not_hold_up_the_stop(postchute, sink):
         server.wait_final(server.send(**GOOD)["id"])
         begun = time.monotonic()
         server.stop()
-        assert is_within(begun, 3)
+        assert time.monotonic() - begun < 3
 
 
 def test_a_second_signal_ends_the_wait(postchute, cleanly):

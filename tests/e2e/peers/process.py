@@ -34,11 +34,6 @@ def wait_until(question, what, timeout=20.0, every=0.01):
         time.sleep(every)
 
 
-def is_within(begun, seconds):
-    """Since `begun` (monotonic) at most `seconds` went by, times the load of the machine: what else it does decides nothing."""
-    return time.monotonic() - begun <= seconds * max(1, os.getloadavg()[0] / os.cpu_count())
-
-
 def accepts(address, port):
     try:
         with socket.create_connection((address, port), timeout=1):

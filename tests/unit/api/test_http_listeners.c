@@ -213,7 +213,7 @@ static void test_drain_answers_what_is_open_and_takes_nothing_new(void **state) 
         poll(NULL, 0, 1);
     int64_t before = clock_mono_ms();
     api_drain(w->api);
-    assert_true(clock_mono_ms() - before < 30000); /* of the 60 s that it would have waited */
+    assert_true(clock_mono_ms() - before < 4000);
     client_read(fd, false, &a);
     assert_int_equal(a.status, 202);
     assert_true(a.is_closed);

@@ -179,7 +179,7 @@ static void test_T15_nesting_ends_at_the_limit(void **state) {
     buf_advance(&b, 10000000);
     int64_t before = clock_mono_ms();
     assert_false(is_json(buf_str(&b), &info));
-    assert_true(clock_mono_ms() - before < 30000); /* it is not read to its end over and over */
+    assert_true(clock_mono_ms() - before < 1000);
     buf_clear(&b);
     /* brackets in strings are text */
     buf_putz(&b, "[\"");

@@ -544,7 +544,7 @@ static void a_stop_gives_back_what_was_not_answered(void **state) {
     assert_true(http_peer_wait(&w->peer, 1));
     int64_t began = clock_mono_ms();
     webhooks_stop(&w->webhooks, 300);
-    assert_true(clock_mono_ms() - began < 30000); /* of 60 s */
+    assert_true(clock_mono_ms() - began < 2000);
     struct entry e = look(w, &hook);
     assert_int_equal(e.row.state, NOTIFICATION_PENDING);
     assert_int_equal(e.row.attempts, 0);
@@ -562,7 +562,7 @@ static void an_idle_room_stops_at_once(void **state) {
     start(w);
     int64_t began = clock_mono_ms();
     webhooks_stop(&w->webhooks, 60000);
-    assert_true(clock_mono_ms() - began < 30000); /* of 60 s */
+    assert_true(clock_mono_ms() - began < 2000);
 }
 
 static bool wait_writable(struct world *w, bool wanted) {
