@@ -1,6 +1,7 @@
 /* wait: requests that wait until a message is final (Prefer: wait), or for some time.
  *
- * Each loop has one of these. The store is asked for notices only while somebody waits.
+ * Each loop has one of these. The store is asked for notices only while somebody waits for a
+ * message.
  *
  *     wait_for(r, &id, seconds, answer);   // then read the message: a wait that begins after the
  *                                          // end would never be told
