@@ -100,7 +100,8 @@ static struct guard *make_guard(bool allows_loopback) {
 static int set_up(void **state) {
     struct world *w = mem_zalloc(sizeof *w);
     struct errinfo info = {0};
-    struct dns_options d = {.mode = "127.0.0.1@9"}; /* literals alone are used: nothing is asked */
+    /* literals alone are used: nothing is asked, and no resolver is made on a thread */
+    struct dns_options d = {.mode = "127.0.0.1@9", .trust_anchor_file = ""};
     snprintf(w->folder, sizeof w->folder, "/tmp/postchute-webhook-XXXXXX");
     assert_non_null(mkdtemp(w->folder));
     struct store_options s = {.backend = STORE_SQLITE, .folder = w->folder};
