@@ -40,6 +40,10 @@ void http_loop_pump_dirty(struct loop_of_http *l) {
             pump(d);
 }
 
+static void on_pause_over(void *arg) {
+    http_loop_pump_dirty(arg);
+}
+
 static void daemon_free(struct daemon_of_http *d) {
     TAILQ_REMOVE(&d->loop->daemons, d, link);
     event_free(d->io);
@@ -244,6 +248,7 @@ void http_loop_free(struct loop_of_http **lp) {
     event_free(l->step);
     mailbox_free(&l->box);
     waits_free(&l->waits);
+    pauses_free(&l->pauses);
     event_base_free(l->base);
     MHD_destroy_response(l->response_short);
     free(l);
@@ -261,6 +266,7 @@ struct loop_of_http *http_loop_new(struct http *h, const struct http_limits *lim
     l->response_short = http_response_short_new();
     l->box = mailbox_new();
     l->waits = waits_new(h->env->store, l->box);
+    l->pauses = pauses_new(l->base, on_pause_over, l);
     l->box_event = event_new(l->base, mailbox_fd(l->box), EV_READ | EV_PERSIST, on_notes, l);
     l->tick = event_new(l->base, -1, EV_PERSIST, on_tick, l);
     l->step = event_new(l->base, -1, 0, on_step, l);

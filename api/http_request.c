@@ -288,7 +288,7 @@ static bool is_paused(struct connection *c) {
     struct request *r = c->request;
     const struct loop_of_http *l = c->daemon->loop;
     size_t most = 1 + l->limits.connections_max / PAUSES_SHARE / l->http->loop_count;
-    if (!r->is_slowed || !wait_pause(r, REQUEST_PAUSE_MS, most, request_finish))
+    if (!r->is_slowed || pause_begin(l->pauses, r, REQUEST_PAUSE_MS, most, request_finish) == 0)
         return false;
     r->is_finished = false;
     return true;

@@ -14,6 +14,7 @@
 #include <sys/queue.h>
 
 #include "api/http.h"
+#include "api/pause.h"
 #include "api/wait.h"
 #include "server/base/metrics.h"
 #include "server/base/table.h"
@@ -49,6 +50,7 @@ struct loop_of_http {
     struct event_base *base;
     struct mailbox *box;
     struct waits *waits;
+    struct pauses *pauses;
     struct event *box_event, *tick, *step;
     struct MHD_Response *response_short; /* when there is no memory for another */
     struct http_limits limits;

@@ -27,7 +27,7 @@ struct waits;
 
 enum {
     REQUEST_FREE_REPLY = 64 * 1024, /* of which all connections together may hold one each */
-    REQUEST_PAUSE_MS = 250,         /* before who asks too often is told so */
+    REQUEST_PAUSE_MS = 250,         /* to twice that, before who asks too often is told so */
 };
 
 struct request_field {
@@ -79,7 +79,7 @@ struct request {
     struct keyring *keyring;
 
     bool is_finished;
-    bool is_slowed; /* it is refused, and that is said after REQUEST_PAUSE_MS, or a tick more */
+    bool is_slowed; /* it is refused, and that is said after a pause */
     /* Set by who runs the loop: the connection is woken when the request is finished later. */
     void (*wake)(struct request *r);
     void *connection;
@@ -88,6 +88,7 @@ struct request {
     void (*hurry)(struct request *r);
     struct waits *waits; /* of its loop */
     struct wait *wait;   /* NULL: it does not wait for a message */
+    struct pause *pause; /* NULL: it does not pause */
     void *state;         /* the handler's */
 
     /* a store call under way */

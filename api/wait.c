@@ -9,7 +9,6 @@ struct wait {
     TAILQ_ENTRY(wait) link;
     struct request *request;
     struct id id;
-    bool is_pause; /* and of no message */
     int64_t until_mono_ms;
     void (*done)(struct request *r);
 };
@@ -19,7 +18,6 @@ struct waits {
     struct mailbox *box;
     TAILQ_HEAD(, wait) list;
     bool is_watching;
-    size_t pauses, messages; /* of the list */
 };
 
 struct waits *waits_new(struct store *store, struct mailbox *box) {
@@ -40,10 +38,9 @@ void waits_free(struct waits **wp) {
 static void leave(struct waits *w, struct wait *wait) {
     struct request *r = wait->request;
     TAILQ_REMOVE(&w->list, wait, link);
-    *(wait->is_pause ? &w->pauses : &w->messages) -= 1;
     r->wait = NULL;
     r->hurry = NULL;
-    if (w->messages == 0 && w->is_watching) {
+    if (TAILQ_EMPTY(&w->list) && w->is_watching) {
         store_unwatch(w->store, w->box);
         w->is_watching = false;
     }
@@ -78,35 +75,22 @@ static void hurry(struct request *r) {
     end(r->waits, r->wait);
 }
 
-static struct wait *begin(struct request *r, int64_t timeout_ms, void (*done)(struct request *r)) {
+void wait_for(struct request *r, const struct id *id, int64_t timeout_ms,
+              void (*done)(struct request *r)) {
+    struct waits *w = r->waits;
     struct wait *wait = ARENA_NEW(r->arena, struct wait);
     ASSERT(r->wait == NULL);
     wait->request = r;
+    wait->id = *id;
     wait->until_mono_ms = clock_mono_ms() + timeout_ms;
     wait->done = done;
     r->wait = wait;
     r->hurry = hurry;
-    TAILQ_INSERT_TAIL(&r->waits->list, wait, link);
-    return wait;
-}
-
-void wait_for(struct request *r, const struct id *id, int64_t timeout_ms,
-              void (*done)(struct request *r)) {
-    struct waits *w = r->waits;
-    begin(r, timeout_ms, done)->id = *id;
-    w->messages++;
+    TAILQ_INSERT_TAIL(&w->list, wait, link);
     if (!w->is_watching) {
         w->is_watching = true;
         store_watch(w->store, NOTICE_MESSAGE, w->box, noticed, w);
     }
-}
-
-bool wait_pause(struct request *r, int64_t pause_ms, size_t most, void (*done)(struct request *r)) {
-    if (r->waits->pauses >= most)
-        return false;
-    begin(r, pause_ms, done)->is_pause = true;
-    r->waits->pauses++;
-    return true;
 }
 
 void wait_cancel(struct request *r) {

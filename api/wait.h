@@ -1,7 +1,6 @@
-/* wait: requests that wait until a message is final (Prefer: wait), or for some time.
+/* wait: requests that wait until a message is final (Prefer: wait).
  *
- * Each loop has one of these. The store is asked for notices only while somebody waits for a
- * message.
+ * Each loop has one of these. The store is asked for notices only while somebody waits.
  *
  *     wait_for(r, &id, seconds, answer);   // then read the message: a wait that begins after the
  *                                          // end would never be told
@@ -23,8 +22,5 @@ void waits_tick(struct waits *w, int64_t now_mono_ms);
  * when the server drains or when the client went away. */
 void wait_for(struct request *r, const struct id *id, int64_t timeout_ms,
               void (*done)(struct request *r));
-/* The same, but for no message: until the time is over, and a tick of the loop at most. false: so
- * many pause already, and it does not. */
-bool wait_pause(struct request *r, int64_t pause_ms, size_t most, void (*done)(struct request *r));
 /* Waits no more; `done` does not run. */
 void wait_cancel(struct request *r);

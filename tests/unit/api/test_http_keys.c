@@ -5,8 +5,10 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <event2/event.h>
+
+#include "api/pause.h"
 #include "api/request.h"
-#include "api/wait.h"
 #include "tests/unit/api/http_world.h"
 
 static void test_T21_revoked_key_is_refused_at_once(void **state) {
@@ -152,29 +154,43 @@ static void count_end(struct request *r) {
     ended++;
 }
 
-/* Else who is refused holds the connections of others. */
+static void count_turn(void *arg) {
+    ++*(size_t *)arg;
+}
+
+/* Else who is refused holds the connections of others, and all come again at one moment. */
 static void test_T32_not_all_wait_to_be_refused(void **state) {
+    enum { MOST = 64 };
     (void)state;
-    struct waits *waits = waits_new(NULL, NULL);
-    struct request r[4];
-    for (size_t i = 0; i < 4; i++)
-        r[i] = (struct request){.arena = arena_new(), .waits = waits};
-    assert_true(wait_pause(&r[0], 1000, 2, count_end));
-    assert_true(wait_pause(&r[1], 1000, 2, count_end));
-    assert_false(wait_pause(&r[2], 1000, 2, count_end));
-    assert_null(r[2].hurry);
+    struct event_base *base = event_base_new();
+    size_t turns = 0, others = 0;
+    struct pauses *pauses = pauses_new(base, count_turn, &turns);
+    struct request r[MOST + 1];
+    int64_t ms[MOST];
+    ended = 0;
+    for (size_t i = 0; i <= MOST; i++)
+        r[i] = (struct request){.arena = arena_new()};
+    for (size_t i = 0; i < MOST; i++) {
+        ms[i] = pause_begin(pauses, &r[i], 200, MOST, count_end);
+        assert_in_range(ms[i], 200, 420);
+        others += ms[i] != ms[0];
+    }
+    assert_true(others > 0);
+    assert_int_equal(pause_begin(pauses, &r[MOST], 200, MOST, count_end), 0);
+    assert_null(r[MOST].hurry);
+    /* the server drains, or the client has gone */
     r[0].hurry(&r[0]);
     assert_int_equal(ended, 1);
-    assert_true(wait_pause(&r[2], 1000, 2, count_end));
-    assert_false(wait_pause(&r[3], 1000, 2, count_end));
-    waits_tick(waits, clock_mono_ms());
-    assert_int_equal(ended, 1);
-    waits_tick(waits, clock_mono_ms() + 1000);
-    assert_int_equal(ended, 3);
-    assert_true(wait_pause(&r[3], 1000, 2, count_end));
-    wait_cancel(&r[3]);
-    waits_free(&waits);
-    for (size_t i = 0; i < 4; i++)
+    assert_null(r[0].hurry);
+    assert_true(pause_begin(pauses, &r[MOST], 200, MOST, count_end) > 0);
+    int64_t begun_mono_ms = clock_mono_ms();
+    event_base_dispatch(base); /* until no pause is left */
+    assert_true(clock_mono_ms() - begun_mono_ms >= 200);
+    assert_int_equal(ended, MOST + 1);
+    assert_int_equal(turns, MOST);
+    pauses_free(&pauses);
+    event_base_free(base);
+    for (size_t i = 0; i <= MOST; i++)
         arena_free(&r[i].arena);
 }
 
