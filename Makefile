@@ -114,6 +114,8 @@ $(B)/tests/contract/test_store_settings: WATCH += -Wl,--wrap=free
 $(B)/tests/unit/storage/test_readers: WATCH += -Wl,--wrap=clock_mono_ms
 # no memory for the log's buffer
 $(B)/tests/unit/storage/test_wal_file: WATCH += -Wl,--wrap=malloc
+# comparisons of names, and a qsort() without memory
+$(B)/tests/unit/api/test_json_tree: WATCH += -Wl,--wrap=memcmp,--wrap=qsort
 # a digest that has memory
 $(B)/tests/unit/net/test_tls_verdict: WATCH += -Wl,--wrap=digest_sha256
 # no memory for an attachment

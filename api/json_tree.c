@@ -350,26 +350,53 @@ static bool take_name(struct parser *p, struct str *out) {
     return true;
 }
 
-static int by_name(const void *a, const void *b) {
-    struct str x = *(const struct str *)a, y = *(const struct str *)b;
+static int compare_names(struct str x, struct str y) {
     if (x.n != y.n)
         return x.n < y.n ? -1 : 1;
     return x.n > 0 ? memcmp(x.p, y.p, x.n) : 0;
 }
 
+/* Two sorted runs, from[begin..middle) and from[middle..end), to one. */
+static void merge_runs(const struct str *from, struct str *to, size_t begin, size_t middle,
+                       size_t end) {
+    size_t left = begin, right = middle;
+    for (size_t i = begin; i < end; i++) {
+        bool is_left =
+            right == end || (left < middle && compare_names(from[left], from[right]) <= 0);
+        to[i] = from[is_left ? left++ : right++];
+    }
+}
+
+/* By merging: at most count * log2(count) comparisons, in whatever order names come. qsort()
+ * promises no such thing: without memory for its copy, glibc's before 2.39 takes the square for
+ * names in an order that can be chosen. Returns `name` or `room`, whichever holds them sorted. */
+static struct str *sort_names(struct str *name, struct str *room, size_t count) {
+    for (size_t run = 1; run < count; run *= 2) {
+        for (size_t i = 0; i < count; i += 2 * run) {
+            size_t middle = i + run < count ? i + run : count;
+            size_t end = middle + run < count ? middle + run : count;
+            merge_runs(name, room, i, middle, end);
+        }
+        struct str *sorted = room;
+        room = name;
+        name = sorted;
+    }
+    return name;
+}
+
 /* Sorted, since nobody can choose names that are slow to sort, as one can choose some that are slow
  * to hash. */
 static bool has_twins_among_many(struct parser *p, const struct json_node *n) {
-    struct str *name = mem_try_zalloc(n->count * sizeof(*name));
+    struct str *name = mem_try_zalloc(2 * (size_t)n->count * sizeof(*name));
     size_t count = 0;
     if (name == NULL)
         return refuse(p, NO_MEMORY);
     bool found = false;
     for (const struct json_node *m = n->first; m != NULL; m = m->next)
         name[count++] = m->name;
-    qsort(name, count, sizeof(*name), by_name);
+    const struct str *sorted = sort_names(name, name + count, count);
     for (size_t i = 1; i < count; i++)
-        found |= by_name(&name[i - 1], &name[i]) == 0;
+        found |= compare_names(sorted[i - 1], sorted[i]) == 0;
     free(name);
     return found;
 }
