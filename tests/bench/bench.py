@@ -29,7 +29,9 @@ WARM = 100
 
 
 def tool(*args, seconds=180):
-    out = subprocess.run([str(TOOLS / args[0])] + [str(a) for a in args[1:]], check=True, capture_output=True, text=True, timeout=seconds).stdout
+    is_slowed = subjects.SYNC_US in os.environ and args[1] in ("sync", "bare")
+    env = {**os.environ, "LD_PRELOAD": str(subjects.COUNTER)} if is_slowed else None
+    out = subprocess.run([str(TOOLS / args[0])] + [str(a) for a in args[1:]], check=True, capture_output=True, text=True, timeout=seconds, env=env).stdout
     return json.loads(out)
 
 
@@ -478,9 +480,13 @@ def main():
     parser.add_argument("--messages", type=int, default=10000)
     parser.add_argument("--peer-messages", type=int, help="for those that are slower; 10000 in the long form, else 500 to 2000")
     parser.add_argument("--binary", default=str(subjects.TOP / "build/release/postchute"))
+    parser.add_argument("--sync-us", type=int, help="so long takes each sync at least, the raw ones, too: as on another disk")
     parser.add_argument("--json", help="all figures of all rounds")
     args = parser.parse_args()
     args.binary = os.path.abspath(args.binary)
+    if args.sync_us:
+        os.environ[subjects.SYNC_US] = str(args.sync_us)
+        print(f"Each sync is made to take {args.sync_us} us at least, but OpenSMTPD's.\n")
     if args.queued is None:
         args.queued = [1000, 100000, 1000000] if args.long else []
     args.rounds = args.rounds or (3 if args.long else 1)

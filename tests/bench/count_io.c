@@ -5,6 +5,7 @@
  *     COUNT_IO=/path/of/16/bytes LD_PRELOAD=./count_io.so program
  *
  * The file holds two 64-bit numbers: syncs, bytes. What the program does without libc is not seen.
+ * COUNT_IO_SYNC_US: a sync takes so many microseconds at least, as on a disk that does.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,12 +16,15 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct { atomic_ullong syncs, bytes; } nowhere, *counts = &nowhere;
+static long sync_us;
 
 __attribute__((constructor)) static void begin(void) {
-    const char *path = getenv("COUNT_IO");
+    const char *us = getenv("COUNT_IO_SYNC_US"), *path = getenv("COUNT_IO");
+    sync_us = us ? strtol(us, NULL, 10) : 0;
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (fd < 0)
         return;
@@ -38,6 +42,23 @@ static void written(int fd, ssize_t n) {
     errno = saved;
 }
 
+/* `result` is the sync's, which began at `t`. */
+static int drawn_out(struct timespec t, int result) {
+    int saved = errno;
+    t.tv_sec += (t.tv_nsec + sync_us * 1000) / 1000000000;
+    t.tv_nsec = (t.tv_nsec + sync_us * 1000) % 1000000000;
+    if (sync_us > 0)
+        (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+    errno = saved;
+    return result;
+}
+
+static struct timespec now(void) {
+    struct timespec t = {0};
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return t;
+}
+
 #define REAL(name)                                                                                 \
     static __typeof__(&name) real;                                                                 \
     if (!real)                                                                                     \
@@ -46,13 +67,15 @@ static void written(int fd, ssize_t n) {
 int fsync(int fd) {
     REAL(fsync);
     atomic_fetch_add(&counts->syncs, 1);
-    return real(fd);
+    struct timespec began = now();
+    return drawn_out(began, real(fd));
 }
 
 int fdatasync(int fd) {
     REAL(fdatasync);
     atomic_fetch_add(&counts->syncs, 1);
-    return real(fd);
+    struct timespec began = now();
+    return drawn_out(began, real(fd));
 }
 
 ssize_t write(int fd, const void *p, size_t size) {

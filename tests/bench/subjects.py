@@ -21,6 +21,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 PEERS = TOP / "tests/bench/peers"
 TOOLS = TOP / "build/release/tests/bench"
 COUNTER = TOP / "build/bench/count_io.so"
+SYNC_US = "COUNT_IO_SYNC_US"
 RETRY_S = 2
 
 
@@ -76,6 +77,8 @@ class Subject:
         env = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "COUNT_IO": str(self.counts)}
         if COUNTER.exists():
             env["LD_PRELOAD"] = str(COUNTER)
+        if SYNC_US in os.environ:
+            env[SYNC_US] = os.environ[SYNC_US]
         env.update({k: str(v) for k, v in self.env.items()})
         with open(self.folder / "output", "ab") as out:
             self.process = subprocess.Popen(
