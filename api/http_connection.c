@@ -28,9 +28,11 @@ void http_register_metrics(void) {
                                           "Connections closed because the client was too slow.");
     http_metric.body_bytes =
         metric_gauge("postchute_http_body_bytes", "Bytes of request bodies held now, as charged.");
-    http_metric.duration = metric_histogram("postchute_http_request_seconds",
-                                            "From the request line to the end of the answer.",
-                                            bounds, sizeof(bounds) / sizeof(bounds[0]));
+    http_metric.duration =
+        metric_histogram("postchute_http_request_seconds",
+                         "From the request line to the end of the answer, with what "
+                         "the client waited for (Prefer: wait, a 429's pause).",
+                         bounds, sizeof(bounds) / sizeof(bounds[0]));
 }
 
 void connection_enter(struct connection *c, enum phase phase, int64_t timeout_ms) {

@@ -283,15 +283,18 @@ static enum MHD_Result on_piece(struct connection *c, struct str piece) {
     return MHD_YES;
 }
 
-/* Not so many at once that they would hold the connections of others. */
+/* Not so many at once that they would hold the connections of others: who is refused beyond that
+ * has to connect anew. */
 static bool is_paused(struct connection *c) {
     struct request *r = c->request;
     const struct loop_of_http *l = c->daemon->loop;
     size_t most = 1 + l->limits.connections_max / PAUSES_SHARE / l->http->loop_count;
-    if (!r->is_slowed || pause_begin(l->pauses, r, REQUEST_PAUSE_MS, most, request_finish) == 0)
+    if (!r->is_slowed)
         return false;
-    r->is_finished = false;
-    return true;
+    bool is_begun = pause_begin(l->pauses, r, REQUEST_PAUSE_MS, most, request_finish) > 0;
+    r->reply.must_close = !is_begun;
+    r->is_finished = !is_begun;
+    return is_begun;
 }
 
 static enum MHD_Result on_complete(struct connection *c) {

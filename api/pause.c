@@ -5,7 +5,7 @@
 
 #include "server/base/random.h"
 
-enum { CLOCK_MS = 10 }; /* the event library's clock may be behind by a tick of the kernel's */
+enum { CLOCK_MS = 10 }; /* the library's clock may be behind by a tick of the kernel's */
 
 struct pauses {
     struct event_base *base;
@@ -69,6 +69,7 @@ int64_t pause_begin(struct pauses *p, struct request *r, int64_t least_ms, size_
     pause->timer = event_new(p->base, -1, 0, on_time, pause);
     if (pause->timer == NULL)
         return 0;
+    (void)event_base_update_cache_time(p->base); /* else it counts from when the loop woke up */
     if (event_add(pause->timer, &in) != 0) {
         event_free(pause->timer);
         return 0;

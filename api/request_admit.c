@@ -70,9 +70,10 @@ static bool check_rate(struct request *r) {
         return true;
     request_problem(r, PROBLEM_RATE_LIMITED, "this key may make %lld requests a minute",
                     (long long)r->rate.quota);
-    r->is_slowed = true;
-    http_reply_header(&r->reply, "Retry-After",
-                      arena_printf(r->arena, "%lld", (long long)r->rate.wait_s));
+    r->is_slowed = r->reply.status == 429; /* else there was no memory to say so */
+    if (r->is_slowed)
+        http_reply_header(&r->reply, "Retry-After",
+                          arena_printf(r->arena, "%lld", (long long)r->rate.wait_s));
     return false;
 }
 

@@ -11,8 +11,12 @@ enum {
     EXPIRE_EVERY_MS = 5000,
     RETAIN_EVERY_MS = 3600 * 1000,
     CAPTURES_MOST = 1000,
-    STEP = 500,     /* rows of one call: a few milliseconds of the committer's time */
-    PAUSE_MS = 100, /* between steps: sweeps are in no hurry */
+    STEP = 500, /* rows of one call: a few milliseconds of the committer's time */
+    /* Between steps: so many times as long as the last one took, so that sweeps have a fifth of the
+     * committer's time at most, and keep up with any load. */
+    PAUSE_TIMES = 4,
+    PAUSE_LEAST_MS = 10,
+    PAUSE_MOST_MS = 100,
     RETAIN_FIRST_MS = 60 * 1000,
     RETAIN_AGAIN_MS = 60 * 1000, /* after one that failed */
 };
@@ -124,8 +128,14 @@ static enum step retain(struct housekeeping *h) {
     return step == STEP_DONE && h->now.is_settled ? mend(h, true) : step;
 }
 
+static int64_t pause_ms(int64_t begun_mono_ms) {
+    int64_t ms = PAUSE_TIMES * (clock_mono_ms() - begun_mono_ms);
+    return ms < PAUSE_LEAST_MS ? PAUSE_LEAST_MS : ms < PAUSE_MOST_MS ? ms : PAUSE_MOST_MS;
+}
+
 /* When the next step is due. */
 static int64_t sweep_expired(struct housekeeping *h) {
+    int64_t begun_mono_ms = clock_mono_ms();
     enum step step = expire(h);
     if (h->is_set_back && step != STEP_FAILED) {
         enum step mended = mend(h, false);
@@ -133,13 +143,15 @@ static int64_t sweep_expired(struct housekeeping *h) {
         if (h->is_set_back)
             step = mended;
     }
-    return clock_mono_ms() + (step == STEP_MORE ? PAUSE_MS : h->o.expire_every_ms);
+    return clock_mono_ms() + (step == STEP_MORE ? pause_ms(begun_mono_ms) : h->o.expire_every_ms);
 }
 
 static int64_t sweep_old(struct housekeeping *h) {
-    static const int64_t pause_ms[] = {
-        [STEP_MORE] = PAUSE_MS, [STEP_FAILED] = RETAIN_AGAIN_MS, [STEP_DONE] = INT64_MAX};
-    int64_t ms = pause_ms[retain(h)];
+    int64_t begun_mono_ms = clock_mono_ms();
+    enum step step = retain(h);
+    int64_t ms = step == STEP_MORE     ? pause_ms(begun_mono_ms)
+                 : step == STEP_FAILED ? RETAIN_AGAIN_MS
+                                       : INT64_MAX;
     return clock_mono_ms() + (ms < h->o.retain_every_ms ? ms : h->o.retain_every_ms);
 }
 

@@ -95,7 +95,7 @@ static void sweep_part(struct sweep *s, struct place *p, part_fn go) {
 
 static void end_step(struct sweep *s) {
     struct places *p = &s->b->places;
-    s->q->more |= s->left == 0;
+    s->q->more |= s->left == 0 || p->retain_waiting != 0;
     struct place *part[] = {&p->retain_body, &p->retain_notification, &p->retain_event,
                             &p->retain_message, &p->retain_queue};
     bool is_any_begun = false;
@@ -238,27 +238,42 @@ static int64_t sweep_queues(struct sweep *s, int64_t from) {
 /* ---- events and notifications ---- */
 
 /* Notifications in their order, which is that of their events. */
+struct need {
+    int64_t seq, event; /* event INT64_MAX: there is none */
+};
 struct needs {
     struct backend *b;
     int64_t behind; /* all up to here are about events before the one that was asked about last */
-    int64_t seq, event;
+    struct need at, next;
     int looked;
 };
 
+static struct need need_after(struct backend *b, int64_t seq) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_EVENT_AFTER);
+    sq_bind_int(st, 1, seq);
+    struct need n = {.seq = seq, .event = INT64_MAX};
+    if (sq_row(&b->h, st))
+        n = (struct need){.seq = sq_int(st, 0), .event = sq_int(st, 1)};
+    sq_end(st);
+    if (n.seq > seq && n.event >= b->now.next_event)
+        n.event = 0; /* damaged: what comes behind it is needed all the same */
+    return n;
+}
+
+static struct needs needs_behind(struct backend *b, int64_t seq) {
+    return (struct needs){.b = b, .behind = seq, .at = {.seq = seq}, .next = need_after(b, seq)};
+}
+
 /* Goes on to the first that is about `event` or a later one. false: it is too far for this step. */
 static bool needs_from(struct needs *n, int64_t event) {
-    for (; n->event < event; n->looked++) {
-        n->behind = n->seq;
+    for (; n->at.event < event; n->looked++) {
+        n->behind = n->at.seq;
         if (n->looked == LOOK_MOST)
             return false;
-        sqlite3_stmt *st = sq_use(&n->b->h, SQL_NOTIFICATION_EVENT_AFTER);
-        sq_bind_int(st, 1, n->seq);
-        bool found = sq_row(&n->b->h, st);
-        n->seq = found ? sq_int(st, 0) : n->seq;
-        n->event = found ? sq_int(st, 1) : INT64_MAX;
-        sq_end(st);
-        if (found && n->event >= n->b->now.next_event)
-            n->event = 0; /* damaged: what comes behind it is needed all the same */
+        n->at = n->next;
+        n->next = need_after(n->b, n->at.seq);
+        if (n->at.event != INT64_MAX && n->at.event > n->next.event)
+            n->at.event = 0; /* damaged, too */
     }
     return true;
 }
@@ -266,7 +281,7 @@ static bool needs_from(struct needs *n, int64_t event) {
 static int64_t sweep_events(struct sweep *s, int64_t seq) {
     struct backend *b = s->b;
     int64_t behind = b->places.retain_waiting;
-    struct needs needs = {.b = b, .behind = behind, .seq = behind};
+    struct needs needs = needs_behind(b, behind);
     b->places.retain_waiting = 0;
     while (s->left > 0) {
         sqlite3_stmt *st = sq_use(&b->h, SQL_EVENT_OLD);
@@ -280,7 +295,7 @@ static int64_t sweep_events(struct sweep *s, int64_t seq) {
                 return AT_END;
             if (!needs_from(&needs, next))
                 break;
-            if (needs.event != next) {
+            if (needs.at.event != next) {
                 delete_one(b, SQL_EVENT_DELETE, next);
                 took(s, 1);
             }

@@ -147,51 +147,121 @@ static void test_T32_who_asks_too_often_is_told_so_late(void **state) {
     client_release(&a);
 }
 
-static size_t ended;
+static void with_eight_connections(struct api_options *o) {
+    o->connections_max = 8; /* two of which may pause */
+    o->loops = 1;
+}
 
-static void count_end(struct request *r) {
-    (void)r;
-    ended++;
+/* Else a client with more connections than may pause takes all of the time in which others are
+ * served. */
+static void test_T32_who_cannot_be_told_late_has_to_connect_anew(void **state) {
+    enum { CLIENTS = 6 };
+    struct world *w = *state;
+    struct auth_key_text limited;
+    struct answer a;
+    struct buf b = BUF_INIT(4096);
+    int fd[CLIENTS];
+    size_t closed = 0;
+    make_key(w, "{\"name\":\"l\",\"scopes\":\"send\",\"rate\":1}", &limited);
+    ask(w, "POST", "/send", &limited, "", body_text(), &a);
+    assert_int_equal(a.status, 202);
+    client_release(&a);
+    put_request(&b, "POST", "/send", &limited, "", body_text());
+    for (size_t i = 0; i < CLIENTS; i++) {
+        fd[i] = client_connect(w->port);
+        client_send(fd[i], buf_str(&b));
+    }
+    for (size_t i = 0; i < CLIENTS; i++) {
+        client_read(fd[i], false, &a);
+        assert_problem(&a, 429, "rate_limited");
+        assert_false(str_is_absent(client_header(&a, STR("Retry-After"))));
+        if (str_equal(client_header(&a, STR("Connection")), STR("close"))) {
+            assert_true(client_is_closed(fd[i]));
+            closed++;
+        }
+        client_release(&a);
+        close(fd[i]);
+    }
+    buf_release(&b);
+    assert_in_range(closed, 1, CLIENTS - 2);
+}
+
+enum { PAUSES = 64, PAUSE_MS = 200, BUSY_MS = 60 };
+
+static struct pausing {
+    struct event_base *base;
+    struct pauses *pauses;
+    struct request r[PAUSES + 1];
+    int64_t begun_mono_ms[PAUSES + 1], promised_ms[PAUSES + 1], took_ms[PAUSES + 1];
+    size_t ended, turns;
+} pausing;
+
+static void pause_ended(struct request *r) {
+    size_t i = (size_t)(r - pausing.r);
+    pausing.took_ms[i] = clock_mono_ms() - pausing.begun_mono_ms[i];
+    pausing.ended++;
 }
 
 static void count_turn(void *arg) {
     ++*(size_t *)arg;
 }
 
+static bool pause_now(size_t i) {
+    pausing.begun_mono_ms[i] = clock_mono_ms();
+    pausing.promised_ms[i] =
+        pause_begin(pausing.pauses, &pausing.r[i], PAUSE_MS, PAUSES, pause_ended);
+    return pausing.promised_ms[i] > 0;
+}
+
+/* The loop has been at work for a while when they begin, and is woken for other things. */
+static void pause_in_a_busy_turn(evutil_socket_t fd, short what, void *arg) {
+    const struct timespec busy = {.tv_nsec = BUSY_MS * 1000000L};
+    (void)fd;
+    (void)what;
+    (void)arg;
+    (void)nanosleep(&busy, NULL);
+    for (size_t i = 0; i < PAUSES; i++)
+        assert_true(pause_now(i));
+    assert_false(pause_now(PAUSES));
+    assert_null(pausing.r[PAUSES].hurry);
+    /* the server drains, or the client has gone */
+    pausing.r[0].hurry(&pausing.r[0]);
+    assert_int_equal(pausing.ended, 1);
+    assert_null(pausing.r[0].hurry);
+    assert_true(pause_now(PAUSES));
+}
+
+static void nothing(evutil_socket_t fd, short what, void *arg) {
+    (void)fd;
+    (void)what;
+    (void)arg;
+}
+
 /* Else who is refused holds the connections of others, and all come again at one moment. */
 static void test_T32_not_all_wait_to_be_refused(void **state) {
-    enum { MOST = 64 };
     (void)state;
     struct event_base *base = event_base_new();
-    size_t turns = 0, others = 0;
-    struct pauses *pauses = pauses_new(base, count_turn, &turns);
-    struct request r[MOST + 1];
-    int64_t ms[MOST];
-    ended = 0;
-    for (size_t i = 0; i <= MOST; i++)
-        r[i] = (struct request){.arena = arena_new()};
-    for (size_t i = 0; i < MOST; i++) {
-        ms[i] = pause_begin(pauses, &r[i], 200, MOST, count_end);
-        assert_in_range(ms[i], 200, 420);
-        others += ms[i] != ms[0];
+    pausing = (struct pausing){.base = base};
+    pausing.pauses = pauses_new(base, count_turn, &pausing.turns);
+    for (size_t i = 0; i <= PAUSES; i++)
+        pausing.r[i] = (struct request){.arena = arena_new()};
+    const struct timeval now = {0}, soon = {.tv_usec = (BUSY_MS + 10) * 1000};
+    event_base_once(base, -1, EV_TIMEOUT, pause_in_a_busy_turn, NULL, &now);
+    event_base_once(base, -1, EV_TIMEOUT, nothing, NULL, &soon);
+    event_base_dispatch(base); /* until no pause is left */
+    assert_int_equal(pausing.ended, PAUSES + 1);
+    assert_int_equal(pausing.turns, PAUSES);
+    size_t others = 0;
+    for (size_t i = 1; i <= PAUSES; i++) {
+        assert_in_range(pausing.promised_ms[i], PAUSE_MS, 2 * PAUSE_MS + 20);
+        assert_true(pausing.took_ms[i] >= PAUSE_MS);
+        others += pausing.promised_ms[i] != pausing.promised_ms[1];
     }
     assert_true(others > 0);
-    assert_int_equal(pause_begin(pauses, &r[MOST], 200, MOST, count_end), 0);
-    assert_null(r[MOST].hurry);
-    /* the server drains, or the client has gone */
-    r[0].hurry(&r[0]);
-    assert_int_equal(ended, 1);
-    assert_null(r[0].hurry);
-    assert_true(pause_begin(pauses, &r[MOST], 200, MOST, count_end) > 0);
-    int64_t begun_mono_ms = clock_mono_ms();
-    event_base_dispatch(base); /* until no pause is left */
-    assert_true(clock_mono_ms() - begun_mono_ms >= 200);
-    assert_int_equal(ended, MOST + 1);
-    assert_int_equal(turns, MOST);
-    pauses_free(&pauses);
+    pauses_free(&pausing.pauses);
     event_base_free(base);
-    for (size_t i = 0; i <= MOST; i++)
-        arena_free(&r[i].arena);
+    for (size_t i = 0; i <= PAUSES; i++)
+        arena_free(&pausing.r[i].arena);
 }
 
 static void test_key_revoked_while_its_body_comes_is_refused(void **state) {
@@ -425,6 +495,7 @@ int main(void) {
         SERVED(test_T32_key_with_a_rate_makes_no_more_requests),
         SERVED(test_T32_who_asks_too_often_is_told_so_late),
         cmocka_unit_test(test_T32_not_all_wait_to_be_refused),
+        SERVED_WITH(test_T32_who_cannot_be_told_late_has_to_connect_anew, with_eight_connections),
         SERVED(test_key_revoked_while_its_body_comes_is_refused),
         SERVED(test_a_limited_key_makes_no_key_with_fewer_limits),
         SERVED(test_key_with_from_domains_decides_about_no_other_domain),
