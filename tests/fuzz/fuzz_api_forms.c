@@ -1,7 +1,7 @@
 /* What the handlers of /v1 make of a path, a query and a body (T3, T15, T24, T25): either the
  * request is answered with a problem, or what is asked of the store keeps the store's promises.
  * First octet: the handler, and what the key and the project are like; then, up to a line end, path
- * and query; the rest is the body.
+ * and query; of a retry, up to another, its Idempotency-Key; the rest is the body.
  *
  * The request's side is below: what is asked is kept and looked at, a call that only reads is
  * answered with one row. */
@@ -87,6 +87,13 @@ static void check_search(const struct request *r, const struct store_messages *q
         check_text(q->external_id, LIMIT_EXTERNAL_ID);
 }
 
+static bool is_retry;
+static void check_retry(const struct request *r) {
+    const struct store_retry *q = r->state;
+    ASSERT(!is_retry || str_is_absent(q->idempotency_key) ||
+           (request_is_idempotency_key(q->idempotency_key) && !r->faults.count));
+}
+
 /* ---- in the place of api/request.c ----------------------------------------------------------- */
 
 void request_store(struct request *r, struct store_call *call, enum store_verb verb,
@@ -124,6 +131,9 @@ void request_store(struct request *r, struct store_call *call, enum store_verb v
     }
     case STORE_KEY_PUT:
         check_key(r, &CONTAINER_OF(call, struct store_key_put, call)->key);
+        break;
+    case STORE_MESSAGE:
+        check_retry(r);
         break;
     case STORE_MESSAGES:
         check_search(r, CONTAINER_OF(call, struct store_messages, call));
@@ -288,6 +298,14 @@ enum { handler_count = sizeof handlers / sizeof handlers[0] };
 enum { OTHERS_FROM = 240, SHORT_FROM = 248 };
 static void (*const others[])(struct request *r) = {v1_message_retry, v1_message_raw};
 
+static void take_key(struct request *r, struct str *body) {
+    if (str_find_char(*body, '\n') < 0)
+        return;
+    r->header = ARENA_NEW(r->arena, struct request_field);
+    r->header_count = 1;
+    r->header[0] = (struct request_field){STR("idempotency-key"), str_split(body, '\n')};
+}
+
 static void handle(struct request *r, uint8_t which) {
     is_short = which >= SHORT_FROM;
     if (which >= OTHERS_FROM && !is_short)
@@ -333,6 +351,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     rest = str_from(r->path, 1);
     if (request_decode(rest, false, a, &r->param[0]) != OK)
         return 0;
+    is_retry = data[0] >= OTHERS_FROM && data[0] < SHORT_FROM && data[0] % 2 == 0;
+    if (is_retry)
+        take_key(r, &body);
     buf_put(&r->body, str_is_absent(body) ? STR("") : body);
     handle(r, data[0]);
     ASSERT(answers == 1);

@@ -244,6 +244,14 @@ static char *make_file(struct str text) {
     return variable;
 }
 
+/* A fault of what is declared names it, by any name. */
+static void check_naming(struct errinfo info, struct str name) {
+    const struct errinfo why = info;
+    ASSERT(config_name_declaration(&info, ERR_INVALID, "route", name) == ERR_INVALID);
+    ASSERT(str_starts_with(str_of(info.text), STR("route '")) &&
+           strcmp(info.field, why.field) == 0);
+}
+
 static void check_load(struct str text, struct arena *a) {
     char *env[] = {make_file(text), NULL};
     struct config *c = NULL;
@@ -251,6 +259,7 @@ static void check_load(struct str text, struct arena *a) {
     enum err e = config_load(env, &c, &info);
     if (e != OK) {
         ASSERT(e == ERR_INVALID && !c && info.text[0] != '\0');
+        check_naming(info, text);
         return;
     }
     for (size_t i = 0; i < config_settings_count; i++)

@@ -84,6 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     ASSERT(json_is_null(json_object_get(o, "none")) && json_is_null(json_object_get(o, "no_id")));
     ASSERT(json_string_length(json_object_get(o, "id")) == ID_TEXT);
     json_decref(o);
-    check_shown(str_slice(second, 0, second.n < SHOWN ? second.n : SHOWN));
+    check_shown(second.n > 0 ? str_slice(second, 0, second.n < SHOWN ? second.n : SHOWN)
+                             : STR_NONE);
     return 0;
 }
