@@ -105,7 +105,7 @@ bool auth_scopes_allow(unsigned have, unsigned needed) {
 /* ---- the ring ---- */
 
 struct entry {
-    struct str prefix;
+    uint64_t place;
     uint8_t hash[SHA256_BYTES];
     bool is_revoked;
     struct identity identity;
@@ -115,19 +115,29 @@ struct entry {
 struct keyring {
     atomic_int refs;
     struct arena *arena;
-    struct entry *entry; /* sorted by prefix */
+    struct entry *entry; /* by place */
     size_t count;
 };
 
-static int by_prefix(const void *a, const void *b) {
-    return str_compare(((const struct entry *)a)->prefix, ((const struct entry *)b)->prefix);
+/* A number that hangs on the public part: eight characters, and the kind in a bit that they leave.
+ * Numbers are compared in the same time whether they are equal or not. */
+static uint64_t place_of(struct str key_text) {
+    uint64_t place = 0;
+    for (size_t i = AUTH_KEY_KIND; i < AUTH_KEY_PREFIX && i < key_text.n; i++)
+        place = place << 8 | (uint8_t)key_text.p[i];
+    return str_starts_with(key_text, kinds[1]) ? place ^ UINT64_C(1) << 63 : place;
+}
+
+static int by_place(const void *a, const void *b) {
+    uint64_t x = ((const struct entry *)a)->place, y = ((const struct entry *)b)->place;
+    return (x > y) - (x < y);
 }
 
 static void fill_entry(struct arena *a, const struct key_row *row, struct entry *e) {
     struct str *domains = ARENA_ARRAY(a, struct str, row->from_domain_count + 1);
     for (size_t i = 0; i < row->from_domain_count; i++)
         domains[i] = arena_dup(a, row->from_domains[i]);
-    e->prefix = arena_dup(a, row->prefix);
+    e->place = place_of(row->prefix);
     memcpy(e->hash, row->hash, sizeof(e->hash));
     e->is_revoked = row->revoked_wall_ms != 0;
     e->identity = (struct identity){.key_id = row->id,
@@ -148,7 +158,7 @@ struct keyring *keyring_new(const struct key_row *row, size_t count) {
     k->count = count;
     for (size_t i = 0; i < count; i++)
         fill_entry(k->arena, &row[i], &k->entry[i]);
-    qsort(k->entry, count, sizeof(k->entry[0]), by_prefix);
+    qsort(k->entry, count, sizeof(k->entry[0]), by_place);
     return k;
 }
 
@@ -178,18 +188,25 @@ size_t keyring_count(const struct keyring *k, int64_t project, int64_t now_wall_
     return n;
 }
 
+/* The last key that does not stand behind this place, or the first one: as many steps for each. An
+ * empty ring has one that nobody's hash equals. */
+static struct entry *nearest(const struct keyring *k, uint64_t place) {
+    struct entry *e = k->entry;
+    for (size_t n = k->count; n > 1; n -= n / 2)
+        e += e[n / 2].place <= place ? n / 2 : 0;
+    return e;
+}
+
+/* Whether the public part is known makes no difference: a key is known by the hash of its whole. */
 const struct identity *keyring_find(const struct keyring *k, struct str key_text,
                                     int64_t now_wall_ms) {
-    /* An unknown prefix is compared as well, with a hash that nothing has. */
-    static struct entry nobody;
     if (key_text.n != AUTH_KEY_TEXT)
         return NULL;
-    const struct entry wanted = {.prefix = str_slice(key_text, 0, AUTH_KEY_PREFIX)};
-    struct entry *e = bsearch(&wanted, k->entry, k->count, sizeof(k->entry[0]), by_prefix);
+    struct entry *e = nearest(k, place_of(key_text));
     uint8_t hash[SHA256_BYTES];
     digest_sha256(key_text, hash);
-    bool is_equal = digest_equal(hash, e != NULL ? e->hash : nobody.hash, sizeof(hash));
-    if (e == NULL || !is_equal || !is_in_force(e, now_wall_ms))
+    bool is_equal = digest_equal(hash, e->hash, sizeof(hash));
+    if (!is_equal || !is_in_force(e, now_wall_ms))
         return NULL;
     atomic_store_explicit(&e->used_wall_ms, now_wall_ms, memory_order_relaxed);
     return &e->identity;

@@ -61,9 +61,8 @@ struct identity {
     size_t from_domain_count;
 };
 /* NULL: malformed, unknown, wrong secret, revoked or expired: nobody learns which. The
- * whole key is hashed and the hash compared in constant time, also when nothing has the prefix;
- * that a prefix is there is no secret, and finding it may take some nanoseconds more. Marks the key
- * as used. Thread: any. */
+ * whole key is hashed and the hash compared in constant time, with the key that stands nearest when
+ * none has the prefix: the same work, whoever asks. Marks the key as used. Thread: any. */
 const struct identity *keyring_find(const struct keyring *k, struct str key_text,
                                     int64_t now_wall_ms);
 /* How many keys of this project are in force. */

@@ -209,6 +209,83 @@ static void test_T21_right_prefix_with_another_secret_is_nobody(void **state) {
     ring_free(&r);
 }
 
+/* What hashes were compared with. */
+static const void *compared[4096];
+static size_t compared_count;
+
+bool __real_digest_equal(const void *a, const void *b, size_t n);
+bool __wrap_digest_equal(const void *a, const void *b, size_t n);
+bool __wrap_digest_equal(const void *a, const void *b, size_t n) {
+    compared[compared_count++ % 4096] = b;
+    return __real_digest_equal(a, b, n);
+}
+
+/* Keys by twos: of both kinds, with one public part. */
+static size_t make_twins(struct arena *a, struct auth_key_text *text, struct key_row *row,
+                         size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        auth_key_generate(i % 2 == 1, &text[i]);
+        if (i % 2 == 1)
+            memcpy(text[i].z + AUTH_KEY_KIND, text[i - 1].z + AUTH_KEY_KIND, AUTH_KEY_PUBLIC);
+        struct str all = auth_key_str(&text[i]);
+        row[i] = (struct key_row){.id = id_new(1 + (int64_t)i), .project = 7};
+        row[i].prefix = arena_dup(a, str_slice(all, 0, AUTH_KEY_PREFIX));
+        digest_sha256(all, row[i].hash);
+    }
+    return count;
+}
+
+static void test_T21_each_key_of_a_ring_is_found_and_no_other(void **state) {
+    enum { MOST = 70 };
+    (void)state;
+    for (size_t count = 0; count <= MOST; count++) {
+        struct auth_key_text text[MOST], other;
+        struct key_row row[MOST];
+        struct arena *a = arena_new();
+        struct keyring *ring = keyring_new(row, make_twins(a, text, row, count));
+        for (size_t i = 0; i < count; i++) {
+            const struct identity *found = keyring_find(ring, auth_key_str(&text[i]), 1);
+            assert_true(found != NULL && id_equal(&found->key_id, &row[i].id));
+            auth_key_generate(i % 2 == 0, &other);
+            assert_null(keyring_find(ring, auth_key_str(&other), 1));
+            memcpy(other.z, text[i].z, AUTH_KEY_PREFIX);
+            assert_null(keyring_find(ring, auth_key_str(&other), 1));
+        }
+        auth_key_generate(false, &other);
+        assert_null(keyring_find(ring, auth_key_str(&other), 1));
+        keyring_unref(&ring);
+        arena_free(&a);
+    }
+}
+
+/* Who knows no public part is compared with what stands where that one would: work, and places in
+ * memory, are those of who knows one (`make timing`). */
+static void test_T21_an_unknown_prefix_is_compared_with_keys_of_the_ring(void **state) {
+    enum { KEYS = 64, ASKED = 500 };
+    struct auth_key_text text[KEYS], other;
+    struct key_row row[KEYS];
+    struct arena *a = arena_new();
+    struct keyring *ring = keyring_new(row, make_twins(a, text, row, KEYS));
+    size_t met = 0;
+    (void)state;
+    compared_count = 0;
+    for (size_t i = 0; i < ASKED; i++) {
+        auth_key_generate(i % 2 == 1, &other);
+        compared_count = i;
+        assert_null(keyring_find(ring, auth_key_str(&other), 1));
+        assert_int_equal(compared_count, i + 1);
+    }
+    for (size_t i = 0; i < ASKED; i++) {
+        bool is_new = true;
+        for (size_t k = 0; k < i; k++)
+            is_new &= compared[k] != compared[i];
+        met += is_new;
+    }
+    assert_in_range(met, KEYS / 4, KEYS);
+    keyring_unref(&ring);
+    arena_free(&a);
+}
+
 static void test_the_ring_lives_as_long_as_its_last_holder(void **state) {
     struct ring r;
     (void)state;
@@ -298,6 +375,8 @@ int main(void) {
         cmocka_unit_test(test_T21_ring_finds_only_what_is_in_force),
         cmocka_unit_test(test_the_ring_counts_what_a_project_can_use),
         cmocka_unit_test(test_T21_right_prefix_with_another_secret_is_nobody),
+        cmocka_unit_test(test_T21_each_key_of_a_ring_is_found_and_no_other),
+        cmocka_unit_test(test_T21_an_unknown_prefix_is_compared_with_keys_of_the_ring),
         cmocka_unit_test(test_the_ring_lives_as_long_as_its_last_holder),
         cmocka_unit_test(test_each_key_knows_whether_it_is_for_tests),
         cmocka_unit_test(test_uses_that_do_not_fit_are_told_later),
