@@ -2,11 +2,13 @@
 
 import base64
 import os
+import pathlib
 import re
 import sqlite3
 
 import pytest
 
+from peers.postchute import new_key
 from peers.process import check, wait_until
 from peers.sink import Sink
 from peers.verify import dkim_verify, webhooks_verify
@@ -107,6 +109,112 @@ def test_T23_without_a_master_key_secrets_are_in_clear_and_with_one_they_are_not
     world.stop()
     assert in_clear(world) == set()
     assert master.read_text().strip() not in world.log()
+
+
+def new_webhook_secret():
+    return "whsec_" + base64.b64encode(os.urandom(32)).decode()
+
+
+def forms(secret):
+    """How a secret could be written: as it is, in base64 wherever it begins, in hexadecimal digits."""
+    raw = secret.encode()
+    if secret.startswith("whsec_"):
+        raw = base64.b64decode(secret.removeprefix("whsec_"))
+    shifted = [base64.b64encode(bytes(n) + raw)[4:-4] for n in range(3)]
+    # of a key, the first characters are its public half, by which it is found
+    return {secret.encode()[-24:], *(one for one in shifted if len(one) >= 12), raw.hex().encode()}
+
+
+def told(secrets, text):
+    """The names of those secrets that the text shows, in whichever form."""
+    return {name for name, secret in secrets.items() if any(form in text for form in forms(secret))}
+
+
+def shown(server):
+    """What everybody may see of the process: its command line and what the kernel says is its environment. It has no child, of which there
+    would be more."""
+    pid = server.process.popen.pid
+    assert not [path for path in pathlib.Path("/proc").glob("[0-9]*/stat") if is_child(path, pid)]
+    folder = pathlib.Path(f"/proc/{pid}")
+    return (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes()
+
+
+def is_child(stat, parent):
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1]) == parent
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it has ended meanwhile
+
+
+def pems(server):
+    """The private keys in the outbox, each by one line from its middle."""
+    with sqlite3.connect(server.data / "outbox.db") as db:
+        rows = db.execute("SELECT selector, pem FROM domain_key WHERE pem LIKE '%PRIVATE KEY%'").fetchall()
+    db.close()
+    return {f"pem {selector}": pem.splitlines()[1] for selector, pem in rows}
+
+
+def test_T23_no_secret_is_in_the_log_or_shown_by_the_process(postchute, cleanly, ca):
+    """At the level debug: keys that are good, made and refused, a smarthost's passwords that are taken and refused, webhooks that are told, fail
+    and are rotated, keys that sign, a reload, a master key."""
+    certificate = ca.issue(["11.22.17.3"])
+    secrets = {"password": os.urandom(16).hex(), "refused password": os.urandom(16).hex(), "stranger's key": new_key(), "send key": new_key(), "declared key": new_key(), "declared webhook": new_webhook_secret()}  # fmt: skip
+    smarthost = cleanly(Sink("11.22.17.3", "relay", certificate=certificate, users={"relay": secrets["password"]}))
+    receiver = cleanly(WebhookReceiver("11.22.17.3", certificate=certificate))
+    route, refused = (f"smtp://relay:{secrets[name]}@11.22.17.3:25" for name in ("password", "refused password"))
+    server = postchute(start=False, route=route, send_key=secrets["send key"], ca_file=ca.directory / "ca.pem", retry_after="60s")
+    server.declared |= {
+        "routes": [{"name": "refused", "smarthosts": [refused]}],
+        "keys": [{"name": "declared", "secret": secrets["declared key"], "scopes": ["send"]}],
+        "webhooks": [{"url": receiver.url("/declared"), "secret": secrets["declared webhook"], "events": ["*"]}],
+    }
+    secrets["admin key"] = server.admin_key
+    server.expect_log("the smarthost refuses our credentials, route paused")
+    server.expect_log("attempts were under way")
+    server.start()
+    assert told(secrets, server.settings["config"].read_bytes()) == {"refused password", "declared key", "declared webhook"}  # the control
+    api = server.api()
+    secrets["made key"] = api.post("/v1/keys", json={"name": "made", "scopes": ["send"]}).json()["key"]
+    assert server.api(secrets["stranger's key"]).get("/v1/keys").status_code == 401
+    assert server.api(secrets["made key"]).get("/v1/keys").status_code == 403
+    assert api.post("/v1/domains", json={"name": "sealed.test"}).status_code == 201
+    secrets["bad webhook"] = new_webhook_secret()
+    hook = api.post("/v1/webhooks", json={"url": receiver.url("/made"), "events": ["*"]}).json()
+    assert api.post("/v1/webhooks", json={"url": "https://10.0.0.1/x", "secret": secrets["bad webhook"]}).status_code == 422
+    secrets["webhook"] = hook["secret"]
+    secrets["rotated webhook"] = api.post(f"/v1/webhooks/{hook['id']}/rotate").json()["secret"]
+
+    def work():
+        for key in ("send key", "declared key", "made key", "admin key"):
+            seen = server.send(secrets[key], **GOOD)
+            assert server.wait_final(seen["id"])["state"] == "delivered"
+        assert smarthost.ledger[-1].session.user == "relay"
+        wait_until(lambda: {call.path for call in list(receiver.calls)} >= {"/declared", "/made"}, "both webhooks are told")
+        receiver.calls.clear()
+
+    work()
+    receiver.answers = lambda call: 500 if call.path == "/made" else 200
+    seen = server.send(**{**GOOD, "route": "refused"})
+    server.wait_state(seen["id"], "deferred")
+    wait_until(lambda: any(call.path == "/made" for call in list(receiver.calls)), "a webhook fails")
+    server.reload()
+    server.wait_log('"msg":"settings read again"')
+    seen = shown(server)
+    server.kill()
+    secrets |= pems(server)
+    assert len(secrets) >= 13 and told(secrets, stored(server)) >= {"webhook", "rotated webhook", *pems(server)}
+    server.number = 0
+    master = key_file(server)
+    server.settings["master_key_file"], secrets["master key"] = master, master.read_text().strip()
+    server.start()
+    receiver.answers = (200,)
+    work()
+    seen += shown(server)
+    server.stop()
+    logs = b"".join(path.read_bytes() for path in sorted(server.dir.glob("log-*")))
+    assert b'"level":"debug"' in logs and b"secrets were sealed anew" in logs
+    assert told(secrets, logs) == set() and told(secrets, seen) == set() and b"PRIVATE KEY" not in logs + seen
+    assert told(secrets, stored(server)) == set()
 
 
 def test_a_sealed_outbox_opens_with_its_key_only(world):

@@ -28,6 +28,7 @@ struct store {
     struct store_call *held[64];
     struct fake_message message[512];
     size_t message_count;
+    size_t asked;                           /* calls of any verb but STORE_KEYS_USED */
     size_t accepts;                         /* carried out, replays too */
     size_t retries;                         /* carried out */
     size_t replay_steps, replay_steps_most; /* done, and of a period; most 0: it replays nothing */
@@ -294,6 +295,7 @@ static inline void fake_answer(struct note *note) {
 
 void store_post(struct store *s, struct store_call *call) {
     pthread_mutex_lock(&s->mu);
+    s->asked += call->verb != STORE_KEYS_USED;
     if (s->is_held) {
         s->held[s->held_count++] = call;
         pthread_cond_broadcast(&s->posted);
@@ -384,6 +386,13 @@ static inline void fake_fail(struct store *s, enum err e) {
 static inline size_t fake_accepts(struct store *s) {
     pthread_mutex_lock(&s->mu);
     size_t n = s->accepts;
+    pthread_mutex_unlock(&s->mu);
+    return n;
+}
+
+static inline size_t fake_asked(struct store *s) {
+    pthread_mutex_lock(&s->mu);
+    size_t n = s->asked;
     pthread_mutex_unlock(&s->mu);
     return n;
 }

@@ -7,6 +7,7 @@
 
 #include <sys/resource.h>
 
+#include "api/routes.h"
 #include "tests/unit/api/http_world.h"
 
 /* ---- sizes and memory ---- */
@@ -34,6 +35,90 @@ static void test_T16_body_over_the_limit_is_413_and_names_it(void **state) {
     client_release(&a);
     buf_release(&b);
     buf_release(&body);
+}
+
+enum { LARGEST_MESSAGE_BODY = 300000 };
+
+static void with_every_route(struct api_options *o) {
+    o->development = true;
+    o->body_max_bytes = LARGEST_MESSAGE_BODY;
+}
+
+static void put_path(struct buf *b, const char *pattern, const struct id *message_id) {
+    char id[ID_TEXT_SIZE];
+    id_print(message_id, id);
+    struct str rest = str_from(str_of(pattern), 1);
+    while (!str_is_absent(rest)) {
+        struct str segment = str_split(&rest, '/');
+        bool is_id = str_equal(segment, STR("{id}")), is_name = str_equal(segment, STR("{name}"));
+        buf_putc(b, '/');
+        buf_put(b, is_id ? str_of(id) : is_name ? STR("acme.test") : segment);
+    }
+}
+
+/* A body of so many octets, announced or in a chunk: what a good one says, and blanks. */
+static void post_body(struct world *w, const struct route *r, bool is_chunked, size_t size,
+                      struct answer *out) {
+    struct buf b = BUF_INIT(2 * LARGEST_MESSAGE_BODY);
+    bool is_message = r->body_max == ROUTE_BODY_MESSAGE;
+    struct str says = is_message ? body_text() : STR("{\"name\":\"far.test\"}");
+    buf_printf(&b, "%s ", http_method_name(r->method));
+    put_path(&b, r->path, &w->store->message[0].id);
+    buf_printf(&b,
+               " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+               "Content-Type: application/json\r\n",
+               w->key.z);
+    if (is_chunked)
+        buf_printf(&b, "Transfer-Encoding: chunked\r\n\r\n%zx\r\n", size);
+    else
+        buf_printf(&b, "Content-Length: %zu\r\n\r\n", size);
+    for (size_t i = 0; i < size; i++)
+        buf_putc(&b, i < says.n ? says.p[i] : ' ');
+    if (is_chunked)
+        buf_putz(&b, size > 0 ? "\r\n0\r\n\r\n" : "\r\n");
+    assert_int_equal(buf_status(&b), OK);
+    client_once(w->port, buf_str(&b), out);
+    buf_release(&b);
+}
+
+/* Each row of the table. The store is not even asked, and the largest body is no larger than that.
+ */
+static void test_T16_every_route_ends_a_body_over_its_limit_with_413(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    size_t asked = 0, with_body = 0;
+    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+    assert_int_equal(a.status, 202);
+    client_release(&a);
+    for (size_t i = 0; i < route_count; i++)
+        for (int is_chunked = 0; is_chunked < 2; is_chunked++) {
+            const struct route *r = &routes[i];
+            bool is_message = r->body_max == ROUTE_BODY_MESSAGE;
+            size_t most = is_message ? LARGEST_MESSAGE_BODY : (size_t)r->body_max;
+            char limit[32];
+            snprintf(limit, sizeof(limit), "is %zu bytes", most);
+            size_t before = fake_asked(w->store);
+            post_body(w, r, is_chunked, most + 1, &a);
+            if (a.status != 413 || fake_asked(w->store) != before)
+                fail_msg("%s %s, chunked %d: %d, %zu calls", http_method_name(r->method), r->path,
+                         is_chunked, a.status, fake_asked(w->store) - before);
+            assert_problem(&a, 413, "body_too_large");
+            assert_true(str_find(a.body, most > 0 ? str_of(limit) : STR("takes no body")) >= 0);
+            assert_true(a.is_closed);
+            client_release(&a);
+            if (most == 0 && is_chunked) /* a chunked body is one, however short */
+                continue;
+            post_body(w, r, is_chunked, most, &a);
+            if (a.status == 413 || a.status == 0 || a.status == 401)
+                fail_msg("%s %s, chunked %d: %d", http_method_name(r->method), r->path, is_chunked,
+                         a.status);
+            asked += fake_asked(w->store) > before;
+            with_body += most > 0;
+            client_release(&a);
+        }
+    assert_true(asked > 20); /* what the store is asked is seen */
+    assert_true(with_body > 20);
+    assert_true(fake_accepts(w->store) == 1 + 4); /* of the largest: two routes, both ways */
 }
 
 /* One field of that size, or many, or one of many cookies; or a query. */
@@ -631,6 +716,7 @@ static void test_after_a_want_of_descriptors_clients_are_accepted_again(void **s
 int main(void) {
     const struct CMUnitTest tests[] = {
         SERVED(test_T16_body_over_the_limit_is_413_and_names_it),
+        SERVED_WITH(test_T16_every_route_ends_a_body_over_its_limit_with_413, with_every_route),
         SERVED(test_what_is_accepted_is_answered_however_large_the_header),
         SERVED(test_refused_body_that_is_announced_is_not_asked_for),
         SERVED_WITH(test_T16_bodies_beyond_the_memory_set_aside_are_503, with_memory_for_one),
