@@ -87,13 +87,14 @@ $(FUZZ_BIN): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/libpostchute.a $(FUZZ_D
 	@echo "  TEST $@"
 	@$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -Wl,-z,muldefs $(if $(FUZZ_DRIVER),,-fsanitize=fuzzer) -o $@ $< $(FUZZ_DRIVER) $(B)/libpostchute.a $(ALL_LIBS)
 
-# what is preloaded to record, kill and starve: nothing of the program is in it
+# what is preloaded to record, kill and starve, or for another time: nothing of the program is in it
 $(B)/tests/power/shim.so: tests/power/shim.c tests/power/shim.h $(B)/.flags
 	@mkdir -p $(@D)
 	@echo "  SHIM $@"
 	@$(CC) -I. -D_GNU_SOURCE -std=gnu17 $(WARN) -Wno-missing-prototypes -O2 -g -fPIC -shared -pthread -o $@ $< -ldl
 
-$(B)/tests/soak/preload.so: tests/soak/preload.c $(B)/.flags
+SOAK_SO := $(B)/tests/soak/clock.so $(B)/tests/soak/preload.so
+$(SOAK_SO): $(B)/%.so: %.c $(B)/.flags
 	@mkdir -p $(@D)
 	@echo "  SHIM $@"
 	@$(CC) -I. -D_GNU_SOURCE -std=gnu17 $(WARN) -Wno-missing-prototypes -O2 -g -fPIC -shared -pthread -o $@ $< -ldl

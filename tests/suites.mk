@@ -15,7 +15,7 @@ test:
 
 ## e2e        the end-to-end tests alone (E2E="-k webhook" chooses)
 E2E ?= tests/e2e
-e2e: build
+e2e: build $(B)/tests/soak/clock.so
 	@POSTCHUTE_BIN=$(B)/postchute tests/e2e/run $(E2E)
 
 ## e2e-tsan   the end-to-end tests against the program under the thread sanitizer
@@ -43,7 +43,7 @@ conformance: build unit-bins tools
 CRASH_CYCLES ?= 500
 CRASH_BATCH ?= 250
 .PHONY: crash bench tools
-tools: $(TOOL_BIN)
+tools: $(TOOL_BIN) $(B)/tests/soak/clock.so
 crash: build tools $(B)/tests/power/shim.so
 	@tests/crash/run --cycles $(CRASH_CYCLES) --batch $(CRASH_BATCH) --build $(B)
 
@@ -74,7 +74,7 @@ faults-server: build tools $(B)/tests/power/shim.so
 ## soak       mixed load with faults for SOAK_SECONDS=3600: nothing lost, nothing grows (tests/soak/run --hours 72 is the long form)
 SOAK_SECONDS ?= 3600
 .PHONY: soak
-soak: build tools $(B)/tests/power/shim.so $(B)/tests/soak/preload.so
+soak: build tools $(B)/tests/power/shim.so $(SOAK_SO)
 	@tests/soak/run --seconds $(SOAK_SECONDS) --build $(B)
 
 ## bench      measures accepting, delivering and memory beside a load generator and a sink

@@ -8,6 +8,7 @@
 #include "server/base/thread.h"
 
 enum {
+    LOOK_EVERY_MS = 1000, /* at the clock: nobody notices a step that is taken back before */
     EXPIRE_EVERY_MS = 5000,
     RETAIN_EVERY_MS = 3600 * 1000,
     CAPTURES_MOST = 1000,
@@ -171,6 +172,8 @@ static void run(void *arg) {
             retain_mono_ms = sweep_old(h);
         int64_t next_mono_ms = expire_mono_ms < retain_mono_ms ? expire_mono_ms : retain_mono_ms;
         int64_t wait_ms = next_mono_ms - clock_mono_ms();
+        if (wait_ms > LOOK_EVERY_MS)
+            wait_ms = LOOK_EVERY_MS;
         mailbox_wait(h->box, wait_ms < 0 ? 0 : (int)wait_ms);
     }
 }

@@ -21,6 +21,7 @@ import datetime
 import os
 import re
 import signal
+import socket
 import socketserver
 import struct
 import threading
@@ -28,6 +29,7 @@ import threading
 import dns.flags
 import dns.message
 import dns.query
+import dns.rcode
 import dns.rdatatype
 
 from .process import Process, check, scratch, wait_until
@@ -335,9 +337,73 @@ class _Stripper:
             server.server_close()
 
 
+class Meddler:
+    """Stands before the resolver and hands questions and answers on as they are, octet by octet, signatures included; but what is asked of
+    a name in `spoiled` ({"far.org": "servfail"}), or below it, fails, or gets no answer ("silent")."""
+
+    def __init__(self, address, upstream=RESOLVER):
+        self.address, self.upstream, self.spoiled = address, upstream, {}
+        self.met = []  # of what was spoiled: (name, kind, how)
+        outer = self
+
+        class Udp(socketserver.BaseRequestHandler):
+            def handle(self):
+                data, sock = self.request
+                with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as up:
+                    up.settimeout(5)
+                    up.connect((outer.upstream, 53))
+                    if (answer := outer.spoil(data)) is None:
+                        up.send(data)
+                        answer = up.recv(65535)
+                    if answer:
+                        sock.sendto(answer, self.client_address)
+
+        class Tcp(socketserver.StreamRequestHandler):
+            def handle(self):
+                while len(size := self.rfile.read(2)) == 2:
+                    data = self.rfile.read(struct.unpack("!H", size)[0])
+                    if (answer := outer.spoil(data)) is None:
+                        with socket.create_connection((outer.upstream, 53), timeout=5) as up, up.makefile("rb") as file:
+                            up.sendall(size + data)
+                            answer = file.read(struct.unpack("!H", file.read(2))[0])
+                    if answer:
+                        self.wfile.write(struct.pack("!H", len(answer)) + answer)
+
+        socketserver.TCPServer.allow_reuse_address = True
+        self.servers = [
+            socketserver.ThreadingUDPServer((address, 53), Udp),
+            socketserver.ThreadingTCPServer((address, 53), Tcp),
+        ]
+
+    def spoil(self, data):
+        """The answer in the place of the real one, empty: none at all; None: nothing is spoiled."""
+        query = dns.message.from_wire(data)
+        name = query.question[0].name.to_text(omit_final_dot=True).lower()
+        how = next((how for spoiled, how in self.spoiled.items() if ("." + name).endswith("." + spoiled)), None)
+        if how is None:
+            return None
+        self.met.append((name, dns.rdatatype.to_text(query.question[0].rdtype), how))
+        if how == "silent":
+            return b""
+        got = dns.message.make_response(query)
+        got.set_rcode(dns.rcode.SERVFAIL)
+        return got.to_wire()
+
+    def start(self):
+        for server in self.servers:
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def stop(self):
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
+
+
 def free_address(number):
     """The n-th address of the public-looking network, for servers of a test's own."""
     return f"11.22.{1 + number // 250}.{1 + number % 250}"
 
 
-__all__ = ["AUTHORITY", "RESOLVER", "STRIPPING", "Dns", "free_address"]
+__all__ = ["AUTHORITY", "RESOLVER", "STRIPPING", "Dns", "Meddler", "free_address"]

@@ -108,6 +108,28 @@ static void a_step_ahead_and_back_expires_and_removes_nothing(void **state) {
     await_state(w, waits, RECIPIENT_DELIVERED, 1);
 }
 
+static bool was_noticed(struct world *w, void *steps) {
+    (void)w;
+    return logged("the clock was set") == *(unsigned *)steps;
+}
+
+/* Also one that is put right before the next sweep: what was planned in between is to be mended. */
+static void a_step_between_two_sweeps_is_noticed(void **state) {
+    expect_log("the clock was set");
+    struct world *w = *state;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    struct id id = submit_with(w, "soon@example.net", &(struct message_row){.expires_wall_ms = 1});
+    w->housekeeping = housekeeping_start(&(struct housekeeping_options){
+        .store = w->store, .expire_every_ms = HOUR_S * 1000, .retain_every_ms = HOUR_S * 1000});
+    await_state(w, id, RECIPIENT_EXPIRED, 0); /* the first sweep is over */
+    unsigned steps = 1;
+    atomic_store(&shift_s, HOUR_S);
+    assert_true(wait_until(w, was_noticed, &steps));
+    steps = 2;
+    atomic_store(&shift_s, 0);
+    assert_true(wait_until(w, was_noticed, &steps));
+}
+
 /* Its second attempt is due an hour later; by no clock that stood still meanwhile does that hour
  * pass in this test. Nothing is logged: a sleep is no jump. */
 static void what_was_due_while_the_machine_slept_is_sent(void **state) {
@@ -171,6 +193,7 @@ int main(void) {
         TEST(mail_arrives_over_ten_years_ahead),
         TEST(mail_arrives_over_ten_years_back),
         TEST(a_step_ahead_and_back_expires_and_removes_nothing),
+        TEST(a_step_between_two_sweeps_is_noticed),
         TEST(what_was_due_while_the_machine_slept_is_sent),
         TEST(what_ended_while_the_machine_slept_expires),
         TEST(mail_arrives_once_over_a_second_that_comes_twice),
