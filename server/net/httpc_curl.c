@@ -134,7 +134,8 @@ static void curl_finished(struct transfer *t, CURLcode code) {
         failure = FAILURE_CONNECT_FORBIDDEN;
     if (failure == FAILURE_NONE && !t->is_header_whole)
         failure = FAILURE_CLOSED; /* curl takes what there is */
-    if (failure == FAILURE_NONE && (status < 200 || status > 599))
+    bool is_odd = failure == FAILURE_NONE && (status < 200 || status > 599);
+    if (is_odd)
         failure = FAILURE_PROTOCOL;
     t->res.status = (int)status;
     t->res.retry_after_ms = failure == FAILURE_NONE ? retry_after(t->easy) : -1;
@@ -146,9 +147,10 @@ static void curl_finished(struct transfer *t, CURLcode code) {
         return;
     }
     snprintf(t->text, sizeof t->text, "%s",
-             code == CURLE_OK ? failure_text(failure)
-             : t->error[0]    ? t->error
-                              : curl_easy_strerror(code));
+             is_odd             ? "a status that HTTP does not have"
+             : code == CURLE_OK ? failure_text(failure)
+             : t->error[0]      ? t->error
+                                : curl_easy_strerror(code));
     httpc_finish(t, failure, t->text);
 }
 
