@@ -21,9 +21,9 @@ const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void) {
     return "leak:libunbound";
 }
-const char *__tsan_default_options(void);
-const char *__tsan_default_options(void) {
-    return "report_thread_leaks=0";
+const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void) {
+    return "thread:libunbound";
 }
 
 /* These stand for libc's. Loops are made by the test, sets for the library's threads by the loop.
