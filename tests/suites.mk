@@ -53,6 +53,11 @@ POINTS_STEP ?= 1
 points: tools $(B)/tests/power/shim.so
 	@tests/crash/points --build $(B) --step $(POINTS_STEP)
 
+## points-server  the same for the whole server, at each call that changes or sends something (POINTS_STEP as well)
+.PHONY: points-server
+points-server: build tools $(B)/tests/power/shim.so
+	@tests/crash/server --build $(B) --step $(POINTS_STEP)
+
 ## power      cuts the disk's power in POWER_IMAGES=100000 ways and looks for what had been acknowledged
 POWER_IMAGES ?= 100000
 .PHONY: power

@@ -8,7 +8,8 @@ tests/crash/ledger.py reads: a line is written before the answer is. "cut" for "
 connection ended without any further command: its sender may not have read the answer (one that has says QUIT at least). "unsigned" and "clear" stand
 for "got" where there is no signature, or no TLS. Prints "ready DNS SMTP HTTPS"
 once; ends with its standard input, after the connections. What a recipient's local part begins with: "refused": 550; "later": 451 when it is seen
-for the first time; "never": 451.
+for the first time; "never": 451; "parked": 451 until it is taken. A line of standard input is answered with "done": "take RECIPIENT"; "quiet":
+when no connection is left, so that what was sent before stands in the ledgers.
 """
 import asyncio
 import os
@@ -45,13 +46,15 @@ class Dns(asyncio.DatagramProtocol):
 
 class Smtp:
     def __init__(self, context, ledger):
-        self.context, self.ledger, self.open, self.seen = context, ledger, 0, set()
+        self.context, self.ledger, self.open, self.seen, self.taken = context, ledger, 0, set(), set()
 
     def verdict(self, rcpt):
         """None: it is taken."""
         if rcpt.startswith("refused"):
             return b"550 5.1.1 nobody of this name\r\n"
         is_first = rcpt not in self.seen
+        if rcpt.startswith("parked") and rcpt not in self.taken:
+            return b"451 4.7.1 not yet\r\n"
         if rcpt.startswith("later"):
             self.seen.add(rcpt)
         return b"451 4.7.1 come again\r\n" if rcpt.startswith("never") or rcpt.startswith("later") and is_first else None
@@ -127,9 +130,10 @@ class Smtp:
 
 class Hook:
     def __init__(self, ledger):
-        self.ledger = ledger
+        self.ledger, self.open = ledger, 0
 
     async def __call__(self, reader, writer):
+        self.open += 1
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -141,7 +145,14 @@ class Hook:
         except (ConnectionError, OSError, ssl.SSLError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         finally:
+            self.open -= 1
             writer.transport.abort()
+
+
+async def quiet(loop, *receivers):
+    end = loop.time() + 10
+    while any(one.open for one in receivers) and loop.time() < end:
+        await asyncio.sleep(0.02)
 
 
 async def main():
@@ -151,14 +162,18 @@ async def main():
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda *_: None)  # clients that vanish in a handshake
     dns, _ = await loop.create_datagram_endpoint(Dns, local_addr=("127.0.0.1", 0))
-    receiver = Smtp(context, Ledger(sink))
+    receiver, told = Smtp(context, Ledger(sink)), Hook(Ledger(hook))
     smtp = await asyncio.start_server(receiver, "127.0.0.1", 0, limit=1 << 22, backlog=512)
-    https = await asyncio.start_server(Hook(Ledger(hook)), "127.0.0.1", 0, ssl=context, limit=1 << 22, backlog=512)
+    https = await asyncio.start_server(told, "127.0.0.1", 0, ssl=context, limit=1 << 22, backlog=512)
     print("ready", dns.get_extra_info("sockname")[1], *(s.sockets[0].getsockname()[1] for s in (smtp, https)), flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)
-    end = loop.time() + 10
-    while receiver.open and loop.time() < end:
-        await asyncio.sleep(0.02)
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        what, *words = line.split()
+        if what == "take":
+            receiver.taken.update(words)
+        else:
+            await quiet(loop, receiver, told)
+        print("done", flush=True)
+    await quiet(loop, receiver)
 
 
 if __name__ == "__main__":

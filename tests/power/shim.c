@@ -64,6 +64,7 @@ static struct turn turn_of(enum shim_class class_) {
         return t;
     uint64_t n = __atomic_add_fetch(&c->calls, 1, __ATOMIC_SEQ_CST);
     if (c->kill_at != 0 && n == c->kill_at) {
+        c->killed_in = class_;
         if (c->kill_how == SHIM_BEFORE)
             die_now();
         t.half = c->kill_how == SHIM_HALF;
@@ -246,8 +247,13 @@ ssize_t pwrite(int fd, const void *p, size_t n, off_t at) {
 
 static bool is_socket(int fd) {
     struct stat st;
-    return (control->mask & (SHIM_SEND | SHIM_RECV)) != 0 && syscall(SYS_fstat, fd, &st) == 0 &&
-           S_ISSOCK(st.st_mode);
+    return (control->mask & (SHIM_SEND | SHIM_RECV | SHIM_CHANGE_OTHER)) != 0 &&
+           syscall(SYS_fstat, fd, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
+/* Of a write to what is not the store's. */
+static struct turn turn_of_other(int fd) {
+    return turn_of(is_socket(fd) ? SHIM_SEND : SHIM_CHANGE_OTHER);
 }
 
 ssize_t write(int fd, const void *p, size_t n) {
@@ -258,9 +264,7 @@ ssize_t write(int fd, const void *p, size_t n) {
             syscall(SYS_lseek, fd, at + took, SEEK_SET);
         return took;
     }
-    struct turn t = {0};
-    if (is_socket(fd))
-        t = turn_of(SHIM_SEND);
+    struct turn t = turn_of_other(fd);
     if (t.fails)
         return -1;
     ssize_t took = syscall(SYS_write, fd, p, t.half ? n / 2 : n);
@@ -271,12 +275,10 @@ ssize_t write(int fd, const void *p, size_t n) {
 
 static int sync_any(int fd, long number) {
     unsigned kind = kind_of(fd);
-    if (kind == 0)
-        return (int)syscall(number, fd);
-    struct turn t = turn_of(SHIM_SYNC);
+    struct turn t = turn_of(kind == 0 ? SHIM_CHANGE_OTHER : SHIM_SYNC);
     if (t.fails)
         return -1;
-    bool recorded = log_fd >= 0 && kind != UNRECORDED;
+    bool recorded = log_fd >= 0 && kind != 0 && kind != UNRECORDED;
     uint32_t file = (kind & DIRECTORY) != 0 ? LOG_FOLDER : kind - 1;
     uint64_t begun = 0;
     if (recorded) {
@@ -327,12 +329,10 @@ int ftruncate(int fd, off_t size) {
 
 int unlink(const char *path) {
     const char *name = inside(path);
-    if (name == NULL)
-        return (int)syscall(SYS_unlink, path);
-    struct turn t = turn_of(SHIM_UNLINK);
+    struct turn t = turn_of(name == NULL ? SHIM_CHANGE_OTHER : SHIM_UNLINK);
     if (t.fails)
         return -1;
-    bool recorded = log_fd >= 0 && is_recorded_name(name);
+    bool recorded = log_fd >= 0 && name != NULL && is_recorded_name(name);
     if (recorded) {
         pthread_mutex_lock(&log_mu);
         if (syscall(SYS_faccessat, AT_FDCWD, path, F_OK) == 0)
@@ -341,6 +341,16 @@ int unlink(const char *path) {
     int rc = (int)syscall(SYS_unlink, path);
     if (recorded)
         pthread_mutex_unlock(&log_mu);
+    if (t.end)
+        die_now();
+    return rc;
+}
+
+int mkdir(const char *path, mode_t mode) {
+    struct turn t = turn_of(SHIM_CHANGE_OTHER);
+    if (t.fails)
+        return -1;
+    int rc = (int)syscall(SYS_mkdir, path, mode);
     if (t.end)
         die_now();
     return rc;
@@ -424,9 +434,7 @@ ssize_t send(int fd, const void *p, size_t n, int flags) {
     return sendto(fd, p, n, flags, NULL, 0);
 }
 ssize_t writev(int fd, const struct iovec *v, int n) {
-    struct turn t = {0};
-    if (is_socket(fd))
-        t = turn_of(SHIM_SEND);
+    struct turn t = turn_of_other(fd);
     if (t.fails)
         return -1;
     if (t.half && sum_of(v, (size_t)n) > 1) {

@@ -40,6 +40,9 @@ enum shim_class {
     SHIM_OPEN_OTHER = 32768, /* files that are not the store's */
     SHIM_THREAD = 65536,     /* pthread_create */
     SHIM_ENTROPY = 131072,   /* getrandom, getentropy */
+    /* write, sync, unlink and mkdir of what is neither the store's nor a socket: an eventfd that
+     * wakes a thread, the log, the folder of the store */
+    SHIM_CHANGE_OTHER = 262144,
 };
 
 /* As fail_errno: a write says that all was written, and wrote nothing. */
@@ -77,6 +80,7 @@ struct shim_control {
     uint64_t alloc_libraries, allocs, alloc_fail_at, alloc_fail_count, alloc_failed;
     uint64_t alloc_most_bytes; /* only requests of at least so many fail */
     uint64_t last_failed_alloc_library;
+    uint64_t killed_in; /* the class of the call at which the process was killed */
 };
 
 /* ---- the log of changes ---- */

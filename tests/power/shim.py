@@ -4,7 +4,7 @@ import os
 import struct
 
 (OPEN, WRITE, SYNC, TRUNCATE, UNLINK, READ, MMAP, STAT, LOCK, SEND, SOCKET, ACCEPT, CONNECT, RECV, EPOLL, OPEN_OTHER, THREAD,
- ENTROPY) = (1 << n for n in range(18))
+ ENTROPY, CHANGE_OTHER) = (1 << n for n in range(19))
 LIE = 1000
 CHANGES = OPEN | WRITE | SYNC | TRUNCATE | UNLINK
 BEFORE, HALF, AFTER = range(3)
@@ -13,7 +13,7 @@ FOREVER = (1 << 63) - 1
 LIBRARIES = ("program", "sqlite3", "jansson", "crypto", "ssl", "microhttpd", "event", "curl", "unbound", "idn2", "pcre2", "libc", "gnutls", "gmp", "tasn1",
              "other")
 FIELDS = ("mask", "calls", "kill_at", "kill_how", "fail_at", "fail_count", "fail_errno", "failed", "alloc_libraries", "allocs",
-          "alloc_fail_at", "alloc_fail_count", "alloc_failed", "alloc_most_bytes", "last_failed_alloc_library")
+          "alloc_fail_at", "alloc_fail_count", "alloc_failed", "alloc_most_bytes", "last_failed_alloc_library", "killed_in")
 
 
 class Control:
