@@ -20,7 +20,21 @@
 #include "server/base/id.h"
 #include "storage/store.h"
 
-enum { MODEL_MESSAGES = 4096, MODEL_RCPTS = 3, MODEL_NOTIFICATIONS = 65536, MODEL_KEYS = 256 };
+enum {
+    MODEL_MESSAGES = 4096,
+    MODEL_RCPTS = 3,
+    MODEL_NOTIFICATIONS = 65536,
+    MODEL_KEYS = 256,
+    MODEL_DOMAINS = 32,
+    MODEL_DKIM_KEYS = 2,
+    MODEL_CAPTURES = 256,
+    MODEL_CAPTURES_MOST = 2, /* of each kind, after a retention */
+    /* model_id() of other things than messages */
+    MODEL_ID_WEBHOOK = 200000,
+    MODEL_ID_DOMAIN = 300000,
+    MODEL_ID_CAPTURE = 400000,
+};
+#define MODEL_WEBHOOK_SECRET "whsec_c2VjcmV0"
 
 #define MODEL static __attribute__((unused))
 
@@ -28,6 +42,10 @@ enum note_what { NOTE_BEGIN = 1, NOTE_END };
 
 struct model_rcpt {
     uint8_t state, duplicate, attempts, events;
+};
+
+struct model_domain {
+    uint8_t is_there, is_verified, version; /* each version has other keys */
 };
 
 struct model_note {
@@ -38,6 +56,7 @@ struct model_note {
     uint32_t size;       /* accept: bytes of the content */
     uint32_t content_of; /* whose content it is: its own index, or that of the first of retries */
     struct model_rcpt next[MODEL_RCPTS];
+    struct model_domain domain;
     uint32_t seq;    /* END of an accept or a retry: where the message stands; of a retention: how
                         much it removed */
     int64_t wall_ms; /* now */
@@ -62,6 +81,13 @@ struct model {
     uint32_t count;
     uint8_t notification[MODEL_NOTIFICATIONS]; /* 1: settle under way, 2: settled */
     uint8_t key[MODEL_KEYS];
+    uint8_t webhook; /* as of captures */
+    struct {
+        struct model_domain now, next;
+        bool is_open_call;
+    } domain[MODEL_DOMAINS];
+    uint8_t capture[MODEL_CAPTURES]; /* 1: asked, no answer; 2: promised */
+    bool may_lack_capture[MODEL_CAPTURES];
     int64_t newest_events_before_wall_ms;
     uint64_t promises;               /* calls that were answered with OK */
     uint64_t removed;                /* by retention, since the last process began */
@@ -114,6 +140,25 @@ MODEL bool model_index(const void *p, int n, uint32_t *out) {
 MODEL char model_octet(uint32_t index, size_t at) {
     uint32_t v = (index * 2654435761u) ^ (uint32_t)(at / 61 * 40503u);
     return (char)('a' + (v >> 11) % 26);
+}
+
+/* Secrets are sealed with one of two keys, and either ring opens both. */
+MODEL const struct seal *model_seal(bool is_other) {
+    static struct seal *ring[2];
+    struct str key[2] = {
+        STR("1111111111111111111111111111111111111111111111111111111111111111"),
+        STR("2222222222222222222222222222222222222222222222222222222222222222"),
+    };
+    struct errinfo info = {0};
+    if (ring[is_other] == NULL && seal_new(key[is_other], key[!is_other], &ring[is_other], &info))
+        abort();
+    return ring[is_other];
+}
+
+MODEL struct str model_pem(uint32_t domain, int version, int key, char out[80]) {
+    int n = snprintf(out, 80, "-----BEGIN PRIVATE KEY-----\n%u.%d.%d\n-----END PRIVATE KEY-----\n",
+                     domain, version, key);
+    return (struct str){out, (size_t)n};
 }
 
 MODEL bool model_is_final(uint8_t state) {
@@ -178,6 +223,12 @@ MODEL void model_begin(struct model *m, const struct model_note *n) {
             y->may_be_gone |= is_final && y->is_loose;
             y->may_be_erased |= is_final && y->created_wall_ms < n->before_wall_ms;
         }
+        for (int i = 0; i < MODEL_CAPTURES; i++) {
+            int newer = 0;
+            for (int k = i + 2; k < MODEL_CAPTURES; k += 2) /* of its kind */
+                newer += m->capture[k] != 0;
+            m->may_lack_capture[i] |= newer >= MODEL_CAPTURES_MOST;
+        }
         m->newest_events_before_wall_ms = n->before_wall_ms;
         m->is_retaining = true;
         return;
@@ -187,6 +238,18 @@ MODEL void model_begin(struct model *m, const struct model_note *n) {
         return;
     case STORE_KEY_PUT:
         m->key[n->index % MODEL_KEYS] = 1;
+        return;
+    case STORE_WEBHOOK_PUT:
+        m->webhook = m->webhook == 2 ? 2 : 1;
+        return;
+    case STORE_CAPTURE_PUT:
+        m->capture[n->index % MODEL_CAPTURES] = 1;
+        return;
+    case STORE_DOMAIN_PUT:
+    case STORE_DOMAIN_DELETE:
+    case STORE_DOMAIN_CHECKED:
+        m->domain[n->index % MODEL_DOMAINS].next = n->domain;
+        m->domain[n->index % MODEL_DOMAINS].is_open_call = true;
         return;
     case STORE_TOTALS: /* stands for: closed and opened again */
         m->is_reopening = true;
@@ -221,6 +284,22 @@ MODEL void model_end(struct model *m, const struct model_note *n) {
     case STORE_KEY_PUT:
         if (is_ok)
             m->key[n->index % MODEL_KEYS] = 2;
+        return;
+    case STORE_WEBHOOK_PUT:
+        if (is_ok)
+            m->webhook = 2;
+        return;
+    case STORE_CAPTURE_PUT:
+        if (is_ok)
+            m->capture[n->index % MODEL_CAPTURES] = 2;
+        return;
+    case STORE_DOMAIN_PUT:
+    case STORE_DOMAIN_DELETE:
+    case STORE_DOMAIN_CHECKED:
+        if (is_ok)
+            m->domain[n->index % MODEL_DOMAINS].now = n->domain;
+        if (n->err != ERR_UNAVAILABLE)
+            m->domain[n->index % MODEL_DOMAINS].is_open_call = false;
         return;
     case STORE_TOTALS:
         if (!m->is_reopening) {
@@ -258,6 +337,10 @@ MODEL void model_note(struct model *m, const struct model_note *n) {
 MODEL void model_settle_unknown(struct model *m) {
     for (uint32_t i = 0; i < m->count; i++)
         m->message[i].is_open_call = m->message[i].is_open_sweep = false;
+    for (int i = 0; i < MODEL_DOMAINS; i++)
+        m->domain[i].is_open_call = false;
+    for (int i = 0; i < MODEL_CAPTURES; i++)
+        m->capture[i] = m->capture[i] == 2 ? 2 : 0;
 }
 
 /* ---- what is there ---- */
@@ -507,6 +590,12 @@ MODEL void model_check_rest(struct model_look *l, const struct model *m) {
         {"SELECT count(*) FROM message m WHERE is_test <> EXISTS"
          " (SELECT 1 FROM api_key k WHERE k.id = m.key_id AND k.is_test <> 0)",
          "messages are not marked as their keys are"},
+        {"SELECT (SELECT count(*) FROM domain_key WHERE pem NOT LIKE 'sealed:1:%') +"
+         " (SELECT count(*) FROM webhook WHERE secret NOT LIKE 'sealed:1:%')",
+         "secrets are not sealed"},
+        {"SELECT count(*) FROM domain_key k WHERE NOT EXISTS"
+         " (SELECT 1 FROM domain d WHERE d.n = k.domain)",
+         "keys have no domain"},
     };
     for (size_t i = 0; i < sizeof zero / sizeof zero[0]; i++) {
         int64_t n = model_number(l, zero[i].sql);
@@ -643,17 +732,90 @@ MODEL void model_search(const struct model *m, struct store *s, uint32_t of,
     r->probes++;
 }
 
+/* ---- domains, webhooks, captures: with their secrets, which have to open ---- */
+
+MODEL bool model_is_domain(const struct domain_row *d, uint32_t i, struct model_domain want) {
+    if (d == NULL || !want.is_there)
+        return d == NULL && !want.is_there;
+    char text[80];
+    bool is_same =
+        d->key_count == MODEL_DKIM_KEYS && (d->verified_wall_ms != 0) == want.is_verified;
+    for (int k = 0; is_same && k < MODEL_DKIM_KEYS; k++)
+        is_same = str_equal(d->key[k].pem, model_pem(i, want.version, k, text)) &&
+                  (d->key[k].published_wall_ms != 0) == want.is_verified;
+    return is_same;
+}
+
+MODEL void model_check_domains(const struct model *m, struct store *s, struct model_report *r) {
+    struct store_domains q = {.call = {.verb = STORE_DOMAINS}, .project = 1, .with_secrets = true};
+    const struct domain_row *of[MODEL_DOMAINS] = {NULL};
+    enum err e = store_sync(s, &q.call);
+    if (e != OK)
+        model_violation(r, "domains cannot be read: %s", q.call.info.text);
+    for (size_t k = 0; e == OK && k < q.count; k++) {
+        uint32_t i;
+        if (!model_index(q.domain[k].id.b, sizeof(struct id), &i) || i < MODEL_ID_DOMAIN ||
+            i >= MODEL_ID_DOMAIN + MODEL_DOMAINS || of[i - MODEL_ID_DOMAIN] != NULL)
+            model_violation(r, "a domain that nobody asked for");
+        else
+            of[i - MODEL_ID_DOMAIN] = &q.domain[k];
+    }
+    for (uint32_t i = 0; e == OK && i < MODEL_DOMAINS; i++) {
+        if (model_is_domain(of[i], i, m->domain[i].now) ||
+            (m->domain[i].is_open_call && model_is_domain(of[i], i, m->domain[i].next)))
+            continue;
+        r->lost += m->domain[i].now.is_there;
+        model_violation(r, "LOST: domain %u, or a key of it, is not as it was acknowledged", i);
+    }
+    store_call_release(&q.call);
+}
+
+MODEL void model_check_webhook(const struct model *m, struct store *s, struct model_report *r) {
+    struct store_webhooks q = {.call = {.verb = STORE_WEBHOOKS}, .project = 1};
+    enum err e = store_sync(s, &q.call);
+    bool is_there = e == OK && q.count == 1;
+    if (e != OK || q.count > 1 || (is_there ? m->webhook == 0 : m->webhook == 2) ||
+        (is_there && !str_equal(q.webhook[0].secret, STR(MODEL_WEBHOOK_SECRET))))
+        model_violation(r, "LOST: a webhook, or its secret: error %d, %zu of them", e, q.count);
+    store_call_release(&q.call);
+}
+
+MODEL void model_check_captures(const struct model *m, struct store *s, struct model_report *r) {
+    for (uint32_t i = 0; i < MODEL_CAPTURES; i++) {
+        struct store_capture q = {.call = {.verb = STORE_CAPTURE},
+                                  .id = model_id(MODEL_ID_CAPTURE + i)};
+        if (m->capture[i] == 0 && i > 0 && m->capture[i - 1] == 0)
+            continue; /* nobody was that far */
+        enum err e = store_sync(s, &q.call);
+        bool is_same = e == OK && q.capture.content.n == 200 + i;
+        for (size_t at = 0; is_same && at < q.capture.content.n; at++)
+            is_same = q.capture.content.p[at] == model_octet(MODEL_ID_CAPTURE + i, at);
+        if (e == ERR_NOT_FOUND ? m->capture[i] == 2 && !m->may_lack_capture[i]
+                               : !is_same || m->capture[i] == 0) {
+            r->lost += m->capture[i] == 2;
+            model_violation(r, "%s: capture %u, error %d", m->capture[i] ? "LOST" : "invented", i,
+                            e);
+        }
+        store_call_release(&q.call);
+    }
+}
+
 /* Opens the store in `o->folder` and compares all of it. */
 MODEL void model_verify(const struct model *m, const struct store_options *o, uint32_t pick,
                         bool is_deep, struct model_report *r) {
     struct store *s = NULL;
     struct errinfo info = {0};
-    enum err e = store_open(o, &s, &info);
+    struct store_options sealed = *o;
+    sealed.seal = model_seal(false);
+    enum err e = store_open(&sealed, &s, &info);
     if (e != OK) {
         model_violation(r, "the store cannot be opened: %s", info.text);
         return;
     }
     model_look_at(m, o->folder, is_deep, r);
+    model_check_domains(m, s, r);
+    model_check_webhook(m, s, r);
+    model_check_captures(m, s, r);
     if (store_check(s, &info) != OK)
         model_violation(r, "the store does not add up: %s: %s", info.field, info.text);
     for (uint32_t tries = 0; m->count > 0 && tries < 20; tries++) {

@@ -2,9 +2,10 @@
  *
  * It accepts messages (small ones, ones that go in by chunks, with and without idempotency key,
  * scheduled ones), claims, settles, releases, cancels, retries, sends notifications, stores keys,
- * and between that sweeps (expiry, retention) and closes and opens the store again. Several calls
- * are under way at once, so that commits carry groups. What it does depends on the seed alone, but
- * for the order in which answers come.
+ * domains with their secrets and captures of the sandbox, and between that sweeps (expiry,
+ * retention) and closes and opens the store again. Several calls are under way at once, so that
+ * commits carry groups. What it does depends on the seed alone, but for the order in which answers
+ * come.
  *
  *     struct work w;
  *     work_init(&w, &(struct work_options){.folder = f, .ops = 200, .seed = 1, ...});
@@ -61,6 +62,10 @@ struct work_slot {
         struct store_notify_claim notify_claim;
         struct store_notify_settle notify_settle;
         struct store_key_put key_put;
+        struct store_domain_put domain_put;
+        struct store_domain_delete domain_delete;
+        struct store_domain_checked domain_checked;
+        struct store_capture_put capture_put;
     } q;
     recipient_key_t key[MODEL_RCPTS];
     bool is_claimed[MODEL_RCPTS];
@@ -70,6 +75,9 @@ struct work_slot {
     struct recipient_row rcpt[MODEL_RCPTS];
     struct str queue[MODEL_RCPTS];
     char email[MODEL_RCPTS][48], text[64];
+    struct domain_key_row dkim[MODEL_DKIM_KEYS];
+    struct str selector[MODEL_DKIM_KEYS];
+    char pem[MODEL_DKIM_KEYS][80], content[200 + MODEL_CAPTURES];
 };
 
 struct work {
@@ -89,7 +97,8 @@ struct work {
     size_t claimed_count;
     bool is_claiming, has_webhook, may_have_webhook;
     bool has_unknown; /* an earlier process was killed while a call was under way */
-    uint32_t keys;
+    uint32_t keys, domains, captures, openings;
+    bool is_domain_busy[MODEL_DOMAINS];
     uint64_t ok, unavailable, unexpected;
     char first[640]; /* about the first unexpected answer */
 };
@@ -173,7 +182,18 @@ MODEL void work_done(struct store_call *call) {
         w->claimed[w->claimed_count++] = s->notify.seq; /* again */
     }
     store_call_release(call);
-    if (verb != STORE_NOTIFY_CLAIM && verb != STORE_NOTIFY_SETTLE && verb != STORE_KEY_PUT) {
+    switch (verb) {
+    case STORE_NOTIFY_CLAIM:
+    case STORE_NOTIFY_SETTLE:
+    case STORE_KEY_PUT:
+    case STORE_CAPTURE_PUT:
+        break;
+    case STORE_DOMAIN_PUT:
+    case STORE_DOMAIN_DELETE:
+    case STORE_DOMAIN_CHECKED:
+        w->is_domain_busy[s->note.index] = false;
+        break;
+    default:
         w->busy[s->index] = false;
         w->busy[s->source] = false;
     }
@@ -460,6 +480,86 @@ MODEL bool work_key(struct work *w) {
     return true;
 }
 
+MODEL bool work_domain_put(struct work *w, struct work_slot *s, uint32_t i, bool replace) {
+    s->note.domain = (struct model_domain){
+        .is_there = 1, .version = (uint8_t)(w->model->domain[i].now.version + 1)};
+    for (int k = 0; k < MODEL_DKIM_KEYS; k++)
+        s->dkim[k] =
+            (struct domain_key_row){.selector = s->selector[k],
+                                    .algorithm = STR("ed25519-sha256"),
+                                    .pem = model_pem(i, s->note.domain.version, k, s->pem[k]),
+                                    .record = STR("v=DKIM1; k=ed25519; p=AA"),
+                                    .created_wall_ms = w->now_wall_ms};
+    s->q.domain_put = (struct store_domain_put){.domain = {.id = model_id(MODEL_ID_DOMAIN + i),
+                                                           .project = 1,
+                                                           .name = str_of(s->text),
+                                                           .created_wall_ms = w->now_wall_ms,
+                                                           .key = s->dkim,
+                                                           .key_count = MODEL_DKIM_KEYS},
+                                                .replace = replace};
+    work_begin(w, s);
+    work_post(w, s, STORE_DOMAIN_PUT);
+    return true;
+}
+
+/* Made, given other keys, looked for in the DNS, removed (all but the first). */
+MODEL bool work_domain(struct work *w) {
+    uint32_t i = (uint32_t)work_random(w, w->domains + 1);
+    if (i >= MODEL_DOMAINS || w->is_domain_busy[i] || w->model->domain[i].is_open_call)
+        return false;
+    if (w->domains == i)
+        w->domains++;
+    struct model_domain now = w->model->domain[i].now;
+    uint64_t dice = work_random(w, 10);
+    enum store_verb verb = !now.is_there || dice < 4 ? STORE_DOMAIN_PUT
+                           : dice < 8 || i == 0      ? STORE_DOMAIN_CHECKED
+                                                     : STORE_DOMAIN_DELETE;
+    struct work_slot *s = work_slot(w, verb, 0);
+    s->note.index = i;
+    s->note.domain = now;
+    s->selector[0] = STR("a1");
+    s->selector[1] = STR("b1");
+    snprintf(s->text, sizeof s->text, "d%u.example.net", i);
+    w->is_domain_busy[i] = true;
+    if (verb == STORE_DOMAIN_PUT)
+        return work_domain_put(w, s, i, now.is_there);
+    if (verb == STORE_DOMAIN_DELETE) {
+        s->note.domain.is_there = s->note.domain.is_verified = 0;
+        s->q.domain_delete = (struct store_domain_delete){.name = str_of(s->text), .project = 1};
+    } else {
+        bool is_found = !now.is_verified;
+        s->note.domain.is_verified = is_found;
+        s->q.domain_checked =
+            (struct store_domain_checked){.id = model_id(MODEL_ID_DOMAIN + i),
+                                          .project = 1,
+                                          .is_verified = is_found,
+                                          .published = s->selector,
+                                          .published_count = is_found ? MODEL_DKIM_KEYS : 0,
+                                          .now_wall_ms = w->now_wall_ms};
+    }
+    work_begin(w, s);
+    work_post(w, s, verb);
+    return true;
+}
+
+MODEL bool work_capture(struct work *w) {
+    if (w->captures >= MODEL_CAPTURES)
+        return false;
+    struct work_slot *s = work_slot(w, STORE_CAPTURE_PUT, 0);
+    uint32_t i = s->note.index = w->captures++;
+    for (size_t at = 0; at < 200 + i; at++)
+        s->content[at] = model_octet(MODEL_ID_CAPTURE + i, at);
+    s->q.capture_put = (struct store_capture_put){
+        .capture = {.id = model_id(MODEL_ID_CAPTURE + i),
+                    .kind = i % 2 == 0 ? CAPTURE_MESSAGE : CAPTURE_WEBHOOK,
+                    .wall_ms = w->now_wall_ms,
+                    .meta_json = STR("{}"),
+                    .content = {s->content, 200 + i}}};
+    work_begin(w, s);
+    work_post(w, s, STORE_CAPTURE_PUT);
+    return true;
+}
+
 /* ---- with nothing under way ---- */
 
 MODEL void work_drain(struct work *w) {
@@ -467,9 +567,12 @@ MODEL void work_drain(struct work *w) {
         mailbox_wait(w->box, 1000);
 }
 
+/* At first secrets are in clear, then they are sealed, with another key at each opening. */
 MODEL enum err work_open(struct work *w) {
+    uint32_t opening = w->openings++;
     struct store_options o = {.backend = STORE_SQLITE,
                               .folder = w->o.folder,
+                              .seal = opening == 0 ? NULL : model_seal(opening % 2 == 0),
                               .synchronous_normal = w->o.synchronous_normal,
                               .checkpoint_pages = w->o.checkpoint_pages};
     struct errinfo info = {0};
@@ -517,6 +620,7 @@ MODEL void work_sweep(struct work *w, enum store_verb verb) {
         q.retain = (struct store_retain){.now_wall_ms = w->now_wall_ms,
                                          .content_before_wall_ms = n.before_wall_ms,
                                          .events_before_wall_ms = n.before_wall_ms,
+                                         .captures_most = MODEL_CAPTURES_MOST,
                                          .most = 1 + (size_t)work_random(w, 200)};
     q.call.verb = verb;
     work_note(w, &n);
@@ -534,13 +638,16 @@ MODEL void work_sweep(struct work *w, enum store_verb verb) {
 MODEL void work_webhook(struct work *w) {
     struct str events = STR("*");
     struct store_webhook_put q = {.call = {.verb = STORE_WEBHOOK_PUT},
-                                  .webhook = {.id = model_id(200000),
+                                  .webhook = {.id = model_id(MODEL_ID_WEBHOOK),
                                               .project = 1,
                                               .url = STR("https://hooks.example.org/a"),
-                                              .secret = STR("whsec_c2VjcmV0"),
+                                              .secret = STR(MODEL_WEBHOOK_SECRET),
                                               .events = &events,
                                               .event_count = 1,
                                               .created_wall_ms = w->now_wall_ms}};
+    struct model_note n = {
+        .what = NOTE_BEGIN, .verb = STORE_WEBHOOK_PUT, .wall_ms = w->now_wall_ms};
+    work_note(w, &n);
     enum err e = store_sync(w->store, &q.call);
     if (e == ERR_CONFLICT && w->may_have_webhook)
         e = OK; /* what was answered "unavailable" may be there after the next opening */
@@ -548,6 +655,9 @@ MODEL void work_webhook(struct work *w) {
     w->may_have_webhook |= e == ERR_UNAVAILABLE;
     if (e != OK && !(e == ERR_UNAVAILABLE && w->o.may_fail))
         work_unexpected(w, "a webhook", e, q.call.info.text);
+    n.what = NOTE_END;
+    n.err = (int32_t)e;
+    work_note(w, &n);
     store_call_release(&q.call);
 }
 
@@ -593,7 +703,11 @@ MODEL void work_step(struct work *w) {
     w->now_wall_ms += (int64_t)work_random(w, (uint64_t)work_step_ms(w));
     if (dice < 3 && work_key(w))
         return;
-    if (dice < 25 && work_notify(w))
+    if (dice < 8 && work_domain(w))
+        return;
+    if (dice < 12 && work_capture(w))
+        return;
+    if (dice < 30 && work_notify(w))
         return;
     if (dice < 65 && work_on_message(w))
         return;
@@ -624,6 +738,7 @@ MODEL enum err work_start(struct work *w) {
 MODEL bool work_run(struct work *w) {
     if (!w->has_webhook)
         work_webhook(w);
+    (void)(w->domains == 0 && work_domain(w));
     for (int i = 0; i < w->o.ops; i++) {
         while (w->under_way >= w->o.slots)
             mailbox_wait(w->box, 1000);
@@ -655,6 +770,10 @@ MODEL void work_resume(struct work *w) {
             w->now_wall_ms = n.wall_ms;
         if (n.verb == STORE_KEY_PUT && w->keys <= n.index)
             w->keys = n.index + 1;
+        if (n.verb == STORE_CAPTURE_PUT && w->captures <= n.index)
+            w->captures = n.index + 1;
+        if (n.verb == STORE_DOMAIN_PUT && w->domains <= n.index)
+            w->domains = n.index + 1;
         if (n.what == NOTE_END && n.err == OK &&
             (n.verb == STORE_ACCEPT || n.verb == STORE_RETRY)) {
             w->seq[n.index] = n.seq;
@@ -662,6 +781,7 @@ MODEL void work_resume(struct work *w) {
         }
     }
     w->may_have_webhook = at > 0;
+    w->openings = at > 0; /* what is sealed is there no more without a key */
     for (uint32_t i = 0; i < w->model->count; i++)
         w->has_unknown |= w->model->message[i].is_open_call || w->model->message[i].is_open_sweep;
     w->o.no_sweeps |= w->has_unknown; /* what they do to such a message is not known either */
