@@ -14,7 +14,7 @@
 #include <sys/queue.h>
 
 #include "api/http.h"
-#include "api/pause.h"
+#include "api/http_pause.h"
 #include "api/wait.h"
 #include "server/base/metrics.h"
 #include "server/base/table.h"

@@ -7,7 +7,7 @@
 
 #include <event2/event.h>
 
-#include "api/pause.h"
+#include "api/http_pause.h"
 #include "api/request.h"
 #include "tests/unit/api/http_world.h"
 

@@ -1,5 +1,5 @@
-/* pause: requests that are answered a little later, each at a moment of its own. Who is told at one
- * moment comes again at one, and what comes at one is in everybody's way.
+/* http_pause: requests that are answered a little later, each at a moment of its own. Who is told
+ * at one moment comes again at one, and what comes at one is in everybody's way.
  *
  *     if (!pause_begin(loop_pauses, r, 250, most, answer))
  *         answer(r);

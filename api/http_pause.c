@@ -1,4 +1,4 @@
-#include "api/pause.h"
+#include "api/http_pause.h"
 
 #include <event2/event.h>
 #include <stdlib.h>
