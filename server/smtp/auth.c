@@ -71,6 +71,18 @@ void auth_begin(struct auth *a, struct buf *out) {
     buf_putz(out, "\r\n");
 }
 
+bool auth_is_told_by(const struct auth *a, struct str text) {
+    struct buf sent = BUF_INIT(3 * AUTH_SECRET_MAX);
+    bool is_told = a->password.n > 0 && str_find(text, buf_str(&a->password)) >= 0;
+    put_plain(a, &sent);
+    is_told |= str_find(text, str_trim(buf_str(&sent))) >= 0;
+    buf_clear(&sent);
+    put_base64(&sent, buf_str(&a->password));
+    is_told |= a->password.n > 0 && str_find(text, str_trim(buf_str(&sent))) >= 0;
+    buf_release_secret(&sent);
+    return is_told;
+}
+
 static bool is_base64(struct str challenge) {
     struct buf decoded = BUF_INIT(LIMIT_REPLY_LINE);
     bool ok = base64_decode(challenge, &decoded) == OK;

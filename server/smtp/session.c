@@ -217,8 +217,12 @@ void session_enter(struct session *s, enum session_state to) {
 
 /* ---- what the stream says ---- */
 
-static void take_reply(struct session *s, const struct reply *r) {
-    /* challenges are not for the eye: a LOGIN server may echo what it was sent */
+static void take_reply(struct session *s, const struct reply *given) {
+    struct reply shown = *given;
+    const struct reply *r = &shown;
+    /* what is not for the eye: a server may echo what it was sent */
+    if (s->state == SESSION_AUTH && r->code != 334 && auth_is_told_by(s->auth, r->text))
+        shown.text = STR("(left out: it repeats the password)");
     if (s->state == SESSION_AUTH && r->code == 334)
         transcript_note(&s->transcript, "334 challenge");
     else

@@ -118,6 +118,19 @@ def test_a_wrong_password_defers_and_pauses_the_route(server, relay):
     assert relay.log().count("authentication failed") == failed
 
 
+@pytest.mark.parametrize("told", ["{0}", "cGFzcw0K aHVudGVyMg== hunter2"])
+def test_T23_a_smarthost_that_repeats_the_password_is_not_quoted(postchute, told):
+    with Sink("127.0.0.9", on={"AUTH": lambda session, argument: "535 5.7.8 I do not know " + told.format(argument)}, users={"ann": "other"}) as sink:
+        server = postchute(route=f"smtp://ann:hunter2@{sink.address}:{sink.port}?tls=none&insecure_auth=1")
+        server.expect_log("the smarthost refuses our credentials, route paused")
+        message = server.send(**mail("echo@far.test"))["id"]
+        assert refusal_of(server, message)["text"] == "(left out: it repeats the password)"
+        shown = json.dumps(server.attempts(message)) + json.dumps(server.message(message)) + server.log()
+        assert "(left out: it repeats the password)" in shown
+        secrets = ["hunter2", base64.b64encode(b"hunter2").decode(), base64.b64encode(b"\0ann\0hunter2").decode()]
+        assert not any(secret in shown for secret in secrets)
+
+
 def test_T7_a_certificate_of_another_authority_gets_nothing(server, relay):
     message = server.send(**mail("wrong-ca@far.test", route="wrong-ca"))["id"]
     refusal = refusal_of(server, message)

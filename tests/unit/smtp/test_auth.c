@@ -34,6 +34,20 @@ static void test_C38_plain_goes_with_the_command(void **state) {
     buf_release_secret(&out);
 }
 
+static void test_T23_a_text_that_repeats_the_password_is_known(void **state) {
+    (void)state;
+    struct auth *a = auth_new(&plain, "ann", "secret");
+    assert_true(auth_is_told_by(a, STR("no: AUTH PLAIN AGFubgBzZWNyZXQ= is wrong")));
+    assert_true(auth_is_told_by(a, STR("no such password: secret")));
+    assert_true(auth_is_told_by(a, STR("c2VjcmV0")));
+    assert_false(auth_is_told_by(a, STR("ann, that is wrong: AGFubgBz")));
+    assert_false(auth_is_told_by(a, STR("")));
+    auth_free(&a);
+    a = auth_new(&plain, "ann", "");
+    assert_false(auth_is_told_by(a, STR("5.7.8 no")));
+    auth_free(&a);
+}
+
 static void test_C38_an_empty_user_and_password_are_still_a_response(void **state) {
     (void)state;
     struct buf out = BUF_INIT(4096);
@@ -118,6 +132,7 @@ static void test_no_mechanism_in_common(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_C38_plain_goes_with_the_command),
+        cmocka_unit_test(test_T23_a_text_that_repeats_the_password_is_known),
         cmocka_unit_test(test_C38_an_empty_user_and_password_are_still_a_response),
         cmocka_unit_test(test_C38_a_long_secret_waits_for_the_challenge),
         cmocka_unit_test(test_C38_login_answers_two_challenges),
