@@ -13,8 +13,8 @@ enum {
     RETAIN_EVERY_MS = 3600 * 1000,
     CAPTURES_MOST = 1000,
     STEP = 500, /* rows of one call: a few milliseconds of the committer's time */
-    /* Between steps: so many times as long as the last one took, so that sweeps have a fifth of the
-     * committer's time at most, and keep up with any load. */
+    /* Between steps: so many times as long as the last one took, so that sweeps keep up with any
+     * load and have a fifth of a quick committer's time at most. */
     PAUSE_TIMES = 4,
     PAUSE_LEAST_MS = 10,
     PAUSE_MOST_MS = 100,

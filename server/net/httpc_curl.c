@@ -147,7 +147,7 @@ static void curl_finished(struct transfer *t, CURLcode code) {
         return;
     }
     snprintf(t->text, sizeof t->text, "%s",
-             is_odd             ? "a status that HTTP does not have"
+             is_odd             ? "a status that is no answer"
              : code == CURLE_OK ? failure_text(failure)
              : t->error[0]      ? t->error
                                 : curl_easy_strerror(code));

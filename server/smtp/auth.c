@@ -5,7 +5,13 @@
 #include "server/base/base64.h"
 #include "server/base/limits.h"
 
-enum { AUTH_COMMAND_MAX = 512, AUTH_SECRET_MAX = 8192 };
+enum {
+    AUTH_COMMAND_MAX = 512,
+    AUTH_SECRET_MAX = 8192,
+    TOLD_LEAST = 4, /* octets of a password that is looked for in what the server says */
+    TOLD_PIECE = 8, /* of base64, at each TOLD_STEP of it */
+    TOLD_STEP = 4,
+};
 
 struct auth {
     bool is_plain;
@@ -71,15 +77,54 @@ void auth_begin(struct auth *a, struct buf *out) {
     buf_putz(out, "\r\n");
 }
 
+static bool is_of_base64(char c) {
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '+' ||
+           c == '/';
+}
+
+/* What stays the same when a text is broken into lines and cleaned. */
+static bool is_shown(char c) {
+    return c > ' ' && c <= '~' && c != '?';
+}
+
+static struct buf only(struct str text, bool (*is_kept)(char c)) {
+    struct buf out = BUF_INIT(text.n + 1);
+    (void)buf_reserve(&out, text.n);
+    for (size_t i = 0; i < text.n; i++)
+        if (is_kept(text.p[i]))
+            buf_putc(&out, text.p[i]);
+    return out;
+}
+
+/* Any piece of it: servers cut what they repeat. */
+static bool has_piece(struct str text, struct str secret) {
+    for (size_t at = 0; at + TOLD_PIECE <= secret.n; at += TOLD_STEP)
+        if (str_find(text, str_slice(secret, at, at + TOLD_PIECE)) >= 0)
+            return true;
+    return str_find(text, secret) >= 0;
+}
+
 bool auth_is_told_by(const struct auth *a, struct str text) {
-    struct buf sent = BUF_INIT(3 * AUTH_SECRET_MAX);
-    bool is_told = a->password.n > 0 && str_find(text, buf_str(&a->password)) >= 0;
-    put_plain(a, &sent);
-    is_told |= str_find(text, str_trim(buf_str(&sent))) >= 0;
-    buf_clear(&sent);
-    put_base64(&sent, buf_str(&a->password));
-    is_told |= a->password.n > 0 && str_find(text, str_trim(buf_str(&sent))) >= 0;
+    if (a->password.n < TOLD_LEAST)
+        return false;
+    struct buf in_clear = only(text, is_shown), password = only(buf_str(&a->password), is_shown);
+    bool is_told =
+        password.n >= TOLD_LEAST && str_find(buf_str(&in_clear), buf_str(&password)) >= 0;
+    struct buf coded = only(text, is_of_base64), line = BUF_INIT(3 * AUTH_SECRET_MAX);
+    put_plain(a, &line);
+    struct buf sent = only(buf_str(&line), is_of_base64);
+    is_told |=
+        has_piece(buf_str(&coded), str_slice(buf_str(&sent), (a->user.n + 2) * 4 / 3, sent.n));
     buf_release_secret(&sent);
+    buf_clear(&line);
+    put_base64(&line, buf_str(&a->password));
+    sent = only(buf_str(&line), is_of_base64);
+    is_told |= has_piece(buf_str(&coded), buf_str(&sent));
+    buf_release_secret(&sent);
+    buf_release_secret(&line);
+    buf_release_secret(&password);
+    buf_release(&coded);
+    buf_release(&in_clear);
     return is_told;
 }
 

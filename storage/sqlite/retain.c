@@ -239,8 +239,9 @@ static int64_t sweep_queues(struct sweep *s, int64_t from) {
 
 /* Notifications in their order, which is that of their events. */
 struct need {
-    int64_t seq, event; /* event INT64_MAX: there is none */
+    int64_t seq, event; /* event INT64_MAX: there is none; DAMAGED: it can be none */
 };
+enum { DAMAGED = -1 };
 struct needs {
     struct backend *b;
     int64_t behind; /* all up to here are about events before the one that was asked about last */
@@ -256,7 +257,7 @@ static struct need need_after(struct backend *b, int64_t seq) {
         n = (struct need){.seq = sq_int(st, 0), .event = sq_int(st, 1)};
     sq_end(st);
     if (n.seq > seq && n.event >= b->now.next_event)
-        n.event = 0; /* damaged: what comes behind it is needed all the same */
+        n.event = DAMAGED;
     return n;
 }
 
@@ -272,8 +273,11 @@ static bool needs_from(struct needs *n, int64_t event) {
             return false;
         n->at = n->next;
         n->next = need_after(n->b, n->at.seq);
-        if (n->at.event != INT64_MAX && n->at.event > n->next.event)
-            n->at.event = 0; /* damaged, too */
+        if (n->at.event > n->next.event) { /* one of them is damaged: none is passed over */
+            int64_t further = n->at.event;
+            n->at.event = n->next.event;
+            n->next.event = further;
+        }
     }
     return true;
 }

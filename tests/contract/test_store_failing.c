@@ -1462,28 +1462,38 @@ static void damaged_lines_are_left_out_of_the_lists_of_one(void **state) {
 }
 
 /* A notification about an event that cannot be does not hide those that come behind it. */
-static void what_waits_behind_a_damaged_notification_keeps_its_event(void **state) {
+static void what_waits_beside_a_damaged_notification_keeps_its_event(void **state) {
     (void)state;
-    static const char *const damages[] = {
-        "UPDATE notification SET event = 1 << 60 WHERE seq = 1",
-        "UPDATE notification SET event = (SELECT max(seq) FROM event) WHERE seq = 1",
+    static const struct {
+        size_t damaged; /* which one's; the others keep theirs */
+        const char *sql;
+    } rows[] = {
+        {0, "UPDATE notification SET event = 1 << 60 WHERE seq = 1"},
+        {0, "UPDATE notification SET event = (SELECT max(seq) FROM event) WHERE seq = 1"},
+        {1, "UPDATE notification SET event = 1 << 60 WHERE seq = 2"},
+        {1, "UPDATE notification SET event = (SELECT max(seq) FROM event) WHERE seq = 2"},
+        {1, "UPDATE notification SET event = 2 WHERE seq = 2"},
+        {2, "UPDATE notification SET event = 1 << 60 WHERE seq = 3"},
+        {2, "UPDATE notification SET event = 2 WHERE seq = 3"},
     };
-    for (size_t d = 0; d < sizeof(damages) / sizeof(damages[0]); d++) {
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct kit *k = kit_new(STORE_SQLITE);
         kit_webhook(k, 1, "message.accepted");
         struct message_row *m[3];
-        for (size_t i = 0; i < 3; i++) {
-            m[i] = kit_accept(k, TO("ann@example.net"));
-            kit_attempt(k, m[i]->recipient[0].key, RECIPIENT_DELIVERED);
+        for (size_t n = 0; n < 3; n++) {
+            m[n] = kit_accept(k, TO("ann@example.net"));
+            kit_attempt(k, m[n]->recipient[0].key, RECIPIENT_DELIVERED);
         }
-        damage(k, damages[d]);
+        damage(k, rows[i].sql);
         k->now_wall_ms += 1000;
         kit_retain_all(k,
                        (struct store_retain){.events_before_wall_ms = k->now_wall_ms, .most = 100});
-        assert_string_equal(kit_timeline(k, m[1]->id), "message.accepted");
-        assert_string_equal(kit_timeline(k, m[2]->id), "message.accepted");
-        /* the first one's is needed by nobody; the last, of a delivery, is what the damage named */
-        assert_int_equal(kit_events(k, 1, 0)->count, 2);
+        /* (the last event of all is kept, too, where the damage names it) */
+        for (size_t n = 0; n < 3; n++)
+            if (n != rows[i].damaged &&
+                !str_starts_with(str_of(kit_timeline(k, m[n]->id)), STR("message.accepted")))
+                fail_msg("%s: of message %zu is left \"%s\"", rows[i].sql, n + 1,
+                         kit_timeline(k, m[n]->id));
         store_close(&k->store); /* it does not add up */
         kit_free(k);
     }
@@ -2133,7 +2143,7 @@ int main(void) {
         TEST(a_step_of_mending_ends_at_its_rows),
         TEST(a_read_that_failed_does_not_rest),
         TEST(damaged_lines_are_left_out_of_the_lists_of_one),
-        cmocka_unit_test(what_waits_behind_a_damaged_notification_keeps_its_event),
+        cmocka_unit_test(what_waits_beside_a_damaged_notification_keeps_its_event),
         TEST(very_many_damaged_notifications_hold_up_no_event),
         TEST(a_damaged_capture_is_refused),
         TEST(a_damaged_endpoint_is_not_there_for_who_changes_it),

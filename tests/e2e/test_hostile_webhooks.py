@@ -280,7 +280,7 @@ def a_status_of_four_digits(talk):
     talk.until_closed()
 
 
-@row("pending", error="a status that HTTP does not have")
+@row("pending", error="a status that is no answer")
 def a_status_beyond_all(talk):
     talk.request()
     talk.send(answer("999 what", Content_Length=0))

@@ -40,12 +40,30 @@ static void test_T23_a_text_that_repeats_the_password_is_known(void **state) {
     assert_true(auth_is_told_by(a, STR("no: AUTH PLAIN AGFubgBzZWNyZXQ= is wrong")));
     assert_true(auth_is_told_by(a, STR("no such password: secret")));
     assert_true(auth_is_told_by(a, STR("c2VjcmV0")));
+    /* cut off, in lines, without its end */
+    assert_true(auth_is_told_by(a, STR("no: AUTH PLAIN AGFubgBzZWNyZX...")));
+    assert_true(auth_is_told_by(a, STR("AGFubgBzZW\nNyZXQ")));
+    assert_true(auth_is_told_by(a, STR("no such password: sec\nret")));
     assert_false(auth_is_told_by(a, STR("ann, that is wrong: AGFubgBz")));
     assert_false(auth_is_told_by(a, STR("")));
     auth_free(&a);
-    a = auth_new(&plain, "ann", "");
-    assert_false(auth_is_told_by(a, STR("5.7.8 no")));
-    auth_free(&a);
+    static const struct {
+        const char *password, *text;
+        bool is_told;
+    } rows[] = {
+        {"", "5.7.8 no", false},
+        {"no", "5.7.8 no", false}, /* so short that it may be a word of any refusal */
+        {"p\xE4ssword", "wrong: p?ssword", true}, /* as the reply's reader cleans it */
+        {"\xE4\xF6\xFC\xE4", "wrong: ????", false},
+        {"a long password, and more of it", "YSBsb25nIHBhc3N3b3JkLCBhbmQgbW9yZSBv", true},
+        {"a long password, and more of it", "bmQgbW9yZSBvZiBpd", true},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        a = auth_new(&plain, "ann", rows[i].password);
+        if (auth_is_told_by(a, str_of(rows[i].text)) != rows[i].is_told)
+            fail_msg("%s: %s", rows[i].password, rows[i].text);
+        auth_free(&a);
+    }
 }
 
 static void test_C38_an_empty_user_and_password_are_still_a_response(void **state) {
