@@ -9,7 +9,7 @@ connection ended without any further command: its sender may not have read the a
 for "got" where there is no signature, or no TLS. Prints "ready DNS SMTP HTTPS"
 once; ends with its standard input, after the connections. What a recipient's local part begins with: "refused": 550; "later": 451 when it is seen
 for the first time; "never": 451; "parked": 451 until it is taken. A line of standard input is answered with "done": "take RECIPIENT"; "quiet":
-when no connection is left, so that what was sent before stands in the ledgers.
+when no connection is left ("connections are left" after ten seconds), so that what was sent before stands in the ledgers.
 """
 import asyncio
 import os
@@ -153,6 +153,7 @@ async def quiet(loop, *receivers):
     end = loop.time() + 10
     while any(one.open for one in receivers) and loop.time() < end:
         await asyncio.sleep(0.02)
+    return not any(one.open for one in receivers)
 
 
 async def main():
@@ -168,11 +169,12 @@ async def main():
     print("ready", dns.get_extra_info("sockname")[1], *(s.sockets[0].getsockname()[1] for s in (smtp, https)), flush=True)
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         what, *words = line.split()
+        is_done = True
         if what == "take":
             receiver.taken.update(words)
         else:
-            await quiet(loop, receiver, told)
-        print("done", flush=True)
+            is_done = await quiet(loop, receiver, told)
+        print("done" if is_done else "connections are left", flush=True)
     await quiet(loop, receiver)
 
 
