@@ -237,55 +237,63 @@ static int64_t sweep_queues(struct sweep *s, int64_t from) {
 
 /* ---- events and notifications ---- */
 
-/* Notifications in their order, which is that of their events. */
+/* Notifications in their order, which is that of their events but where some are damaged: so many
+ * are looked at together, and as long as most of them are sound the others hide none. */
+enum { NEEDS = 32 };
 struct need {
-    int64_t seq, event; /* event INT64_MAX: there is none; DAMAGED: it can be none */
+    int64_t seq, event;
 };
-enum { DAMAGED = -1 };
 struct needs {
     struct backend *b;
     int64_t behind; /* all up to here are about events before the one that was asked about last */
-    struct need at, next;
-    int looked;
+    struct need at[NEEDS];
+    int count, looked;
 };
 
-static struct need need_after(struct backend *b, int64_t seq) {
-    sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_EVENT_AFTER);
-    sq_bind_int(st, 1, seq);
-    struct need n = {.seq = seq, .event = INT64_MAX};
-    if (sq_row(&b->h, st))
-        n = (struct need){.seq = sq_int(st, 0), .event = sq_int(st, 1)};
-    sq_end(st);
-    if (n.seq > seq && n.event >= b->now.next_event)
-        n.event = DAMAGED;
-    return n;
+static void needs_fill(struct needs *n) {
+    while (n->count < NEEDS) {
+        sqlite3_stmt *st = sq_use(&n->b->h, SQL_NOTIFICATION_EVENT_AFTER);
+        sq_bind_int(st, 1, n->count > 0 ? n->at[n->count - 1].seq : n->behind);
+        bool found = sq_row(&n->b->h, st);
+        if (found)
+            n->at[n->count++] = (struct need){.seq = sq_int(st, 0), .event = sq_int(st, 1)};
+        sq_end(st);
+        if (!found)
+            return;
+    }
 }
 
-static struct needs needs_behind(struct backend *b, int64_t seq) {
-    return (struct needs){.b = b, .behind = seq, .at = {.seq = seq}, .next = need_after(b, seq)};
+/* Most of those behind it are about earlier events: it is damaged, and would hold up the others. */
+static bool is_first_damaged(const struct needs *n) {
+    int earlier = 0;
+    for (int i = 1; i < n->count; i++)
+        earlier += n->at[i].event < n->at[0].event;
+    return n->count == NEEDS && earlier > NEEDS / 2;
 }
 
-/* Goes on to the first that is about `event` or a later one. false: it is too far for this step. */
+/* Goes on to those that are about `event` or a later one. false: it is too far for this step. */
 static bool needs_from(struct needs *n, int64_t event) {
-    for (; n->at.event < event; n->looked++) {
-        n->behind = n->at.seq;
+    for (;; n->looked++) {
+        needs_fill(n);
+        if (n->count == 0 || (n->at[0].event >= event && !is_first_damaged(n)))
+            return true;
         if (n->looked == LOOK_MOST)
             return false;
-        n->at = n->next;
-        n->next = need_after(n->b, n->at.seq);
-        if (n->at.event > n->next.event) { /* one of them is damaged: none is passed over */
-            int64_t further = n->at.event;
-            n->at.event = n->next.event;
-            n->next.event = further;
-        }
+        n->behind = n->at[0].seq;
+        memmove(n->at, n->at + 1, (size_t)--n->count * sizeof(n->at[0]));
     }
-    return true;
+}
+
+static bool is_needed(const struct needs *n, int64_t event) {
+    for (int i = 0; i < n->count; i++)
+        if (n->at[i].event == event)
+            return true;
+    return false;
 }
 
 static int64_t sweep_events(struct sweep *s, int64_t seq) {
     struct backend *b = s->b;
-    int64_t behind = b->places.retain_waiting;
-    struct needs needs = needs_behind(b, behind);
+    struct needs needs = {.b = b, .behind = b->places.retain_waiting};
     b->places.retain_waiting = 0;
     while (s->left > 0) {
         sqlite3_stmt *st = sq_use(&b->h, SQL_EVENT_OLD);
@@ -299,7 +307,7 @@ static int64_t sweep_events(struct sweep *s, int64_t seq) {
                 return AT_END;
             if (!needs_from(&needs, next))
                 break;
-            if (needs.at.event != next) {
+            if (!is_needed(&needs, next)) {
                 delete_one(b, SQL_EVENT_DELETE, next);
                 took(s, 1);
             }

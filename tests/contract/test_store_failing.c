@@ -1465,18 +1465,23 @@ static void damaged_lines_are_left_out_of_the_lists_of_one(void **state) {
 static void what_waits_beside_a_damaged_notification_keeps_its_event(void **state) {
     (void)state;
     static const struct {
-        size_t damaged; /* which one's; the others keep theirs */
+        unsigned sound; /* a bit for each message whose notification is */
         const char *sql;
     } rows[] = {
-        {0, "UPDATE notification SET event = 1 << 60 WHERE seq = 1"},
-        {0, "UPDATE notification SET event = (SELECT max(seq) FROM event) WHERE seq = 1"},
-        {1, "UPDATE notification SET event = 1 << 60 WHERE seq = 2"},
-        {1, "UPDATE notification SET event = (SELECT max(seq) FROM event) WHERE seq = 2"},
-        {1, "UPDATE notification SET event = 2 WHERE seq = 2"},
-        {2, "UPDATE notification SET event = 1 << 60 WHERE seq = 3"},
-        {2, "UPDATE notification SET event = 2 WHERE seq = 3"},
+        {6, "UPDATE notification SET event = 1 << 60 WHERE seq = 1"},
+        {6, "UPDATE notification SET event = (SELECT max(seq) FROM event) WHERE seq = 1"},
+        {5, "UPDATE notification SET event = 1 << 60 WHERE seq = 2"},
+        {5, "UPDATE notification SET event = (SELECT max(seq) FROM event) WHERE seq = 2"},
+        {5, "UPDATE notification SET event = 2 WHERE seq = 2"},
+        {3, "UPDATE notification SET event = 1 << 60 WHERE seq = 3"},
+        {3, "UPDATE notification SET event = 2 WHERE seq = 3"},
+        {4, "UPDATE notification SET event = (SELECT max(seq) FROM event) WHERE seq <= 2"},
+        {4, "UPDATE notification SET event = 1 << 60 WHERE seq <= 2"},
+        {1, "UPDATE notification SET event = 1 << 60 WHERE seq >= 2"},
     };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+    static const size_t most[] = {100, 1}; /* in one step, and with an end beside each of them */
+    for (size_t i = 0; i < 2 * sizeof(rows) / sizeof(rows[0]); i++) {
+        size_t row = i / 2;
         struct kit *k = kit_new(STORE_SQLITE);
         kit_webhook(k, 1, "message.accepted");
         struct message_row *m[3];
@@ -1484,16 +1489,55 @@ static void what_waits_beside_a_damaged_notification_keeps_its_event(void **stat
             m[n] = kit_accept(k, TO("ann@example.net"));
             kit_attempt(k, m[n]->recipient[0].key, RECIPIENT_DELIVERED);
         }
-        damage(k, rows[i].sql);
+        damage(k, rows[row].sql);
         k->now_wall_ms += 1000;
-        kit_retain_all(k,
-                       (struct store_retain){.events_before_wall_ms = k->now_wall_ms, .most = 100});
+        kit_retain_all(k, (struct store_retain){.events_before_wall_ms = k->now_wall_ms,
+                                                .most = most[i % 2]});
         /* (the last event of all is kept, too, where the damage names it) */
         for (size_t n = 0; n < 3; n++)
-            if (n != rows[i].damaged &&
+            if ((rows[row].sound >> n & 1) != 0 &&
                 !str_starts_with(str_of(kit_timeline(k, m[n]->id)), STR("message.accepted")))
-                fail_msg("%s: of message %zu is left \"%s\"", rows[i].sql, n + 1,
-                         kit_timeline(k, m[n]->id));
+                fail_msg("%s, %zu a step: of message %zu is left \"%s\"", rows[row].sql,
+                         most[i % 2], n + 1, kit_timeline(k, m[n]->id));
+        store_close(&k->store); /* it does not add up */
+        kit_free(k);
+    }
+}
+
+/* So many that they are not all looked at together. */
+static void what_waits_behind_damaged_notifications_keeps_its_event(void **state) {
+    (void)state;
+    enum { ALL = 100 };
+    static const struct {
+        const char *sql;
+        size_t from, to; /* those whose notifications are damaged */
+    } rows[] = {
+        {"UPDATE notification SET event = 1 << 60 WHERE seq <= 10", 0, 10},
+        {"UPDATE notification SET event = 150 WHERE seq <= 10", 0, 10},
+        {"UPDATE notification SET event = 1 << 60 WHERE seq > 45 AND seq <= 55", 45, 55},
+        {"UPDATE notification SET event = 1 WHERE seq > 45 AND seq <= 55", 45, 55},
+        {"UPDATE notification SET event = 1 << 60 WHERE seq > 90", 90, 100},
+    };
+    static const size_t most[] = {1000, 1, 7};
+    for (size_t i = 0; i < 3 * sizeof(rows) / sizeof(rows[0]); i++) {
+        struct kit *k = kit_new(STORE_SQLITE);
+        kit_webhook(k, 1, "message.accepted");
+        struct message_row *m[ALL];
+        for (size_t n = 0; n < ALL; n++) {
+            m[n] = kit_accept(k, TO("ann@example.net"));
+            kit_attempt(k, m[n]->recipient[0].key, RECIPIENT_DELIVERED);
+        }
+        damage(k, rows[i / 3].sql);
+        k->now_wall_ms += 1000;
+        kit_retain_all(k, (struct store_retain){.events_before_wall_ms = k->now_wall_ms,
+                                                .most = most[i % 3]});
+        for (size_t n = 0; n < ALL; n++)
+            if ((n < rows[i / 3].from || n >= rows[i / 3].to) &&
+                !str_starts_with(str_of(kit_timeline(k, m[n]->id)), STR("message.accepted")))
+                fail_msg("%s, %zu a step: of message %zu is left \"%s\"", rows[i / 3].sql,
+                         most[i % 3], n + 1, kit_timeline(k, m[n]->id));
+        /* and no others, but one that the damage names */
+        assert_in_range(kit_events(k, 1, 0)->count, ALL - 10, ALL - 10 + 1);
         store_close(&k->store); /* it does not add up */
         kit_free(k);
     }
@@ -2144,6 +2188,7 @@ int main(void) {
         TEST(a_read_that_failed_does_not_rest),
         TEST(damaged_lines_are_left_out_of_the_lists_of_one),
         cmocka_unit_test(what_waits_beside_a_damaged_notification_keeps_its_event),
+        cmocka_unit_test(what_waits_behind_damaged_notifications_keeps_its_event),
         TEST(very_many_damaged_notifications_hold_up_no_event),
         TEST(a_damaged_capture_is_refused),
         TEST(a_damaged_endpoint_is_not_there_for_who_changes_it),
