@@ -26,11 +26,11 @@ static void on_ready(void *ctx) {
 static void on_failed(void *ctx, const struct session_result *r) {
     struct knock *k = ctx;
     k->stage = r->stage;
+    struct str text = session_result_text(r);
     if (r->failure == FAILURE_NONE)
-        snprintf(k->text, sizeof k->text, "%d %.*s", r->reply->code, STR_ARG(r->reply->text));
+        snprintf(k->text, sizeof k->text, "%d %.*s", r->reply->code, STR_ARG(text));
     else
-        snprintf(k->text, sizeof k->text, "%.*s",
-                 STR_ARG(r->text.n ? r->text : str_of(failure_text(r->failure))));
+        snprintf(k->text, sizeof k->text, "%.*s", STR_ARG(text));
     session_close(&k->session);
     loop_break(k->loop);
 }

@@ -169,12 +169,6 @@ static bool can_go_in_clear(const struct task *t, const struct session_result *r
            r->failure != FAILURE_TLS_INJECTION && !failure_is_ours(r->failure);
 }
 
-static struct str words_of(const struct session_result *r) {
-    if (r->reply != NULL)
-        return r->reply->text;
-    return str_is_empty(r->text) ? str_of(failure_text(r->failure)) : r->text;
-}
-
 /* Everybody who is left is decided by it. */
 static void decide_all(struct task *t, const struct session_result *r) {
     struct report *rep = t->report;
@@ -198,7 +192,7 @@ static void tell_local_trouble(struct task *t, const struct session_result *r) {
         return;
     t->w->local_told_mono_ms = now_mono_ms;
     log_warn("delivery", "this machine could not open a connection, tried again soon",
-             LOG_STRZ("host", t->at->host->name), LOG_STR("why", words_of(r)));
+             LOG_STRZ("host", t->at->host->name), LOG_STR("why", session_result_text(r)));
 }
 
 static void on_failed(void *ctx, const struct session_result *r) {
@@ -212,7 +206,7 @@ static void on_failed(void *ctx, const struct session_result *r) {
             tlspolicy_broken(t->w->o.tlspolicy, t->at->addr, r->failure, clock_boot_ms());
         log_info("delivery", "TLS failed, going on in clear",
                  LOG_ID("message", &t->job->message_id), LOG_STRZ("host", t->at->host->name),
-                 LOG_STR("why", words_of(r)));
+                 LOG_STR("why", session_result_text(r)));
         task_remember_dialogue(t, STR("TLS failed, once more in clear"));
         release_session(t, false);
         t->in_clear = true;
@@ -233,7 +227,7 @@ static void on_failed(void *ctx, const struct session_result *r) {
             task_rest_login(t, probe.last.text);
         else
             t->at->is_left = true;
-        task_remember_dialogue(t, words_of(r));
+        task_remember_dialogue(t, session_result_text(r));
         release_session(t, false);
         try_next(t);
         return;

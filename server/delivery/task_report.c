@@ -33,11 +33,8 @@ static void fill_last(struct task *t, struct report_entry *e, const struct sessi
     if (r->reply != NULL) {
         e->last.code = r->reply->code;
         enhanced_code_print(r->reply->enhanced, e->last.enhanced);
-        e->last.text = report_text(rep, r->reply->text);
-    } else {
-        e->last.text =
-            report_text(rep, str_is_empty(r->text) ? str_of(failure_text(r->failure)) : r->text);
     }
+    e->last.text = report_text(rep, session_result_text(r));
     const struct tls_info *tls = task_tls(t);
     if (tls != NULL)
         e->last.tls = arena_dup(rep->arena, str_of(tls->version));

@@ -9,8 +9,9 @@ enum {
     AUTH_COMMAND_MAX = 512,
     AUTH_SECRET_MAX = 8192,
     TOLD_LEAST = 4, /* octets of a password that is looked for in what the server says */
-    TOLD_PIECE = 8, /* of base64, at each TOLD_STEP of it */
-    TOLD_STEP = 4,
+    TOLD_PART = 3,  /* one such part of it is, or ... */
+    TOLD_MOST = 8,  /* ... so many octets */
+    TOLD_CODED = 6, /* characters of base64: four octets and a half */
 };
 
 struct auth {
@@ -96,30 +97,37 @@ static struct buf only(struct str text, bool (*is_kept)(char c)) {
     return out;
 }
 
-/* Any piece of it: servers cut what they repeat. */
-static bool has_piece(struct str text, struct str secret) {
-    for (size_t at = 0; at + TOLD_PIECE <= secret.n; at += TOLD_STEP)
-        if (str_find(text, str_slice(secret, at, at + TOLD_PIECE)) >= 0)
+/* Any piece of so many octets: servers cut what they repeat. */
+static bool has_piece(struct str text, struct str secret, size_t n) {
+    if (secret.n < n)
+        return str_find(text, secret) >= 0;
+    for (size_t at = 0; at + n <= secret.n; at++)
+        if (str_find(text, str_slice(secret, at, at + n)) >= 0)
             return true;
-    return str_find(text, secret) >= 0;
+    return false;
+}
+
+static size_t piece_of(size_t password) {
+    size_t n = password / TOLD_PART;
+    return n < TOLD_LEAST ? TOLD_LEAST : n > TOLD_MOST ? TOLD_MOST : n;
 }
 
 bool auth_is_told_by(const struct auth *a, struct str text) {
     if (a->password.n < TOLD_LEAST)
         return false;
     struct buf in_clear = only(text, is_shown), password = only(buf_str(&a->password), is_shown);
-    bool is_told =
-        password.n >= TOLD_LEAST && str_find(buf_str(&in_clear), buf_str(&password)) >= 0;
+    bool is_told = password.n >= TOLD_LEAST &&
+                   has_piece(buf_str(&in_clear), buf_str(&password), piece_of(password.n));
     struct buf coded = only(text, is_of_base64), line = BUF_INIT(3 * AUTH_SECRET_MAX);
     put_plain(a, &line);
     struct buf sent = only(buf_str(&line), is_of_base64);
-    is_told |=
-        has_piece(buf_str(&coded), str_slice(buf_str(&sent), (a->user.n + 2) * 4 / 3, sent.n));
+    is_told |= has_piece(buf_str(&coded),
+                         str_slice(buf_str(&sent), (a->user.n + 2) * 4 / 3, sent.n), TOLD_CODED);
     buf_release_secret(&sent);
     buf_clear(&line);
     put_base64(&line, buf_str(&a->password));
     sent = only(buf_str(&line), is_of_base64);
-    is_told |= has_piece(buf_str(&coded), buf_str(&sent));
+    is_told |= has_piece(buf_str(&coded), buf_str(&sent), TOLD_CODED);
     buf_release_secret(&sent);
     buf_release_secret(&line);
     buf_release_secret(&password);

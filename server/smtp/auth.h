@@ -16,8 +16,8 @@ const char *auth_mechanism(const struct auth *a); /* "PLAIN" */
 /* The AUTH command with CRLF. The initial response goes into it when the line stays within 512
  * octets, else it follows the first challenge (RFC 4954 4). */
 void auth_begin(struct auth *a, struct buf *out);
-/* Does a text of the server hold the password (of four octets at least), or a piece of it as it was
- * sent, in any number of lines? What it refuses some servers repeat. */
+/* Does a text of the server hold a piece of the password (of four octets at least), in clear or as
+ * it was sent, in any number of lines? What it refuses some servers repeat. */
 bool auth_is_told_by(const struct auth *a, struct str text);
 /* The line that answers a 334; "*" (cancel) and ERR_INVALID when the challenge is no base64 or one
  * too many (C38). */

@@ -128,8 +128,21 @@ bool session_die_out_of_step(struct session *s) {
     return true;
 }
 
+/* What is for the eye: a server may echo what it was sent. */
+static struct str shown_of(const struct session *s, const struct reply *r) {
+    bool is_told = s->state == SESSION_AUTH && r->code != 334 && auth_is_told_by(s->auth, r->text);
+    return is_told ? STR("(left out: it repeats what was sent)") : r->text;
+}
+
+struct str session_result_text(const struct session_result *r) {
+    if (!str_is_empty(r->text))
+        return r->text;
+    return r->reply ? r->reply->text : str_of(failure_text(r->failure));
+}
+
 void session_die_refused(struct session *s, const struct reply *r) {
-    struct session_result why = {.stage = session_stage(s), .reply = r};
+    struct session_result why = {
+        .stage = session_stage(s), .reply = r, .text = shown_of(s, r)};
     session_die(s, &why, r->code != 421);
 }
 
@@ -217,16 +230,13 @@ void session_enter(struct session *s, enum session_state to) {
 
 /* ---- what the stream says ---- */
 
-static void take_reply(struct session *s, const struct reply *given) {
-    struct reply shown = *given;
-    const struct reply *r = &shown;
-    /* what is not for the eye: a server may echo what it was sent */
-    if (s->state == SESSION_AUTH && r->code != 334 && auth_is_told_by(s->auth, r->text))
-        shown.text = STR("(left out: it repeats the password)");
+static void take_reply(struct session *s, const struct reply *r) {
+    struct reply shown = *r;
+    shown.text = shown_of(s, r);
     if (s->state == SESSION_AUTH && r->code == 334)
         transcript_note(&s->transcript, "334 challenge");
     else
-        transcript_server(&s->transcript, r);
+        transcript_server(&s->transcript, &shown);
     if (s->expected > 0) {
         s->expected--;
     } else if (s->state == SESSION_BODY) {

@@ -95,9 +95,13 @@ struct session_result {
     enum stage stage;
     enum failure failure;      /* NONE: `reply` decides */
     const struct reply *reply; /* NULL when failure */
-    struct str text;           /* the failure's words */
+    struct str text;           /* the failure's words; absent: session_result_text() has some */
     size_t rcpt_accepted_before;
 };
+
+/* The words that may be shown: those of the reply, or of the failure. A refused login's are left
+ * out when they repeat what was sent. Lives as long as `r`. */
+struct str session_result_text(const struct session_result *r);
 
 struct session_events {
     void (*on_ready)(void *ctx);

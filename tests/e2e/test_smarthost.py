@@ -118,17 +118,26 @@ def test_a_wrong_password_defers_and_pauses_the_route(server, relay):
     assert relay.log().count("authentication failed") == failed
 
 
-@pytest.mark.parametrize("told", ["{0}", "cGFzcw0K aHVudGVyMg== hunter2"])
+@pytest.mark.parametrize("told", ["{0}", "cGFzcw0K aHVudGVyMg== hunter2", "hunte, or what"])
 def test_T23_a_smarthost_that_repeats_the_password_is_not_quoted(postchute, told):
     with Sink("127.0.0.9", on={"AUTH": lambda session, argument: "535 5.7.8 I do not know " + told.format(argument)}, users={"ann": "other"}) as sink:
         server = postchute(route=f"smtp://ann:hunter2@{sink.address}:{sink.port}?tls=none&insecure_auth=1")
         server.expect_log("the smarthost refuses our credentials, route paused")
         message = server.send(**mail("echo@far.test"))["id"]
-        assert refusal_of(server, message)["text"] == "(left out: it repeats the password)"
+        assert refusal_of(server, message)["text"] == "(left out: it repeats what was sent)"
         shown = json.dumps(server.attempts(message)) + json.dumps(server.message(message)) + server.log()
-        assert "(left out: it repeats the password)" in shown
-        secrets = ["hunter2", base64.b64encode(b"hunter2").decode(), base64.b64encode(b"\0ann\0hunter2").decode()]
+        assert "(left out: it repeats what was sent)" in shown
+        secrets = ["hunte", base64.b64encode(b"hunter2").decode(), base64.b64encode(b"\0ann\0hunter2").decode()]
         assert not any(secret in shown for secret in secrets)
+
+
+@pytest.mark.parametrize("told", ["", "{0}"])
+def test_a_login_that_comes_too_often_waits_as_it_says_whatever_is_repeated(postchute, told):
+    with Sink("127.0.0.9", on={"AUTH": lambda session, argument: "535 too many messages, slow down " + told.format(argument)}, users={"ann": "other"}) as sink:
+        server = postchute(route=f"smtp://ann:hunter2@{sink.address}:{sink.port}?tls=none&insecure_auth=1")
+        message = server.send(**mail("often@far.test"))["id"]
+        assert refusal_of(server, message)["class"] == "rate_limited"
+        assert "refuses our credentials" not in server.log()
 
 
 def test_T7_a_certificate_of_another_authority_gets_nothing(server, relay):

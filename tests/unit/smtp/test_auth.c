@@ -57,6 +57,11 @@ static void test_T23_a_text_that_repeats_the_password_is_known(void **state) {
         {"\xE4\xF6\xFC\xE4", "wrong: ????", false},
         {"a long password, and more of it", "YSBsb25nIHBhc3N3b3JkLCBhbmQgbW9yZSBv", true},
         {"a long password, and more of it", "bmQgbW9yZSBvZiBpd", true},
+        {"a long password, and more of it", "no: a long password, and mor", true},
+        {"a long password, and more of it", "more: no", false},
+        {"secret", "no: AGFubgBzZWNyZ", true},
+        {"secret", "no: AGFubgBzZWN", false}, /* not all of three octets */
+        {"secret", "wrong: secr", true},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         a = auth_new(&plain, "ann", rows[i].password);
