@@ -5,7 +5,10 @@ void doubt_look(struct doubt *d, int64_t wall_ms, int64_t boot_ms, struct doubt_
     int64_t jumped_ms = d->is_begun ? offset_ms - d->offset_ms : 0;
     if (jumped_ms <= DOUBT_JUMP_MS && jumped_ms >= -DOUBT_JUMP_MS)
         jumped_ms = 0;
-    d->offset_ms = offset_ms;
+    if (!d->is_begun || jumped_ms != 0 || boot_ms - d->boot_ms >= DOUBT_OVER_MS) {
+        d->offset_ms = offset_ms;
+        d->boot_ms = boot_ms;
+    }
     if (!d->is_begun || jumped_ms != 0)
         d->until_boot_ms = boot_ms + DOUBT_MS;
     d->is_begun = true;

@@ -7,7 +7,7 @@
  *
  *     struct doubt d = {0};
  *     struct doubt_view v;
- *     doubt_look(&d, clock_wall_ms(), clock_boot_ms(), &v);   // every few seconds
+ *     doubt_look(&d, clock_wall_ms(), clock_boot_ms(), &v);   // each second
  *     expire(v.wall_ms);
  *     if (v.is_settled) mend(v.wall_ms);
  *
@@ -19,13 +19,16 @@
 #include <stdint.h>
 
 enum {
-    DOUBT_JUMP_MS = 60 * 1000, /* between two looks: less is slewing, or our own slowness */
+    /* within DOUBT_OVER_MS, however often it is looked: less is slewing, or our own slowness */
+    DOUBT_JUMP_MS = 60 * 1000,
+    DOUBT_OVER_MS = 3000,
     DOUBT_MS = 60 * 60 * 1000,
 };
 
 struct doubt {
     bool is_begun;
-    int64_t offset_ms;     /* wall minus boot, at the last look */
+    int64_t offset_ms;     /* wall minus boot, at `boot_ms` */
+    int64_t boot_ms;       /* of the last jump, or of a look DOUBT_OVER_MS ago and less */
     int64_t ahead_ms;      /* what is not believed yet */
     int64_t until_boot_ms; /* then it is */
 };

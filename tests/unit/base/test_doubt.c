@@ -81,7 +81,27 @@ static void looks_go_by(void **state) {
     }
 }
 
+static void a_jump_in_pieces_is_a_jump_however_often_it_is_looked(void **state) {
+    (void)state;
+    for (int every_ms = 100; every_ms <= 2500; every_ms += 300) {
+        struct doubt d = {0};
+        struct doubt_view v;
+        int64_t jumped_ms = 0, believed_ms = 0;
+        for (int64_t boot_ms = 0; boot_ms < 60 * 1000; boot_ms += every_ms) {
+            doubt_look(&d, START_MS + 31 * boot_ms, boot_ms, &v); /* 30 s too many each second */
+            jumped_ms += v.jumped_ms;
+            believed_ms = v.wall_ms - START_MS - boot_ms;
+        }
+        assert_true(jumped_ms > 25 * 60 * 1000);
+        assert_true(believed_ms < 3 * 60 * 1000);
+        assert_false(v.is_settled);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(looks_go_by)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(looks_go_by),
+        cmocka_unit_test(a_jump_in_pieces_is_a_jump_however_often_it_is_looked),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
