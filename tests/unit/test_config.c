@@ -383,6 +383,23 @@ static void what_a_reload_leaves_out_is_named(void **state) {
     config_unref(&before);
 }
 
+/* RFC 5321 4.5.3.2 */
+static void test_C21_no_default_is_below_its_minimum(void **state) {
+    (void)state;
+    char *env[] = {(char *)(uintptr_t) "POSTCHUTE_ROUTE=smtp://127.0.0.1", NULL};
+    struct config *c = NULL;
+    struct errinfo info = {0};
+    assert_int_equal(config_load(env, &c, &info), OK);
+    enum { MINUTE_MS = 60 * 1000 };
+    assert_true(c->smtp_greeting_ms >= 5 * MINUTE_MS);
+    assert_true(c->smtp_mail_ms >= 5 * MINUTE_MS);
+    assert_true(c->smtp_rcpt_ms >= 5 * MINUTE_MS);
+    assert_true(c->smtp_data_ms >= 2 * MINUTE_MS);
+    assert_true(c->smtp_block_ms >= 3 * MINUTE_MS);
+    assert_true(c->smtp_end_ms >= 10 * MINUTE_MS);
+    config_unref(&c);
+}
+
 static void help_lists_every_setting_in_both_forms(void **state) {
     (void)state;
     struct buf text = BUF_INIT(1 << 20), markdown = BUF_INIT(1 << 20);
@@ -408,6 +425,7 @@ int main(void) {
         cmocka_unit_test(a_setting_is_a_value_or_a_file),
         cmocka_unit_test(a_pipe_is_read_to_its_end_and_not_waited_for_without_one),
         cmocka_unit_test(what_a_reload_leaves_out_is_named),
+        cmocka_unit_test(test_C21_no_default_is_below_its_minimum),
         cmocka_unit_test(help_lists_every_setting_in_both_forms),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
