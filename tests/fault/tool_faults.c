@@ -122,7 +122,7 @@ int main(int argc, char **argv) {
         work_unexpected(&w, "nothing works after the fault", OK, "");
     work_close(&w);
     model_verify(w.model, &(struct store_options){.backend = STORE_SQLITE, .folder = argv[1]},
-                 (uint32_t)w.ok, true, &r);
+                 (uint32_t)w.ok, &r);
     printf("{\"failed_calls\": %llu, \"promises\": %llu, \"removed\": %llu, \"unavailable\": %llu, "
            "\"refused_starts\": %llu, \"healed_ms\": %lld, \"lost\": %llu, \"violations\": %llu, "
            "\"first\": \"%s%s\"}\n",

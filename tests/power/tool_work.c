@@ -110,7 +110,7 @@ static int check(char **argv) {
     if (f != NULL)
         fclose(f);
     struct store_options o = {.backend = STORE_SQLITE, .folder = argv[2]};
-    model_verify(m, &o, (uint32_t)notes, true, &r);
+    model_verify(m, &o, (uint32_t)notes, &r);
     printf("{\"promises\": %llu, \"removed\": %llu, \"in_retention\": %d, "
            "\"messages\": %u, \"checked\": %llu, \"probes\": %llu, "
            "\"lost\": %llu, \"violations\": %llu, \"first\": \"%s\"}\n",
