@@ -16,6 +16,30 @@ if "E2E_DIR" not in os.environ:
 _numbers = itertools.count(500)
 
 
+def pytest_runtestloop(session):
+    """With E2E_SHARE, a folder: runs the files that no other pytest has taken there. Each has a world of its own."""
+    share = os.environ.get("E2E_SHARE")
+    if not share or session.config.option.collectonly or session.testsfailed:
+        return None  # as usual
+    files = {}
+    for item in session.items:
+        files.setdefault(item.nodeid.split("::")[0], []).append(item)
+    for name, items in files.items():
+        try:
+            os.mkdir(os.path.join(share, name.replace("/", "%")))
+        except FileExistsError:
+            continue
+        other = next((items for taken, items in files.items() if taken != name), [None])
+        # a test of another file comes next: fixtures of the session live on
+        for item, after in zip(items, items[1:] + other[:1]):
+            session.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+    return True
+
+
 @pytest.fixture(scope="session")
 def ca():
     """The authority that programs in this world trust."""
