@@ -248,18 +248,17 @@ struct needs {
     int64_t behind; /* all up to here are about events before the one that was asked about last */
     struct need at[NEEDS];
     int count, looked;
+    bool is_end; /* there are no more */
 };
 
 static void needs_fill(struct needs *n) {
-    while (n->count < NEEDS) {
+    while (n->count < NEEDS && !n->is_end) {
         sqlite3_stmt *st = sq_use(&n->b->h, SQL_NOTIFICATION_EVENT_AFTER);
         sq_bind_int(st, 1, n->count > 0 ? n->at[n->count - 1].seq : n->behind);
-        bool found = sq_row(&n->b->h, st);
-        if (found)
+        n->is_end = !sq_row(&n->b->h, st);
+        if (!n->is_end)
             n->at[n->count++] = (struct need){.seq = sq_int(st, 0), .event = sq_int(st, 1)};
         sq_end(st);
-        if (!found)
-            return;
     }
 }
 
