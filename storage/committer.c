@@ -66,6 +66,7 @@ struct committer {
     const struct store_ops *ops;
     struct store_options options;
     struct backend *backend; /* NULL: closed after a failure */
+    struct backend_file file;
     struct checkpoint *checkpoint;
     struct watch_list *watches;
     struct effects *effects;
@@ -97,10 +98,14 @@ struct store_health committer_health(struct committer *c) {
 
 static void open_again(struct committer *c) {
     struct errinfo info = {0};
-    if (c->ops->open(&c->options, false, &c->backend, &info) == OK)
+    struct store_health h = health_get(c->health);
+    if (c->ops->open(&c->options, &c->file, &c->backend, &info) == OK) {
         health_set(c->health, true, "ready");
-    else
-        health_set(c->health, false, info.text);
+        return;
+    }
+    if (strncmp(h.text, info.text, sizeof(h.text) - 1) != 0) /* another reason than before */
+        log_error("storage", "the store is not writable", LOG_STRZ("reason", info.text));
+    health_set(c->health, false, info.text);
 }
 
 /* The handle stays also when a probe cannot be synced: the next one writes over what was refused,
@@ -502,6 +507,8 @@ struct committer *committer_start(const struct store_ops *ops, const struct stor
     c->pending_end = &c->pending;
     c->large_end = &c->large;
     c->health = health_new(c->options.folder, w);
+    if (ops->file != NULL)
+        ops->file(backend, &c->file);
     publish_totals(c);
     c->thread = thread_start("store-commit", committer_main, c);
     return c;

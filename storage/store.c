@@ -242,7 +242,7 @@ enum err store_open(const struct store_options *o, struct store **out, struct er
             e = take_lock(o->folder, &s->lock_fd, info);
     }
     if (e == OK)
-        e = s->ops->open(&s->options, true, &s->backend, info);
+        e = s->ops->open(&s->options, NULL, &s->backend, info);
     if (e == OK)
         e = start_threads(s, info);
     if (e != OK) {

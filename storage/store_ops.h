@@ -38,12 +38,19 @@ typedef enum err (*store_read_fn)(struct backend_reader *r, struct store_call *c
 /* How many notifications of this endpoint may be SENDING. */
 size_t store_notify_share(const struct store_notify_claim *q, const struct id *webhook_id);
 
+/* Which file a backend writes to. */
+struct backend_file {
+    uint64_t device, inode;
+};
+
 struct store_ops {
     const char *name;
-    /* Opens the writer: makes, migrates. `recover`: this is the start of the process, what was
-     * SENDING then becomes due. */
-    enum err (*open)(const struct store_options *o, bool recover, struct backend **out,
-                     struct errinfo *info);
+    /* Opens the writer. `was` NULL: this is the start of the process: makes it, migrates, and what
+     * was SENDING becomes due. Else it is opened again, and has to be the file that it was then:
+     * ERR_UNAVAILABLE while another one is in its place, or none; nothing is made or migrated. */
+    enum err (*open)(const struct store_options *o, const struct backend_file *was,
+                     struct backend **out, struct errinfo *info);
+    void (*file)(const struct backend *b, struct backend_file *out); /* NULL: it has none */
     void (*close)(struct backend **bp); /* of one that is open, or NULL */
 
     /* committer */

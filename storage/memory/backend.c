@@ -3,10 +3,10 @@
 
 #include "storage/memory/memory.h"
 
-static enum err backend_open(const struct store_options *o, bool is_start, struct backend **out,
-                             struct errinfo *info) {
+static enum err backend_open(const struct store_options *o, const struct backend_file *was,
+                             struct backend **out, struct errinfo *info) {
     (void)o;
-    (void)is_start;
+    (void)was;
     (void)info;
     struct backend *b = mem_zalloc(sizeof(*b));
     NEED(pthread_rwlock_init(&b->shared.lock, NULL) == 0);

@@ -200,11 +200,14 @@ static bool backend_checkpoint(struct backend *b) {
 
 /* ---- opening ---- */
 
-static enum err migrate(struct backend *b, struct errinfo *info) {
+static enum err migrate(struct backend *b, bool is_start, struct errinfo *info) {
     size_t first;
     enum err e = migrate_plan((int)sq_exec_int(&b->h, "PRAGMA user_version"), &first, info);
     if (e != OK)
         return e;
+    if (!is_start && first < migration_count && !sq_has_failed(&b->h))
+        return err_set(info, ERR_UNAVAILABLE, "store",
+                       "the store was emptied or replaced while it was open");
     for (size_t i = first; i < migration_count; i++) {
         sq_exec(&b->h, "BEGIN IMMEDIATE");
         sq_exec(&b->h, migrations[i].sql);
@@ -286,15 +289,33 @@ static void backend_close(struct backend **bp) {
     free(b);
 }
 
-static enum err backend_open(const struct store_options *o, bool is_start, struct backend **out,
-                             struct errinfo *info) {
+/* What is opened again is the file that was opened at the start: mail that went into a new one, or
+ * into another, would be out of sight when that is back. */
+static enum err find_file(const struct store_options *o, const struct backend_file *was,
+                          struct backend_file *out, struct errinfo *info) {
+    enum err e = was == NULL ? sq_make_file(o, info) : OK;
+    if (e == OK)
+        e = sq_find_file(o, out, info);
+    if (e == OK && was != NULL && (out->device != was->device || out->inode != was->inode))
+        e = err_set(info, ERR_UNAVAILABLE, "store",
+                    "outbox.db in %s is not the file that was opened at the start: put that back, "
+                    "or restart",
+                    o->folder);
+    return e;
+}
+
+static enum err backend_open(const struct store_options *o, const struct backend_file *was,
+                             struct backend **out, struct errinfo *info) {
+    bool is_start = was == NULL;
     struct backend *b = mem_zalloc(sizeof(*b));
     buf_init(&b->pack, PACK_MOST);
     b->scratch = arena_new();
     b->webhook_arena = arena_new();
-    enum err e = sq_open(&b->h, o, true, info);
+    enum err e = find_file(o, was, &b->file, info);
     if (e == OK)
-        e = migrate(b, info);
+        e = sq_open(&b->h, o, true, info);
+    if (e == OK)
+        e = migrate(b, is_start, info);
     if (e == OK)
         e = load_counters(b, info);
     if (e == OK && is_start)
@@ -309,6 +330,10 @@ static enum err backend_open(const struct store_options *o, bool is_start, struc
     }
     *out = b;
     return OK;
+}
+
+static void backend_file(const struct backend *b, struct backend_file *out) {
+    *out = b->file;
 }
 
 /* ---- readers ---- */
@@ -358,6 +383,7 @@ static bool backend_reader_checkpoint(struct backend_reader *r) {
 const struct store_ops store_sqlite_ops = {
     .name = "sqlite",
     .open = backend_open,
+    .file = backend_file,
     .close = backend_close,
     .begin = backend_begin,
     .commit = backend_commit,

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "server/base/clock.h"
@@ -127,12 +128,28 @@ int64_t sq_exec_int(struct sq *h, const char *sql) {
     return v;
 }
 
-/* SQLite gives -wal and -shm the rights of the main file, so that is made first, for us alone. */
-static enum err make_file(const char *path, struct errinfo *info) {
+static void print_path(char path[PATH_SIZE], const struct store_options *o) {
+    snprintf(path, PATH_SIZE, "%s/outbox.db", o->folder);
+}
+
+enum err sq_make_file(const struct store_options *o, struct errinfo *info) {
+    char path[PATH_SIZE];
+    print_path(path, o);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return err_set(info, ERR_UNAVAILABLE, "store", "cannot open %s: %s", path, strerror(errno));
     close(fd);
+    return OK;
+}
+
+enum err sq_find_file(const struct store_options *o, struct backend_file *out,
+                      struct errinfo *info) {
+    char path[PATH_SIZE];
+    print_path(path, o);
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return err_set(info, ERR_UNAVAILABLE, "store", "cannot find %s: %s", path, strerror(errno));
+    *out = (struct backend_file){.device = st.st_dev, .inode = st.st_ino};
     return OK;
 }
 
@@ -180,14 +197,7 @@ enum err sq_open(struct sq *h, const struct store_options *o, bool writer, struc
     register_own_vfs();
     *h = (struct sq){.seal = o->seal, .told = mem_zalloc(sizeof(*h->told))};
     char path[PATH_SIZE];
-    snprintf(path, sizeof(path), "%s/outbox.db", o->folder);
-    if (writer) {
-        enum err e = make_file(path, info);
-        if (e != OK) {
-            sq_close(h);
-            return e;
-        }
-    }
+    print_path(path, o);
     const char *vfs = o->vfs != NULL || o->synchronous_normal ? o->vfs : own_vfs;
     int rc = sqlite3_open_v2(path, &h->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, vfs);
     if (rc != SQLITE_OK) {

@@ -57,7 +57,16 @@ struct sq {
     struct damaged *told;    /* what the log knows of */
 };
 
-/* Opens `folder`/outbox.db; ERR_UNAVAILABLE with the reason. `writer` may create it. */
+/* Makes `folder`/outbox.db when it is not there: SQLite gives -wal and -shm the rights of the main
+ * file, so that is made first, for us alone. Only before the first handle is opened: whoever closes
+ * a file by hand takes away all of the process's locks on it, those of SQLite's handles, too, and
+ * another program that closes the store takes itself for the last and removes the log.
+ * ERR_UNAVAILABLE. */
+NODISCARD enum err sq_make_file(const struct store_options *o, struct errinfo *info);
+/* Which one it is, without opening it. ERR_UNAVAILABLE: it is not there. */
+NODISCARD enum err sq_find_file(const struct store_options *o, struct backend_file *out,
+                                struct errinfo *info);
+/* Opens it, and makes none; ERR_UNAVAILABLE with the reason. */
 NODISCARD enum err sq_open(struct sq *h, const struct store_options *o, bool writer,
                            struct errinfo *info);
 void sq_close(struct sq *h);

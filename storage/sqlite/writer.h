@@ -68,6 +68,7 @@ struct places {
 
 struct backend {
     struct sq h;
+    struct backend_file file;
     bool in_transaction;
     struct counters now, committed, at_savepoint;
     int64_t page_bytes, wal_bytes;

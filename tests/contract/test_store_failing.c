@@ -478,7 +478,7 @@ static void direct_open(struct kit *k, struct direct *d) {
     d->ops = &store_sqlite_ops;
     d->budget = content_budget_new(1 << 20);
     d->fx = effects_new(d->budget);
-    assert_int_equal(d->ops->open(&k->options, true, &d->b, NULL), OK);
+    assert_int_equal(d->ops->open(&k->options, NULL, &d->b, NULL), OK);
 }
 
 static void direct_close(struct kit *k, struct direct *d) {
@@ -1491,8 +1491,8 @@ static void what_waits_beside_a_damaged_notification_keeps_its_event(void **stat
         }
         damage(k, rows[row].sql);
         k->now_wall_ms += 1000;
-        kit_retain_all(k, (struct store_retain){.events_before_wall_ms = k->now_wall_ms,
-                                                .most = most[i % 2]});
+        kit_retain_all(
+            k, (struct store_retain){.events_before_wall_ms = k->now_wall_ms, .most = most[i % 2]});
         /* (the last event of all is kept, too, where the damage names it) */
         for (size_t n = 0; n < 3; n++)
             if ((rows[row].sound >> n & 1) != 0 &&
@@ -1529,8 +1529,8 @@ static void what_waits_behind_damaged_notifications_keeps_its_event(void **state
         }
         damage(k, rows[i / 3].sql);
         k->now_wall_ms += 1000;
-        kit_retain_all(k, (struct store_retain){.events_before_wall_ms = k->now_wall_ms,
-                                                .most = most[i % 3]});
+        kit_retain_all(
+            k, (struct store_retain){.events_before_wall_ms = k->now_wall_ms, .most = most[i % 3]});
         for (size_t n = 0; n < ALL; n++)
             if ((n < rows[i / 3].from || n >= rows[i / 3].to) &&
                 !str_starts_with(str_of(kit_timeline(k, m[n]->id)), STR("message.accepted")))

@@ -439,6 +439,123 @@ static void a_call_that_fails_late_fails_alone(void **state) {
     assert_true(store_health(k->store).is_writable);
 }
 
+/* ---- a handle that is lost: it is opened again ---- */
+
+/* Until the store says why it is not writable, in these words; NULL: until it is writable. */
+static void wait_for_health(struct kit *k, const char *words) {
+    struct store_health h = store_health(k->store);
+    for (int i = 0; i < 100 && (words == NULL ? !h.is_writable : strstr(h.text, words) == NULL);
+         i++) {
+        mailbox_wait(kit_box(k), 100);
+        h = store_health(k->store);
+    }
+    if (words == NULL ? !h.is_writable : h.is_writable || strstr(h.text, words) == NULL)
+        fail_msg("not %s: %s", words != NULL ? words : "writable", h.text);
+}
+
+static void lose_the_handle(struct kit *k) {
+    expect_log("the store is not writable");
+    sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_IOERR, .at = 1, .only = "COMMIT"});
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_accept_for(k, TO("lost@example.net"))),
+                     ERR_UNAVAILABLE);
+    assert_int_equal(sqlite_fail_end(), 1);
+}
+
+enum { SEES_NO_LOCK = 1, CANNOT_LOOK = 2 };
+
+/* Another program, as sqlite3 is: it looks for SQLite's lock, reads, and closes. It is begun before
+ * this process has anything open, which SQLite would take for its own there. */
+static pid_t start_other_program(int *tell) {
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid > 0) {
+        close(ends[0]);
+        *tell = ends[1];
+        return pid;
+    }
+    close(ends[1]);
+    char path[128] = "";
+    if (read(ends[0], path, sizeof(path) - 1) <= 0)
+        _exit(CANNOT_LOOK);
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0x40000002, .l_len = 510};
+    int fd = __real_open(path, O_RDWR | O_CLOEXEC);
+    int result = fd < 0 || fcntl(fd, F_GETLK, &lock) != 0 ? CANNOT_LOOK : 0;
+    result |= lock.l_type == F_UNLCK ? SEES_NO_LOCK : 0;
+    close(fd);
+    sqlite3 *db = NULL;
+    if (sqlite3_open(path, &db) != SQLITE_OK ||
+        sqlite3_exec(db, "SELECT count(*) FROM message", NULL, NULL, NULL) != SQLITE_OK ||
+        sqlite3_close(db) != SQLITE_OK)
+        result |= CANNOT_LOOK;
+    _exit(result);
+}
+
+/* Else who closes the store takes itself for the last, and removes the log that is written to. */
+static void a_handle_that_is_opened_again_leaves_the_others_their_locks(void **state) {
+    (void)state;
+    int tell, status;
+    pid_t other = start_other_program(&tell);
+    struct kit *k = kit_new(STORE_SQLITE);
+    struct message_row *m = kit_accept(k, TO("ann@example.net"));
+    kit_message(k, m->id); /* a reader has begun */
+    lose_the_handle(k);
+    wait_for_health(k, NULL);
+    const char *path = path_of(k, "outbox.db");
+    assert_int_equal(write(tell, path, strlen(path)), (ssize_t)strlen(path));
+    close(tell);
+    assert_int_equal(waitpid(other, &status, 0), other);
+    struct stat st;
+    bool has_log = stat(path_of(k, "outbox.db-wal"), &st) == 0;
+    if (status != 0 || !has_log)
+        fail_msg("another program ended with %d, the log is%s there", status,
+                 has_log ? "" : " not");
+    kit_accept(k, TO("ann@example.net"));
+    kit_free(k);
+}
+
+/* A file system that was unmounted, a file that was moved: what is accepted into another file is
+ * gone when that one is back. */
+static void a_file_that_is_not_there_any_more_is_waited_for(void **state) {
+    struct kit *k = *state;
+    const char *path = path_of(k, "outbox.db"), *away = path_of(k, "away");
+    struct message_row *m = kit_accept(k, TO("ann@example.net"));
+    assert_int_equal(rename(path, away), 0);
+    lose_the_handle(k);
+    wait_for_health(k, "cannot find");
+    assert_int_equal(logged("the store is not writable"), 2); /* why, and why it stays so */
+    struct stat st;
+    assert_int_equal(stat(path, &st), -1);
+    /* another one in its place */
+    int fd = __real_open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+    wait_for_health(k, "is not the file that was opened at the start");
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 0);
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_accept_for(k, TO("bob@example.net"))),
+                     ERR_UNAVAILABLE);
+    assert_int_equal(rename(away, path), 0);
+    wait_for_health(k, NULL);
+    kit_accept(k, TO("bob@example.net"));
+    kit_message(k, m->id);
+    assert_int_equal(kit_totals(k).accepted, 2);
+}
+
+/* It is the same file, but nothing is in it: it is not made anew under those who read in it. */
+static void a_file_of_another_version_is_not_migrated_while_it_is_open(void **state) {
+    struct kit *k = *state;
+    query(k, "PRAGMA user_version = 3");
+    lose_the_handle(k);
+    wait_for_health(k, "was emptied or replaced");
+    assert_int_equal(query(k, "PRAGMA user_version"), 3);
+    query(k, "PRAGMA user_version = 4");
+    wait_for_health(k, NULL);
+    kit_accept(k, TO("ann@example.net"));
+}
+
 /* ---- a disk that fails: a VFS between SQLite and the system's ---- */
 
 static struct {
@@ -773,6 +890,11 @@ int main(void) {
                                         teardown),
         cmocka_unit_test_setup_teardown(what_was_confirmed_survives_a_kill, setup, teardown),
         cmocka_unit_test_setup_teardown(a_call_that_fails_late_fails_alone, setup, teardown),
+        cmocka_unit_test(a_handle_that_is_opened_again_leaves_the_others_their_locks),
+        cmocka_unit_test_setup_teardown(a_file_that_is_not_there_any_more_is_waited_for, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_file_of_another_version_is_not_migrated_while_it_is_open,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(a_failed_sync_closes_the_handle_and_it_comes_back,
                                         faulty_setup, teardown),
         cmocka_unit_test_setup_teardown(a_failed_write_closes_the_handle_and_it_comes_back,

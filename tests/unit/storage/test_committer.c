@@ -46,16 +46,21 @@ static struct {
     int naps;
 } f;
 
-static enum err fake_open(const struct store_options *o, bool is_start, struct backend **out,
-                          struct errinfo *info) {
+static enum err fake_open(const struct store_options *o, const struct backend_file *was,
+                          struct backend **out, struct errinfo *info) {
     (void)o;
-    assert_false(is_start); /* claims of jobs that live are theirs */
+    assert_non_null(was); /* claims of jobs that live are theirs */
+    assert_int_equal(was->inode, 4711);
     if (f.open != OK)
         return err_set(info, f.open, "store", "still broken");
     *out = mem_zalloc(sizeof(**out));
     (*out)->number = ++f.opened;
     f.status = BACKEND_READY;
     return OK;
+}
+static void fake_file(const struct backend *b, struct backend_file *out) {
+    (void)b;
+    out->inode = 4711;
 }
 static void fake_close(struct backend **bp) {
     f.closed += *bp != NULL;
@@ -144,6 +149,7 @@ static enum err fake_write(struct backend *b, struct effects *fx, struct store_c
 static const struct store_ops fake_ops = {
     .name = "fake",
     .open = fake_open,
+    .file = fake_file,
     .close = fake_close,
     .begin = fake_begin,
     .commit = fake_commit,

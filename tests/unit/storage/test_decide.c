@@ -107,7 +107,7 @@ static void totals_that_do_not_add_up_are_found(void **state) {
         struct backend *b;
         struct backend_reader *r;
         struct errinfo info = {0};
-        assert_int_equal(ops->open(&(struct store_options){0}, true, &b, &info), OK);
+        assert_int_equal(ops->open(&(struct store_options){0}, NULL, &b, &info), OK);
         assert_int_equal(ops->reader_open(&(struct store_options){0}, b, &r, &info), OK);
         put_message(b, RECIPIENT_QUEUED);
         put_message(b, RECIPIENT_DELIVERED);
