@@ -11,8 +11,8 @@
  *   READY ──after_failure(FULL)──► FULL ──tick──► READY
  *     └────after_failure(BROKEN)─► CLOSED ──open_again──► READY       (both tried once a second)
  *
- * READY and FULL have an open backend; in FULL each batch is still tried, since only a commit tells
- * whether there is room. CLOSED has none and answers ERR_UNAVAILABLE at once. */
+ * READY and FULL have an open backend; in FULL each batch is still tried, since only a commit that
+ * writes tells whether there is room. CLOSED has none and answers ERR_UNAVAILABLE at once. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -379,7 +379,7 @@ static void run_batch(struct committer *c, struct batch *b) {
         metric_add(metrics.commits, 1);
         metric_add(metrics.rows, (int64_t)b->rows);
         metric_observe_us(metrics.seconds, clock_mono_us() - start_mono_us);
-        if (!health_get(c->health).is_writable)
+        if (!health_get(c->health).is_writable && c->ops->has_written(c->backend))
             health_set(c->health, true, "ready");
         publish_totals(c);
         watch_list_publish(c->watches, c->effects);

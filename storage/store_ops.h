@@ -61,6 +61,7 @@ struct store_ops {
     enum err (*savepoint_release)(struct backend *b);
     enum err (*savepoint_rollback)(struct backend *b);
     int64_t (*change_count)(const struct backend *b);
+    bool (*has_written)(const struct backend *b); /* the last commit: so there was room */
     enum backend_status (*status)(const struct backend *b);
     const char *(*status_text)(const struct backend *b);
     /* A body too large for one transaction goes in piece by piece, ahead of the verb, each piece in

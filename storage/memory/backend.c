@@ -48,6 +48,11 @@ static int64_t backend_change_count(const struct backend *b) {
     return 0; /* a verb that fails has changed nothing */
 }
 
+static bool backend_has_written(const struct backend *b) {
+    (void)b;
+    return true;
+}
+
 static enum backend_status backend_status(const struct backend *b) {
     (void)b;
     return BACKEND_READY;
@@ -113,6 +118,7 @@ const struct store_ops store_memory_ops = {
     .savepoint_release = nothing,
     .savepoint_rollback = nothing,
     .change_count = backend_change_count,
+    .has_written = backend_has_written,
     .status = backend_status,
     .status_text = backend_status_text,
     .probe = nothing,

@@ -74,7 +74,7 @@ static enum err backend_begin(struct backend *b) {
         sq_forget(&b->h);
     sq_run(&b->h, sq_use(&b->h, SQL_BEGIN));
     b->in_transaction = !sq_has_failed(&b->h);
-    b->webhooks_touched = false;
+    b->webhooks_touched = b->has_written = false;
     arena_clear(b->scratch);
     return b->in_transaction ? OK : ERR_UNAVAILABLE;
 }
@@ -154,6 +154,10 @@ static int64_t backend_change_count(const struct backend *b) {
     return sqlite3_total_changes64(b->h.db);
 }
 
+static bool backend_has_written(const struct backend *b) {
+    return b->has_written;
+}
+
 static const char *backend_status_text(const struct backend *b) {
     return b->h.text;
 }
@@ -177,6 +181,7 @@ static int on_wal(void *arg, sqlite3 *db, const char *name, int pages) {
     (void)db;
     (void)name;
     struct backend *b = arg;
+    b->has_written = true;
     b->wal_bytes = pages * b->page_bytes;
     return SQLITE_OK;
 }
@@ -392,6 +397,7 @@ const struct store_ops store_sqlite_ops = {
     .savepoint_release = backend_savepoint_release,
     .savepoint_rollback = backend_savepoint_rollback,
     .change_count = backend_change_count,
+    .has_written = backend_has_written,
     .status = backend_status,
     .status_text = backend_status_text,
     .stage = body_stage,

@@ -69,7 +69,7 @@ struct places {
 struct backend {
     struct sq h;
     struct backend_file file;
-    bool in_transaction;
+    bool in_transaction, has_written; /* the transaction, to the log */
     struct counters now, committed, at_savepoint;
     int64_t page_bytes, wal_bytes;
     struct arena *scratch; /* of a transaction; cleared before the next */

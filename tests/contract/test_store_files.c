@@ -739,6 +739,21 @@ static void a_full_disk_refuses_until_there_is_room(void **state) {
     fail_and_recover(*state, &fault.write_rc, SQLITE_FULL);
 }
 
+/* A sweep that finds nothing needs no room. */
+static void a_commit_that_writes_nothing_is_no_sign_of_room(void **state) {
+    expect_log("the store is not writable");
+    struct kit *k = *state;
+    atomic_store(&fault.write_rc, SQLITE_FULL);
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_accept_for(k, TO("ann@example.net"))),
+                     ERR_UNAVAILABLE);
+    struct store_expire e = {.now_wall_ms = k->now_wall_ms, .most = 10};
+    RUN_OK(k, STORE_EXPIRE, &e);
+    assert_false(store_health(k->store).is_writable);
+    atomic_store(&fault.write_rc, SQLITE_OK);
+    wait_for_health(k, NULL);
+    kit_accept(k, TO("ann@example.net"));
+}
+
 static void a_big_body_that_does_not_fit_leaves_nothing(void **state) {
     expect_log("the store is not writable");
     struct kit *k = *state;
@@ -901,6 +916,8 @@ int main(void) {
                                         faulty_setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_refuses_until_there_is_room, faulty_setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(a_commit_that_writes_nothing_is_no_sign_of_room,
+                                        faulty_setup, teardown),
         cmocka_unit_test_setup_teardown(a_big_body_that_does_not_fit_leaves_nothing, faulty_setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(what_is_left_of_a_big_body_goes_before_the_next,

@@ -27,7 +27,7 @@ struct backend {
 /* What it answers, and what it was asked. Set while no call is under way. */
 static struct {
     enum err begin, commit, savepoint, release, rollback_to;
-    bool stage_fails;
+    bool stage_fails, writes_nothing;
     enum err write[2][CALLS]; /* of the n-th call of a batch, at the first and the second try */
     bool writes[CALLS];       /* ... after having written */
     _Atomic(enum backend_status) status;
@@ -101,6 +101,10 @@ static int64_t fake_changes(const struct backend *b) {
     (void)b;
     return f.changes;
 }
+static bool fake_has_written(const struct backend *b) {
+    (void)b;
+    return !f.writes_nothing;
+}
 static enum backend_status fake_status(const struct backend *b) {
     (void)b;
     return f.status;
@@ -158,6 +162,7 @@ static const struct store_ops fake_ops = {
     .savepoint_release = fake_release,
     .savepoint_rollback = fake_rollback_to,
     .change_count = fake_changes,
+    .has_written = fake_has_written,
     .status = fake_status,
     .status_text = fake_text,
     .stage = fake_stage,
@@ -460,7 +465,12 @@ static void a_full_disk_is_probed_until_there_is_room(void **state) {
     /* a commit shows it, too */
     assert_int_equal(run(w, STORE_KEY_PUT), ERR_UNAVAILABLE);
     assert_false(committer_health(w->c).is_writable);
+    f.probe = ERR_UNAVAILABLE;
     f.status = BACKEND_READY;
+    f.writes_nothing = true; /* but one that wrote nothing needed no room */
+    assert_int_equal(run(w, STORE_KEY_PUT), OK);
+    assert_false(committer_health(w->c).is_writable);
+    f.writes_nothing = false;
     assert_int_equal(run(w, STORE_KEY_PUT), OK);
     assert_true(committer_health(w->c).is_writable);
 }
