@@ -8,7 +8,8 @@
 
 enum {
     RETRY_MS = 1000,               /* what the store refused is repeated so often */
-    UNCOUNTED_MS = 10 * 1000,      /* trouble of our own: not at once, not late */
+    UNCOUNTED_MS = 10 * 1000,      /* trouble of our own: not at once, not late, ... */
+    UNCOUNTED_PART = 60,           /* ... and more seldom as it lasts: of the message's age */
     HELD_MS = 5 * 60 * 1000,       /* until somebody mends it: all of a domain's mail comes round */
     GREYLISTED_MS = 5 * 60 * 1000, /* most greylists open after this */
 };
@@ -168,13 +169,21 @@ static enum recipient_state state_of(enum verdict_action a) {
     return RECIPIENT_QUEUED;
 }
 
+static int64_t uncounted_ms(int64_t age_ms) {
+    int64_t ms = age_ms / UNCOUNTED_PART;
+    return ms < UNCOUNTED_MS ? UNCOUNTED_MS : ms > HELD_MS ? HELD_MS : ms;
+}
+
 static int64_t delay_ms(const struct scheduler *s, const struct report *r,
-                        const struct report_entry *e, bool counts, int attempts) {
+                        const struct report_entry *e, bool counts, int64_t now_wall_ms) {
+    const struct due_item *i = e->item;
     if (!counts) {
-        uint32_t at_least_ms = r->job != NULL && r->job->is_held ? HELD_MS : UNCOUNTED_MS;
-        return at_least_ms + (int64_t)random_below(at_least_ms / 2);
+        int64_t at_least_ms = r->job != NULL && r->job->is_held
+                                  ? HELD_MS
+                                  : uncounted_ms(now_wall_ms - i->row.outgoing->created_wall_ms);
+        return at_least_ms + (int64_t)random_below((uint64_t)at_least_ms / 2);
     }
-    int64_t ms = backoff_delay_ms(&s->settings->backoff, attempts + 1, random_u64());
+    int64_t ms = backoff_delay_ms(&s->settings->backoff, i->row.attempts + 1, random_u64());
     if (e->verdict.class_ == CLASS_GREYLISTED && ms < GREYLISTED_MS)
         ms = GREYLISTED_MS;
     return ms;
@@ -217,7 +226,7 @@ static void decide(struct scheduler *s, struct settle_call *c, const struct repo
         .last = e->last,
     };
     if (res->state == RECIPIENT_QUEUED)
-        res->due_wall_ms = now_wall_ms + delay_ms(s, c->report, e, res->counts, i->row.attempts);
+        res->due_wall_ms = now_wall_ms + delay_ms(s, c->report, e, res->counts, now_wall_ms);
     c->item[c->count++] = i;
     metric_add_at(s->metrics.attempts, e->verdict.action, 1);
     if (res->state == RECIPIENT_DELIVERED)
@@ -241,6 +250,14 @@ static void fill_attempt_recipients(struct settle_call *c, const struct report *
             .result = c->result[i].last,
         };
     }
+}
+
+/* What counts for nobody may come round often, and leaves no row. */
+static bool has_counted(const struct settle_call *c) {
+    for (size_t i = 0; i < c->count; i++)
+        if (c->result[i].counts)
+            return true;
+    return false;
 }
 
 /* The report's recipients leave `b`; what becomes of them is posted. Takes the report. */
@@ -270,6 +287,7 @@ static void settle_entries(struct scheduler *s, struct bundle *b, struct report 
         report_free(&r);
         return;
     }
+    r->has_attempt = r->has_attempt && has_counted(c);
     if (r->has_attempt)
         fill_attempt_recipients(c, r);
     c->q.settle = (struct store_settle){

@@ -375,8 +375,9 @@ static enum failure failure_of_verify(long result) {
     }
 }
 
+/* Not the library's other fatal reasons: a peer's key that no secret can be agreed with is one. */
 bool tls_error_is_ours(unsigned long error) {
-    return error != 0 && ERR_FATAL_ERROR(error);
+    return error != 0 && ERR_GET_REASON(error) == ERR_R_MALLOC_FAILURE;
 }
 
 enum failure tls_session_failure(const SSL *ssl, unsigned long error, char *text, size_t size) {

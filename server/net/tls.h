@@ -62,7 +62,7 @@ void tls_session_info(const struct ssl_st *ssl, struct tls_info *out);
 /* Why a handshake failed. `error` is a code of OpenSSL's queue, 0: none. `text` is filled. */
 enum failure tls_session_failure(const struct ssl_st *ssl, unsigned long error, char *text,
                                  size_t size);
-/* No memory, or the library's own trouble: the peer has done nothing. */
+/* No memory: the peer has done nothing. */
 bool tls_error_is_ours(unsigned long error);
 /* The words for a code of OpenSSL's queue, cut to fit. */
 void tls_error_text(unsigned long error, char *text, size_t size);

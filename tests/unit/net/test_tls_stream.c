@@ -585,6 +585,49 @@ static void a_peer_that_speaks_no_tls_fails_the_handshake(void **state) {
     }
 }
 
+/* A ServerHello of TLS 1.3 for the ClientHello, with a share of X25519 that is zero: no secret can
+ * be agreed with it, which OpenSSL calls an internal error. */
+static void answer_with_a_zero_share(int fd) {
+    enum { HELLO_SESSION_ID = 5 + 4 + 2 + 32, SHARE = 32 };
+    unsigned char hello[2048], out[256], *p = out + 9;
+    ssize_t got = recv(fd, hello, sizeof hello, 0);
+    assert_in_range(got, HELLO_SESSION_ID + 33, sizeof hello);
+    memcpy(p, "\x03\x03", 2);
+    memset(p + 2, 7, 32); /* random */
+    memcpy(p + 34, hello + HELLO_SESSION_ID, 33);
+    p += 34 + 33;
+    static const unsigned char rest[] = {0x13, 0x01, 0,    0, 46, 0, 0x2b, 0, 2,    0x03,
+                                         0x04, 0,    0x33, 0, 36, 0, 0x1d, 0, SHARE};
+    memcpy(p, rest, sizeof rest);
+    p += sizeof rest;
+    memset(p, 0, SHARE);
+    p += SHARE;
+    size_t n = (size_t)(p - out);
+    const unsigned char begin_of[] = {
+        22, 3, 3, 0, (unsigned char)(n - 5), 2, 0, 0, (unsigned char)(n - 9)};
+    memcpy(out, begin_of, sizeof begin_of);
+    assert_int_equal(send(fd, out, n, 0), (ssize_t)n);
+}
+
+/* Whatever OpenSSL calls it. */
+static void what_a_peer_sends_is_no_trouble_of_ours(void **state) {
+    (void)state;
+    int fds[2];
+    tcp_pair(fds);
+    struct end c;
+    end_init(&c, l);
+    end_accept(&c, fds[0]);
+    TURN_UNTIL(l, c.opened == 1);
+    stream_start_tls_client(c.s, client_ctx, TLS_VERIFY_NONE, NAME, 5000);
+    struct pollfd p = {.fd = fds[1], .events = POLLIN};
+    TURN_UNTIL(l, poll(&p, 1, 0) == 1);
+    answer_with_a_zero_share(fds[1]);
+    TURN_UNTIL(l, c.failed == 1);
+    assert_int_equal(c.why, FAILURE_TLS_HANDSHAKE);
+    end_release(&c);
+    close(fds[1]);
+}
+
 static void a_silent_handshake_times_out(void **state) {
     (void)state;
     int fds[2];
@@ -837,6 +880,7 @@ int main(void) {
         T(test_T6_clear_bytes_still_in_the_kernel_are_dropped_too),
         T(writes_of_one_turn_are_one_record),
         T(a_peer_that_speaks_no_tls_fails_the_handshake),
+        T(what_a_peer_sends_is_no_trouble_of_ours),
         T(a_silent_handshake_times_out),
         T(test_T7_tls_1_1_is_not_spoken),
         T(resets_and_ends_are_told_apart_under_tls),
