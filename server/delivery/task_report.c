@@ -65,7 +65,8 @@ bool task_is_wish_unmet(const struct task *t, const struct session_result *r) {
         return r->failure == FAILURE_TLS_UNTRUSTED || r->failure == FAILURE_TLS_NAME ||
                r->failure == FAILURE_TLS_EXPIRED;
     bool is_refused = r->failure == FAILURE_NONE && r->stage == STAGE_STARTTLS;
-    return is_refused ||
+    /* however a handshake ended, the route would have gone on in clear */
+    return is_refused || r->stage == STAGE_TLS ||
            (r->failure >= FAILURE_TLS_NOT_OFFERED && r->failure <= FAILURE_TLS_INJECTION);
 }
 

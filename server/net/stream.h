@@ -31,9 +31,10 @@ struct stream_events {
     void (*on_read)(void *ctx);
     /* Everything written has been handed to the kernel: stream_pending() fell to 0. May be NULL. */
     void (*on_drained)(void *ctx);
-    /* Connecting (CONNECT_*, LOCAL), handshake (TLS_*), a deadline (TIMEOUT; the handshake's too),
-     * reset (CLOSED). Bytes that came before were delivered by on_read and can still be peeked at.
-     * `text` is for people, valid during the call, also after stream_close(). */
+    /* Connecting (CONNECT_*, LOCAL), handshake (TLS_*; CLOSED when the peer went in it), a deadline
+     * (TIMEOUT; the handshake's too), reset (CLOSED). Bytes that came before were delivered by
+     * on_read and can still be peeked at. `text` is for people, valid during the call, also after
+     * stream_close(). */
     void (*on_failed)(void *ctx, enum failure why, struct str text);
     /* The peer closed in order; bytes that came before were delivered by on_read. It may have
      * closed its own direction only: what is written from now on is still sent, without

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "server/net/stream_state.h"
+#include "server/net/tls_bound.h"
 
 /* ---- reading ------------------------------------------------------------------------------- */
 
@@ -59,8 +60,11 @@ static void peer_closed(struct stream *s) {
     s->peer_ended = true;
     switch (s->state) {
     case STREAM_HANDSHAKE:
-        stream_fail_now(s, FAILURE_TLS_HANDSHAKE,
-                        "the peer closed the connection in the TLS handshake");
+        if (tls_bound_is_reached(s->ssl))
+            stream_fail_now(s, FAILURE_TLS_HANDSHAKE, "the TLS handshake has no end");
+        else
+            stream_fail_now(s, FAILURE_CLOSED,
+                            "the peer closed the connection in the TLS handshake");
         return;
     case STREAM_OPEN:
     case STREAM_SWITCHING:
@@ -82,6 +86,11 @@ static void peer_closed(struct stream *s) {
 bool stream_is_short(int error) {
     return error == ENOMEM || error == ENOBUFS || error == EMFILE || error == ENFILE ||
            error == ENOSPC || error == EDQUOT || error == EIO;
+}
+
+static bool is_of_network(int error) {
+    return error == ECONNRESET || error == EPIPE || error == ETIMEDOUT || error == EHOSTUNREACH ||
+           error == ENETUNREACH;
 }
 
 static enum failure lost_by(int error, unsigned long tls_error) {
@@ -108,7 +117,7 @@ static void connection_broke(struct stream *s, int error, unsigned long tls_erro
         snprintf(text, sizeof text, "connection lost: TLS: %s", reason);
     } else {
         snprintf(text, sizeof text, "connection lost: %s",
-                 strerror_r(error, reason, sizeof reason));
+                 error != 0 ? strerror_r(error, reason, sizeof reason) : "no reason is known");
     }
     stream_fail_now(s, lost_by(error, tls_error), text);
 }
@@ -130,9 +139,11 @@ static void handshake_done(struct stream *s) {
 }
 
 /* One of those that libevent keeps of OpenSSL's, the last one first: it, or one before that says
- * that the peer has done nothing. 0: none. */
+ * that the peer has done nothing. 0: none, it is the socket's. */
 static unsigned long error_of(struct bufferevent *bev) {
     unsigned long last = bufferevent_get_openssl_error(bev), e = last;
+    if (tls_error_is_of_socket(last))
+        return 0;
     while (e != 0 && !tls_error_is_ours(e))
         e = bufferevent_get_openssl_error(bev);
     return e != 0 ? e : last;
@@ -149,8 +160,9 @@ static void on_bev_event(struct bufferevent *bev, short what, void *arg) {
         char text[256];
         unsigned long tls_error = error_of(bev);
         enum failure why = tls_session_failure(s->ssl, tls_error, text, sizeof text);
-        if (why == FAILURE_TLS_HANDSHAKE && stream_is_short(error))
-            why = FAILURE_SHORT;
+        bool is_lost = tls_error == 0 && is_of_network(error); /* else the library's, unexplained */
+        if (why == FAILURE_TLS_HANDSHAKE && (is_lost || stream_is_short(error)))
+            why = lost_by(error, 0); /* anybody on the way can end a connection */
         stream_fail_now(s, why, text);
     } else {
         unsigned long tls_error = s->ssl ? error_of(bev) : 0;

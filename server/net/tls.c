@@ -380,6 +380,10 @@ bool tls_error_is_ours(unsigned long error) {
     return error != 0 && ERR_GET_REASON(error) == ERR_R_MALLOC_FAILURE;
 }
 
+bool tls_error_is_of_socket(unsigned long error) {
+    return error == SSL_ERROR_SYSCALL;
+}
+
 enum failure tls_session_failure(const SSL *ssl, unsigned long error, char *text, size_t size) {
     long result = SSL_get_verify_result(ssl);
     const char *missed = tls_pin_missed(ssl);

@@ -64,6 +64,8 @@ enum failure tls_session_failure(const struct ssl_st *ssl, unsigned long error, 
                                  size_t size);
 /* No memory: the peer has done nothing. */
 bool tls_error_is_ours(unsigned long error);
+/* What libevent puts before the queue's: here it is all there is, and errno tells more. */
+bool tls_error_is_of_socket(unsigned long error);
 /* The words for a code of OpenSSL's queue, cut to fit. */
 void tls_error_text(unsigned long error, char *text, size_t size);
 /* Says close_notify; to be called once nothing waits to be written. */

@@ -33,6 +33,10 @@ static void on_message(int is_ours, int version, int type, const void *bytes, si
         end_reading(ssl);
 }
 
+bool tls_bound_is_reached(const struct ssl_st *ssl) {
+    return (uintptr_t)SSL_get_ex_data(ssl, count_of) >= TLS_MESSAGES_MAX;
+}
+
 void tls_bound(SSL_CTX *ctx) {
     pthread_once(&once, make_index);
     SSL_CTX_set_msg_callback(ctx, on_message);

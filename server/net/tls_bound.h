@@ -9,9 +9,14 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 typedef struct ssl_ctx_st SSL_CTX; /* OpenSSL's */
 
 enum { TLS_MESSAGES_MAX = 256 }; /* a handshake has about ten; tickets and new keys come later */
 
 /* For all connections made of `ctx` from now on. */
 void tls_bound(SSL_CTX *ctx);
+/* Is that why this one, which is of such a context, reads as ended? */
+struct ssl_st;
+bool tls_bound_is_reached(const struct ssl_st *ssl);

@@ -141,8 +141,7 @@ struct str session_result_text(const struct session_result *r) {
 }
 
 void session_die_refused(struct session *s, const struct reply *r) {
-    struct session_result why = {
-        .stage = session_stage(s), .reply = r, .text = shown_of(s, r)};
+    struct session_result why = {.stage = session_stage(s), .reply = r, .text = shown_of(s, r)};
     session_die(s, &why, r->code != 421);
 }
 
@@ -323,7 +322,8 @@ static void on_failed(void *ctx, enum failure why, struct str text) {
         why <= FAILURE_TLS_INJECTION)
         r.stage = STAGE_TLS; /* TLS from the first byte */
     if (s->state == SESSION_CONNECTING && why == FAILURE_CLOSED)
-        r.stage = STAGE_GREETING; /* reset before we looked: the connection stood */
+        /* it stood; in clear, it was reset before we looked */
+        r.stage = s->info.to.len > 0 ? STAGE_TLS : STAGE_GREETING;
     if (s->state == SESSION_BODY && why == FAILURE_SHORT && stream_pending(s->stream) > 0)
         r.stage = STAGE_BODY; /* the dot, which is the last, is still here */
     session_die(s, &r, false);

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "server/delivery/tlspolicy.h"
+#include "tests/unit/net/ends.h"
 
 static void the_stricter_of_route_and_message_decides(void **state) {
     (void)state;
@@ -66,11 +67,45 @@ static void a_handshake_that_found_no_answer_is_soon_tried_again(void **state) {
     tlspolicy_free(&t);
 }
 
+/* What a stream says of a peer that resets the connection after the ClientHello. */
+static enum failure reset_in_the_handshake(void) {
+    struct loop *l = loop_new();
+    struct tls_client_ctx *tls = NULL;
+    struct end c;
+    int fds[2];
+    tcp_pair(fds);
+    assert_int_equal(tls_client_ctx_new(NULL, &tls, NULL), OK);
+    end_init(&c, l);
+    end_accept(&c, fds[0]);
+    TURN_UNTIL(l, c.opened == 1);
+    stream_start_tls_client(c.s, tls, TLS_VERIFY_NONE, "mx.test", 5000);
+    struct pollfd p = {.fd = fds[1], .events = POLLIN};
+    TURN_UNTIL(l, poll(&p, 1, 0) == 1);
+    close(fds[1]); /* with the ClientHello unread */
+    TURN_UNTIL(l, c.failed == 1);
+    end_release(&c);
+    tls_client_ctx_unref(&tls);
+    loop_free(&l);
+    return c.why;
+}
+
+static void one_reset_makes_no_three_days_in_clear(void **state) {
+    (void)state;
+    const int64_t quarter = 15 * 60 * 1000;
+    struct tlspolicy *t = tlspolicy_new();
+    struct sockaddr_any a = loopback(25);
+    tlspolicy_broken(t, &a, reset_in_the_handshake(), 1000);
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, 1001 + quarter),
+                     SESSION_TLS_OPPORTUNISTIC);
+    tlspolicy_free(&t);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_stricter_of_route_and_message_decides),
         cmocka_unit_test(broken_tls_is_remembered_for_three_days_and_only_for_opportunistic),
         cmocka_unit_test(a_handshake_that_found_no_answer_is_soon_tried_again),
+        cmocka_unit_test(one_reset_makes_no_three_days_in_clear),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <pthread.h>
 
@@ -557,13 +558,19 @@ static void writes_of_one_turn_are_one_record(void **state) {
 
 /* ---- what can go wrong ----------------------------------------------------------------------- */
 
-static void a_peer_that_speaks_no_tls_fails_the_handshake(void **state) {
+/* Anybody on the way can do the latter two, which say nothing about the peer's TLS. */
+static void a_peer_without_tls_and_one_that_goes_are_told_apart(void **state) {
     (void)state;
     static const struct {
-        const char *answer; /* NULL: close, "": reset */
-    } rows[] = {{"500 what?\r\n"}, {NULL}, {""}};
-    for (size_t i = 0; i < 3; i++) {
+        const char *answer; /* NULL: goes */
+        bool reads_first;   /* else what it has not read makes a reset of its going */
+        enum failure want;
+    } rows[] = {{"500 what?\r\n", true, FAILURE_TLS_HANDSHAKE},
+                {NULL, true, FAILURE_CLOSED},
+                {NULL, false, FAILURE_CLOSED}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         int fds[2];
+        char hello[4096];
         tcp_pair(fds);
         struct end c;
         end_init(&c, l);
@@ -572,21 +579,23 @@ static void a_peer_that_speaks_no_tls_fails_the_handshake(void **state) {
         stream_start_tls_client(c.s, client_ctx, TLS_VERIFY_NONE, NAME, 5000);
         struct pollfd p = {.fd = fds[1], .events = POLLIN};
         TURN_UNTIL(l, poll(&p, 1, 0) == 1);
-        if (rows[i].answer && *rows[i].answer)
+        if (rows[i].reads_first)
+            assert_true(recv(fds[1], hello, sizeof hello, 0) > 0);
+        if (rows[i].answer)
             assert_true(send(fds[1], rows[i].answer, strlen(rows[i].answer), 0) > 0);
         else
-            close(fds[1]); /* with the ClientHello unread: a reset */
+            close(fds[1]);
         TURN_UNTIL(l, c.failed == 1);
-        assert_int_equal(c.why, FAILURE_TLS_HANDSHAKE);
+        assert_int_equal(c.why, rows[i].want);
         assert_true(c.text[0] != 0);
         end_release(&c);
-        if (rows[i].answer && *rows[i].answer)
+        if (rows[i].answer)
             close(fds[1]);
     }
 }
 
 /* A ServerHello of TLS 1.3 for the ClientHello, with a share of X25519 that is zero: no secret can
- * be agreed with it, which OpenSSL calls an internal error. */
+ * be agreed with it, which some versions of OpenSSL call an internal error. */
 static void answer_with_a_zero_share(int fd) {
     enum { HELLO_SESSION_ID = 5 + 4 + 2 + 32, SHARE = 32 };
     unsigned char hello[2048], out[256], *p = out + 9;
@@ -607,6 +616,15 @@ static void answer_with_a_zero_share(int fd) {
         22, 3, 3, 0, (unsigned char)(n - 5), 2, 0, 0, (unsigned char)(n - 9)};
     memcpy(out, begin_of, sizeof begin_of);
     assert_int_equal(send(fd, out, n, 0), (ssize_t)n);
+}
+
+static void only_a_lack_of_memory_is_the_librarys_own_trouble(void **state) {
+    (void)state;
+    assert_true(tls_error_is_ours(ERR_PACK(ERR_LIB_EVP, 0, ERR_R_MALLOC_FAILURE)));
+    assert_false(tls_error_is_ours(ERR_PACK(ERR_LIB_SSL, 0, ERR_R_INTERNAL_ERROR)));
+    assert_false(tls_error_is_ours(ERR_PACK(ERR_LIB_EC, 0, ERR_R_PASSED_INVALID_ARGUMENT)));
+    assert_false(tls_error_is_ours(ERR_PACK(ERR_LIB_SSL, 0, SSL_R_BAD_KEY_SHARE)));
+    assert_false(tls_error_is_ours(0));
 }
 
 /* Whatever OpenSSL calls it. */
@@ -879,7 +897,8 @@ int main(void) {
         T(test_T6_commands_behind_starttls_are_dropped),
         T(test_T6_clear_bytes_still_in_the_kernel_are_dropped_too),
         T(writes_of_one_turn_are_one_record),
-        T(a_peer_that_speaks_no_tls_fails_the_handshake),
+        T(a_peer_without_tls_and_one_that_goes_are_told_apart),
+        T(only_a_lack_of_memory_is_the_librarys_own_trouble),
         T(what_a_peer_sends_is_no_trouble_of_ours),
         T(a_silent_handshake_times_out),
         T(test_T7_tls_1_1_is_not_spoken),
