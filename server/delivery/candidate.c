@@ -43,7 +43,7 @@ void candidate_session(struct worker *w, const struct job *j, const struct candi
                                   .tls_ctx = sh ? sh->tls : s->tls_ctx,
                                   .timeouts = s->o.timeouts,
                                   .keep_transcript = s->o.keep_transcripts};
-    o->tls = tlspolicy_now(w->o.tlspolicy, level, c->addr, clock_boot_ms());
+    o->tls = tlspolicy_now(w->o.tlspolicy, level, c->addr, c->host->name, clock_boot_ms());
     if (sh != NULL && sh->auth_tag != 0) {
         o->auth_user = sh->host.user;
         o->auth_password = sh->host.password;

@@ -203,7 +203,8 @@ static void on_failed(void *ctx, const struct session_result *r) {
         tell_local_trouble(t, r);
     if (can_go_in_clear(t, r)) {
         if (r->stage == STAGE_TLS)
-            tlspolicy_broken(t->w->o.tlspolicy, t->at->addr, r->failure, clock_boot_ms());
+            tlspolicy_broken(t->w->o.tlspolicy, t->at->addr, t->at->host->name, r->failure,
+                             clock_boot_ms());
         log_info("delivery", "TLS failed, going on in clear",
                  LOG_ID("message", &t->job->message_id), LOG_STRZ("host", t->at->host->name),
                  LOG_STR("why", session_result_text(r)));

@@ -1,6 +1,7 @@
 #include "server/delivery/tlspolicy.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "server/base/table.h"
@@ -8,8 +9,9 @@
 enum { HOSTS_MAX = 10000 };
 static const int64_t BROKEN_MS = (int64_t)3 * 24 * 3600 * 1000, SILENT_MS = (int64_t)15 * 60 * 1000;
 
+enum { KEY_SIZE = SOCKADDR_TEXT_SIZE + 256 };
 struct broken {
-    char address[SOCKADDR_TEXT_SIZE];
+    char key[KEY_SIZE];
     int64_t until_boot_ms;
     struct table_node in_table;
 };
@@ -17,7 +19,7 @@ struct broken {
 struct tlspolicy {
     struct {
         pthread_mutex_t mu;
-        struct table by_address; /* in order of being added: the first is the oldest */
+        struct table by_key; /* in order of being added: the first is the oldest */
     } shared;
 };
 
@@ -27,12 +29,20 @@ struct tlspolicy *tlspolicy_new(void) {
     return t;
 }
 
-static struct broken *find(const struct tlspolicy *t, const char *address) {
-    return table_find(&t->shared.by_address, address, strlen(address));
+/* The name that a handshake asks for is a stranger's choice, and may be why it fails: that says
+ * nothing about other names at the address. */
+static void make_key(const struct sockaddr_any *to, const char *host, char key[KEY_SIZE]) {
+    char address[SOCKADDR_TEXT_SIZE];
+    sockaddr_print(to, address);
+    snprintf(key, KEY_SIZE, "%s %s", address, host);
+}
+
+static struct broken *find(const struct tlspolicy *t, const char *key) {
+    return table_find(&t->shared.by_key, key, strlen(key));
 }
 
 static void forget(struct tlspolicy *t, struct broken *b) {
-    table_remove(&t->shared.by_address, &b->in_table);
+    table_remove(&t->shared.by_key, &b->in_table);
     free(b);
 }
 
@@ -41,7 +51,7 @@ void tlspolicy_free(struct tlspolicy **tp) {
     if (t == NULL)
         return;
     struct broken *b;
-    while ((b = table_oldest(&t->shared.by_address)) != NULL)
+    while ((b = table_oldest(&t->shared.by_key)) != NULL)
         forget(t, b);
     pthread_mutex_destroy(&t->shared.mu);
     free(t);
@@ -62,13 +72,14 @@ _Static_assert(SESSION_TLS_NONE < SESSION_TLS_OPPORTUNISTIC &&
                "levels are compared");
 
 enum session_tls tlspolicy_now(struct tlspolicy *t, enum session_tls level,
-                               const struct sockaddr_any *to, int64_t now_boot_ms) {
+                               const struct sockaddr_any *to, const char *host,
+                               int64_t now_boot_ms) {
     if (level != SESSION_TLS_OPPORTUNISTIC)
         return level;
-    char address[SOCKADDR_TEXT_SIZE];
-    sockaddr_print(to, address);
+    char key[KEY_SIZE];
+    make_key(to, host, key);
     pthread_mutex_lock(&t->shared.mu);
-    struct broken *b = find(t, address);
+    struct broken *b = find(t, key);
     if (b != NULL && b->until_boot_ms <= now_boot_ms) {
         forget(t, b);
         b = NULL;
@@ -77,21 +88,20 @@ enum session_tls tlspolicy_now(struct tlspolicy *t, enum session_tls level,
     return b != NULL ? SESSION_TLS_NONE : level;
 }
 
-void tlspolicy_broken(struct tlspolicy *t, const struct sockaddr_any *to, enum failure why,
-                      int64_t now_boot_ms) {
+void tlspolicy_broken(struct tlspolicy *t, const struct sockaddr_any *to, const char *host,
+                      enum failure why, int64_t now_boot_ms) {
     bool is_silent = why == FAILURE_TIMEOUT || why == FAILURE_CLOSED;
     struct broken *fresh = mem_zalloc(sizeof(*fresh));
-    sockaddr_print(to, fresh->address);
+    make_key(to, host, fresh->key);
     fresh->until_boot_ms = now_boot_ms + (is_silent ? SILENT_MS : BROKEN_MS);
     pthread_mutex_lock(&t->shared.mu);
-    struct broken *old = find(t, fresh->address);
+    struct broken *old = find(t, fresh->key);
     if (old != NULL && old->until_boot_ms > fresh->until_boot_ms)
         fresh->until_boot_ms = old->until_boot_ms;
-    if (old == NULL && table_count(&t->shared.by_address) >= HOSTS_MAX)
-        old = table_oldest(&t->shared.by_address);
+    if (old == NULL && table_count(&t->shared.by_key) >= HOSTS_MAX)
+        old = table_oldest(&t->shared.by_key);
     if (old != NULL)
         forget(t, old);
-    table_add(&t->shared.by_address, &fresh->in_table, fresh->address, strlen(fresh->address),
-              fresh);
+    table_add(&t->shared.by_key, &fresh->in_table, fresh->key, strlen(fresh->key), fresh);
     pthread_mutex_unlock(&t->shared.mu);
 }

@@ -2,6 +2,7 @@
 #include "tests/unit/delivery/world.h"
 
 #include <limits.h>
+#include <openssl/ssl.h>
 
 #include "server/base/metrics.h"
 #include "server/delivery/window.h"
@@ -204,6 +205,59 @@ static void starttls_is_used_when_offered(void **state) {
     struct message_row m = message(w, id, &a);
     assert_true(str_starts_with(m.recipient[0].last.tls, STR("TLSv1.")));
     arena_free(&a);
+}
+
+/* Of a server that knows some names only. */
+static int refuse_bad_names(SSL *ssl, int *alert, void *arg) {
+    (void)alert, (void)arg;
+    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    return name != NULL && strcmp(name, "bad.test") == 0 ? SSL_TLSEXT_ERR_ALERT_FATAL
+                                                         : SSL_TLSEXT_ERR_OK;
+}
+
+static void a_name_that_breaks_tls_takes_it_from_no_other_at_its_address(void **state) {
+    static const struct rr zone[] = {{"bad.test", DNS_A, "127.0.0.1", RR_ANSWER},
+                                     {"good.test", DNS_A, "127.0.0.1", RR_ANSWER},
+                                     {NULL, 0, NULL, RR_ANSWER}};
+    struct world *w = *state;
+    struct responder server;
+    struct dns *dns = NULL;
+    struct errinfo info = {0};
+    struct smarthost host[2];
+    struct route route[2];
+    static const char *const names[] = {"bad", "good"};
+    sink_free(&w->sink);
+    w->sink = sink_new(true, NULL);
+    SSL_CTX *ctx; /* the first member of what is the server's own */
+    memcpy(&ctx, (const void *)w->sink->tls, sizeof(ctx));
+    SSL_CTX_set_tlsext_servername_callback(ctx, refuse_bad_names);
+    responder_start(&server, zone);
+    const struct dns_options d = {.mode = server.mode, .trust_anchor_file = ""};
+    assert_int_equal(dns_start(&d, &dns, &info), OK);
+    w->o.dns = dns;
+    for (size_t i = 0; i < 2; i++) {
+        char url[128];
+        snprintf(url, sizeof(url), "smtp://%s.test:%u?tls=opportunistic", names[i],
+                 (unsigned)sockaddr_port(&w->sink->at));
+        assert_int_equal(smarthost_parse(str_of(url), &host[i], &info), OK);
+        route[i] = w->route;
+        route[i].name = names[i];
+        route[i].smarthost = &host[i];
+    }
+    w->o.routes = route;
+    w->o.route_count = 2;
+    w->o.default_route = "good";
+    start(w);
+    submit_with(w, "ok@example.net", &(struct message_row){.route = STR("bad")});
+    await_completed(w, 1);
+    assert_int_equal(sink_get(&w->sink->messages), 1);
+    assert_int_equal(sink_get(&w->sink->tls_messages), 0);
+    submit_with(w, "ok@example.net", &(struct message_row){.route = STR("good")});
+    await_completed(w, 2);
+    assert_int_equal(sink_get(&w->sink->tls_messages), 1);
+    delivery_stop(&w->delivery);
+    dns_stop(&dns);
+    responder_stop(&server);
 }
 
 static void a_message_that_requires_verified_tls_is_not_sent_without(void **state) {
@@ -880,6 +934,7 @@ int main(void) {
         T(hostile_servers_only_defer),
         T(a_dead_site_rests_and_then_delivers),
         T(starttls_is_used_when_offered),
+        T(a_name_that_breaks_tls_takes_it_from_no_other_at_its_address),
         T(a_message_that_requires_verified_tls_is_not_sent_without),
         T(what_one_message_asks_of_tls_stops_no_other),
         T(a_site_without_the_tls_of_its_route_is_paused),

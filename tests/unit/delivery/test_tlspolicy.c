@@ -36,16 +36,18 @@ static void broken_tls_is_remembered_for_three_days_and_only_for_opportunistic(v
     struct sockaddr_any a, b;
     assert_int_equal(sockaddr_parse(STR("192.0.2.1"), 25, &a), OK);
     assert_int_equal(sockaddr_parse(STR("192.0.2.1"), 26, &b), OK);
-    tlspolicy_broken(t, &a, FAILURE_TLS_HANDSHAKE, 1000);
-    tlspolicy_broken(t, &a, FAILURE_TIMEOUT, 1000); /* shortens nothing */
-    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, 1000), SESSION_TLS_NONE);
-    assert_int_equal(tlspolicy_now(t, SESSION_TLS_ENCRYPT, &a, 1000), SESSION_TLS_ENCRYPT);
-    assert_int_equal(tlspolicy_now(t, SESSION_TLS_VERIFY, &a, 1000), SESSION_TLS_VERIFY);
-    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &b, 1000),
-                     SESSION_TLS_OPPORTUNISTIC);
-    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, 1000 + 3 * day - 1),
+    tlspolicy_broken(t, &a, "mx.test", FAILURE_TLS_HANDSHAKE, 1000);
+    tlspolicy_broken(t, &a, "mx.test", FAILURE_TIMEOUT, 1000); /* shortens nothing */
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, "mx.test", 1000),
                      SESSION_TLS_NONE);
-    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, 1000 + 3 * day),
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_ENCRYPT, &a, "mx.test", 1000),
+                     SESSION_TLS_ENCRYPT);
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_VERIFY, &a, "mx.test", 1000), SESSION_TLS_VERIFY);
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &b, "mx.test", 1000),
+                     SESSION_TLS_OPPORTUNISTIC);
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, "mx.test", 1000 + 3 * day - 1),
+                     SESSION_TLS_NONE);
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, "mx.test", 1000 + 3 * day),
                      SESSION_TLS_OPPORTUNISTIC);
     tlspolicy_free(&t);
 }
@@ -58,12 +60,25 @@ static void a_handshake_that_found_no_answer_is_soon_tried_again(void **state) {
     struct sockaddr_any a;
     for (uint16_t i = 0; i < 2; i++) {
         assert_int_equal(sockaddr_parse(STR("192.0.2.1"), i, &a), OK);
-        tlspolicy_broken(t, &a, silent[i], 1000);
-        assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, 999 + quarter),
+        tlspolicy_broken(t, &a, "mx.test", silent[i], 1000);
+        assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, "mx.test", 999 + quarter),
                          SESSION_TLS_NONE);
-        assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, 1000 + quarter),
+        assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, "mx.test", 1000 + quarter),
                          SESSION_TLS_OPPORTUNISTIC);
     }
+    tlspolicy_free(&t);
+}
+
+/* Whoever points names at a stranger's server makes them fail there, and no others. */
+static void what_failed_under_one_name_says_nothing_about_another(void **state) {
+    (void)state;
+    struct tlspolicy *t = tlspolicy_new();
+    struct sockaddr_any a = loopback(25);
+    tlspolicy_broken(t, &a, "bad.test", FAILURE_TLS_HANDSHAKE, 1000);
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, "bad.test", 1000),
+                     SESSION_TLS_NONE);
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, "good.test", 1000),
+                     SESSION_TLS_OPPORTUNISTIC);
     tlspolicy_free(&t);
 }
 
@@ -94,8 +109,8 @@ static void one_reset_makes_no_three_days_in_clear(void **state) {
     const int64_t quarter = 15 * 60 * 1000;
     struct tlspolicy *t = tlspolicy_new();
     struct sockaddr_any a = loopback(25);
-    tlspolicy_broken(t, &a, reset_in_the_handshake(), 1000);
-    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, 1001 + quarter),
+    tlspolicy_broken(t, &a, "mx.test", reset_in_the_handshake(), 1000);
+    assert_int_equal(tlspolicy_now(t, SESSION_TLS_OPPORTUNISTIC, &a, "mx.test", 1001 + quarter),
                      SESSION_TLS_OPPORTUNISTIC);
     tlspolicy_free(&t);
 }
@@ -105,6 +120,7 @@ int main(void) {
         cmocka_unit_test(the_stricter_of_route_and_message_decides),
         cmocka_unit_test(broken_tls_is_remembered_for_three_days_and_only_for_opportunistic),
         cmocka_unit_test(a_handshake_that_found_no_answer_is_soon_tried_again),
+        cmocka_unit_test(what_failed_under_one_name_says_nothing_about_another),
         cmocka_unit_test(one_reset_makes_no_three_days_in_clear),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
