@@ -123,6 +123,8 @@ $(B)/tests/unit/api/test_auth: WATCH += -Wl,--wrap=digest_equal
 $(B)/tests/unit/net/test_tls_verdict: WATCH += -Wl,--wrap=digest_sha256
 # no memory for an attachment
 $(B)/tests/unit/cli/test_send: WATCH += -Wl,--wrap=base64_encode
+# what the network answers to a connect()
+$(B)/tests/unit/net/test_stream_connect: WATCH += -Wl,--wrap=getsockopt
 # the questions that a lookup of mail servers asks
 $(B)/tests/unit/net/test_mx: WATCH += -Wl,--wrap=dns_ask
 # no memory for what a client makes grow

@@ -36,8 +36,10 @@ static enum failure failure_of(const struct stream_try *t) {
         return FAILURE_CONNECT_FORBIDDEN;
     case ECONNRESET:
         return FAILURE_CLOSED;
-    default: /* no descriptor or memory left */
-        return stream_is_short(t->error) ? FAILURE_SHORT : FAILURE_LOCAL;
+    case EADDRINUSE: /* of the source address every port is */
+        return FAILURE_LOCAL;
+    default: /* no descriptor or memory left; else whatever the network's ICMP says (RFC 1122) */
+        return stream_is_short(t->error) ? FAILURE_SHORT : FAILURE_CONNECT_UNREACHABLE;
     }
 }
 

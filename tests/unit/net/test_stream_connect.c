@@ -29,6 +29,18 @@ static int finish(void **state) {
     return 0;
 }
 
+/* What connecting to whoever listens ends with; 0: as it does. */
+static int connect_error;
+
+int __real_getsockopt(int fd, int level, int name, void *value, socklen_t *size);
+int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *size);
+int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *size) {
+    int r = __real_getsockopt(fd, level, name, value, size);
+    if (r == 0 && level == SOL_SOCKET && name == SO_ERROR && connect_error != 0)
+        *(int *)value = connect_error;
+    return r;
+}
+
 /* A port on which nobody listens. */
 static struct sockaddr_any closed_port(void) {
     struct sockaddr_any at;
@@ -270,6 +282,44 @@ static void the_words_of_a_failure_outlive_the_stream(void **state) {
     end_release(&e);
 }
 
+static void what_the_network_says_is_no_trouble_of_ours(void **state) {
+    (void)state;
+    static const struct {
+        int error;
+        enum failure want;
+    } rows[] = {
+        {ECONNREFUSED, FAILURE_CONNECT_REFUSED},    /* port unreachable */
+        {ENOPROTOOPT, FAILURE_CONNECT_UNREACHABLE}, /* protocol unreachable */
+        {EOPNOTSUPP, FAILURE_CONNECT_UNREACHABLE},  /* source route failed */
+        {ENONET, FAILURE_CONNECT_UNREACHABLE},      /* host isolated */
+        {EHOSTDOWN, FAILURE_CONNECT_UNREACHABLE},   /* host unknown */
+        {EMSGSIZE, FAILURE_CONNECT_UNREACHABLE},    /* fragmentation needed */
+        {EPROTO, FAILURE_CONNECT_UNREACHABLE},      /* parameter problem */
+        {ENETUNREACH, FAILURE_CONNECT_UNREACHABLE},
+        {EHOSTUNREACH, FAILURE_CONNECT_UNREACHABLE},
+        {ETIMEDOUT, FAILURE_CONNECT_TIMEOUT},
+        {EACCES, FAILURE_CONNECT_FORBIDDEN},
+        {ENOBUFS, FAILURE_SHORT},
+        {ENOMEM, FAILURE_SHORT},
+        {EADDRNOTAVAIL, FAILURE_LOCAL},
+        {EADDRINUSE, FAILURE_LOCAL},
+    };
+    struct sockaddr_any to;
+    int lfd = listen_any(&to, 64);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct end c;
+        end_init(&c, l);
+        connect_error = rows[i].error;
+        end_connect(&c, &(struct stream_connect_options){.to = to, .connect_timeout_ms = 20000});
+        TURN_UNTIL(l, c.failed == 1);
+        connect_error = 0;
+        if (c.why != rows[i].want)
+            fail_msg("%s: %s", strerror(rows[i].error), failure_name(c.why));
+        end_release(&c);
+    }
+    close(lfd);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         T(the_words_of_a_failure_outlive_the_stream),
@@ -282,6 +332,7 @@ int main(void) {
         T(our_own_trouble_with_one_is_not_the_answer_for_both),
         T(a_race_can_be_called_off),
         T(silence_on_both_ends_with_the_timeout),
+        T(what_the_network_says_is_no_trouble_of_ours),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
