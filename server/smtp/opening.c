@@ -90,10 +90,13 @@ static void answered_starttls(struct session *s, const struct reply *r) {
 }
 
 static void answered_auth(struct session *s, const struct reply *r) {
-    if (r->code == 334) {
+    if (r->code == 334 && s->is_auth_canceled) {
+        session_die_protocol(s, "a challenge after AUTH was canceled");
+    } else if (r->code == 334) {
         struct buf line = BUF_INIT(64 * 1024);
         /* after a cancel the server's 501 is what is reported */
-        if (auth_continue(s->auth, r->text, &line) != OK)
+        s->is_auth_canceled = auth_continue(s->auth, r->text, &line) != OK;
+        if (s->is_auth_canceled)
             transcript_note(&s->transcript, "AUTH canceled: unexpected challenge");
         session_command(s, buf_str(&line), 1);
         buf_release_secret(&line);

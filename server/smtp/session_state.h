@@ -70,6 +70,7 @@ struct session {
     struct reply_parser *parser;
     struct capability caps;
     struct auth *auth;
+    bool is_auth_canceled; /* by us: a refusal is all that may follow */
     bool is_esmtp;
     bool had_tls;
     bool in_transaction;
