@@ -245,6 +245,9 @@ static enum err check_hostname(struct config *c, bool wants_mx, struct errinfo *
     return OK;
 }
 
+/* Nothing waits longer: it expires. */
+static const int64_t RETRY_MAX_MS = (int64_t)LIMIT_EXPIRES_DAYS * 24 * 3600 * 1000;
+
 static enum err check_together(struct config *c, struct errinfo *info) {
     if (str_is_absent(c->tls_cert) != str_is_absent(c->tls_key))
         return err_set(info, ERR_INVALID,
@@ -259,10 +262,11 @@ static enum err check_together(struct config *c, struct errinfo *info) {
                        (int)LIMIT_RETRY_STEPS);
     for (size_t i = 0; i < c->retry_after.count; i++) {
         int64_t ms;
-        if (config_parse_duration(c->retry_after.list[i], &ms) != OK || ms < 100)
+        if (config_parse_duration(c->retry_after.list[i], &ms) != OK || ms < 100 ||
+            ms > RETRY_MAX_MS)
             return err_set(info, ERR_INVALID, "POSTCHUTE_RETRY_AFTER",
-                           "'%.*s' is not a duration of at least 100ms",
-                           STR_ARG(c->retry_after.list[i]));
+                           "'%.*s' is not a duration of at least 100ms and at most %dd",
+                           STR_ARG(c->retry_after.list[i]), (int)LIMIT_EXPIRES_DAYS);
     }
     bool wants_mx = str_equal(c->route, STR("mx"));
     for (size_t i = 0; i < c->route_count; i++)

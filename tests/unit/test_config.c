@@ -62,6 +62,9 @@ static void bad_settings_are_named_with_the_reason(void **state) {
         {"POSTCHUTE_TLS_KEY=/x", "POSTCHUTE_TLS_CERT", "both"},
         {"POSTCHUTE_ROUTE=mx", "POSTCHUTE_HOSTNAME", "EHLO"},
         {"POSTCHUTE_RETRY_AFTER=1m,x", "POSTCHUTE_RETRY_AFTER", "'x'"},
+        {"POSTCHUTE_RETRY_AFTER=1m,99ms", "POSTCHUTE_RETRY_AFTER", "'99ms'"},
+        {"POSTCHUTE_RETRY_AFTER=30d,721h", "POSTCHUTE_RETRY_AFTER", "'721h'"},
+        {"POSTCHUTE_RETRY_AFTER=99999999999d", "POSTCHUTE_RETRY_AFTER", "at most 30d"},
         {"POSTCHUTE_RETRY_AFTER=1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,1m,"
          "1m,"
          "1m,1m,1m,1m,1m,1m,1m,1m,1m,1m",
