@@ -123,6 +123,8 @@ $(B)/tests/unit/api/test_auth: WATCH += -Wl,--wrap=digest_equal
 $(B)/tests/unit/net/test_tls_verdict: WATCH += -Wl,--wrap=digest_sha256
 # no memory for an attachment
 $(B)/tests/unit/cli/test_send: WATCH += -Wl,--wrap=base64_encode
+# the rules that a refusal is judged by
+$(B)/tests/unit/delivery/test_delivery: WATCH += -Wl,--wrap=rules_find
 # what the network answers to a connect()
 $(B)/tests/unit/net/test_stream_connect: WATCH += -Wl,--wrap=getsockopt
 # the questions that a lookup of mail servers asks

@@ -11,6 +11,7 @@ void task_begin_report(struct task *t, size_t room) {
         t->report = report_new(room);
     t->began_wall_ms = clock_wall_ms();
     t->began_mono_ms = clock_mono_ms();
+    t->judged.code = 0;
 }
 
 /* What protects the connection, also while the session is not open yet (AUTH); NULL: nothing. */
@@ -40,15 +41,27 @@ static void fill_last(struct task *t, struct report_entry *e, const struct sessi
         e->last.tls = arena_dup(rep->arena, str_of(tls->version));
 }
 
-void task_judge(struct task *t, struct report_entry *e, size_t i, const struct session_result *r) {
+/* One reply but to RCPT is the same for all whom it decides: the rules are asked once. */
+static struct verdict judge(struct task *t, const struct session_result *r) {
+    struct judged *same = &t->judged;
+    bool is_for_all = r->reply != NULL && (r->stage != STAGE_RCPT || r->reply->code == 421);
+    if (is_for_all && same->code == r->reply->code && same->stage == r->stage)
+        return same->verdict;
     const struct outcome_input in = {.stage = r->stage,
                                      .failure = r->failure,
                                      .reply = r->reply,
                                      .is_smarthost = task_is_smarthost(t),
                                      .is_last_host = !task_has_next(t),
                                      .rcpt_accepted_before = r->rcpt_accepted_before};
+    struct verdict v = outcome_judge(&in);
+    if (is_for_all)
+        *same = (struct judged){.code = r->reply->code, .stage = r->stage, .verdict = v};
+    return v;
+}
+
+void task_judge(struct task *t, struct report_entry *e, size_t i, const struct session_result *r) {
     *e = (struct report_entry){.item = t->job->recipient[i].item, .key = t->job->recipient[i].key};
-    e->verdict = outcome_judge(&in);
+    e->verdict = judge(t, r);
     /* the final dot was on its way: whether they have it, nobody knows (C18) */
     e->unknown_outcome = r->failure != FAILURE_NONE && r->stage == STAGE_END;
     e->is_shutdown = r->failure == FAILURE_SHUTDOWN;

@@ -49,6 +49,11 @@ struct task {
     bool *is_reported;
     size_t count;
     unsigned accepted_most; /* RCPTs taken before a 452 */
+    struct judged {
+        int code; /* 0: none yet */
+        enum stage stage;
+        struct verdict verdict;
+    } judged; /* the refusal of everybody who was left */
     int64_t began_wall_ms, began_mono_ms;
     struct buf prologue; /* what came before, for the transcript */
 };

@@ -7,6 +7,7 @@
 #include "server/base/metrics.h"
 #include "server/delivery/window.h"
 #include "server/mail/outcome.h"
+#include "server/mail/rules.h"
 #include "tests/unit/net/responder.h"
 
 /* ---- facts --------------------------------------------------------------------------------------
@@ -324,6 +325,32 @@ static void a_session_that_was_closed_while_idle_is_no_sign_of_life(void **state
     assert_true(wait_until(w, has_paused, NULL));
     delivery_stop(&w->delivery);
     assert_int_equal(recipient(w, id, 0).attempts, WINDOW_COHORTS);
+}
+
+static int rules_asked;
+
+const struct rule *__real_rules_find(int code, struct str text, enum stage stage);
+const struct rule *__wrap_rules_find(int code, struct str text, enum stage stage);
+const struct rule *__wrap_rules_find(int code, struct str text, enum stage stage) {
+    sink_add(&rules_asked, 1);
+    return __real_rules_find(code, text, stage);
+}
+
+static void one_refusal_of_all_recipients_is_judged_once(void **state) {
+    struct world *w = *state;
+    char to[2048] = "";
+    size_t n = 0;
+    for (int i = 0; i < 50; i++)
+        n += (size_t)snprintf(to + n, sizeof(to) - n, "%sok%d@example.net", i ? "," : "", i);
+    w->o.retry_ms[0] = 3600 * 1000;
+    w->sink->says_421 = true;
+    start(w);
+    int before = sink_get(&rules_asked);
+    struct id id = submit(w, to);
+    await_state(w, id, RECIPIENT_QUEUED, 1);
+    delivery_stop(&w->delivery);
+    assert_int_equal(recipient(w, id, 49).attempts, 1);
+    assert_int_equal(sink_get(&rules_asked) - before, 1);
 }
 
 static void a_message_is_signed_once_for_all_its_recipients(void **state) {
@@ -939,6 +966,7 @@ int main(void) {
         T(what_one_message_asks_of_tls_stops_no_other),
         T(a_site_without_the_tls_of_its_route_is_paused),
         T(a_session_that_was_closed_while_idle_is_no_sign_of_life),
+        T(one_refusal_of_all_recipients_is_judged_once),
         T(a_message_is_signed_once_for_all_its_recipients),
         T(the_reverse_path_of_a_sender_elsewhere_stays),
         T(test_C20_recipients_go_in_parts_of_at_most_100),
