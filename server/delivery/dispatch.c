@@ -6,7 +6,8 @@
 
 enum {
     EXPIRED_AGAIN_MS = 30 * 1000,
-    RESERVE = 16, /* of so many transactions one is for sites that have none */
+    RESERVE = 16,      /* of so many transactions one is for sites that have none */
+    PASSED_MOST = 256, /* for want of room, in a turn */
 };
 
 const char DISPATCH_NO_SANDBOX[] = "a test message goes to a sandbox only, and there is none";
@@ -24,6 +25,7 @@ void dispatch_make_runnable(struct scheduler *s, struct site *site) {
 void dispatch_give_slot(struct scheduler *s, struct bundle *b) {
     if (!b->has_slot)
         return;
+    prepare_gives_room(s, b);
     site_give_slot(b->site, b);
     dispatch_make_runnable(s, b->site);
 }
@@ -39,7 +41,8 @@ static void park(struct scheduler *s, struct site *site, int64_t until_mono_ms) 
 }
 
 /* Back into its site's queue, in front: it was picked and cannot go on. */
-static void put_back(struct bundle *b) {
+static void put_back(struct scheduler *s, struct bundle *b) {
+    prepare_gives_room(s, b);
     site_give_slot(b->site, b);
     b->state = BUNDLE_QUEUED;
     fair_push_front(b->site->waiting, &b->fair);
@@ -73,7 +76,7 @@ static void is_signer_no_more(struct scheduler *s, struct bundle *b) {
 
 static void claim_failed(struct scheduler *s, struct bundle *b) {
     if (b->has_slot && !s->is_draining) {
-        put_back(b);
+        put_back(s, b);
         is_signer_no_more(s, b);
         letter_unpicked(s->letters, b->letter);
         dispatch_make_runnable(s, b->site);
@@ -232,11 +235,15 @@ static bool is_out_of_place(const struct bundle *b, int64_t now_mono_ms) {
     return b->hop->site != b->site || now_mono_ms >= b->hop->hosts_until_mono_ms;
 }
 
+/* Who has no room for its content is passed by those that need none, or less, and keeps its place.
+ */
 static void pick(struct scheduler *s, struct site *site) {
-    while (scheduler_may_claim(s) && site->picked < site_slots(site)) {
+    struct bundle *passed[PASSED_MOST];
+    size_t count = 0;
+    while (scheduler_may_claim(s) && site->picked < site_slots(site) && count < PASSED_MOST) {
         struct fair_entry *e = fair_pick(site->waiting, site_slots(site), site->picked_lane);
         if (e == NULL)
-            return;
+            break;
         struct bundle *b = CONTAINER_OF(e, struct bundle, fair);
         look_up_when_old(s, b->hop);
         if (is_out_of_place(b, clock_mono_ms())) {
@@ -244,13 +251,17 @@ static void pick(struct scheduler *s, struct site *site) {
             continue;
         }
         site_pick_slot(site, b);
-        if (!prepare_has_room(s, b)) {
-            put_back(b);
-            dispatch_make_runnable(s, site); /* looked at again in the next turn */
-            return;
+        if (prepare_has_room(s, b)) {
+            prepare_bundle(s, b);
+        } else {
+            site_give_slot(site, b);
+            passed[count++] = b;
         }
-        prepare_bundle(s, b);
     }
+    if (count > 0)
+        dispatch_make_runnable(s, site); /* looked at again in the next turn */
+    while (count > 0)
+        fair_undo_pick(site->waiting, &passed[--count]->fair);
 }
 
 /* The stored one, or, where it is of From's domain, the bounce address which that has by now. A

@@ -18,6 +18,7 @@ struct str gather_domain_of(struct str email) {
 void gather_free_bundle(struct scheduler *s, struct bundle *b) {
     ASSERT(TAILQ_EMPTY(&b->items) && b->letter->signer != b);
     dispatch_give_slot(s, b);
+    prepare_wants_no_room(s, b);
     TAILQ_REMOVE(&b->letter->bundles, b, of_letter);
     letter_settle(s->letters, &b->letter);
     if (b->hop != NULL)

@@ -10,13 +10,15 @@ struct letters {
     struct table by_key;
     struct letter_list kept; /* oldest first */
     struct letter_list idle; /* the same; some are picked again meanwhile: letters_make_room() */
-    size_t bytes, kept_bytes, kept_bytes_max;
+    size_t bytes, larger_bytes, kept_bytes, kept_bytes_max;
+    size_t larger_than;
     bool is_visiting;
 };
 
-struct letters *letters_new(size_t kept_bytes_max) {
+struct letters *letters_new(size_t kept_bytes_max, size_t larger_than) {
     struct letters *t = mem_zalloc(sizeof(*t));
     t->kept_bytes_max = kept_bytes_max;
+    t->larger_than = larger_than;
     TAILQ_INIT(&t->kept);
     TAILQ_INIT(&t->idle);
     return t;
@@ -29,7 +31,9 @@ static size_t counted(const struct letter *l) {
 }
 
 static size_t *account(struct letters *t, const struct letter *l) {
-    return l->is_kept ? &t->kept_bytes : &t->bytes;
+    if (l->is_kept)
+        return &t->kept_bytes;
+    return l->held_bytes > t->larger_than ? &t->larger_bytes : &t->bytes;
 }
 
 static void set_held(struct letters *t, struct letter *l, size_t held_bytes) {
@@ -203,16 +207,29 @@ static bool is_picked(const struct letter *l) {
 }
 
 /* Each is looked at once for every time that one of its bundles leaves, or queues again. */
+static void give_up_idle(struct letters *t, struct letter *l) {
+    set_idle(t, l, false);
+    bool has_content = l->state == LETTER_READY || l->state == LETTER_UNSIGNED;
+    if (!has_content || counted(l) == 0 || is_picked(l))
+        return;
+    l->is_outdated = false;
+    letter_set_bare(t, l);
+}
+
 void letters_make_room(struct letters *t, size_t most) {
     struct letter *l;
-    while (t->bytes > most && (l = TAILQ_FIRST(&t->idle)) != NULL) {
-        set_idle(t, l, false);
-        bool has_content = l->state == LETTER_READY || l->state == LETTER_UNSIGNED;
-        if (!has_content || counted(l) == 0 || is_picked(l))
-            continue;
-        l->is_outdated = false;
-        letter_set_bare(t, l);
+    while (t->bytes > most && (l = TAILQ_FIRST(&t->idle)) != NULL)
+        give_up_idle(t, l);
+}
+
+bool letters_make_room_for_larger(struct letters *t) {
+    struct letter *next;
+    for (struct letter *l = TAILQ_FIRST(&t->idle); l != NULL && t->larger_bytes > 0; l = next) {
+        next = TAILQ_NEXT(l, idle);
+        if (account(t, l) == &t->larger_bytes)
+            give_up_idle(t, l);
     }
+    return t->larger_bytes == 0;
 }
 
 void letters_visit(struct letters *t, void *ctx, void (*fn)(void *ctx, struct letter *l)) {

@@ -69,7 +69,8 @@ struct letter {
 };
 
 struct letters;
-struct letters *letters_new(size_t kept_bytes_max);
+/* What is larger than `larger_than` is not in letters_bytes(). */
+struct letters *letters_new(size_t kept_bytes_max, size_t larger_than);
 void letters_free(struct letters **tp); /* no bundle may be left */
 /* Finds, or makes with what `o` has. */
 struct letter *letters_get(struct letters *t, struct outgoing *o, enum route_signing signing);
@@ -101,9 +102,12 @@ void letter_unpicked(struct letters *t, struct letter *l);
  * are read, and signed, again when a bundle is picked. What came with a notice would free nothing.
  */
 void letters_make_room(struct letters *t, size_t most);
+/* The same for all that stand apart. Is none of them held after it? */
+bool letters_make_room_for_larger(struct letters *t);
 /* Calls `fn` for each; it may end the letter that it is given, and no other. */
 void letters_visit(struct letters *t, void *ctx, void (*fn)(void *ctx, struct letter *l));
-/* Held for bundles, but for what came with a notice: the store bounds that. */
+/* Held for bundles, but for what stands apart, and what came with a notice: the store bounds that.
+ */
 size_t letters_bytes(const struct letters *t);
 size_t letters_kept_bytes(const struct letters *t); /* held for retries */
 size_t letters_count(const struct letters *t);

@@ -10,6 +10,7 @@ enum {
     LOOK_AT_SIGNERS_MS = 2 * SITE_AHEAD_MS, /* a site that answered may hang by then */
     READINGS_FAILED_MOST = 5,               /* of domains, in a row: a second each */
     KEY_LOOK_MS = 5 * 1000,                 /* a look at DNS takes a fraction of it */
+    ROOM_MS = 1000, /* who waits for room is looked at several times in it */
 };
 
 static const char ERASED[] = "the content of the message was erased";
@@ -303,14 +304,63 @@ void prepare_signed(struct note *n) {
     prepare_letter_woken(s, l);
 }
 
+/* Does it want room in vain, and longer than anybody else? */
+static void waits_for_room(struct scheduler *s, struct bundle *b, int64_t now_mono_ms) {
+    if (s->room.first == NULL || now_mono_ms >= s->room.until_mono_ms) {
+        s->room.first = b;
+        s->room.passed_bytes = 0;
+        s->room.turn++;
+    }
+    if (s->room.first == b)
+        s->room.until_mono_ms = now_mono_ms + ROOM_MS;
+}
+
+/* Another one waits for room, and would have it but for those that passed it. */
+static bool has_turn_before(const struct scheduler *s, int64_t now_mono_ms) {
+    if (s->room.first == NULL || now_mono_ms >= s->room.until_mono_ms)
+        return false;
+    size_t bytes = letters_bytes(s->letters), passed = s->room.passed_bytes;
+    size_t size = (size_t)s->room.first->letter->outgoing->size_bytes;
+    return (bytes > passed ? bytes - passed : 0) + size <= s->settings->o.content_bytes_max;
+}
+
 /* A site may have another content while it has no more than there is left: those that hang keep
  * what they have until they give up, and leave some to the next. */
-bool prepare_has_room(struct scheduler *s, const struct bundle *b) {
-    if (b->letter->state != LETTER_BARE)
+bool prepare_has_room(struct scheduler *s, struct bundle *b) {
+    if (b->letter->state != LETTER_BARE) {
+        prepare_wants_no_room(s, b);
         return true;
-    size_t size = b->slot_bytes, before = b->site->picked_bytes - size;
-    size_t wanted = size > before ? size : before, most = s->settings->o.content_bytes_max;
-    size_t most_before = wanted < most ? most - wanted : 0;
-    letters_make_room(s->letters, most_before);
-    return letters_bytes(s->letters) <= most_before;
+    }
+    size_t size = b->slot_bytes, most = s->settings->o.content_bytes_max;
+    if (size > most)
+        return letters_make_room_for_larger(s->letters);
+    int64_t now_mono_ms = clock_mono_ms();
+    size_t before = b->site->picked_bytes - size;
+    if (before > most / 2)
+        before = most / 2; /* what stands apart is in it */
+    letters_make_room(s->letters, most - (size > before ? size : before));
+    size_t bytes = letters_bytes(s->letters);
+    if (bytes > most - size) {
+        waits_for_room(s, b, now_mono_ms);
+        return false;
+    }
+    prepare_wants_no_room(s, b);
+    if (bytes > most - before || has_turn_before(s, now_mono_ms))
+        return false;
+    if (s->room.first != NULL) {
+        b->passed = s->room.turn;
+        s->room.passed_bytes += size;
+    }
+    return true;
+}
+
+void prepare_gives_room(struct scheduler *s, struct bundle *b) {
+    if (b->has_slot && b->passed != 0 && b->passed == s->room.turn)
+        s->room.passed_bytes -= b->slot_bytes;
+    b->passed = 0;
+}
+
+void prepare_wants_no_room(struct scheduler *s, const struct bundle *b) {
+    if (s->room.first == b)
+        s->room.first = NULL;
 }

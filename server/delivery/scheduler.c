@@ -409,7 +409,7 @@ struct scheduler *scheduler_start(struct settings *settings) {
     s->drain_box = mailbox_new();
     s->tlspolicy = tlspolicy_new();
     s->due = due_new(settings->o.due_in_memory, LIMIT_DUE_PER_KEY);
-    s->letters = letters_new(KEEP_BYTES);
+    s->letters = letters_new(KEEP_BYTES, settings->o.content_bytes_max);
     s->hops = hops_new(s->box, gather_resolved, s);
     hops_set_drop(s->hops, gather_hop_dropped);
     TAILQ_INIT(&s->runnable);

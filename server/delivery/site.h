@@ -49,6 +49,7 @@ struct bundle {
     unsigned count;
     bool has_slot;
     size_t slot_bytes; /* of the content that is read for it; 0: it is there, or another reads it */
+    uint64_t passed; /* scheduler.room.turn in which it was given room before another; 0: was not */
     /* instead of a job: what its recipients are settled with */
     bool is_preset;
     bool is_hopeless; /* `text` says what no later attempt mends */

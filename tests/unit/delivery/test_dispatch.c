@@ -88,7 +88,7 @@ static void begin(struct fixture *f, const struct route *r, enum route_signing s
                                   .until_mono_ms = INT64_MAX,
                                   .hosts_until_mono_ms = INT64_MAX}};
     f->s.wakeups = wakeups_new();
-    f->s.letters = letters_new(0);
+    f->s.letters = letters_new(0, SIZE_MAX);
     f->s.settings = &f->settings;
     f->s.signers = signers_new(NULL, 0, NULL);
     f->s.workers = 1;

@@ -339,7 +339,7 @@ static void a_queue_that_nothing_is_added_to_is_looked_up_again_all_the_same(voi
     struct hop *h = resolved_hop(&l, w, urls);
     struct scheduler s = {.wakeups = wakeups_new(),
                           .hops = l.hops,
-                          .letters = letters_new(0),
+                          .letters = letters_new(0, SIZE_MAX),
                           .settings = l.settings,
                           .signers = signers_new(NULL, 0, NULL)};
     TAILQ_INIT(&s.runnable);

@@ -322,6 +322,42 @@ static void what_a_hung_site_has_claimed_leaves_room_for_what_others_read(void *
     end_slow(w, &slow);
 }
 
+/* A message with a content that was taken for the slow site before, and takes all that there is;
+ * and one of that size for the other. */
+static struct id begin_full(struct world *w, struct slow *slow, int64_t size_bytes) {
+    expect_log("sessions are aborted");
+    const struct message_row first = {.created_wall_ms = clock_wall_ms() - 1000};
+    add_slow_domain(w, slow, &SLOW);
+    w->o.content_bytes_max = 300;
+    submit_with(w, "hold@slow.test", &first); /* before the start: no content comes with a notice */
+    struct id id =
+        submit_with(w, "ok@example.net", &(struct message_row){.size_bytes = size_bytes});
+    start(w);
+    await_counter(w, &slow->sink->held, 1);
+    return id;
+}
+
+static void who_has_no_room_for_its_content_is_passed_by_who_needs_none(void **state) {
+    struct world *w = *state;
+    struct slow slow;
+    struct id id = begin_full(w, &slow, 300);
+    submit(w, "ok@example.net");
+    await_completed(w, 1);
+    assert_int_equal(recipient(w, id, 0).state, RECIPIENT_QUEUED);
+    /* and has its turn as soon as there is some */
+    sink_on_loop(slow.sink->loop, sink_close_all, slow.sink);
+    await_state(w, id, RECIPIENT_DELIVERED, 1);
+    end_slow(w, &slow);
+}
+
+static void a_content_that_is_larger_than_all_the_room_waits_for_no_other(void **state) {
+    struct world *w = *state;
+    struct slow slow;
+    await_state(w, begin_full(w, &slow, 1000), RECIPIENT_DELIVERED, 1);
+    assert_int_equal(sink_get(&slow.sink->open_now), 1);
+    end_slow(w, &slow);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -337,6 +373,8 @@ int main(void) {
         T(bulk_mail_with_a_rate_that_hangs_leaves_a_place_to_others),
         T(who_waits_for_a_slow_site_takes_no_room_from_what_others_read),
         T(what_a_hung_site_has_claimed_leaves_room_for_what_others_read),
+        T(who_has_no_room_for_its_content_is_passed_by_who_needs_none),
+        T(a_content_that_is_larger_than_all_the_room_waits_for_no_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -60,7 +60,7 @@ static void end_use(struct letters *t, struct bundle *b) {
 
 static void the_oldest_kept_ones_make_room(void **state) {
     (void)state;
-    struct letters *t = letters_new(KEPT_MAX);
+    struct letters *t = letters_new(KEPT_MAX, SIZE_MAX);
     struct bundle *a = use(t, 1), *b = use(t, 2);
     assert_int_equal(letters_bytes(t), 2 * SIZE);
     end_use(t, a);
@@ -89,7 +89,7 @@ static void end_all_uses(void *ctx, struct letter *l) {
 /* What the first visit leaves to be kept pushes out the second one, which is visited next. */
 static void a_visit_may_end_uses_while_much_is_kept(void **state) {
     (void)state;
-    struct letters *t = letters_new(KEPT_MAX);
+    struct letters *t = letters_new(KEPT_MAX, SIZE_MAX);
     struct visit v = {.t = t};
     use(t, 1);
     end_use(t, use(t, 2));
@@ -101,7 +101,7 @@ static void a_visit_may_end_uses_while_much_is_kept(void **state) {
 
 static void what_came_with_a_notice_takes_no_room_from_what_is_read(void **state) {
     (void)state;
-    struct letters *t = letters_new(KEPT_MAX);
+    struct letters *t = letters_new(KEPT_MAX, SIZE_MAX);
     struct message *m = content();
     struct outgoing *o = outgoing(1, m);
     message_unref(&m);
@@ -122,7 +122,7 @@ static void what_is_kept_for_a_retry_gives_back_what_came_with_the_notice(void *
     (void)state;
     static const enum route_signing RULES[] = {ROUTE_SIGNING_FULL, ROUTE_SIGNING_OFF};
     for (size_t i = 0; i < sizeof(RULES) / sizeof(RULES[0]); i++) {
-        struct letters *t = letters_new(KEPT_MAX);
+        struct letters *t = letters_new(KEPT_MAX, SIZE_MAX);
         struct content_budget *budget = content_budget_new(SIZE);
         struct message *m = content();
         const struct message_row row = {.seq = 1, .size_bytes = SIZE, .from_domain = STR("a.test")};
@@ -172,7 +172,7 @@ static struct bundle *queue_too(struct bundle *first, enum bundle_state state) {
 static void those_that_only_queue_make_room_the_oldest_first(void **state) {
     (void)state;
     enum { COUNT = 6, ASKED = 1, RIDES = 2, RESOLVES = 3 };
-    struct letters *t = letters_new(KEPT_MAX);
+    struct letters *t = letters_new(KEPT_MAX, SIZE_MAX);
     struct bundle *sent[COUNT], *queued[COUNT];
     for (int i = 0; i < COUNT; i++) {
         if (i == RIDES) {
@@ -233,10 +233,28 @@ static void those_that_only_queue_make_room_the_oldest_first(void **state) {
     letters_free(&t);
 }
 
+/* One that nobody may have beside it, when it only queues. */
+static void what_is_larger_than_all_the_room_stands_apart(void **state) {
+    (void)state;
+    struct letters *t = letters_new(KEPT_MAX, SIZE - 1);
+    struct bundle *sent = use_with(t, 1, ROUTE_SIGNING_FULL);
+    struct bundle *queued = queue_too(sent, BUNDLE_QUEUED);
+    assert_int_equal(letters_bytes(t), 0);
+    letters_make_room(t, 0);
+    assert_false(letters_make_room_for_larger(t));
+    end_use(t, sent);
+    letters_make_room(t, 0);
+    assert_int_equal(state_of(t, 1), LETTER_UNSIGNED);
+    assert_true(letters_make_room_for_larger(t));
+    assert_int_equal(state_of(t, 1), LETTER_BARE);
+    end_use(t, queued);
+    letters_free(&t);
+}
+
 /* It was canceled while the content was read. */
 static void content_that_nobody_waits_for_any_more_makes_room(void **state) {
     (void)state;
-    struct letters *t = letters_new(KEPT_MAX);
+    struct letters *t = letters_new(KEPT_MAX, SIZE_MAX);
     struct outgoing *o = outgoing(1, NULL);
     struct bundle *asks = use_of(t, o, ROUTE_SIGNING_FULL);
     struct bundle *queues = queue_too(asks, BUNDLE_QUEUED);
@@ -265,7 +283,7 @@ static struct signers *none(void) {
 
 /* Domains are read: does it outdate what was signed by the rule? */
 static bool outdates(struct signers *was, struct signers *are, enum route_signing signing) {
-    struct letters *t = letters_new(4 * KEPT_MAX);
+    struct letters *t = letters_new(4 * KEPT_MAX, SIZE_MAX);
     struct bundle *b = use_with(t, 1, signing);
     if (signing != ROUTE_SIGNING_OFF)
         letter_set_ready(t, b->letter, content());
@@ -356,7 +374,7 @@ static void what_has_the_same_keys_under_the_same_names_signs_the_same(void **st
 
 static void when_keys_change_nothing_that_was_signed_is_kept(void **state) {
     (void)state;
-    struct letters *t = letters_new(4 * KEPT_MAX);
+    struct letters *t = letters_new(4 * KEPT_MAX, SIZE_MAX);
     struct signers *was = none(), *are = signers_of("example.org", "s1", false);
     end_use(t, use_signed(t, 1));
     end_use(t, use(t, 2));
@@ -389,6 +407,7 @@ int main(void) {
         cmocka_unit_test(what_came_with_a_notice_takes_no_room_from_what_is_read),
         cmocka_unit_test(what_is_kept_for_a_retry_gives_back_what_came_with_the_notice),
         cmocka_unit_test(those_that_only_queue_make_room_the_oldest_first),
+        cmocka_unit_test(what_is_larger_than_all_the_room_stands_apart),
         cmocka_unit_test(content_that_nobody_waits_for_any_more_makes_room),
         cmocka_unit_test(only_what_a_change_of_keys_concerns_is_signed_again),
         cmocka_unit_test(what_has_the_same_keys_under_the_same_names_signs_the_same),

@@ -220,9 +220,16 @@ WORLD struct id submit_with(struct world *w, const char *to, const struct messag
             r[i].due_wall_ms = like->created_wall_ms;
         if (like->expires_wall_ms != 0)
             q.message.expires_wall_ms = like->expires_wall_ms;
+        if (like->size_bytes > q.message.size_bytes)
+            q.message.size_bytes = like->size_bytes;
     }
     q.queue_key = keys;
-    q.content = message_new(&q.message.id, mem_dup(BYTES, sizeof(BYTES) - 1), sizeof(BYTES) - 1);
+    size_t size = (size_t)q.message.size_bytes;
+    char *content = mem_zalloc(size);
+    memset(content, 'x', size);
+    memcpy(content, BYTES, sizeof(BYTES) - 1);
+    memcpy(content + size - 2, "\r\n", 2);
+    q.content = message_new(&q.message.id, content, size);
     assert_int_equal(store_sync(w->store, &q.call), OK);
     struct id id = q.message.id;
     store_call_release(&q.call);
