@@ -180,7 +180,7 @@ struct due_row {
     recipient_key_t key;
     struct outgoing *outgoing;
     int attempts;
-    int nxdomain; /* attempts that found no such domain, or no address in it */
+    int64_t no_domain_wall_ms; /* no_domain_since() */
     bool possible_duplicate;
     int64_t due_wall_ms;
     struct str email, queue_key; /* malloc'ed: due_row_release() */

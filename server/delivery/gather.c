@@ -173,6 +173,7 @@ static void place(struct scheduler *s, struct bundle *b) {
     if (h->hosts == NULL) {
         b->is_preset = true;
         b->failure = h->failure;
+        b->asked_wall_ms = h->asked_wall_ms;
         dispatch_claim(s, b);
         return;
     }

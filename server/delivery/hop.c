@@ -14,7 +14,7 @@
 enum {
     TTL_LEAST_MS = 60 * 1000,
     TTL_MOST_MS = 3600 * 1000,
-    FAILED_MS = 30 * 1000, /* "there is no such domain": somebody may be making it */
+    FAILED_MS = 30 * 1000,
     /* An answer that cannot be renewed serves so long (RFC 8767 5 allows one to three days): an
      * address may be somebody else's by then. */
     STALE_MOST_MS = 24 * 3600 * 1000,
@@ -201,11 +201,14 @@ static void finish_mx(struct hops *t, struct hop *h, int64_t now_mono_ms) {
     struct host_list *hosts = NULL;
     enum failure failure = q->failure;
     int64_t ttl_ms = failure == FAILURE_DNS_TEMPORARY ? 0 : FAILED_MS;
+    if (failure_is_no_domain(failure)) /* somebody may be making it */
+        ttl_ms = HOP_NO_DOMAIN_MS;
     if (failure == FAILURE_NONE) {
         hosts = host_list_new_mx(h->settings, h->route, q);
         if (hosts->host_count == 0) {
             host_list_unref(&hosts);
             failure = FAILURE_DNS_NO_ADDRESS;
+            ttl_ms = HOP_NO_DOMAIN_MS;
         } else {
             name_mx_site(h, str_is_empty(q->site) ? str_of(h->domain) : q->site);
             ttl_ms = bounded_ttl_ms((int64_t)q->ttl_s * 1000);
@@ -305,6 +308,7 @@ void hop_resolve(struct hops *t, struct hop *h, int64_t now_mono_ms) {
         return;
     const struct route *r = h->route->route;
     h->is_resolving = true;
+    h->asked_wall_ms = clock_wall_ms();
     if (r->kind == ROUTE_MX) {
         h->lookup = mem_zalloc(sizeof(*h->lookup));
         h->lookups_left = 1;

@@ -18,6 +18,10 @@
 #include "server/base/table.h"
 #include "server/delivery/host_list.h"
 
+/* The answer that a domain is not there is used for so long. Who asks later than this after
+ * somebody was told so hears it anew: no cache of ours keeps it for longer (dns_context.c). */
+enum { HOP_NO_DOMAIN_MS = 7000 };
+
 struct bundle;
 struct site;
 TAILQ_HEAD(bundles, bundle);
@@ -30,6 +34,7 @@ struct hop {
     /* resolved: hosts, or why not */
     struct host_list *hosts;
     enum failure failure;
+    int64_t asked_wall_ms; /* when what is known was asked for, or is */
     char *site_name; /* of its site, with the tag: the same one when sessions with the hosts of the
                         one can stand for those of the other */
     uint64_t site_tag;           /* says something about credentials: not to be shown */

@@ -12,6 +12,7 @@ enum {
     UNCOUNTED_PART = 60,           /* ... and more seldom as it lasts: of the message's age */
     HELD_MS = 5 * 60 * 1000,       /* until somebody mends it: all of a domain's mail comes round */
     GREYLISTED_MS = 5 * 60 * 1000, /* most greylists open after this */
+    NO_DOMAIN_MS = HOP_NO_DOMAIN_MS + 1000, /* before it there would be no other answer */
 };
 
 /* A result, or a release, on its way to the store; repeated until it is taken. */
@@ -186,6 +187,9 @@ static int64_t delay_ms(const struct scheduler *s, const struct report *r,
     int64_t ms = backoff_delay_ms(&s->settings->backoff, i->row.attempts + 1, random_u64());
     if (e->verdict.class_ == CLASS_GREYLISTED && ms < GREYLISTED_MS)
         ms = GREYLISTED_MS;
+    if (e->verdict.class_ == CLASS_INVALID_DOMAIN && failure_is_no_domain(e->last.failure) &&
+        ms < NO_DOMAIN_MS)
+        ms = NO_DOMAIN_MS;
     return ms;
 }
 
@@ -381,12 +385,14 @@ static struct verdict preset_verdict(const struct bundle *b, const struct due_it
                                 .scope = SCOPE_SITE,
                                 .class_ = CLASS_POLICY,
                                 .counts = true};
+    int64_t since_wall_ms = i->row.no_domain_wall_ms;
+    bool is_said_again = since_wall_ms != 0 && b->asked_wall_ms - since_wall_ms >= HOP_NO_DOMAIN_MS;
     const struct outcome_input in = {
         .stage = STAGE_RESOLVE,
         .failure = b->failure,
         .is_smarthost = b->hop->route->route->kind != ROUTE_MX,
         .is_last_host = true,
-        .earlier_nxdomain = i->row.nxdomain > 0 ? (size_t)i->row.nxdomain : 0,
+        .earlier_nxdomain = is_said_again ? 1 : 0,
     };
     return outcome_judge(&in);
 }

@@ -54,7 +54,8 @@ struct bundle {
     bool is_preset;
     bool is_hopeless; /* `text` says what no later attempt mends */
     enum failure failure;
-    const char *text; /* static; NULL: failure's own */
+    int64_t asked_wall_ms; /* when it was asked for what led to the failure */
+    const char *text;      /* static; NULL: failure's own */
     TAILQ_ENTRY(bundle) of_letter;
     TAILQ_ENTRY(bundle) wait;
 };

@@ -126,7 +126,8 @@ struct outcome_input {
     bool is_smarthost;
     bool is_last_host;           /* no other MX is left to try */
     size_t rcpt_accepted_before; /* in this transaction, for 452 and 552 at RCPT */
-    size_t earlier_nxdomain;     /* attempts of this recipient that found no domain before */
+    size_t earlier_nxdomain;     /* attempts of this recipient that found no domain before, by an
+                                    answer to another question */
     bool has_other_source;       /* another source address could send it (reputation, blocklist) */
 };
 
@@ -138,7 +139,7 @@ struct verdict outcome_judge(const struct outcome_input *in);
 const char *stage_name(enum stage s);     /* "rcpt" */
 const char *failure_name(enum failure f); /* "connect_refused" */
 const char *failure_text(enum failure f); /* for people: "connection refused" */
-/* The domain is not there, or has no address: what counts as outcome_input.earlier_nxdomain. */
+/* The domain is not there, or has no address: what counts for outcome_input.earlier_nxdomain. */
 bool failure_is_no_domain(enum failure f);
 /* What a server would have said about it (RFC 3463, RFC 7505 4.2), permanent or not; "" when no
  * code stands for it. */

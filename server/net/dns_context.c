@@ -44,9 +44,10 @@ static enum err set_options(struct ub_ctx *ctx) {
         {"rrset-cache-size:", "32m"},
         {"infra-cache-numhosts:", "10000"},
         {"cache-max-ttl:", "86400"},
-        /* shorter than the first wait of a retry: a domain that is not there is believed the second
-         * time that somebody who knows says so, and a record just published is soon seen */
-        {"cache-max-negative-ttl:", "30"},
+        /* shorter than the first wait of a retry (HOP_NO_DOMAIN_MS in delivery): a domain that is
+         * not there is believed the second time that somebody who knows says so, and a record just
+         * published is soon seen */
+        {"cache-max-negative-ttl:", "5"},
         {"do-not-query-localhost:", "no"}, /* 127.0.0.11, 127.0.0.53 */
         {"val-log-level:", "0"},
     };

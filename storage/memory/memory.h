@@ -15,7 +15,7 @@
 struct mem_recipient {
     struct recipient_row row;
     struct str queue_key;
-    int nxdomain;
+    int64_t no_domain_wall_ms;
 };
 
 struct mem_attempt {

@@ -288,7 +288,8 @@ static bool settle_one(struct backend *b, struct effects *fx, struct mem_message
     bool was_final = recipient_state_is_final(r->row.state);
     bool is_final = recipient_state_is_final(s->state);
     r->row.attempts += s->counts;
-    r->nxdomain += s->counts && failure_is_no_domain(s->last.failure);
+    if (s->counts)
+        r->no_domain_wall_ms = no_domain_since(r->no_domain_wall_ms, &s->last, now_wall_ms);
     r->row.possible_duplicate |= s->unknown_outcome;
     if (s->counts || is_final) {
         struct event_row e = about_recipient(m, r, s->state, now_wall_ms);
@@ -401,7 +402,7 @@ static void make_due(struct backend *b, struct effects *fx, struct mem_message *
                     &(struct due_row){.key = r->row.key,
                                       .outgoing = o,
                                       .attempts = r->row.attempts,
-                                      .nxdomain = r->nxdomain,
+                                      .no_domain_wall_ms = r->no_domain_wall_ms,
                                       .possible_duplicate = r->row.possible_duplicate,
                                       .due_wall_ms = now_wall_ms,
                                       .email = r->row.email,

@@ -80,7 +80,7 @@ static void put_due(struct store_due *q, struct arena *a, const struct candidate
         .key = c->r->row.key,
         .outgoing = o,
         .attempts = c->r->row.attempts,
-        .nxdomain = c->r->nxdomain,
+        .no_domain_wall_ms = c->r->no_domain_wall_ms,
         .possible_duplicate = c->r->row.possible_duplicate,
         .due_wall_ms = c->r->row.due_wall_ms,
         .email = str_make(str_dupz(c->r->row.email), c->r->row.email.n),

@@ -134,7 +134,7 @@ static int64_t read_rows(struct load *l, size_t i, int64_t most) {
             .key = key,
             .outgoing = outgoing_ref(o),
             .attempts = (int)sq_int(st, 1),
-            .nxdomain = (int)sq_int(st, 2),
+            .no_domain_wall_ms = sq_int(st, 2),
             .possible_duplicate = sq_bool(st, 3),
             .due_wall_ms = s->at.wall_ms,
             .email = str_make(str_dupz(email), email.n),

@@ -45,7 +45,7 @@ static bool hasten(struct backend *b, struct effects *fx, recipient_key_t key, i
                 &(struct due_row){.key = r.key,
                                   .outgoing = o,
                                   .attempts = r.attempts,
-                                  .nxdomain = r.nxdomain,
+                                  .no_domain_wall_ms = r.no_domain_wall_ms,
                                   .possible_duplicate = r.duplicate,
                                   .due_wall_ms = now_wall_ms,
                                   .email = r.email,

@@ -33,7 +33,7 @@ enum found rcpt_find(struct backend *b, recipient_key_t key, struct rcpt *out) {
             .key = key,
             .state = (enum recipient_state)sq_enum(&damage, st, 0, RECIPIENT_STATE_COUNT),
             .attempts = (int)sq_int(st, 1),
-            .nxdomain = (int)sq_int(st, 2),
+            .no_domain_wall_ms = sq_int(st, 2),
             .queue = sq_int(st, 3),
             .due_wall_ms = sq_int(st, 4),
             .event_seq = (uint32_t)sq_int(st, 5),
@@ -100,7 +100,7 @@ void rcpt_move(struct backend *b, const struct message_head *m, struct rcpt *r,
     sq_bind_int(st, 1, r->key);
     sq_bind_int(st, 2, r->state);
     sq_bind_int(st, 3, r->attempts);
-    sq_bind_int(st, 4, r->nxdomain);
+    sq_bind_int(st, 4, r->no_domain_wall_ms);
     sq_bind_int(st, 5, r->queue);
     sq_bind_int(st, 6, r->due_wall_ms);
     sq_bind_int(st, 7, now_wall_ms);

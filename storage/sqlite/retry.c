@@ -24,7 +24,7 @@ static size_t make_due(struct backend *b, struct effects *fx, const struct messa
                     &(struct due_row){.key = r->key,
                                       .outgoing = o,
                                       .attempts = r->attempts,
-                                      .nxdomain = r->nxdomain,
+                                      .no_domain_wall_ms = r->no_domain_wall_ms,
                                       .possible_duplicate = r->duplicate,
                                       .due_wall_ms = now_wall_ms,
                                       .email = r->email,

@@ -131,7 +131,8 @@ struct rcpt {
     recipient_key_t key;
     enum recipient_state state;
     enum recipient_kind kind;
-    int attempts, nxdomain;
+    int attempts;
+    int64_t no_domain_wall_ms;
     int64_t queue, due_wall_ms, last_event;
     struct queue *waits_in; /* NULL: it does not wait */
     uint32_t event_seq;

@@ -156,20 +156,29 @@ static void attempts_come_by_pages(void **state) {
     assert_int_equal(seen, ATTEMPTS);
 }
 
-static void attempts_that_found_no_domain_are_counted(void **state) {
+static void since_when_a_domain_is_not_there_is_remembered_until_it_is(void **state) {
     struct kit *k = *state;
-    static const enum failure ends[] = {FAILURE_DNS_NXDOMAIN, FAILURE_DNS_NO_ADDRESS,
-                                        FAILURE_DNS_TEMPORARY};
-    static const int want[] = {1, 2, 2};
+    static const struct {
+        enum stage stage;
+        enum failure failure;
+        int since; /* which of them, from 1; 0: it is there, for all that is known */
+    } rows[] = {
+        {STAGE_RESOLVE, FAILURE_DNS_TEMPORARY, 0},   {STAGE_RESOLVE, FAILURE_DNS_NXDOMAIN, 2},
+        {STAGE_RESOLVE, FAILURE_DNS_NO_ADDRESS, 2},  {STAGE_RESOLVE, FAILURE_DNS_TEMPORARY, 2},
+        {STAGE_CONNECT, FAILURE_CONNECT_REFUSED, 0}, {STAGE_RESOLVE, FAILURE_DNS_NO_ADDRESS, 6}};
+    enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
+    int64_t at_wall_ms[ROWS];
     struct message_row *m = kit_accept(k, TO("ann@example.net"));
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < ROWS; i++) {
+        at_wall_ms[i] = k->now_wall_ms += 1000;
         assert_true(kit_claim(k, m->recipient[0].key));
         struct settle_result r = kit_result(k, m->recipient[0].key, RECIPIENT_QUEUED);
-        r.last = (struct last_result){.stage = STAGE_RESOLVE, .failure = ends[i]};
+        r.last = (struct last_result){.stage = rows[i].stage, .failure = rows[i].failure};
         assert_int_equal(kit_settle(k, r), OK);
         struct store_due *d = kit_due(k, INT64_MAX);
         assert_int_equal(d->count, 1);
-        assert_int_equal(d->due[0].nxdomain, want[i]);
+        assert_int_equal(d->due[0].no_domain_wall_ms,
+                         rows[i].since > 0 ? at_wall_ms[rows[i].since - 1] : 0);
         assert_int_equal(d->due[0].attempts, i + 1);
         kit_due_release(d);
     }
@@ -479,7 +488,7 @@ static void other_messages_do_not_expire_with_it(void **state) {
     T(a_recipient_goes_from_claim_to_delivered), T(a_claim_is_given_once),                         \
         T(only_what_is_sending_can_be_settled), T(a_settle_is_all_or_nothing),                     \
         T(results_are_kept_with_their_attempt), T(what_did_not_count_is_no_attempt_and_no_event),  \
-        T(attempts_come_by_pages), T(attempts_that_found_no_domain_are_counted),                   \
+        T(attempts_come_by_pages), T(since_when_a_domain_is_not_there_is_remembered_until_it_is),  \
         T(an_unknown_outcome_marks_a_possible_duplicate),                                          \
         T(a_delivered_recipient_may_bounce_late), T(a_released_claim_is_queued_again),             \
         T(a_scheduled_recipient_is_not_claimed_before_its_time),                                   \

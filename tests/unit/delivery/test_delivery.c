@@ -682,6 +682,32 @@ static void mail_goes_to_the_mx_hosts_of_its_domain(void **state) {
     responder_stop(&server);
 }
 
+/* Its zone was mended, and whoever did asks for another attempt: the answer of before is no second
+ * one. */
+static void a_domain_that_was_not_there_for_a_moment_gets_its_mail(void **state) {
+    static const struct rr nothing[] = {{NULL, 0, NULL, RR_ANSWER}};
+    struct world *w = *state;
+    struct responder server;
+    struct dns *dns = NULL;
+    struct errinfo info = {0};
+    responder_start(&server, nothing);
+    const struct dns_options d = {.mode = server.mode, .trust_anchor_file = ""};
+    assert_int_equal(dns_start(&d, &dns, &info), OK);
+    w->o.dns = dns;
+    w->route =
+        (struct route){.name = "mx", .kind = ROUTE_MX, .mx_port = sockaddr_port(&w->sink->at)};
+    w->o.default_route = "mx";
+    start(w);
+    struct id id = submit(w, "ok@one.test");
+    await_state(w, id, RECIPIENT_QUEUED, 1);
+    server.rows = ZONE;
+    retry_now(w, id);
+    await_state(w, id, RECIPIENT_DELIVERED, 2);
+    delivery_stop(&w->delivery);
+    dns_stop(&dns);
+    responder_stop(&server);
+}
+
 /* ---- who is slow holds up nobody else ---- */
 
 static void a_slow_site_that_fills_memory_holds_up_no_retry_of_others(void **state) {
@@ -982,6 +1008,7 @@ int main(void) {
         T(what_is_canceled_while_queued_is_not_sent),
         T(housekeeping_expires_what_is_too_old),
         T(mail_goes_to_the_mx_hosts_of_its_domain),
+        T(a_domain_that_was_not_there_for_a_moment_gets_its_mail),
         T(a_slow_site_that_fills_memory_holds_up_no_retry_of_others),
         T(a_slow_site_that_fills_memory_with_contents_holds_up_no_others),
         T(a_slow_site_leaves_sessions_to_others),

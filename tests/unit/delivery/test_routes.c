@@ -77,19 +77,6 @@ static void a_test_message_without_a_sandbox_fails_and_says_why(void **state) {
     end_two(&t);
 }
 
-static void retry_now(struct world *w, struct id id) {
-    int64_t now = clock_wall_ms();
-    struct store_retry q = {.call = {.verb = STORE_RETRY},
-                            .id = id,
-                            .project = -1,
-                            .new_id = id_new(now),
-                            .now_wall_ms = now,
-                            .expires_wall_ms = now + 3600 * 1000};
-    assert_int_equal(store_sync(w->store, &q.call), OK);
-    assert_false(q.made_new);
-    arena_free(&q.call.arena);
-}
-
 /* It was tried, and waits for its next attempt, when the settings change. */
 static void a_test_message_that_waits_for_a_retry_stays_one(void **state) {
     struct two t = {.w = *state};

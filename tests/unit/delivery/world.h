@@ -241,6 +241,19 @@ WORLD struct id submit(struct world *w, const char *to) {
     return submit_with(w, to, NULL);
 }
 
+WORLD void retry_now(struct world *w, struct id id) {
+    int64_t now = clock_wall_ms();
+    struct store_retry q = {.call = {.verb = STORE_RETRY},
+                            .id = id,
+                            .project = -1,
+                            .new_id = id_new(now),
+                            .now_wall_ms = now,
+                            .expires_wall_ms = now + 3600 * 1000};
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    assert_false(q.made_new);
+    arena_free(&q.call.arena);
+}
+
 WORLD bool wait_until(struct world *w, bool (*is_so)(struct world *w, void *arg), void *arg) {
     int64_t end_mono_ms = clock_mono_ms() + patience_ms(PATIENCE_MS);
     while (!is_so(w, arg)) {
