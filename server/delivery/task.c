@@ -117,6 +117,7 @@ static void try_next(struct task *t) {
         if (t->todo[i] == TODO_NEXT)
             t->todo[i] = TODO_NOW;
     }
+    t->is_login_good = false;
     t->at = &t->candidate[t->next++];
     t->in_clear = t->fresh_only = false;
     attempt(t);
@@ -281,8 +282,10 @@ static void transact(struct task *t) {
 
 static void on_recipient(void *ctx, size_t k, const struct session_result *r) {
     struct task *t = ctx;
+    struct report_entry *e = &t->report->entry[k];
     t->is_reported[k] = true;
-    task_judge(t, &t->report->entry[k], t->index[k], r);
+    task_judge(t, e, t->index[k], r);
+    t->is_login_good |= r->stage > STAGE_RCPT && !e->verdict.is_our_login;
 }
 
 /* A session from the pool that the server had closed meanwhile: nothing was said, nothing is
@@ -312,7 +315,7 @@ static void sort_results(struct task *t) {
             t->todo[t->index[k]] = TODO_NOW;
         } else if (e->verdict.try_next_host && task_has_next(t)) {
             t->todo[t->index[k]] = TODO_NEXT;
-            t->at->is_left |= !e->verdict.is_our_login;
+            t->at->is_left |= !e->verdict.is_our_login || t->is_login_good;
         } else {
             t->todo[t->index[k]] = TODO_DECIDED;
             t->left--;

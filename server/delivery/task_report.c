@@ -146,11 +146,15 @@ static bool is_another_host_left(const struct task *t) {
     return false;
 }
 
+static bool is_login_refused(const struct task *t) {
+    return t->report->entry[0].verdict.is_our_login && !t->is_login_good;
+}
+
 /* What one message asks for, and what this machine lacks, says nothing about the site; nor does a
  * refused login about smarthosts that will be back. */
 static enum site_feedback feedback_of(const struct task *t) {
     const struct report_entry *e = &t->report->entry[0];
-    if (e->verdict.is_our_login && !is_another_host_left(t))
+    if (is_login_refused(t) && !is_another_host_left(t))
         return SITE_LOCKED;
     if (t->is_reached)
         return SITE_REACHED;
@@ -164,7 +168,7 @@ void task_send_report(struct task *t) {
     r->job = t->job;
     r->is_last = t->left == 0;
     r->feedback = feedback_of(t);
-    if (r->entry[0].verdict.is_our_login && r->feedback != SITE_LOCKED)
+    if (is_login_refused(t) && r->feedback != SITE_LOCKED)
         task_rest_login(t, r->entry[0].last.text);
     t->report = NULL;
     t->is_site_well = r->feedback == SITE_REACHED || r->feedback == SITE_SILENT;

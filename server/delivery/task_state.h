@@ -41,6 +41,8 @@ struct task {
     bool is_reached;    /* some session was greeted */
     bool is_wish_unmet; /* some host would have taken mail that asks for less TLS */
     bool is_site_well;
+    bool is_login_good; /* the host accepted a recipient: what it says of others is no word on our
+                           login */
 
     /* the transaction */
     struct report *report;

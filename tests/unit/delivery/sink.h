@@ -5,14 +5,17 @@
  *   bounce...     550 5.1.1 at RCPT
  *   later...      451 4.7.1 at RCPT, the first `later_times` times that it is asked for
  *   few...        452 4.5.3 from the fourth RCPT of a transaction on
+ *   login...      530 5.7.0 at RCPT
  *   hold...       the message is taken, but the answer after the final dot never comes
  *
  * `holds_all`: no message is ever answered. `break_every` n: each n-th message's connection is
- * closed instead of an answer. `says_421`: to MAIL, whoever it is for. A server without SMTP
+ * closed instead of an answer. `says_421`: to MAIL, whoever it is for. `is_plain`: it offers no
+ * extension, and has one connection at a time. A server without SMTP
  * (`sink_hostile`) closes, talks nonsense, or stays silent. Thread: counters are read from the
  * test's thread; all else on the sink's loop. */
 #pragma once
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +41,7 @@ struct sink {
         unsigned rcpts, asked;
     } connection[SINK_CONNECTIONS];
     int later_times, break_every;
-    bool holds_all, says_421;
+    bool holds_all, says_421, is_plain;
     const char *hostile; /* raw text said at once; "": closes; NULL: a real server */
     int hostile_fd[SINK_CONNECTIONS];
     /* counters, atomic */
@@ -101,6 +104,8 @@ SINK struct receive_answer sink_on_rcpt(void *ctx, struct str to) {
         sink_add(&s->most_recipients, (int)c->asked - sink_get(&s->most_recipients));
     if (str_starts_with(to, STR("bounce")))
         return (struct receive_answer){550, "5.1.1", "no such user"};
+    if (str_starts_with(to, STR("login")))
+        return (struct receive_answer){530, "5.7.0", "authentication required"};
     if (str_starts_with(to, STR("later")) && sink_get(&s->later_seen) < sink_get(&s->later_times)) {
         sink_add(&s->later_seen, 1);
         return (struct receive_answer){451, "4.3.0", "local trouble"};
@@ -162,6 +167,19 @@ static const struct receive_policy SINK_POLICY = {.on_mail = sink_on_mail,
                                                   .on_message = sink_on_message,
                                                   .on_end = sink_on_end};
 
+/* 250 to whatever is said. */
+SINK void sink_be_plain(int fd) {
+    const char *says = "220 mx.test\r\n";
+    char heard[1024];
+    for (ssize_t n = 1; n > 0; says = "250 mx.test\r\n") {
+        if (send(fd, says, strlen(says), MSG_NOSIGNAL) < 0)
+            break;
+        (void)poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, -1);
+        n = recv(fd, heard, sizeof(heard), 0);
+    }
+    close(fd);
+}
+
 SINK void sink_on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
     (void)peer;
     struct sink *s = ctx;
@@ -170,6 +188,10 @@ SINK void sink_on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
         ssize_t n = send(fd, s->hostile, strlen(s->hostile), MSG_NOSIGNAL);
         (void)n;
         close(fd);
+        return;
+    }
+    if (s->is_plain) {
+        sink_be_plain(fd);
         return;
     }
     struct sink_connection *c = s->connection;
