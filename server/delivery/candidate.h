@@ -18,6 +18,8 @@ struct candidate {
     const struct host_entry *host; /* of the job's list, as is `addr` */
     const struct sockaddr_any *addr;
     bool is_left; /* the task's: it was tried in vain, and not since it refuses our login */
+    enum verdict_class
+        said; /* the task's: what is final when every host says it; NONE: it did not */
 };
 
 /* At least one. */

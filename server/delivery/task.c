@@ -224,11 +224,12 @@ static void on_failed(void *ctx, const struct session_result *r) {
     while (t->todo[first] == TODO_DECIDED)
         first++;
     task_judge(t, &probe, first, r);
-    if (probe.verdict.try_next_host && task_has_next(t)) {
+    if (probe.verdict.try_next_host) {
         if (probe.verdict.is_our_login)
             task_rest_login(t, probe.last.text);
         else
             t->at->is_left = true;
+        task_remember_said(t, &probe.verdict);
         task_remember_dialogue(t, session_result_text(r));
         release_session(t, false);
         try_next(t);
@@ -313,8 +314,9 @@ static void sort_results(struct task *t) {
         ASSERT(t->is_reported[k]);
         if (e->verdict.retry_at_once) {
             t->todo[t->index[k]] = TODO_NOW;
-        } else if (e->verdict.try_next_host && task_has_next(t)) {
+        } else if (e->verdict.try_next_host) {
             t->todo[t->index[k]] = TODO_NEXT;
+            task_remember_said(t, &e->verdict);
             t->at->is_left |= !e->verdict.is_our_login || t->is_login_good;
         } else {
             t->todo[t->index[k]] = TODO_DECIDED;

@@ -41,19 +41,37 @@ static void fill_last(struct task *t, struct report_entry *e, const struct sessi
         e->last.tls = arena_dup(rep->arena, str_of(tls->version));
 }
 
+static bool has_said(const struct task *t, const struct host_entry *h, enum verdict_class what) {
+    bool has = h == t->at->host;
+    for (size_t i = 0; i < t->candidates && !has; i++)
+        has = t->candidate[i].host == h && t->candidate[i].said == what;
+    return has;
+}
+
+/* Those before it, and the one that says it now. */
+static bool have_all_said(const struct task *t, enum verdict_class what) {
+    size_t i = 0;
+    while (i < t->job->hosts->host_count && has_said(t, &t->job->hosts->host[i], what))
+        i++;
+    return i == t->job->hosts->host_count;
+}
+
 /* One reply but to RCPT is the same for all whom it decides: the rules are asked once. */
 static struct verdict judge(struct task *t, const struct session_result *r) {
     struct judged *same = &t->judged;
     bool is_for_all = r->reply != NULL && (r->stage != STAGE_RCPT || r->reply->code == 421);
     if (is_for_all && same->code == r->reply->code && same->stage == r->stage)
         return same->verdict;
-    const struct outcome_input in = {.stage = r->stage,
-                                     .failure = r->failure,
-                                     .reply = r->reply,
-                                     .is_smarthost = task_is_smarthost(t),
-                                     .is_last_host = !task_has_next(t),
-                                     .rcpt_accepted_before = r->rcpt_accepted_before};
+    struct outcome_input in = {.stage = r->stage,
+                               .failure = r->failure,
+                               .reply = r->reply,
+                               .is_smarthost = task_is_smarthost(t),
+                               .is_last_host = !task_has_next_for(t, r),
+                               .rcpt_accepted_before = r->rcpt_accepted_before};
     struct verdict v = outcome_judge(&in);
+    in.is_every_host = v.wants_every_host && have_all_said(t, v.class_);
+    if (in.is_every_host)
+        v = outcome_judge(&in);
     if (is_for_all)
         *same = (struct judged){.code = r->reply->code, .stage = r->stage, .verdict = v};
     return v;
@@ -68,6 +86,11 @@ void task_judge(struct task *t, struct report_entry *e, size_t i, const struct s
     fill_last(t, e, r);
     if (e->verdict.retry_at_once && r->rcpt_accepted_before > t->accepted_most)
         t->accepted_most = (unsigned)r->rcpt_accepted_before;
+}
+
+void task_remember_said(struct task *t, const struct verdict *v) {
+    if (v->wants_every_host)
+        t->at->said = v->class_;
 }
 
 bool task_is_wish_unmet(const struct task *t, const struct session_result *r) {

@@ -72,6 +72,12 @@ static inline bool task_has_next(const struct task *t) {
     return t->next < t->candidates && t->sessions < SESSIONS_MOST;
 }
 
+/* The same for what `r` is about. A host that does not offer what the message needs is sent
+ * nothing: all others may be asked. */
+static inline bool task_has_next_for(const struct task *t, const struct session_result *r) {
+    return task_has_next(t) || (r->failure == FAILURE_NEEDS_SMTPUTF8 && t->next < t->candidates);
+}
+
 /* ---- task_report.c ---- */
 
 /* Of a transaction, or of the attempt to have one. */
@@ -84,6 +90,8 @@ void task_judge(struct task *t, struct report_entry *e, size_t i, const struct s
 bool task_is_wish_unmet(const struct task *t, const struct session_result *r);
 /* The route goes on with another smarthost; this one, which said so, rests for a while. */
 void task_rest_login(struct task *t, struct str said);
+/* The host is left with this verdict: what it said counts when all say so. */
+void task_remember_said(struct task *t, const struct verdict *v);
 /* The address was tried in vain: what was said there stands before the next one's dialogue. */
 void task_remember_dialogue(struct task *t, struct str why);
 /* There is an attempt to tell of. */

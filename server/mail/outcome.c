@@ -222,8 +222,10 @@ static struct verdict judge_failure(const struct outcome_input *in) {
         v = verdict_of(VERDICT_DEFERRED, SCOPE_HOST, CLASS_TLS);
         break;
     case FAILURE_NEEDS_SMTPUTF8: /* RFC 6531 3.2: another MX may offer it, this one never will */
-        v = verdict_of(VERDICT_BOUNCED, SCOPE_RECIPIENT, CLASS_PROTOCOL);
-        v.is_hard = true;
+        v = verdict_of(in->is_every_host ? VERDICT_BOUNCED : VERDICT_DEFERRED, SCOPE_RECIPIENT,
+                       CLASS_PROTOCOL);
+        v.is_hard = in->is_every_host;
+        v.wants_every_host = true;
         break;
     case FAILURE_TOO_LARGE:
         return verdict_of(VERDICT_BOUNCED, SCOPE_MESSAGE, CLASS_TOO_LARGE);
@@ -440,7 +442,8 @@ static struct verdict judge_refusal(const struct outcome_input *in) {
     if (in->stage < STAGE_MAIL) {
         /* the server refused us before it knew what we bring: only words about the source make it
          * final, and only when every host says so */
-        if (!is_source || !in->is_last_host) {
+        v.wants_every_host = is_source && v.action == VERDICT_BOUNCED;
+        if (!v.wants_every_host || !in->is_every_host) {
             v.action = VERDICT_DEFERRED;
             v.is_hard = false;
         }

@@ -113,10 +113,11 @@ struct verdict {
     bool is_about_recipient; /* else about the infrastructure between */
     bool counts;        /* false: not an attempt (shutdown, too many recipients, local throttle) */
     bool try_next_host; /* the same recipients may go to the next MX at once */
-    bool retry_at_once; /* the others of the transaction go at once in a new one (too many
-                           recipients) */
-    bool is_our_login;  /* the smarthost does not take our credentials: no other message will fare
-                           better there until somebody mends them */
+    bool wants_every_host; /* it is final as soon as every host of the route says the same */
+    bool retry_at_once;    /* the others of the transaction go at once in a new one (too many
+                              recipients) */
+    bool is_our_login; /* the smarthost does not take our credentials: no other message will fare
+                          better there until somebody mends them */
 };
 
 struct outcome_input {
@@ -125,6 +126,7 @@ struct outcome_input {
     const struct reply *reply;
     bool is_smarthost;
     bool is_last_host;           /* no other MX is left to try */
+    bool is_every_host;          /* each host gave this very answer: `wants_every_host` */
     size_t rcpt_accepted_before; /* in this transaction, for 452 and 552 at RCPT */
     size_t earlier_nxdomain;     /* attempts of this recipient that found no domain before, by an
                                     answer to another question */

@@ -55,6 +55,7 @@ static void judge_one(const struct reply *r, enum stage stage, uint8_t flags) {
                               .reply = r,
                               .is_smarthost = flags & 1,
                               .is_last_host = flags & 2,
+                              .is_every_host = flags & 16,
                               .has_other_source = flags & 4,
                               .rcpt_accepted_before = flags >> 7};
     struct verdict v = outcome_judge(&o);
@@ -69,6 +70,7 @@ static void judge_failure(size_t chosen, uint8_t flags) {
                               .failure = (enum failure)(1 + chosen % (FAILURE_COUNT - 1)),
                               .is_smarthost = flags & 1,
                               .is_last_host = flags & 2,
+                              .is_every_host = flags & 16,
                               .earlier_nxdomain = flags & 8 ? 1 : 0};
     struct verdict v = outcome_judge(&o);
     char code[16];

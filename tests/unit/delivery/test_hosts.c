@@ -19,6 +19,23 @@ static void add_host(struct hosts *h, struct sink *s) {
     h->sink[h->count++] = s;
 }
 
+static void add_plain(struct hosts *h) {
+    struct sink *s = sink_new(false, NULL);
+    s->is_plain = true;
+    add_host(h, s);
+}
+
+/* It is away for a moment. */
+static void add_closed(struct hosts *h) {
+    struct sink *s = sink_new(false, NULL);
+    sink_on_loop(s->loop, sink_unlisten, s);
+    add_host(h, s);
+}
+
+static void add_listing(struct hosts *h) {
+    add_host(h, sink_new(false, "554 192.0.2.1 is listed at zen.spamhaus.org\r\n"));
+}
+
 /* A message to `to`, tried once. */
 static struct id try_once(struct world *w, struct hosts *h, const char *to) {
     w->o.retry_ms[0] = 3600 * 1000;
@@ -37,6 +54,51 @@ static void end(struct world *w, struct hosts *h) {
     memset(h, 0, sizeof(*h));
 }
 
+static const char UTF8[] = "ok-j\xc3\xb6rg@example.net";
+
+static void every_host_is_asked_for_what_the_first_ones_do_not_offer(void **state) {
+    struct world *w = *state;
+    struct hosts h = {0};
+    add_plain(&h);
+    add_plain(&h);
+    add_host(&h, w->sink);
+    struct id id = try_once(w, &h, UTF8);
+    await_state(w, id, RECIPIENT_DELIVERED, 1);
+    assert_int_equal(sink_get(&w->sink->utf8_messages), 1);
+    end(w, &h);
+}
+
+static void what_no_host_offers_is_refused_when_all_were_asked(void **state) {
+    struct world *w = *state;
+    struct hosts h = {0};
+    add_plain(&h);
+    add_plain(&h);
+    add_plain(&h);
+    await_state(w, try_once(w, &h, UTF8), RECIPIENT_BOUNCED, 1);
+    end(w, &h);
+    add_closed(&h);
+    add_plain(&h);
+    await_state(w, try_once(w, &h, UTF8), RECIPIENT_QUEUED, 1);
+    end(w, &h);
+}
+
+static void a_blocklist_is_believed_when_every_host_reads_it(void **state) {
+    struct world *w = *state;
+    struct hosts h = {0};
+    add_listing(&h);
+    add_listing(&h);
+    struct id id = try_once(w, &h, "ok@example.net");
+    await_state(w, id, RECIPIENT_BOUNCED, 1);
+    assert_int_equal(recipient(w, id, 0).last.class_, CLASS_BLOCKLIST);
+    end(w, &h);
+    add_closed(&h);
+    add_listing(&h);
+    id = try_once(w, &h, "ok@example.net");
+    await_state(w, id, RECIPIENT_QUEUED, 1);
+    assert_int_equal(recipient(w, id, 0).last.class_, CLASS_BLOCKLIST);
+    end(w, &h);
+}
+
 static void a_host_that_takes_some_recipients_refuses_no_login(void **state) {
     struct world *w = *state;
     struct hosts h = {0};
@@ -52,6 +114,9 @@ static void a_host_that_takes_some_recipients_refuses_no_login(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
+        T(every_host_is_asked_for_what_the_first_ones_do_not_offer),
+        T(what_no_host_offers_is_refused_when_all_were_asked),
+        T(a_blocklist_is_believed_when_every_host_reads_it),
         T(a_host_that_takes_some_recipients_refuses_no_login),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -177,6 +177,8 @@ static const struct failure_row {
     { 0 }
 #define LAST                                                                                       \
     { .is_last_host = true }
+#define EVERY                                                                                      \
+    { .is_last_host = true, .is_every_host = true }
     {FAILURE_DNS_TEMPORARY, STAGE_RESOLVE, FIRST, VERDICT_DEFERRED, CLASS_DNS, SCOPE_SITE, false,
      true, false},
     {FAILURE_DNS_NXDOMAIN, STAGE_RESOLVE, FIRST, VERDICT_DEFERRED, CLASS_INVALID_DOMAIN,
@@ -271,9 +273,11 @@ static const struct failure_row {
      true, true},
     {FAILURE_PROTOCOL, STAGE_RCPT, FIRST, VERDICT_DEFERRED, CLASS_PROTOCOL, SCOPE_HOST, false, true,
      true},
-    {FAILURE_NEEDS_SMTPUTF8, STAGE_MAIL, FIRST, VERDICT_BOUNCED, CLASS_PROTOCOL, SCOPE_RECIPIENT,
-     true, true, true},
-    {FAILURE_NEEDS_SMTPUTF8, STAGE_MAIL, LAST, VERDICT_BOUNCED, CLASS_PROTOCOL, SCOPE_RECIPIENT,
+    {FAILURE_NEEDS_SMTPUTF8, STAGE_MAIL, FIRST, VERDICT_DEFERRED, CLASS_PROTOCOL, SCOPE_RECIPIENT,
+     false, true, true},
+    {FAILURE_NEEDS_SMTPUTF8, STAGE_MAIL, LAST, VERDICT_DEFERRED, CLASS_PROTOCOL, SCOPE_RECIPIENT,
+     false, true, false},
+    {FAILURE_NEEDS_SMTPUTF8, STAGE_MAIL, EVERY, VERDICT_BOUNCED, CLASS_PROTOCOL, SCOPE_RECIPIENT,
      true, true, false},
     {FAILURE_TOO_LARGE, STAGE_MAIL, FIRST, VERDICT_BOUNCED, CLASS_TOO_LARGE, SCOPE_MESSAGE, true,
      true, false},
@@ -361,14 +365,22 @@ static void test_a_refused_greeting_goes_to_the_next_mx(void **state) {
     assert_true(v.try_next_host);
     assert_int_equal(v.action, VERDICT_DEFERRED);
     v = judge_text(listed, (struct outcome_input){.stage = STAGE_GREETING, .is_last_host = true});
+    assert_true(v.wants_every_host && !v.try_next_host);
+    assert_int_equal(v.action, VERDICT_DEFERRED);
+    v = judge_text(listed, (struct outcome_input){.stage = STAGE_GREETING,
+                                                  .is_last_host = true,
+                                                  .is_every_host = true});
     assert_false(v.try_next_host);
     assert_int_equal(v.action, VERDICT_BOUNCED);
     assert_int_equal(v.class_, CLASS_BLOCKLIST);
     v = judge_text(listed, (struct outcome_input){.stage = STAGE_GREETING,
                                                   .is_last_host = true,
+                                                  .is_every_host = true,
                                                   .has_other_source = true});
     assert_int_equal(v.action, VERDICT_DEFERRED);
-    v = judge_text(plain, (struct outcome_input){.stage = STAGE_GREETING, .is_last_host = true});
+    v = judge_text(plain, (struct outcome_input){.stage = STAGE_GREETING,
+                                                 .is_last_host = true,
+                                                 .is_every_host = true});
     assert_int_equal(v.action, VERDICT_DEFERRED);
 }
 
