@@ -6,6 +6,7 @@
 
 enum {
     EXPIRED_AGAIN_MS = 30 * 1000,
+    UNREADABLE_MS = 2 * 1000,
     RESERVE = 16,      /* of so many transactions one is for sites that have none */
     PASSED_MOST = 256, /* for want of room, in a turn */
 };
@@ -119,6 +120,8 @@ static void bundle_claimed(struct scheduler *s, struct bundle *b) {
         release_expired(s, b);
     } else if (b->is_preset) {
         settle_preset(s, b);
+    } else if (b->is_unreadable) {
+        dispatch_release_bundle(s, b, clock_wall_ms() + UNREADABLE_MS);
     } else if (window_is_dead(&b->site->window, clock_mono_ms())) {
         release_from_dead(s, b);
     } else {

@@ -130,10 +130,6 @@ void gather_pause_site(struct scheduler *s, struct site *site) {
         pause_bundle(s, CONTAINER_OF(e, struct bundle, fair), site->window.dead_until_mono_ms);
 }
 
-void gather_evict_waiting(struct scheduler *s, struct letter *l, int64_t until_mono_ms) {
-    evict_and_park(s, TAILQ_FIRST(&l->waiting), until_mono_ms);
-}
-
 static void evict_letter(void *ctx, struct letter *l) {
     struct scheduler *s = ctx;
     struct bundle *b, *next;

@@ -6,7 +6,6 @@
 #include "server/delivery/scheduler_state.h"
 
 enum {
-    UNREADABLE_MS = 2 * 1000,
     LOOK_AT_SIGNERS_MS = 2 * SITE_AHEAD_MS, /* a site that answered may hang by then */
     READINGS_FAILED_MOST = 5,               /* of domains, in a row: a second each */
     KEY_LOOK_MS = 5 * 1000,                 /* a look at DNS takes a fraction of it */
@@ -63,14 +62,16 @@ void prepare_forget_logged(struct scheduler *s) {
     }
 }
 
-/* It may be this one row that cannot be read, for ever: others of the same keys that are here go
- * on, the rest a while later. */
+/* It may be this one row that cannot be read, for ever, and its queue key may be all mail's: what
+ * waits for it is claimed, and released until a while later. */
 static void content_refused(struct scheduler *s, struct letter *l) {
-    struct letter_key key = l->key;
     letter_set_bare(s->letters, l);
-    while (l != NULL && !TAILQ_EMPTY(&l->waiting)) {
-        gather_evict_waiting(s, l, clock_mono_ms() + UNREADABLE_MS);
-        l = letters_find(s->letters, key.seq, (enum route_signing)key.signing);
+    struct bundle *b;
+    while ((b = TAILQ_FIRST(&l->waiting)) != NULL) {
+        TAILQ_REMOVE(&l->waiting, b, wait);
+        dispatch_give_slot(s, b);
+        b->is_unreadable = true;
+        dispatch_claim(s, b);
     }
 }
 

@@ -18,8 +18,9 @@
  *             key is not its own
  *   WAITING   --prepare_letter_woken--> CLAIMING, or WAITING for the next thing; QUEUED, in front,
  *             when it gave its slot away
- *   CLAIMING  --claimed--> READY; preset: settled; draining, of old settings, expired or its site
- *             dead: released; all canceled meanwhile: freed
+ *             --content_refused--> CLAIMING
+ *   CLAIMING  --claimed--> READY; preset: settled; draining, of old settings, expired, its content
+ *             not readable or its site dead: released; all canceled meanwhile: freed
  *             --claim_failed--> QUEUED, in front; freed without a slot, or while draining
  *   READY     --send_ready--> SENT; expired, its hop moved or the hosts a day old, or its letter to
  *             be signed anew: released
@@ -162,9 +163,6 @@ void gather_due_at(struct scheduler *s, int64_t due_wall_ms);
 void gather_evict_all(struct scheduler *s);
 /* The same for a site that is dead; its queue keys are parked for as long. */
 void gather_pause_site(struct scheduler *s, struct site *site);
-/* The same for the first of the bundles that wait for a letter, until then; the letter may go with
- * it. */
-void gather_evict_waiting(struct scheduler *s, struct letter *l, int64_t until_mono_ms);
 /* The recipient leaves its bundle; an empty bundle goes, with its slot. */
 void gather_take_out(struct scheduler *s, struct due_item *i);
 /* A bundle that gave its slot away and is on no list: in front of its site's queue. It may be gone

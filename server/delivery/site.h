@@ -33,7 +33,7 @@ enum bundle_state {
     BUNDLE_QUEUED,    /* in site.waiting */
     BUNDLE_WAITING,   /* on letter.waiting; with a slot, but while another site's job signs */
     BUNDLE_CLAIMING,  /* in a batch that goes or went to the store; from here on it has a slot,
-                         unless it is preset or its site is dead */
+                         unless it is preset, its content not readable, or its site dead */
     BUNDLE_READY,     /* claimed; in site.ready */
     BUNDLE_SENT,      /* with a loop */
 };
@@ -50,6 +50,7 @@ struct bundle {
     bool has_slot;
     size_t slot_bytes; /* of the content that is read for it; 0: it is there, or another reads it */
     uint64_t passed; /* scheduler.room.turn in which it was given room before another; 0: was not */
+    bool is_unreadable; /* its content, just now: claimed, it is released for a while */
     /* instead of a job: what its recipients are settled with */
     bool is_preset;
     bool is_hopeless; /* `text` says what no later attempt mends */

@@ -889,6 +889,30 @@ static void one_content_that_cannot_be_read_holds_up_nobody_else(void **state) {
     assert_int_equal(logged(unread), 1);
 }
 
+static bool rests(struct world *w, void *arg) {
+    return recipient(w, *(struct id *)arg, 0).due_wall_ms > clock_wall_ms();
+}
+
+/* All mail of a smarthost route has one queue key. */
+static void a_content_that_cannot_be_read_parks_no_queue_that_others_share(void **state) {
+    expect_log("content could not be read");
+    expect_log("a damaged row is passed over");
+    struct world *w = *state;
+    sqlite3 *db = NULL;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    w->queue_key = "relay";
+    struct id id = submit(w, "ok@broken.test");
+    run_sql(w, &db, "DELETE FROM body");
+    sqlite3_close(db);
+    start(w);
+    if (!wait_until(w, rests, &id))
+        fail_msg("it is not the message that waits");
+    assert_int_equal(recipient(w, id, 0).attempts, 0);
+    submit(w, "ok@example.net");
+    await_completed(w, 1);
+    await_state(w, id, RECIPIENT_QUEUED, 0);
+}
+
 static bool has_loaded_all(struct world *w, void *arg) {
     (void)arg;
     return delivery_status(w->delivery).in_memory == 40;
@@ -1018,6 +1042,7 @@ int main(void) {
         T(what_waits_in_a_loop_for_silent_sessions_goes_back),
         T(a_site_that_breaks_gets_nobody_an_attempt_that_only_waited),
         T(one_content_that_cannot_be_read_holds_up_nobody_else),
+        T(a_content_that_cannot_be_read_parks_no_queue_that_others_share),
         T(a_stop_while_claims_fail_ends_well),
         T(a_reload_changes_the_rate_of_a_site_in_use),
         T(wrong_options_are_named),
