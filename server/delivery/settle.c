@@ -329,8 +329,8 @@ static void site_locked(struct scheduler *s, struct site *site, const struct rep
 }
 
 static void feed_back(struct scheduler *s, struct site *site, const struct report *r) {
-    if (r->recipients_learned > 0 && r->recipients_learned < site->recipients_most)
-        site->recipients_most = r->recipients_learned;
+    if (r->feedback == SITE_REACHED)
+        site_learn_recipients(site, r->job->count, r->recipients_learned);
     int64_t dead_ms = s->settings->o.site_dead_ms;
     if (r->feedback == SITE_LOCKED) {
         site_locked(s, site, r);

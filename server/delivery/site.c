@@ -8,8 +8,14 @@ enum {
     QUICK_MS = 250,       /* a transaction: else a window of claims is time enough for the next */
     AHEAD_OF_LOOP = 20,   /* jobs that wait in a loop: six milliseconds of signatures, three of the
                              scheduler's turns */
-    HOME_ENOUGH = 3,      /* transactions that one loop takes before the others are asked */
+    FULL_ENOUGH =
+        16,          /* jobs with as many recipients as it takes, until more recipients are tried */
+    HOME_ENOUGH = 3, /* transactions that one loop takes before the others are asked */
 };
+
+static unsigned least(unsigned a, unsigned b) {
+    return a < b ? a : b;
+}
 
 struct site *sites_get(struct sites *t, const char *name, uint64_t tag, const struct route *r,
                        size_t loops) {
@@ -84,6 +90,17 @@ void site_reached(struct site *s, int64_t took_ms, int64_t now_mono_ms) {
     s->took_ms += ((double)took_ms - s->took_ms) / (is_first ? 1 : 8);
 }
 
+void site_learn_recipients(struct site *s, size_t count, unsigned learned) {
+    if (learned > 0) {
+        s->recipients_most = least(learned, s->recipients_most);
+        s->full_taken = 0;
+    } else if (s->recipients_most < SITE_RECIPIENTS_MAX && count >= s->recipients_most &&
+               ++s->full_taken >= FULL_ENOUGH) {
+        s->recipients_most = least(2 * s->recipients_most, SITE_RECIPIENTS_MAX);
+        s->full_taken = 0;
+    }
+}
+
 static bool is_quick(const struct site *s) {
     return s->took_ms < QUICK_MS;
 }
@@ -91,10 +108,6 @@ static bool is_quick(const struct site *s) {
 bool site_is_held_up(const struct site *s, int64_t now_mono_ms) {
     bool answers = is_quick(s) && now_mono_ms - s->reached_mono_ms < SITE_AHEAD_MS;
     return !answers && s->sent + fair_count(s->ready) > s->window.size;
-}
-
-static unsigned least(unsigned a, unsigned b) {
-    return a < b ? a : b;
 }
 
 unsigned site_picks_most(const struct site *s) {

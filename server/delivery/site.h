@@ -71,6 +71,7 @@ struct site {
     unsigned sent, sent_lane[LANE_COUNT];
     unsigned sent_loop[DELIVERY_LOOPS_MAX];
     unsigned recipients_most; /* per transaction, learned */
+    unsigned full_taken;      /* jobs in a row that had as many, and none was too many */
     int64_t reached_mono_ms;  /* when a transaction with it last ended; 0: never */
     double took_ms;   /* a transaction, by the last ones; before the first: it is not quick */
     size_t home_loop; /* used while there is little: keeps its sessions in one pool */
@@ -105,6 +106,9 @@ void site_release(struct site **sp);
 void sites_sweep(struct sites *t, int64_t now_mono_ms);
 void sites_free(struct sites *t);
 
+/* A job with so many recipients has ended; it took no more than `learned` in one transaction (0:
+ * none was too many). A limit that was learned is doubted after some that were full. */
+void site_learn_recipients(struct site *s, size_t count, unsigned learned);
 /* A transaction with it has ended, and took so long. */
 void site_reached(struct site *s, int64_t took_ms, int64_t now_mono_ms);
 /* May what is ready wait for long? There is more than the window, and it does not answer quickly.

@@ -387,8 +387,8 @@ static bool is_too_many_recipients(const struct outcome_input *in, const struct 
         return r->code == 452 || r->code == 552;
     /* words that say whose fault it is come before the number */
     bool is_bare = !rule || rule->class_ == CLASS_OTHER;
-    if (r->code == 452) /* 4.2.2 is a full mailbox, said with 452 by Gmail */
-        return is_bare && r->enhanced.subject != 2;
+    if (r->code == 452) /* 4.2.2 is a full mailbox, said with 452 by Gmail; 4.3.1 a full disk */
+        return is_bare && r->enhanced.subject != 2 && r->enhanced.subject != 3;
     return r->code == 552 && r->enhanced.class_ == 0 && str_is_empty(r->text);
 }
 

@@ -105,6 +105,23 @@ static void too_many_recipients_go_on_at_once_without_an_attempt(void **state) {
     arena_free(&a);
 }
 
+static void a_limit_of_recipients_is_tried_again_after_some_that_were_full(void **state) {
+    enum { FULL = 16 };
+    struct world *w = *state;
+    w->o.loops = 1;
+    start(w);
+    submit(w, "few0@x.test,few1@x.test,few2@x.test,few3@x.test");
+    await_completed(w, 1);
+    for (int i = 0; i < FULL; i++) {
+        submit(w, "ok1@x.test,ok2@x.test,ok3@x.test");
+        await_completed(w, i + 2);
+    }
+    int before = sink_get(&w->sink->messages);
+    submit(w, "ok1@x.test,ok2@x.test,ok3@x.test,ok4@x.test,ok5@x.test,ok6@x.test");
+    await_completed(w, FULL + 2);
+    assert_int_equal(sink_get(&w->sink->messages) - before, 1);
+}
+
 /* A job of several transactions is no way around the limit. */
 static void a_session_takes_no_more_messages_than_its_route_says(void **state) {
     struct world *w = *state;
@@ -1005,6 +1022,7 @@ int main(void) {
         T(a_refused_recipient_bounces_with_the_reply_and_the_dialogue),
         T(a_deferred_recipient_is_tried_again_until_it_is_taken),
         T(too_many_recipients_go_on_at_once_without_an_attempt),
+        T(a_limit_of_recipients_is_tried_again_after_some_that_were_full),
         T(a_session_takes_no_more_messages_than_its_route_says),
         T(nothing_is_lost_when_sessions_break),
         T(idle_sessions_that_the_server_closed_cost_no_attempt),

@@ -206,6 +206,32 @@ static void a_content_counts_once_however_many_are_picked_for_it(void **state) {
     end(&f);
 }
 
+/* The disk was full for a moment, or somebody set another limit. */
+static void a_limit_of_recipients_that_was_learned_is_doubted_in_time(void **state) {
+    (void)state;
+    struct fixture f;
+    begin(&f, 20, 0, 2);
+    site_learn_recipients(f.site, SITE_RECIPIENTS_MAX, 0);
+    assert_int_equal(f.site->recipients_most, SITE_RECIPIENTS_MAX);
+    static const struct {
+        size_t count;
+        unsigned learned;
+        int times;
+        unsigned want;
+    } rows[] = {
+        {10, 1, 1, 1}, {1, 0, 15, 1}, {1, 0, 1, 2}, {1, 0, 100, 2},
+        {2, 0, 16, 4}, {4, 0, 15, 4}, {4, 3, 1, 3}, /* from the beginning */
+        {4, 0, 15, 3}, {3, 0, 1, 6},  {7, 9, 1, 6}, {100, 0, 200, SITE_RECIPIENTS_MAX},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        for (int k = 0; k < rows[i].times; k++)
+            site_learn_recipients(f.site, rows[i].count, rows[i].learned);
+        if (f.site->recipients_most != rows[i].want)
+            fail_msg("row %zu: %u", i, f.site->recipients_most);
+    }
+    end(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sites_of_one_name_and_other_tags_are_two),
@@ -215,6 +241,7 @@ int main(void) {
         cmocka_unit_test(of_a_site_with_a_rate_no_more_is_claimed_ahead_than_goes_in_a_second),
         cmocka_unit_test(bulk_has_all_that_a_rate_allows_and_leaves_a_place_to_others),
         cmocka_unit_test(no_loop_gets_more_than_its_share_of_the_window),
+        cmocka_unit_test(a_limit_of_recipients_that_was_learned_is_doubted_in_time),
         cmocka_unit_test(a_content_counts_once_however_many_are_picked_for_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
