@@ -196,6 +196,20 @@ size_t due_unpark(struct due *d, int64_t now_mono_ms, int64_t *next_mono_ms) {
     return freed;
 }
 
+size_t due_unpark_early(struct due *d, int64_t until_mono_ms) {
+    size_t freed = 0;
+    struct due_key *k;
+    struct table_cursor c = table_begin(&d->keys);
+    while ((k = table_next(&c)) != NULL) {
+        if (k->parked_until_mono_ms != until_mono_ms)
+            continue;
+        k->parked_until_mono_ms = 0;
+        freed++;
+        key_free_if_unused(d, k);
+    }
+    return freed;
+}
+
 void due_unpark_all(struct due *d) {
     int64_t next_mono_ms;
     (void)due_unpark(d, INT64_MAX, &next_mono_ms);

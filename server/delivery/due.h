@@ -57,6 +57,8 @@ void due_park(struct due *d, struct str key, int64_t until_mono_ms);
 /* Drops what is over; returns how many keys were freed, *next_mono_ms is when the next one is (0:
  * none). */
 size_t due_unpark(struct due *d, int64_t now_mono_ms, int64_t *next_mono_ms);
+/* Those that are parked until that very moment, before it; returns how many. */
+size_t due_unpark_early(struct due *d, int64_t until_mono_ms);
 void due_unpark_all(struct due *d);
 
 /* Keys of which nothing should be loaded now: parked, or, unless with_busy, with more than a

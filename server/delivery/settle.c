@@ -328,6 +328,12 @@ static void site_locked(struct scheduler *s, struct site *site, const struct rep
     site_died(s, site);
 }
 
+/* What was under way when it was declared dead got through. */
+static void site_revived(struct scheduler *s, int64_t dead_until_mono_ms) {
+    if (due_unpark_early(s->due, dead_until_mono_ms) > 0)
+        s->has_more = true;
+}
+
 static void feed_back(struct scheduler *s, struct site *site, const struct report *r) {
     if (r->feedback == SITE_REACHED)
         site_learn_recipients(site, r->job->count, r->recipients_learned);
@@ -336,7 +342,10 @@ static void feed_back(struct scheduler *s, struct site *site, const struct repor
         site_locked(s, site, r);
     } else if (r->feedback == SITE_REACHED) {
         site_reached(site, r->attempt.took_ms, clock_mono_ms());
+        int64_t dead_until_mono_ms = site->window.dead_until_mono_ms;
         window_success(&site->window, site->sent);
+        if (dead_until_mono_ms != site->window.dead_until_mono_ms)
+            site_revived(s, dead_until_mono_ms);
     } else if (r->feedback == SITE_UNREACHABLE &&
                window_failure(&site->window, clock_mono_ms(), dead_ms)) {
         log_warn("delivery", "site does not answer, paused", LOG_STRZ("site", site->name),

@@ -212,6 +212,32 @@ static void a_dead_site_rests_and_then_delivers(void **state) {
     assert_int_equal(sink_get(&w->sink->messages), 52);
 }
 
+static void take_held(void *arg) {
+    struct sink *s = arg;
+    receive_answer_data(s->connection[0].receive, (struct receive_answer){250, "2.0.0", "taken"});
+}
+
+/* By what was under way when it died. */
+static void a_site_that_is_alive_after_all_gets_its_mail_at_once(void **state) {
+    enum { MESSAGES = 40 };
+    struct world *w = *state;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("site does not answer");
+    w->o.site_dead_ms = 3600 * 1000;
+    w->o.retry_ms[0] = 3600 * 1000;
+    start(w);
+    submit(w, "hold@example.net");
+    await_counter(w, &w->sink->held, 1);
+    sink_on_loop(w->sink->loop, sink_deafen, w->sink);
+    for (int i = 0; i < MESSAGES; i++)
+        submit(w, "ok@example.net");
+    assert_true(wait_until(w, has_paused, NULL));
+    struct id id = submit(w, "ok@example.net");
+    sink_on_loop(w->sink->loop, sink_listen, w->sink);
+    sink_on_loop(w->sink->loop, take_held, w->sink);
+    await_state(w, id, RECIPIENT_DELIVERED, 1);
+}
+
 static void starttls_is_used_when_offered(void **state) {
     struct world *w = *state;
     replace_sink(w, true, NULL, "tls=opportunistic");
@@ -1028,6 +1054,7 @@ int main(void) {
         T(idle_sessions_that_the_server_closed_cost_no_attempt),
         T(hostile_servers_only_defer),
         T(a_dead_site_rests_and_then_delivers),
+        T(a_site_that_is_alive_after_all_gets_its_mail_at_once),
         T(starttls_is_used_when_offered),
         T(a_name_that_breaks_tls_takes_it_from_no_other_at_its_address),
         T(a_message_that_requires_verified_tls_is_not_sent_without),
