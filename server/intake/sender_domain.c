@@ -3,7 +3,7 @@
 #include "server/base/clock.h"
 #include "server/base/limits.h"
 #include "server/mail/address.h"
-#include "server/mail/dkim_key.h"
+#include "server/mail/dkim_sign.h"
 #include "server/mail/domain.h"
 
 enum { PEM_MAX = 16 * 1024, RECORD_MAX = 8 * 1024 };
@@ -77,6 +77,9 @@ enum err sender_domain_import(struct str name, struct str bounce_address,
                               int64_t now_wall_ms, struct arena *a, struct domain_row *out,
                               struct errinfo *info) {
     enum err e = begin(name, bounce_address, project, now_wall_ms, count, a, out, info);
+    if (e == OK && count > DKIM_KEYS_MAX) /* the others would sign nothing */
+        e = err_set(info, ERR_INVALID, "dkim", "%.*s has %zu DKIM keys; a domain has at most %d",
+                    STR_ARG(out->name), count, DKIM_KEYS_MAX);
     for (size_t i = 0; i < count && e == OK; i++) {
         struct dkim_key *key = NULL;
         struct str selector;

@@ -11,7 +11,8 @@
 NODISCARD enum err sender_domain_make(struct str name, struct str bounce_address, int64_t project,
                                       int64_t now_wall_ms, struct arena *a, struct domain_row *out,
                                       struct errinfo *info);
-/* The same with keys that exist already: PEM texts and their selectors. */
+/* The same with keys that exist already: PEM texts and their selectors. ERR_INVALID as well: more
+ * than DKIM_KEYS_MAX of them, which is what one message is signed with. */
 struct sender_domain_key {
     struct str selector, pem;
 };

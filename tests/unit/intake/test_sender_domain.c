@@ -83,6 +83,25 @@ static void a_selector_is_given_once(void **state) {
         ERR_INVALID);
 }
 
+/* What is beyond that would sign nothing, and nobody would be told. */
+static void a_domain_has_no_more_keys_than_sign(void **state) {
+    (void)state;
+    struct sender_domain_key keys[] = {{STR("a"), buf_str(&pem)},
+                                       {STR("b"), buf_str(&pem)},
+                                       {STR("c"), buf_str(&pem)},
+                                       {STR("d"), buf_str(&pem)},
+                                       {STR("e"), buf_str(&pem)}};
+    for (size_t count = 4; count <= 5; count++) {
+        struct domain_row row;
+        struct errinfo info = {0};
+        enum err e = sender_domain_import(STR("acme.test"), STR_NONE, keys, count, 1, 1000, arena,
+                                          &row, &info);
+        assert_int_equal(e, count == 4 ? OK : ERR_INVALID);
+        if (e != OK)
+            assert_string_equal(info.text, "acme.test has 5 DKIM keys; a domain has at most 4");
+    }
+}
+
 /* RFC 1035 2.3.4: a record that cannot be asked for can never verify the domain. */
 static void the_records_name_is_a_name(void **state) {
     (void)state;
@@ -140,6 +159,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         WORLD(selectors_are_labels),
         WORLD(a_selector_is_given_once),
+        WORLD(a_domain_has_no_more_keys_than_sign),
         WORLD(the_records_name_is_a_name),
         WORLD(a_domain_is_made_with_a_pair_of_keys),
     };
