@@ -75,19 +75,23 @@ struct order {
     size_t count;
 };
 
-static bool is_login_refused(struct worker *w, const struct host_entry *h,
-                             const struct sockaddr_any *a) {
-    return h->smarthost != NULL && worker_login_is_refused(w, a, h->smarthost->session_tag);
+/* At one address: another of the host would refuse the same login, and count it. */
+static bool is_login_refused(struct worker *w, const struct host_entry *h) {
+    bool is_refused = false;
+    for (size_t i = 0; h->smarthost != NULL && i < h->addr_count && !is_refused; i++)
+        is_refused = worker_login_is_refused(w, &h->addr[i], h->smarthost->session_tag);
+    return is_refused;
 }
 
 static void add_addresses(struct order *order, const struct host_entry *h, size_t hosts,
                           bool is_dead) {
     size_t most = hosts > 1 ? ADDRESSES_OF_ONE_HOST : LIMIT_MX_ADDRESSES;
+    if (hosts > 1 && is_login_refused(order->w, h))
+        return;
     for (size_t i = 0; i < h->addr_count && i < most; i++) {
         if (order->count == LIMIT_MX_ADDRESSES)
             return;
-        if (worker_address_is_dead(order->w, &h->addr[i]) == is_dead &&
-            (hosts == 1 || !is_login_refused(order->w, h, &h->addr[i])))
+        if (worker_address_is_dead(order->w, &h->addr[i]) == is_dead)
             order->out[order->count++] = (struct candidate){.host = h, .addr = &h->addr[i]};
     }
 }
