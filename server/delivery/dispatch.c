@@ -227,15 +227,15 @@ void dispatch_release_ready(struct scheduler *s, struct site *site) {
 
 /* A long queue may get no new rows for hours, which would ask. This one goes by the old answer. */
 static void look_up_when_old(struct scheduler *s, struct hop *h) {
-    int64_t now_mono_ms = clock_mono_ms();
-    if (!hop_is_fresh(h, now_mono_ms))
-        hop_resolve(s->hops, h, now_mono_ms);
+    int64_t now_boot_ms = clock_boot_ms();
+    if (!hop_is_fresh(h, now_boot_ms))
+        hop_resolve(s->hops, h, now_boot_ms);
 }
 
 /* Its hop leads elsewhere by now, or nowhere, or its hosts are a day old: what happened there would
  * be booked here, or it would go to an address that may be somebody else's. */
-static bool is_out_of_place(const struct bundle *b, int64_t now_mono_ms) {
-    return b->hop->site != b->site || now_mono_ms >= b->hop->hosts_until_mono_ms;
+static bool is_out_of_place(const struct bundle *b) {
+    return b->hop->site != b->site || clock_boot_ms() >= b->hop->hosts_until_boot_ms;
 }
 
 /* Who has no room for its content is passed by those that need none, or less, and keeps its place.
@@ -249,7 +249,7 @@ static void pick(struct scheduler *s, struct site *site) {
             break;
         struct bundle *b = CONTAINER_OF(e, struct bundle, fair);
         look_up_when_old(s, b->hop);
-        if (is_out_of_place(b, clock_mono_ms())) {
+        if (is_out_of_place(b)) {
             gather_place_anew(s, b);
             continue;
         }
@@ -362,7 +362,7 @@ static void send_ready(struct scheduler *s, struct site *site, int64_t now_mono_
         int64_t wait_us;
         if (is_expired(s, b)) {
             release_expired(s, b);
-        } else if (is_out_of_place(b, now_mono_ms)) {
+        } else if (is_out_of_place(b)) {
             dispatch_release_bundle(s, b, DUE_AS_BEFORE);
         } else if (prepare_is_being_signed(b->letter)) {
             fair_undo_pick(site->ready, e);

@@ -181,21 +181,21 @@ static void place(struct scheduler *s, struct bundle *b) {
 }
 
 /* Where its hop's answer says, or to those that wait for one. The bundle may be gone after it. */
-static void find_place(struct scheduler *s, struct bundle *b, int64_t now_mono_ms) {
+static void find_place(struct scheduler *s, struct bundle *b, int64_t now_boot_ms) {
     struct hop *h = b->hop;
-    if (hop_is_usable(h, now_mono_ms)) {
+    if (hop_is_usable(h, now_boot_ms)) {
         place(s, b);
     } else {
         b->state = BUNDLE_RESOLVING;
         TAILQ_INSERT_TAIL(&h->waiting, b, wait);
     }
-    if (!hop_is_fresh(h, now_mono_ms))
-        hop_resolve(s->hops, h, now_mono_ms);
+    if (!hop_is_fresh(h, now_boot_ms))
+        hop_resolve(s->hops, h, now_boot_ms);
 }
 
 void gather_place_anew(struct scheduler *s, struct bundle *b) {
     site_release(&b->site);
-    find_place(s, b, clock_mono_ms());
+    find_place(s, b, clock_boot_ms());
 }
 
 void gather_requeue(struct scheduler *s, struct bundle *b) {
@@ -288,7 +288,7 @@ static void bundle_up(struct scheduler *s, struct due_item *i, int64_t now_mono_
         dispatch_claim(s, b);
         return;
     }
-    find_place(s, b, now_mono_ms);
+    find_place(s, b, clock_boot_ms());
 }
 
 /* Takes what is in the row when it is taken. */

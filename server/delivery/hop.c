@@ -108,16 +108,16 @@ struct hop *hops_get(struct hops *t, struct settings *s, const struct settings_r
     return h;
 }
 
-bool hop_is_fresh(const struct hop *h, int64_t now_mono_ms) {
+bool hop_is_fresh(const struct hop *h, int64_t now_boot_ms) {
     /* What is too old goes nowhere, so it is looked up although the last try was just now. */
     return !h->is_resolving && (h->hosts != NULL || h->failure != FAILURE_NONE) &&
-           (h->hosts == NULL || now_mono_ms < h->hosts_until_mono_ms) &&
-           now_mono_ms < h->until_mono_ms;
+           (h->hosts == NULL || now_boot_ms < h->hosts_until_boot_ms) &&
+           now_boot_ms < h->until_boot_ms;
 }
 
-bool hop_is_usable(const struct hop *h, int64_t now_mono_ms) {
-    return hop_is_fresh(h, now_mono_ms) ||
-           (h->hosts != NULL && h->failed > 0 && now_mono_ms < h->hosts_until_mono_ms);
+bool hop_is_usable(const struct hop *h, int64_t now_boot_ms) {
+    return hop_is_fresh(h, now_boot_ms) ||
+           (h->hosts != NULL && h->failed > 0 && now_boot_ms < h->hosts_until_boot_ms);
 }
 
 static int64_t bounded_ttl_ms(int64_t ttl_ms) {
@@ -177,18 +177,18 @@ static void name_smarthosts_site(struct hop *h) {
 
 /* ttl_ms 0: some lookup found out nothing. */
 static void resolved(struct hops *t, struct hop *h, struct host_list *hosts, enum failure failure,
-                     int64_t ttl_ms, int64_t now_mono_ms) {
+                     int64_t ttl_ms, int64_t now_boot_ms) {
     h->is_resolving = false;
     h->failed = ttl_ms > 0 ? 0 : h->failed + 1;
-    h->until_mono_ms =
-        now_mono_ms + (ttl_ms > 0 ? ttl_ms : backoff_delay_ms(&again, h->failed, random_u64()));
+    h->until_boot_ms =
+        now_boot_ms + (ttl_ms > 0 ? ttl_ms : backoff_delay_ms(&again, h->failed, random_u64()));
     if (hosts != NULL) {
         host_list_unref(&h->hosts);
         h->hosts = hosts;
-        h->hosts_until_mono_ms = now_mono_ms + STALE_MOST_MS;
+        h->hosts_until_boot_ms = now_boot_ms + STALE_MOST_MS;
         h->failure = FAILURE_NONE;
     } else if (failure != FAILURE_DNS_TEMPORARY || h->hosts == NULL ||
-               now_mono_ms >= h->hosts_until_mono_ms) {
+               now_boot_ms >= h->hosts_until_boot_ms) {
         /* else: an old answer is better than none while the name servers are away */
         host_list_unref(&h->hosts);
         h->failure = failure;
@@ -196,7 +196,7 @@ static void resolved(struct hops *t, struct hop *h, struct host_list *hosts, enu
     t->on_resolved(t->ctx, h);
 }
 
-static void finish_mx(struct hops *t, struct hop *h, int64_t now_mono_ms) {
+static void finish_mx(struct hops *t, struct hop *h, int64_t now_boot_ms) {
     const struct mx_lookup *q = &h->lookup[0].q;
     struct host_list *hosts = NULL;
     enum failure failure = q->failure;
@@ -214,7 +214,7 @@ static void finish_mx(struct hops *t, struct hop *h, int64_t now_mono_ms) {
             ttl_ms = bounded_ttl_ms((int64_t)q->ttl_s * 1000);
         }
     }
-    resolved(t, h, hosts, failure, ttl_ms, now_mono_ms);
+    resolved(t, h, hosts, failure, ttl_ms, now_boot_ms);
 }
 
 /* All mail of a route waits for a name that the settings, or the resolver's, have wrong. Said at
@@ -227,7 +227,7 @@ static void tell_unresolved(const struct hop *h, enum failure failure) {
                  LOG_STRZ("why", failure_text(failure)));
 }
 
-static void finish_smarthosts(struct hops *t, struct hop *h, int64_t now_mono_ms) {
+static void finish_smarthosts(struct hops *t, struct hop *h, int64_t now_boot_ms) {
     size_t count = h->route->route->smarthost_count;
     struct mx_lookup **q = mem_zalloc((count + 1) * sizeof(*q));
     int64_t ttl_ms = TTL_MOST_MS;
@@ -247,16 +247,16 @@ static void finish_smarthosts(struct hops *t, struct hop *h, int64_t now_mono_ms
         ttl_ms = ttl_ms < FAILED_MS ? ttl_ms : FAILED_MS;
     }
     name_smarthosts_site(h);
-    resolved(t, h, hosts, failure, ttl_ms, now_mono_ms);
+    resolved(t, h, hosts, failure, ttl_ms, now_boot_ms);
 }
 
 static void lookups_done(struct hops *t, struct hop *h) {
-    int64_t now_mono_ms = clock_mono_ms();
+    int64_t now_boot_ms = clock_boot_ms();
     bool is_mx = h->route->route->kind == ROUTE_MX;
     if (is_mx)
-        finish_mx(t, h, now_mono_ms);
+        finish_mx(t, h, now_boot_ms);
     else
-        finish_smarthosts(t, h, now_mono_ms);
+        finish_smarthosts(t, h, now_boot_ms);
 }
 
 static void release_lookups(struct hop *h, struct hop_lookup *lookup, size_t count) {
@@ -303,7 +303,7 @@ static void ask(struct hops *t, struct hop *h, struct hop_lookup *l, struct str 
     mx_resolve(o->dns, &l->q);
 }
 
-void hop_resolve(struct hops *t, struct hop *h, int64_t now_mono_ms) {
+void hop_resolve(struct hops *t, struct hop *h, int64_t now_boot_ms) {
     if (h->is_resolving)
         return;
     const struct route *r = h->route->route;
@@ -319,7 +319,7 @@ void hop_resolve(struct hops *t, struct hop *h, int64_t now_mono_ms) {
     for (size_t i = 0; i < r->smarthost_count; i++)
         names += h->route->host[i].literal.len == 0;
     if (names == 0) {
-        finish_smarthosts(t, h, now_mono_ms);
+        finish_smarthosts(t, h, now_boot_ms);
         return;
     }
     h->lookup = mem_zalloc(r->smarthost_count * sizeof(*h->lookup));
@@ -335,11 +335,11 @@ static bool is_unused(const struct hop *h) {
     return h->users == 0 && !h->is_resolving;
 }
 
-void hops_sweep(struct hops *t, const struct settings *current, int64_t now_mono_ms) {
+void hops_sweep(struct hops *t, const struct settings *current, int64_t now_boot_ms) {
     struct hop *h;
     struct table_cursor c = table_begin(&t->by_key);
     while ((h = table_next(&c)) != NULL) {
-        bool is_old = h->settings != current || now_mono_ms >= h->until_mono_ms;
+        bool is_old = h->settings != current || now_boot_ms >= h->until_boot_ms;
         if (is_old && is_unused(h))
             hop_free(t, h);
     }

@@ -5,9 +5,11 @@
  * hop is looked up once however many wait for it.
  *
  *     struct hop *h = hops_get(t, settings, route, domain);
- *     if (hop_is_usable(h, now_mono_ms)) ... h->hosts or h->failure
- *     if (!hop_is_fresh(h, now_mono_ms))
- *         hop_resolve(t, h, now_mono_ms);       // on_resolved(h) follows, maybe before it returns
+ *     if (hop_is_usable(h, now_boot_ms)) ... h->hosts or h->failure
+ *     if (!hop_is_fresh(h, now_boot_ms))
+ *         hop_resolve(t, h, now_boot_ms);       // on_resolved(h) follows, maybe before it returns
+ *
+ * Answers grow old while the machine sleeps, too: by clock_boot_ms().
  *
  * Thread: the scheduler's.
  */
@@ -39,8 +41,8 @@ struct hop {
                         one can stand for those of the other */
     uint64_t site_tag;           /* says something about credentials: not to be shown */
     struct site *site;           /* the scheduler's; it takes and releases it */
-    int64_t until_mono_ms;       /* it is looked up again after that */
-    int64_t hosts_until_mono_ms; /* what the hosts are good for when name servers are silent */
+    int64_t until_boot_ms;       /* it is looked up again after that */
+    int64_t hosts_until_boot_ms; /* what the hosts are good for when name servers are silent */
     int failed; /* lookups in a row that found out nothing: they are repeated soon, then later */
     bool is_resolving;
     size_t users;           /* bundles that point here */
@@ -59,14 +61,14 @@ void hops_set_drop(struct hops *t, void (*drop)(void *ctx, struct hop *h));
 /* Finds or makes. Hops of other settings are not found: a reload begins afresh. */
 struct hop *hops_get(struct hops *t, struct settings *s, const struct settings_route *r,
                      struct str domain);
-bool hop_is_fresh(const struct hop *h, int64_t now_mono_ms);
+bool hop_is_fresh(const struct hop *h, int64_t now_boot_ms);
 /* Fresh, or an old answer, no older than a day (RFC 8767 5), that serves until the name servers,
  * which were silent, are back. */
-bool hop_is_usable(const struct hop *h, int64_t now_mono_ms);
-void hop_resolve(struct hops *t, struct hop *h, int64_t now_mono_ms);
+bool hop_is_usable(const struct hop *h, int64_t now_boot_ms);
+void hop_resolve(struct hops *t, struct hop *h, int64_t now_boot_ms);
 /* Frees hops that nobody uses and whose answer is old, or that are of other settings; and beyond
  * LIMIT_HOPS of all those that nobody uses, who was asked for longest ago first. */
-void hops_sweep(struct hops *t, const struct settings *current, int64_t now_mono_ms);
+void hops_sweep(struct hops *t, const struct settings *current, int64_t now_boot_ms);
 /* So many came since the last sweep that another one is worth its while. */
 bool hops_are_many(const struct hops *t);
 size_t hops_lookups(const struct hops *t);

@@ -187,7 +187,7 @@ static void domains_woken(void *arg) {
  */
 
 void scheduler_forget_unused(struct scheduler *s, int64_t now_mono_ms) {
-    hops_sweep(s->hops, s->settings, now_mono_ms);
+    hops_sweep(s->hops, s->settings, clock_boot_ms());
     sites_sweep(&s->sites, now_mono_ms);
 }
 
@@ -248,7 +248,7 @@ static void reload_run(struct note *n) {
     due_unpark_all(s->due);
     settings_unref(&s->settings);
     s->settings = r->settings;
-    hops_sweep(s->hops, s->settings, clock_mono_ms());
+    hops_sweep(s->hops, s->settings, clock_boot_ms());
     revive_sites(s);
     free(r);
     log_info("delivery", "settings reloaded", LOG_INT("routes", s->settings->route_count));

@@ -16,11 +16,14 @@
 /* Stands for libc's: while it is not 0, it is what everything in this program sees of the monotonic
  * clock, and of no other. */
 static atomic_llong held_mono_ms;
+static atomic_llong slept_ms; /* the machine, in all: the one clock that tells */
 int clock_gettime(clockid_t which, struct timespec *now) {
     int failed = (int)syscall(SYS_clock_gettime, which, now);
     long long ms = atomic_load(&held_mono_ms);
     if (which == CLOCK_MONOTONIC && ms != 0)
         *now = (struct timespec){.tv_sec = (time_t)(ms / 1000), .tv_nsec = ms % 1000 * 1000000};
+    if (which == CLOCK_BOOTTIME)
+        now->tv_sec += (time_t)(atomic_load(&slept_ms) / 1000);
     return failed;
 }
 
@@ -85,8 +88,8 @@ static void begin(struct fixture *f, const struct route *r, enum route_signing s
                           .hop = {.route = &f->route,
                                   .hosts = &hosts,
                                   .site_name = name,
-                                  .until_mono_ms = INT64_MAX,
-                                  .hosts_until_mono_ms = INT64_MAX}};
+                                  .until_boot_ms = INT64_MAX,
+                                  .hosts_until_boot_ms = INT64_MAX}};
     f->s.wakeups = wakeups_new();
     f->s.letters = letters_new(0, SIZE_MAX);
     f->s.settings = &f->settings;
@@ -202,17 +205,35 @@ static void what_waits_while_an_answer_of_a_day_ago_is_renewed_is_not_claimed(vo
     begin(&f, &r, ROUTE_SIGNING_OFF);
     put_in(&f, 0, BUNDLES - 1, BUNDLE_QUEUED);
     f.hop.is_resolving = true;
-    f.hop.hosts_until_mono_ms = clock_mono_ms();
+    f.hop.hosts_until_boot_ms = clock_boot_ms();
     run_site(&f);
     assert_true(TAILQ_EMPTY(&f.s.claims));
     assert_int_equal(f.site->picked, 0);
     for (int i = 0; i < BUNDLES; i++)
         assert_int_equal(f.bundle[i]->state, BUNDLE_RESOLVING);
     f.hop.is_resolving = false;
-    f.hop.hosts_until_mono_ms = INT64_MAX;
+    f.hop.hosts_until_boot_ms = INT64_MAX;
     gather_resolved(&f.s, &f.hop);
     assert_takes(f.site->waiting, f.bundle, BUNDLES);
     TAILQ_REMOVE(&f.s.runnable, f.site, runnable);
+    end(&f);
+}
+
+/* The address may be somebody else's by then. */
+static void an_answer_grows_old_while_the_machine_sleeps(void **state) {
+    (void)state;
+    const struct route r = {.concurrency = 5};
+    struct fixture f;
+    begin(&f, &r, ROUTE_SIGNING_OFF);
+    put_in(&f, 0, 0, BUNDLE_QUEUED);
+    f.hop.is_resolving = true;
+    f.hop.hosts_until_boot_ms = clock_boot_ms() + 3600 * 1000;
+    atomic_fetch_add(&slept_ms, 24 * 3600 * 1000);
+    run_site(&f);
+    atomic_store(&slept_ms, 0);
+    assert_true(TAILQ_EMPTY(&f.s.claims));
+    assert_int_equal(f.bundle[0]->state, BUNDLE_RESOLVING);
+    TAILQ_REMOVE(&f.hop.waiting, f.bundle[0], wait);
     end(&f);
 }
 
@@ -577,6 +598,7 @@ int main(void) {
         cmocka_unit_test(a_project_pays_for_no_turn_that_a_rate_refuses),
         cmocka_unit_test(what_is_woken_without_a_slot_keeps_its_order),
         cmocka_unit_test(what_waits_while_an_answer_of_a_day_ago_is_renewed_is_not_claimed),
+        cmocka_unit_test(an_answer_grows_old_while_the_machine_sleeps),
         cmocka_unit_test(what_waits_at_a_site_follows_its_hop_to_another),
         cmocka_unit_test(what_waits_for_a_domain_that_is_gone_is_told_so),
         cmocka_unit_test(what_is_signed_at_this_moment_is_not_given_back),

@@ -16,7 +16,7 @@ struct lookups {
     struct hops *hops;
     struct hop *hop;
     int count;
-    int64_t asked_mono_ms, answered_mono_ms;
+    int64_t asked_boot_ms, answered_boot_ms;
 };
 
 static const struct rr broken[] = {{"relay.example", 0, NULL, RR_SERVFAIL},
@@ -43,17 +43,17 @@ static bool has_resolved(struct world *w, void *arg) {
 /* Once more, whether it is time or not. */
 static void look_up(struct lookups *l) {
     l->count = 0;
-    l->asked_mono_ms = clock_mono_ms();
-    hop_resolve(l->hops, l->hop, l->asked_mono_ms);
+    l->asked_boot_ms = clock_boot_ms();
+    hop_resolve(l->hops, l->hop, l->asked_boot_ms);
     assert_true(wait_until(l->w, has_resolved, l));
-    l->answered_mono_ms = clock_mono_ms();
+    l->answered_boot_ms = clock_boot_ms();
 }
 
 static void assert_looked_up_after(const struct lookups *l, int64_t least_ms, int64_t most_ms) {
-    assert_in_range(l->hop->until_mono_ms, l->asked_mono_ms + least_ms,
-                    l->answered_mono_ms + most_ms);
-    assert_true(hop_is_fresh(l->hop, l->hop->until_mono_ms - 1));
-    assert_false(hop_is_fresh(l->hop, l->hop->until_mono_ms));
+    assert_in_range(l->hop->until_boot_ms, l->asked_boot_ms + least_ms,
+                    l->answered_boot_ms + most_ms);
+    assert_true(hop_is_fresh(l->hop, l->hop->until_boot_ms - 1));
+    assert_false(hop_is_fresh(l->hop, l->hop->until_boot_ms));
 }
 
 static struct dns *dns_of(struct lookups *l, const struct rr *zone) {
@@ -114,19 +114,19 @@ static void a_smarthost_that_cannot_be_found_is_looked_up_soon_then_later(void *
     begin(&l, w, "");
     assert_soon_then_later(&l);
     assert_null(l.hop->hosts);
-    assert_false(hop_is_usable(l.hop, l.hop->until_mono_ms));
+    assert_false(hop_is_usable(l.hop, l.hop->until_boot_ms));
     assert_int_equal(logged("no smarthost of the route has an address"), 3); /* of twelve */
     heal(&l);
     look_up(&l);
     assert_non_null(l.hop->hosts);
     assert_looked_up_after(&l, 60000, 301000);
-    assert_false(hop_is_usable(l.hop, l.hop->until_mono_ms)); /* the DNS said how long */
+    assert_false(hop_is_usable(l.hop, l.hop->until_boot_ms)); /* the DNS said how long */
     fall_ill(&l);
     look_up(&l);
     assert_non_null(l.hop->hosts); /* the old answer */
     assert_looked_up_after(&l, 800, 1200);
     /* nobody waits for servers that may be silent for as long as a question takes */
-    assert_true(hop_is_usable(l.hop, l.hop->until_mono_ms));
+    assert_true(hop_is_usable(l.hop, l.hop->until_boot_ms));
     end(&l);
 }
 
@@ -141,22 +141,22 @@ static void an_old_answer_serves_for_a_day_at_most(void **state) {
     heal(&l);
     look_up(&l);
     assert_non_null(l.hop->hosts);
-    int64_t answered_mono_ms = l.answered_mono_ms;
+    int64_t answered_boot_ms = l.answered_boot_ms;
     fall_ill(&l);
     look_up(&l);
     assert_non_null(l.hop->hosts);
-    assert_true(hop_is_usable(l.hop, l.asked_mono_ms + DAY_MS / 2));
-    assert_false(hop_is_usable(l.hop, answered_mono_ms + DAY_MS));
+    assert_true(hop_is_usable(l.hop, l.asked_boot_ms + DAY_MS / 2));
+    assert_false(hop_is_usable(l.hop, answered_boot_ms + DAY_MS));
     /* the last try was half a minute before the day was over: claimed and given back until the next
      * one would be all that comes of it */
-    l.hop->hosts_until_mono_ms = l.hop->until_mono_ms - 10;
-    assert_true(hop_is_fresh(l.hop, l.hop->hosts_until_mono_ms - 1));
-    assert_false(hop_is_fresh(l.hop, l.hop->hosts_until_mono_ms));
-    l.hop->hosts_until_mono_ms = clock_mono_ms(); /* as after a day */
+    l.hop->hosts_until_boot_ms = l.hop->until_boot_ms - 10;
+    assert_true(hop_is_fresh(l.hop, l.hop->hosts_until_boot_ms - 1));
+    assert_false(hop_is_fresh(l.hop, l.hop->hosts_until_boot_ms));
+    l.hop->hosts_until_boot_ms = clock_boot_ms(); /* as after a day */
     look_up(&l);
     assert_null(l.hop->hosts);
     assert_int_equal(l.hop->failure, FAILURE_DNS_TEMPORARY);
-    assert_false(hop_is_usable(l.hop, l.hop->until_mono_ms));
+    assert_false(hop_is_usable(l.hop, l.hop->until_boot_ms));
     heal(&l);
     look_up(&l);
     assert_non_null(l.hop->hosts);
@@ -215,7 +215,7 @@ static struct hop *resolved_hop(struct lookups *l, struct world *w, const char *
         fail_msg("%s: %s", info.field, info.text);
     l->hops = hops_new(w->box, on_resolved, l);
     l->hop = hops_get(l->hops, l->settings, &l->settings->route[0], STR(""));
-    hop_resolve(l->hops, l->hop, clock_mono_ms());
+    hop_resolve(l->hops, l->hop, clock_boot_ms());
     assert_int_equal(l->count, 1);
     return l->hop;
 }
@@ -350,16 +350,16 @@ static void a_queue_that_nothing_is_added_to_is_looked_up_again_all_the_same(voi
     wakeup_init(&site->wake, dispatch_site_woken, site);
     pick_one(&s, site, h);
     assert_int_equal(l.count, 1);
-    h->until_mono_ms = clock_mono_ms();
+    h->until_boot_ms = clock_boot_ms();
     pick_one(&s, site, h);
     assert_int_equal(l.count, 2);
-    assert_true(hop_is_fresh(h, clock_mono_ms()));
+    assert_true(hop_is_fresh(h, clock_boot_ms()));
     /* claimed a day ago */
     struct bundle *b = add_bundle(&s, site, h);
     site_pick_slot(site, b);
     b->state = BUNDLE_READY;
     fair_push(site->ready, &b->fair);
-    h->hosts_until_mono_ms = clock_mono_ms();
+    h->hosts_until_boot_ms = clock_boot_ms();
     run_site(&s, site);
     assert_int_equal(s.jobs, 0);
     assert_int_equal(fair_count(site->ready), 0);
@@ -418,18 +418,18 @@ static void what_nobody_uses_is_forgotten_beyond_a_bound_oldest_first(void **sta
     for (unsigned i = 0; i < RESOLVED; i++) {
         snprintf(name, sizeof(name), "[10.0.%u.%u]", i / 256, i % 256);
         hop[i] = hops_get(l.hops, l.settings, &l.settings->route[0], str_of(name));
-        hop_resolve(l.hops, hop[i], clock_mono_ms());
+        hop_resolve(l.hops, hop[i], clock_boot_ms());
     }
     assert_true(wait_until(w, have_resolved, &l));
-    const int64_t now_mono_ms = clock_mono_ms();
+    const int64_t now_boot_ms = clock_boot_ms();
     for (unsigned i = 0; i < RESOLVED; i++)
-        assert_in_range(hop[i]->until_mono_ms, now_mono_ms + 3000000, now_mono_ms + 3600000);
+        assert_in_range(hop[i]->until_boot_ms, now_boot_ms + 3000000, now_boot_ms + 3600000);
     assert_int_equal(hops_count(l.hops), RESOLVED + 1);
     assert_true(hops_are_many(l.hops));
     struct hop *again = hops_get(l.hops, l.settings, &l.settings->route[0], STR("[10.0.0.0]"));
     assert_ptr_equal(again, hop[0]);
     hop[1]->users++;
-    hops_sweep(l.hops, l.settings, now_mono_ms);
+    hops_sweep(l.hops, l.settings, now_boot_ms);
     assert_int_equal(hops_count(l.hops), LIMIT_HOPS);
     assert_false(hops_are_many(l.hops));
     /* those with mail, those that were asked for last, and no others */
@@ -471,7 +471,7 @@ static void many_that_are_used_are_swept_now_and_then(void **state) {
         snprintf(name, sizeof(name), "n%u.example", i);
         hops_get(l.hops, l.settings, &l.settings->route[0], str_of(name))->users++;
         if (hops_are_many(l.hops)) {
-            hops_sweep(l.hops, l.settings, clock_mono_ms());
+            hops_sweep(l.hops, l.settings, clock_boot_ms());
             sweeps++;
         }
     }
