@@ -179,7 +179,7 @@ static bool is_room(struct request *r) {
 /* Nobody makes keys for what is there. The store decides, where the snapshot is behind. */
 static bool is_new(struct request *r, struct str name) {
     struct domains *domains = env_domains(r->env);
-    bool is_there = domains_has(domains, r->identity.project, name);
+    bool is_there = domains_find(domains, r->identity.project, name) != NULL;
     domains_unref(&domains);
     if (!is_there)
         return true;

@@ -270,7 +270,7 @@ static void pick(struct scheduler *s, struct site *site) {
 /* The stored one, or, where it is of From's domain, the bounce address which that has by now. A
  * Sender's of another domain stays; so does <>: a bounce must not bounce. */
 static struct str reverse_path_of(const struct scheduler *s, const struct outgoing *o) {
-    struct str bounce = signers_bounce_address(s->signers, o->from_domain);
+    struct str bounce = signers_bounce_address(s->signers, o->project, o->from_domain);
     bool is_froms = str_equal(gather_domain_of(o->mail_from), o->from_domain);
     return is_froms && !str_is_empty(bounce) ? bounce : o->mail_from;
 }
@@ -288,6 +288,7 @@ static struct job *job_of(struct scheduler *s, struct bundle *b) {
     j->published_only = b->letter->key.signing == ROUTE_SIGNING_PUBLISHED;
     j->message_id = o->id;
     j->mail_from = reverse_path_of(s, o);
+    j->project = o->project;
     j->from_domain = o->from_domain;
     j->tls = o->tls;
     j->needs_smtputf8 = o->needs_smtputf8;

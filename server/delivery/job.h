@@ -41,6 +41,7 @@ struct job {
     bool is_put_off;                /* out: it could not be signed now, nothing is sent */
     bool is_held;                   /* out: nor soon: no key of its domain can be read */
     struct id message_id;
+    int64_t project;                   /* the message's */
     struct str mail_from, from_domain; /* live as long as the job */
     enum tls_level tls;
     bool needs_smtputf8;

@@ -154,7 +154,7 @@ void letters_outdate(struct letters *t, const struct signers *was, const struct 
     struct table_cursor c = table_begin(&t->by_key);
     while ((l = table_next(&c)) != NULL) {
         if (l->key.signing == ROUTE_SIGNING_OFF ||
-            signers_are_same(was, are, l->outgoing->from_domain,
+            signers_are_same(was, are, l->outgoing->project, l->outgoing->from_domain,
                              l->key.signing == ROUTE_SIGNING_PUBLISHED))
             continue;
         if (l->is_kept)

@@ -162,7 +162,8 @@ static bool is_key_looked_for(struct scheduler *s, struct letter *l) {
         return false;
     if (l->key_until_mono_ms == 0) {
         int64_t age_ms =
-            clock_wall_ms() - signers_unpublished_wall_ms(s->signers, l->outgoing->from_domain);
+            clock_wall_ms() -
+            signers_unpublished_wall_ms(s->signers, l->outgoing->project, l->outgoing->from_domain);
         bool is_new = age_ms >= 0 && age_ms < KEY_LOOK_MS;
         l->key_until_mono_ms = now_mono_ms + (is_new ? KEY_LOOK_MS - age_ms : 0);
     }
@@ -187,7 +188,8 @@ static void proceed_unsigned(struct scheduler *s, struct bundle *b) {
     struct dkim_signer signer;
     bool published_only = l->key.signing == ROUTE_SIGNING_PUBLISHED;
     l->is_outdated = false;
-    if (signers_find(s->signers, l->outgoing->from_domain, published_only, &signer)) {
+    if (signers_find(s->signers, l->outgoing->project, l->outgoing->from_domain, published_only,
+                     &signer)) {
         l->state = LETTER_SIGNING;
         l->signer = b;
     } else if (is_key_on_its_way(s, l)) {
@@ -245,7 +247,7 @@ bool prepare_take_over(struct scheduler *s, struct bundle *b) {
     struct dkim_signer signer;
     if (l->state != LETTER_UNSIGNED && !(l->state == LETTER_SIGNING && is_signer_unsent(l)))
         return false;
-    if (!signers_find(s->signers, l->outgoing->from_domain,
+    if (!signers_find(s->signers, l->outgoing->project, l->outgoing->from_domain,
                       l->key.signing == ROUTE_SIGNING_PUBLISHED, &signer))
         return false; /* it is found out, and said, when it is picked */
     l->state = LETTER_SIGNING;

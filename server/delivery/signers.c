@@ -14,10 +14,12 @@ struct ring {
 };
 
 struct ring_domain {
+    int64_t project;
     struct str name, bounce_address;
     struct ring every, published; /* keys are references in `every`, borrowed in the other */
     int64_t unpublished_wall_ms;  /* when the newest of the others was made; 0: there is none */
-    struct table_node in_table;
+    struct table_node in_table;   /* of the first of a name; the others hang on it */
+    struct ring_domain *next;     /* of the same name, another project's */
 };
 
 struct signers {
@@ -76,8 +78,27 @@ static bool add_key(struct signers *k, struct ring_domain *d, const struct domai
     return true;
 }
 
-static struct ring_domain *find(const struct signers *k, struct str name) {
-    return table_find(&k->by_name, name.p, name.n);
+static struct ring_domain *find(const struct signers *k, int64_t project, struct str name) {
+    struct ring_domain *d = table_find(&k->by_name, name.p, name.n);
+    while (d != NULL && d->project != project)
+        d = d->next;
+    return d;
+}
+
+static struct ring_domain *add_domain(struct signers *k, const struct domain_row *row) {
+    struct ring_domain *first = table_find(&k->by_name, row->name.p, row->name.n),
+                       *d = ARENA_NEW(k->arena, struct ring_domain);
+    d->project = row->project;
+    d->name = arena_dup(k->arena, row->name);
+    d->bounce_address = arena_dup(k->arena, row->bounce_address);
+    d->every.signer.domain = d->published.signer.domain = d->name;
+    if (first == NULL) {
+        table_add(&k->by_name, &d->in_table, d->name.p, d->name.n, d);
+    } else {
+        d->next = first->next;
+        first->next = d;
+    }
+    return d;
 }
 
 struct signers *signers_new(const struct domain_row *rows, size_t count,
@@ -88,16 +109,8 @@ struct signers *signers_new(const struct domain_row *rows, size_t count,
     for (size_t i = 0; i < count; i++) {
         if (str_is_empty(rows[i].name))
             continue;
-        struct ring_domain *d = find(k, rows[i].name);
-        if (d == NULL) {
-            d = ARENA_NEW(k->arena, struct ring_domain);
-            d->name = arena_dup(k->arena, rows[i].name);
-            d->every.signer.domain = d->published.signer.domain = d->name;
-            table_add(&k->by_name, &d->in_table, d->name.p, d->name.n, d);
-        }
-        if (!str_is_empty(rows[i].bounce_address))
-            d->bounce_address = arena_dup(k->arena, rows[i].bounce_address);
-        const struct ring_domain *before = was != NULL ? find(was, d->name) : NULL;
+        struct ring_domain *d = add_domain(k, &rows[i]);
+        const struct ring_domain *before = was != NULL ? find(was, d->project, d->name) : NULL;
         for (size_t j = 0; j < rows[i].key_count; j++)
             if (!add_key(k, d, &rows[i].key[j], before)) {
                 signers_unref(&k);
@@ -117,11 +130,12 @@ void signers_unref(struct signers **kp) {
     *kp = NULL;
     if (k == NULL || __atomic_sub_fetch(&k->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
-    struct ring_domain *d;
+    struct ring_domain *first;
     struct table_cursor c = table_begin(&k->by_name);
-    while ((d = table_next(&c)) != NULL)
-        for (size_t i = 0; i < d->every.signer.key_count; i++)
-            dkim_key_unref(&d->every.signer.keys[i].key);
+    while ((first = table_next(&c)) != NULL)
+        for (struct ring_domain *d = first; d != NULL; d = d->next)
+            for (size_t i = 0; i < d->every.signer.key_count; i++)
+                dkim_key_unref(&d->every.signer.keys[i].key);
     table_forget(&k->by_name);
     arena_free(&k->arena);
     free(k);
@@ -134,9 +148,10 @@ static struct str parent_of(struct str domain) {
 }
 
 /* Of the domain or the nearest parent that has keys; NULL: there is none. */
-static const struct ring *nearest(const struct signers *k, struct str domain, bool published_only) {
+static const struct ring *nearest(const struct signers *k, int64_t project, struct str domain,
+                                  bool published_only) {
     while (!str_is_empty(domain)) {
-        const struct ring_domain *d = find(k, domain);
+        const struct ring_domain *d = find(k, project, domain);
         const struct ring *r = d == NULL ? NULL : published_only ? &d->published : &d->every;
         if (r != NULL && (r->signer.key_count > 0 || r->has_unreadable))
             return r;
@@ -145,18 +160,18 @@ static const struct ring *nearest(const struct signers *k, struct str domain, bo
     return NULL;
 }
 
-bool signers_find(const struct signers *k, struct str domain, bool published_only,
+bool signers_find(const struct signers *k, int64_t project, struct str domain, bool published_only,
                   struct dkim_signer *out) {
-    const struct ring *r = nearest(k, domain, published_only);
+    const struct ring *r = nearest(k, project, domain, published_only);
     if (r != NULL)
         *out = r->signer;
     return r != NULL;
 }
 
-bool signers_are_same(const struct signers *a, const struct signers *b, struct str domain,
-                      bool published_only) {
-    const struct ring *x = nearest(a, domain, published_only),
-                      *y = nearest(b, domain, published_only);
+bool signers_are_same(const struct signers *a, const struct signers *b, int64_t project,
+                      struct str domain, bool published_only) {
+    const struct ring *x = nearest(a, project, domain, published_only),
+                      *y = nearest(b, project, domain, published_only);
     if (x == NULL || y == NULL)
         return x == y;
     if (!str_equal(x->signer.domain, y->signer.domain) ||
@@ -170,17 +185,17 @@ bool signers_are_same(const struct signers *a, const struct signers *b, struct s
     return true;
 }
 
-int64_t signers_unpublished_wall_ms(const struct signers *k, struct str domain) {
+int64_t signers_unpublished_wall_ms(const struct signers *k, int64_t project, struct str domain) {
     int64_t newest_wall_ms = 0;
     for (; !str_is_empty(domain); domain = parent_of(domain)) {
-        const struct ring_domain *d = find(k, domain);
+        const struct ring_domain *d = find(k, project, domain);
         if (d != NULL && d->unpublished_wall_ms > newest_wall_ms)
             newest_wall_ms = d->unpublished_wall_ms;
     }
     return newest_wall_ms;
 }
 
-struct str signers_bounce_address(const struct signers *k, struct str domain) {
-    const struct ring_domain *d = find(k, domain);
+struct str signers_bounce_address(const struct signers *k, int64_t project, struct str domain) {
+    const struct ring_domain *d = find(k, project, domain);
     return d != NULL ? d->bounce_address : STR_NONE;
 }

@@ -1,4 +1,6 @@
-/* signers: what the store's domains mean for sending: DKIM keys and bounce addresses by domain.
+/* signers: what the store's domains mean for sending: DKIM keys and bounce addresses by project and
+ * domain. Who asks says for which project: the message's. What others have under the same name is
+ * theirs alone.
  *
  * An immutable snapshot, made of one STORE_DOMAINS answer, shared by reference count.
  */
@@ -17,18 +19,18 @@ struct signers *signers_new(const struct domain_row *rows, size_t count, const s
 struct signers *signers_ref(struct signers *k);
 void signers_unref(struct signers **kp);
 
-/* Fills *out for the domain itself or the nearest parent that has keys (relaxed alignment, RFC 7489
- * 3.1.1); `published_only`: with keys that were found in DNS. False: there is none. With a
- * key_count of 0 none of them can be read: its mail waits, rather than to go without a signature.
- * What is filled in lives as long as they do. */
-bool signers_find(const struct signers *k, struct str domain, bool published_only,
+/* Fills *out for the project's domain itself or the nearest parent that has keys (relaxed
+ * alignment, RFC 7489 3.1.1); `published_only`: with keys that were found in DNS. False: there is
+ * none. With a key_count of 0 none of them can be read: its mail waits, rather than to go without a
+ * signature. What is filled in lives as long as they do. */
+bool signers_find(const struct signers *k, int64_t project, struct str domain, bool published_only,
                   struct dkim_signer *out);
 /* Would both have signers_find() say the same of the domain: the same keys under the same names, or
  * none? */
-bool signers_are_same(const struct signers *a, const struct signers *b, struct str domain,
-                      bool published_only);
+bool signers_are_same(const struct signers *a, const struct signers *b, int64_t project,
+                      struct str domain, bool published_only);
 /* When the newest key of the domain, or of a parent of it, was made that was not found in DNS yet;
  * 0: there is none. */
-int64_t signers_unpublished_wall_ms(const struct signers *k, struct str domain);
-/* The domain's bounce address; absent: none is set. */
-struct str signers_bounce_address(const struct signers *k, struct str domain);
+int64_t signers_unpublished_wall_ms(const struct signers *k, int64_t project, struct str domain);
+/* The bounce address that the project set for its domain; absent: none is. */
+struct str signers_bounce_address(const struct signers *k, int64_t project, struct str domain);

@@ -36,7 +36,7 @@ void task_sign(struct worker *w, struct job *j) {
     int64_t began_mono_us = clock_mono_us();
     struct message *made = NULL;
     enum err e = ERR_NOT_FOUND;
-    if (!signers_find(j->signers, j->from_domain, j->published_only, &signer)) {
+    if (!signers_find(j->signers, j->project, j->from_domain, j->published_only, &signer)) {
         /* there was one when the scheduler looked: it was taken out since */
         log_warn("delivery", "sent without a DKIM signature: the domain has no key any more",
                  LOG_STR("domain", j->from_domain));

@@ -13,12 +13,14 @@ struct entry {
 struct domains {
     atomic_int refs;
     struct arena *arena;
-    struct entry *entry; /* sorted by name */
+    struct entry *entry; /* sorted by name, then by project */
     size_t count;
 };
 
 static int by_name(const void *a, const void *b) {
-    return str_compare(((const struct entry *)a)->name, ((const struct entry *)b)->name);
+    const struct entry *x = a, *y = b;
+    int c = str_compare(x->name, y->name);
+    return c != 0 ? c : (x->info.project > y->info.project) - (x->info.project < y->info.project);
 }
 
 struct domains *domains_new(const struct domain_row *row, size_t count) {
@@ -31,6 +33,7 @@ struct domains *domains_new(const struct domain_row *row, size_t count) {
         d->entry[i] = (struct entry){
             .name = arena_dup(d->arena, row[i].name),
             .info = {.project = row[i].project,
+                     .created_wall_ms = row[i].created_wall_ms,
                      .is_verified = row[i].verified_wall_ms != 0,
                      .bounce_address = arena_dup(d->arena, row[i].bounce_address)},
         };
@@ -53,17 +56,11 @@ void domains_unref(struct domains **dp) {
     free(d);
 }
 
-const struct domain_info *domains_find(const struct domains *d, struct str a_label) {
-    const struct entry key = {.name = a_label};
+const struct domain_info *domains_find(const struct domains *d, int64_t project,
+                                       struct str a_label) {
+    const struct entry key = {.name = a_label, .info = {.project = project}};
     const struct entry *e = bsearch(&key, d->entry, d->count, sizeof(d->entry[0]), by_name);
     return e != NULL ? &e->info : NULL;
-}
-
-bool domains_has(const struct domains *d, int64_t project, struct str a_label) {
-    for (size_t i = 0; i < d->count; i++)
-        if (d->entry[i].info.project == project && str_equal(d->entry[i].name, a_label))
-            return true;
-    return false;
 }
 
 size_t domains_count(const struct domains *d, int64_t project) {
@@ -100,15 +97,41 @@ enum err rights_rule_parse(struct str text, struct arena *a, struct str *out,
     return OK;
 }
 
+/* Where those who have the name begin. */
+static size_t first_of(const struct domains *d, struct str name) {
+    size_t first = 0, end = d->count;
+    while (first < end) {
+        size_t middle = first + (end - first) / 2;
+        if (str_compare(d->entry[middle].name, name) < 0)
+            first = middle + 1;
+        else
+            end = middle;
+    }
+    return first;
+}
+
+/* Proved by another project; or, when an entry will do, had by it before us. */
+static bool another_has(const struct domains *d, int64_t project, struct str name,
+                        const struct domain_info *own, bool entry_will_do) {
+    for (size_t i = first_of(d, name); i < d->count && str_equal(d->entry[i].name, name); i++) {
+        const struct domain_info *other = &d->entry[i].info;
+        bool is_before = own == NULL || other->created_wall_ms < own->created_wall_ms;
+        if (other->project != project && (other->is_verified || (entry_will_do && is_before)))
+            return true;
+    }
+    return false;
+}
+
 /* Another project's: it has an entry for the domain, or the nearest proved one above it. An entry
  * alone neither takes from others what is below it (anybody can add "co.test") nor wins against a
- * proved domain above it. */
+ * proved domain above it; nor does it against ours that is proved, or was there before. */
 static bool is_anothers(const struct rights *r, const struct domains *d, struct str domain) {
     for (struct str above = domain; !str_is_absent(above); (void)str_split(&above, '.')) {
-        const struct domain_info *owner = domains_find(d, above);
-        if (owner != NULL && (owner->is_verified || above.n == domain.n) &&
-            (owner->is_verified || owner->project != r->project))
-            return owner->project != r->project;
+        const struct domain_info *own = domains_find(d, r->project, above);
+        if (own != NULL && own->is_verified)
+            return false;
+        if (another_has(d, r->project, above, own, above.n == domain.n))
+            return true;
     }
     return false;
 }
@@ -124,8 +147,9 @@ bool rights_allow_domain(const struct rights *r, const struct domains *d, struct
     return !is_anothers(r, d, domain) && rights_cover_domain(r, domain);
 }
 
-static bool is_bounce_address_of(const struct domains *d, struct str domain, struct str address) {
-    const struct domain_info *info = domains_find(d, domain);
+static bool is_bounce_address_of(const struct domains *d, int64_t project, struct str domain,
+                                 struct str address) {
+    const struct domain_info *info = domains_find(d, project, domain);
     return info != NULL && str_equal(info->bounce_address, address);
 }
 
@@ -140,7 +164,7 @@ static struct str domain_of(struct str address) {
 struct str rights_sender_domain(const struct domains *d, int64_t project, struct str from_domain,
                                 struct str mail_from) {
     struct str domain = domain_of(mail_from);
-    if (str_is_empty(domain) || is_bounce_address_of(d, from_domain, mail_from))
+    if (str_is_empty(domain) || is_bounce_address_of(d, project, from_domain, mail_from))
         return from_domain;
     const struct entry *found = NULL;
     for (size_t i = 0; i < d->count; i++)
@@ -150,8 +174,7 @@ struct str rights_sender_domain(const struct domains *d, int64_t project, struct
             found = &d->entry[i];
     if (found != NULL)
         return found->name;
-    const struct domain_info *own = domains_find(d, domain);
-    return own != NULL && own->project == project ? domain : from_domain;
+    return domains_find(d, project, domain) != NULL ? domain : from_domain;
 }
 
 bool rights_allow_stored(const struct rights *r, const struct domains *d, struct str from_domain,
@@ -160,10 +183,11 @@ bool rights_allow_stored(const struct rights *r, const struct domains *d, struct
         return false;
     struct str domain = domain_of(mail_from);
     if (r->from_domain_count == 0 || str_equal(domain, from_domain) ||
-        rights_allow_domain(r, d, domain) || is_bounce_address_of(d, from_domain, mail_from))
+        rights_allow_domain(r, d, domain) ||
+        is_bounce_address_of(d, r->project, from_domain, mail_from))
         return true;
     for (size_t i = 0; i < r->from_domain_count; i++)
-        if (is_bounce_address_of(d, r->from_domains[i], mail_from))
+        if (is_bounce_address_of(d, r->project, r->from_domains[i], mail_from))
             return true;
     return false;
 }

@@ -4,6 +4,7 @@
  * "acme.test": exactly that domain, or "*.acme.test": every domain below it, but not itself. A key
  * without rules may send from every domain that is not another project's; what is below a verified
  * domain of another project is that project's, too, unless a verified domain in between is ours.
+ * A name that several projects have is theirs who verified it; nobody did: theirs who had it first.
  * From and Sender are checked; Reply-To is free, because answers do not speak for the sender.
  *
  * Thread: immutable, any.
@@ -21,14 +22,13 @@ void domains_unref(struct domains **dp);
 
 struct domain_info {
     int64_t project;
+    int64_t created_wall_ms;
     bool is_verified;
     struct str bounce_address; /* absent: none; lives as long as the snapshot */
 };
-/* NULL: nobody's. */
-const struct domain_info *domains_find(const struct domains *d, struct str a_label);
-
-/* Has this project it? Others may, too. */
-bool domains_has(const struct domains *d, int64_t project, struct str a_label);
+/* What this project has, whoever has the same name as well. NULL: it has not got it. */
+const struct domain_info *domains_find(const struct domains *d, int64_t project,
+                                       struct str a_label);
 size_t domains_count(const struct domains *d, int64_t project); /* that this project has */
 
 struct rights {

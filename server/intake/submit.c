@@ -131,13 +131,13 @@ static void add_recipients(struct work *w, const struct address_list *list,
 static struct str mail_from_of(const struct submit_input *in) {
     const struct submission *s = in->submission;
     const struct address *who = str_is_absent(s->sender.email) ? &s->from : &s->sender;
-    const struct domain_info *d = domains_find(in->domains, who->domain);
+    const struct domain_info *d = domains_find(in->domains, in->rights.project, who->domain);
     return d != NULL && !str_is_empty(d->bounce_address) ? d->bounce_address : who->email;
 }
 
 static void check_domain(const struct work *w, struct str domain, struct str pointer) {
-    const struct domain_info *d = domains_find(w->in->domains, domain);
-    if (d == NULL || d->project != w->in->rights.project)
+    const struct domain_info *d = domains_find(w->in->domains, w->in->rights.project, domain);
+    if (d == NULL)
         faults_add(w->faults, pointer, "domain_unknown",
                    "%.*s is not one of your domains: add it to /v1/domains and publish its records",
                    STR_ARG(domain));

@@ -436,6 +436,27 @@ static void the_reverse_path_of_a_sender_elsewhere_stays(void **state) {
     }
 }
 
+static void mail_goes_by_what_its_own_project_has_under_the_name(void **state) {
+    struct world *w = *state;
+    put_key_of(w, "example.org", "bounces@example.org", "s1");
+    put_key_in(w, 2, "example.org", "spy@evil.test", "s2");
+    start(w);
+    submit(w, "ok@example.net");
+    await_completed(w, 1);
+    assert_string_equal(w->sink->mail_from, "bounces@example.org");
+    assert_int_equal(sink_get(&w->sink->signed_), 1);
+}
+
+static void keys_of_another_project_sign_no_mail_of_ours(void **state) {
+    struct world *w = *state;
+    put_key_in(w, 2, "example.org", "spy@evil.test", "s2");
+    start(w);
+    submit(w, "ok@example.net");
+    await_completed(w, 1);
+    assert_string_equal(w->sink->mail_from, "shop@example.org");
+    assert_int_equal(sink_get(&w->sink->signed_), 0);
+}
+
 /* RFC 5321 4.5.3.1.8: a server need not take more in one transaction. */
 static void test_C20_recipients_go_in_parts_of_at_most_100(void **state) {
     struct world *w = *state;
@@ -1064,6 +1085,8 @@ int main(void) {
         T(one_refusal_of_all_recipients_is_judged_once),
         T(a_message_is_signed_once_for_all_its_recipients),
         T(the_reverse_path_of_a_sender_elsewhere_stays),
+        T(mail_goes_by_what_its_own_project_has_under_the_name),
+        T(keys_of_another_project_sign_no_mail_of_ours),
         T(test_C20_recipients_go_in_parts_of_at_most_100),
         T(a_recipient_that_needs_SMTPUTF8_goes_apart_and_last),
         T(a_retry_sends_the_same_signature),

@@ -542,7 +542,7 @@ static void a_key_that_there_is_no_memory_to_read_is_read_again(void **state) {
     assert_int_equal(wakeups_run(f.s.wakeups, clock_mono_ms()), 1);
     await_reading(&f);
     assert_int_equal(f.s.readings_failed, 0);
-    assert_true(signers_find(f.s.signers, STR("example.org"), false, &signer));
+    assert_true(signers_find(f.s.signers, 1, STR("example.org"), false, &signer));
     assert_int_equal(signer.key_count, 1);
     held_mono_ms = 0;
     mailbox_free(&f.s.box);

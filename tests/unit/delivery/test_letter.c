@@ -362,8 +362,8 @@ static void what_has_the_same_keys_under_the_same_names_signs_the_same(void **st
         struct signers *s = signers_new(&d, 1, NULL);
         if (first == NULL)
             first = signers_ref(s);
-        if (signers_are_same(first, s, STR("example.org"), false) != rows[i].want ||
-            signers_are_same(s, first, STR("example.org"), false) != rows[i].want)
+        if (signers_are_same(first, s, 0, STR("example.org"), false) != rows[i].want ||
+            signers_are_same(s, first, 0, STR("example.org"), false) != rows[i].want)
             fail_msg("row %zu", i);
         signers_unref(&s);
     }

@@ -355,8 +355,8 @@ WORLD void run_sql(struct world *w, sqlite3 **db, const char *sql) {
     assert_int_equal(sqlite3_exec(*db, sql, NULL, NULL, NULL), SQLITE_OK);
 }
 
-WORLD void put_key_of(struct world *w, const char *name, const char *bounce_address,
-                      const char *selector) {
+WORLD void put_key_in(struct world *w, int64_t project, const char *name,
+                      const char *bounce_address, const char *selector) {
     struct dkim_key *key = NULL;
     struct errinfo info = {0};
     struct buf pem = BUF_INIT(8192);
@@ -369,7 +369,7 @@ WORLD void put_key_of(struct world *w, const char *name, const char *bounce_addr
                                  .created_wall_ms = clock_wall_ms()};
     struct store_domain_put q = {.call = {.verb = STORE_DOMAIN_PUT}, .replace = true};
     q.domain = (struct domain_row){.id = id_new(clock_wall_ms()),
-                                   .project = 1,
+                                   .project = project,
                                    .name = str_of(name),
                                    .bounce_address = str_of(bounce_address),
                                    .created_wall_ms = clock_wall_ms(),
@@ -379,6 +379,11 @@ WORLD void put_key_of(struct world *w, const char *name, const char *bounce_addr
     store_call_release(&q.call);
     buf_release_secret(&pem);
     dkim_key_unref(&key);
+}
+
+WORLD void put_key_of(struct world *w, const char *name, const char *bounce_address,
+                      const char *selector) {
+    put_key_in(w, 1, name, bounce_address, selector);
 }
 
 WORLD void put_key(struct world *w, const char *bounce_address, const char *selector) {

@@ -165,12 +165,13 @@ static void test_rules_that_are_none(void **state) {
 static void test_domains_are_found_by_name(void **state) {
     struct domains *d = world_domains();
     (void)state;
-    assert_non_null(domains_find(d, STR("acme.test")));
-    assert_true(domains_find(d, STR("acme.test"))->is_verified);
-    assert_false(domains_find(d, STR("xn--mnchen-3ya.test"))->is_verified);
-    assert_int_equal(domains_find(d, STR("other.test"))->project, 2);
-    assert_null(domains_find(d, STR("sub.acme.test")));
-    assert_null(domains_find(d, STR("")));
+    assert_non_null(domains_find(d, 1, STR("acme.test")));
+    assert_true(domains_find(d, 1, STR("acme.test"))->is_verified);
+    assert_false(domains_find(d, 1, STR("xn--mnchen-3ya.test"))->is_verified);
+    assert_int_equal(domains_find(d, 2, STR("other.test"))->project, 2);
+    assert_null(domains_find(d, 1, STR("other.test")));
+    assert_null(domains_find(d, 1, STR("sub.acme.test")));
+    assert_null(domains_find(d, 1, STR("")));
     domains_unref(&d);
 }
 
@@ -195,9 +196,83 @@ static void test_domains_live_as_long_as_their_last_holder(void **state) {
     struct domains *d = world_domains(), *held = domains_ref(d);
     domains_unref(&d);
     assert_null(d);
-    assert_non_null(domains_find(held, STR("acme.test")));
+    assert_non_null(domains_find(held, 1, STR("acme.test")));
     domains_unref(&held);
     domains_unref(&held); /* nobody: nothing */
+}
+
+/* Two projects have one name, in whatever order they are read; a third has not. */
+static void test_T11_a_name_that_two_projects_have_is_theirs_who_proved_it(void **state) {
+    static const struct {
+        const char *name, *asked;
+        struct domain_row row[2]; /* of projects 1 and 2 */
+        bool may[3];              /* of projects 1, 2 and 3 */
+    } cases[] = {
+        {"one proved it",
+         "ours.test",
+         {{.verified_wall_ms = 9, .created_wall_ms = 2}, {.created_wall_ms = 1}},
+         {true, false, false}},
+        {"the later one proved it",
+         "ours.test",
+         {{.created_wall_ms = 1}, {.verified_wall_ms = 9, .created_wall_ms = 2}},
+         {false, true, false}},
+        {"both proved it",
+         "ours.test",
+         {{.verified_wall_ms = 9, .created_wall_ms = 1},
+          {.verified_wall_ms = 9, .created_wall_ms = 2}},
+         {true, true, false}},
+        {"nobody proved it",
+         "ours.test",
+         {{.created_wall_ms = 2}, {.created_wall_ms = 1}},
+         {false, true, false}},
+        {"below it, one proved it",
+         "x.ours.test",
+         {{.verified_wall_ms = 9, .created_wall_ms = 2}, {.created_wall_ms = 1}},
+         {true, false, false}},
+        {"below it, both proved it",
+         "x.ours.test",
+         {{.verified_wall_ms = 9, .created_wall_ms = 1},
+          {.verified_wall_ms = 9, .created_wall_ms = 2}},
+         {true, true, false}},
+        {"below it, nobody proved it",
+         "x.ours.test",
+         {{.created_wall_ms = 2}, {.created_wall_ms = 1}},
+         {true, true, true}},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        for (int way = 0; way < 2; way++) {
+            struct domain_row row[4] = {{.project = 1, .name = STR("a.test")},
+                                        cases[i].row[way],
+                                        cases[i].row[1 - way],
+                                        {.project = 2, .name = STR("z.test")}};
+            row[1].project = way + 1;
+            row[2].project = 2 - way;
+            row[1].name = row[2].name = STR("ours.test");
+            struct domains *d = domains_new(row, 4);
+            for (int64_t project = 1; project <= 3; project++) {
+                const struct rights r = {.project = project};
+                if (rights_allow_domain(&r, d, str_of(cases[i].asked)) != cases[i].may[project - 1])
+                    fail_msg("%s: project %d", cases[i].name, (int)project);
+            }
+            domains_unref(&d);
+        }
+}
+
+/* A bounce address says whose Sender it was: of ours. */
+static void test_T11_a_bounce_address_of_another_project_is_no_sender_of_ours(void **state) {
+    const struct domain_row row[] = {
+        {.project = 1, .name = STR("ours.test"), .bounce_address = STR("b@far.test")},
+        {.project = 2, .name = STR("ours.test"), .bounce_address = STR("spy@evil.test")}};
+    struct str rule = STR("ours.test");
+    const struct rights r = {.project = 1, .from_domains = &rule, .from_domain_count = 1};
+    (void)state;
+    struct domains *d = domains_new(row, 2);
+    assert_true(str_equal(domains_find(d, 1, rule)->bounce_address, STR("b@far.test")));
+    assert_true(str_equal(domains_find(d, 2, rule)->bounce_address, STR("spy@evil.test")));
+    assert_true(rights_allow_stored(&r, d, rule, STR("b@far.test")));
+    assert_false(rights_allow_stored(&r, d, rule, STR("spy@evil.test")));
+    domains_unref(&d);
 }
 
 static void test_T11_stored_message_takes_the_rights_of_its_sender(void **state) {
@@ -273,6 +348,8 @@ int main(void) {
         cmocka_unit_test(test_T11_from_table),
         cmocka_unit_test(test_fault_points_at_the_address),
         cmocka_unit_test(test_rules_that_are_none),
+        cmocka_unit_test(test_T11_a_name_that_two_projects_have_is_theirs_who_proved_it),
+        cmocka_unit_test(test_T11_a_bounce_address_of_another_project_is_no_sender_of_ours),
         cmocka_unit_test(test_T11_stored_message_takes_the_rights_of_its_sender),
         cmocka_unit_test(test_a_rule_is_within_another_when_it_covers_nothing_else),
         cmocka_unit_test(test_domains_are_found_by_name),

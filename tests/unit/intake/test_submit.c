@@ -65,6 +65,8 @@ static void begin(struct fixture *f, const struct intake_settings *s, const char
          .name = {"other.test", 10},
          .verified_wall_ms = 1,
          .bounce_address = {"b@late.test", 11}},
+        {.project = 2, .name = {"bounce.test", 11}, .bounce_address = {"spy@evil.test", 13}},
+        {.project = 2, .name = {"acme.test", 9}, .bounce_address = {"spy@evil.test", 13}},
     };
     *f = (struct fixture){.arena = arena_new()};
     faults_init(&f->faults, f->arena);
