@@ -148,17 +148,28 @@ static void was_made(struct request *r) {
     request_finish(r);
 }
 
-static void check_covered(struct request *r, struct str domain, const char *field) {
+static void refuse(struct request *r, struct str domain, const char *field) {
     const struct json_at top = {.faults = &r->faults}, at = json_member(&top, field);
-    const struct rights rights = request_rights(r);
-    if (!str_is_absent(domain) && !rights_cover_domain(&rights, domain))
-        json_fault(&at, "domain_not_allowed", "this key may not send from %.*s", STR_ARG(domain));
+    json_fault(&at, "domain_not_allowed", "this key may not send from %.*s", STR_ARG(domain));
+}
+
+/* An address of the new domain itself is taken as that is: it counts when the domain does. */
+static bool may_bounce_to(struct request *r, const struct rights *rights, const struct making *m) {
+    struct domains *domains = env_domains(r->env);
+    bool may = str_equal(m->bounce.domain, m->name)
+                   ? rights_cover_domain(rights, m->name)
+                   : rights_allow_domain(rights, domains, m->bounce.domain);
+    domains_unref(&domains);
+    return may;
 }
 
 /* Where a key may not send from, it decides nothing either. */
 static bool may_make(struct request *r, const struct making *m) {
-    check_covered(r, m->name, "name");
-    check_covered(r, m->bounce.domain, "bounce_address");
+    const struct rights rights = request_rights(r);
+    if (!rights_cover_domain(&rights, m->name))
+        refuse(r, m->name, "name");
+    if (!str_is_absent(m->bounce.domain) && !may_bounce_to(r, &rights, m))
+        refuse(r, m->bounce.domain, "bounce_address");
     if (r->faults.count == 0)
         return true;
     request_problem_faults(r, PROBLEM_FORBIDDEN);

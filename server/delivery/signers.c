@@ -5,6 +5,7 @@
 #include "server/base/digest.h"
 #include "server/base/log.h"
 #include "server/base/table.h"
+#include "server/intake/rights.h"
 
 /* Keys of a domain, in their order. */
 struct ring {
@@ -15,7 +16,7 @@ struct ring {
 
 struct ring_domain {
     int64_t project;
-    struct str name, bounce_address;
+    struct str name;
     struct ring every, published; /* keys are references in `every`, borrowed in the other */
     int64_t unpublished_wall_ms;  /* when the newest of the others was made; 0: there is none */
     struct table_node in_table;   /* of the first of a name; the others hang on it */
@@ -25,6 +26,7 @@ struct ring_domain {
 struct signers {
     struct arena *arena;
     struct table by_name;
+    struct domains *domains; /* a reference */
     int refs;
 };
 
@@ -90,7 +92,6 @@ static struct ring_domain *add_domain(struct signers *k, const struct domain_row
                        *d = ARENA_NEW(k->arena, struct ring_domain);
     d->project = row->project;
     d->name = arena_dup(k->arena, row->name);
-    d->bounce_address = arena_dup(k->arena, row->bounce_address);
     d->every.signer.domain = d->published.signer.domain = d->name;
     if (first == NULL) {
         table_add(&k->by_name, &d->in_table, d->name.p, d->name.n, d);
@@ -106,6 +107,7 @@ struct signers *signers_new(const struct domain_row *rows, size_t count,
     struct signers *k = mem_zalloc(sizeof(*k));
     k->refs = 1;
     k->arena = arena_new();
+    k->domains = domains_new(rows, count);
     for (size_t i = 0; i < count; i++) {
         if (str_is_empty(rows[i].name))
             continue;
@@ -137,6 +139,7 @@ void signers_unref(struct signers **kp) {
             for (size_t i = 0; i < d->every.signer.key_count; i++)
                 dkim_key_unref(&d->every.signer.keys[i].key);
     table_forget(&k->by_name);
+    domains_unref(&k->domains);
     arena_free(&k->arena);
     free(k);
 }
@@ -196,6 +199,5 @@ int64_t signers_unpublished_wall_ms(const struct signers *k, int64_t project, st
 }
 
 struct str signers_bounce_address(const struct signers *k, int64_t project, struct str domain) {
-    const struct ring_domain *d = find(k, project, domain);
-    return d != NULL ? d->bounce_address : STR_NONE;
+    return domains_bounce_address(k->domains, project, domain);
 }

@@ -32,5 +32,5 @@ bool signers_are_same(const struct signers *a, const struct signers *b, int64_t 
 /* When the newest key of the domain, or of a parent of it, was made that was not found in DNS yet;
  * 0: there is none. */
 int64_t signers_unpublished_wall_ms(const struct signers *k, int64_t project, struct str domain);
-/* The bounce address that the project set for its domain; absent: none is. */
+/* Where the bounces of the project's domain go, see domains_bounce_address(); absent: none. */
 struct str signers_bounce_address(const struct signers *k, int64_t project, struct str domain);

@@ -125,12 +125,12 @@ static bool another_has(const struct domains *d, int64_t project, struct str nam
 /* Another project's: it has an entry for the domain, or the nearest proved one above it. An entry
  * alone neither takes from others what is below it (anybody can add "co.test") nor wins against a
  * proved domain above it; nor does it against ours that is proved, or was there before. */
-static bool is_anothers(const struct rights *r, const struct domains *d, struct str domain) {
+static bool is_anothers(const struct domains *d, int64_t project, struct str domain) {
     for (struct str above = domain; !str_is_absent(above); (void)str_split(&above, '.')) {
-        const struct domain_info *own = domains_find(d, r->project, above);
+        const struct domain_info *own = domains_find(d, project, above);
         if (own != NULL && own->is_verified)
             return false;
-        if (another_has(d, r->project, above, own, above.n == domain.n))
+        if (another_has(d, project, above, own, above.n == domain.n))
             return true;
     }
     return false;
@@ -144,7 +144,7 @@ bool rights_cover_domain(const struct rights *r, struct str domain) {
 }
 
 bool rights_allow_domain(const struct rights *r, const struct domains *d, struct str domain) {
-    return !is_anothers(r, d, domain) && rights_cover_domain(r, domain);
+    return !is_anothers(d, r->project, domain) && rights_cover_domain(r, domain);
 }
 
 static bool is_bounce_address_of(const struct domains *d, int64_t project, struct str domain,
@@ -159,6 +159,14 @@ static struct str domain_of(struct str address) {
     while (at > 0 && address.p[at - 1] != '@')
         at--;
     return at > 0 ? str_from(address, at) : STR_NONE;
+}
+
+struct str domains_bounce_address(const struct domains *d, int64_t project, struct str a_label) {
+    const struct domain_info *own = domains_find(d, project, a_label);
+    if (own == NULL || str_is_empty(own->bounce_address) ||
+        is_anothers(d, project, domain_of(own->bounce_address)))
+        return STR_NONE;
+    return own->bounce_address;
 }
 
 struct str rights_sender_domain(const struct domains *d, int64_t project, struct str from_domain,

@@ -24,11 +24,14 @@ struct domain_info {
     int64_t project;
     int64_t created_wall_ms;
     bool is_verified;
-    struct str bounce_address; /* absent: none; lives as long as the snapshot */
+    struct str bounce_address; /* as it is set; absent: none; lives as long as the snapshot */
 };
 /* What this project has, whoever has the same name as well. NULL: it has not got it. */
 const struct domain_info *domains_find(const struct domains *d, int64_t project,
                                        struct str a_label);
+/* Where the bounces of the project's domain go. Absent: nothing is set, or what is set is another
+ * project's domain, whose row may be younger than the address. Lives as long as the snapshot. */
+struct str domains_bounce_address(const struct domains *d, int64_t project, struct str a_label);
 size_t domains_count(const struct domains *d, int64_t project); /* that this project has */
 
 struct rights {

@@ -131,8 +131,8 @@ static void add_recipients(struct work *w, const struct address_list *list,
 static struct str mail_from_of(const struct submit_input *in) {
     const struct submission *s = in->submission;
     const struct address *who = str_is_absent(s->sender.email) ? &s->from : &s->sender;
-    const struct domain_info *d = domains_find(in->domains, in->rights.project, who->domain);
-    return d != NULL && !str_is_empty(d->bounce_address) ? d->bounce_address : who->email;
+    struct str bounce = domains_bounce_address(in->domains, in->rights.project, who->domain);
+    return str_is_absent(bounce) ? who->email : bounce;
 }
 
 static void check_domain(const struct work *w, struct str domain, struct str pointer) {

@@ -85,6 +85,18 @@ static void add_capture(struct world *w) {
     store_call_release(&q.call);
 }
 
+static void add_proved_domain(struct world *w, int project, struct str name) {
+    struct store_domain_put q = {.call.verb = STORE_DOMAIN_PUT};
+    int64_t now_wall_ms = clock_wall_ms();
+    q.domain = (struct domain_row){.id = id_new(now_wall_ms),
+                                   .project = project,
+                                   .name = name,
+                                   .created_wall_ms = now_wall_ms,
+                                   .verified_wall_ms = now_wall_ms};
+    assert_int_equal(store_sync(w->store, &q.call), OK);
+    store_call_release(&q.call);
+}
+
 static void furnish(struct world *w, int project) {
     char json[512], ignored[ID_TEXT_SIZE];
     snprintf(json, sizeof(json), "{\"name\":\"%s\"}", domain_of[project]);
@@ -118,6 +130,7 @@ static int setup(void **state) {
     add_key(w, OURS);
     add_key(w, THEIRS);
     add_capture(w);
+    add_proved_domain(w, THEIRS, STR("proved.test"));
     const struct api_options o = {
         .store = w->store,
         .listen = listen,
@@ -264,6 +277,35 @@ static void test_T11_another_project_sends_not_from_a_domain_that_is_taken(void 
     json_decref(v);
 }
 
+static void test_T11_bounces_go_to_no_domain_of_another_project(void **state) {
+    static const struct {
+        const char *form;
+        int want;
+    } rows[] = {
+        {"{\"name\":\"a.test\",\"bounce_address\":\"b@proved.test\"}", 403},
+        {"{\"name\":\"a.test\",\"bounce_address\":\"b@x.proved.test\"}", 403},
+        {"{\"name\":\"a.test\",\"bounce_address\":\"b@theirs.test\"}", 403},
+        {"{\"name\":\"proved.test\",\"bounce_address\":\"b@theirs.test\"}", 403},
+        {"{\"name\":\"a.test\",\"bounce_address\":\"b@ours.test\"}", 201},
+        {"{\"name\":\"x.proved.test\",\"bounce_address\":\"b@x.proved.test\"}", 201},
+    };
+    struct world *w = *state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        json_t *v = NULL;
+        int status = call(w, OURS, "POST", "/v1/domains", rows[i].form, &v);
+        if (status != rows[i].want)
+            fail_msg("%s: %d", rows[i].form, status);
+        if (status == 403) {
+            const json_t *fault = json_array_get(json_object_get(v, "errors"), 0);
+            assert_string_equal(json_string_value(json_object_get(fault, "pointer")),
+                                "#/bounce_address");
+            assert_string_equal(json_string_value(json_object_get(fault, "code")),
+                                "domain_not_allowed");
+        }
+        json_decref(v);
+    }
+}
+
 static void test_a_key_of_one_domain_decides_about_its_messages_alone(void **state) {
     static const struct {
         const char *domain, *action;
@@ -328,6 +370,7 @@ int main(void) {
         SERVED(test_no_list_shows_what_another_project_has),
         SERVED(test_no_route_passes_over_what_it_does_not_know),
         SERVED(test_T11_another_project_sends_not_from_a_domain_that_is_taken),
+        SERVED(test_T11_bounces_go_to_no_domain_of_another_project),
         SERVED(test_a_key_of_one_domain_decides_about_its_messages_alone),
         SERVED(test_T11_a_sender_takes_rights_at_retry_and_cancel_as_at_sending),
     };

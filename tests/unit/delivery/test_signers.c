@@ -107,11 +107,25 @@ static void a_name_that_several_projects_have_is_each_ones_own(void **state) {
         buf_release_secret(&pem[i]);
 }
 
+/* It was set before the other project had proved the domain, say. */
+static void a_bounce_address_in_a_domain_of_another_project_is_none(void **state) {
+    const struct domain_row row[] = {
+        {.project = 1, .name = STR("ours.test"), .bounce_address = STR("b@theirs.test")},
+        {.project = 1, .name = STR("a.test"), .bounce_address = STR("b@ours.test")},
+        {.project = 2, .name = STR("theirs.test"), .verified_wall_ms = 1}};
+    (void)state;
+    struct signers *s = signers_new(row, 3, NULL);
+    assert_true(str_is_absent(signers_bounce_address(s, 1, STR("ours.test"))));
+    assert_true(str_equal(signers_bounce_address(s, 1, STR("a.test")), STR("b@ours.test")));
+    signers_unref(&s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_key_that_stays_is_not_read_again),
         cmocka_unit_test(a_key_under_another_name_is_shown_under_it),
         cmocka_unit_test(a_name_that_several_projects_have_is_each_ones_own),
+        cmocka_unit_test(a_bounce_address_in_a_domain_of_another_project_is_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

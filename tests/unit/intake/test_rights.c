@@ -275,6 +275,35 @@ static void test_T11_a_bounce_address_of_another_project_is_no_sender_of_ours(vo
     domains_unref(&d);
 }
 
+static void test_T11_bounces_go_to_no_domain_of_another_project(void **state) {
+    static const struct {
+        const char *address;
+        bool may;
+    } cases[] = {
+        {"b@nobodys.test", true},  {"b@acme.test", true},        {"b@ours.other.test", true},
+        {"b@x.co.test", true},     {"b@co.test", false},         {"b@other.test", false},
+        {"b@x.other.test", false}, {"b@said.other.test", false}, {"", false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct str set = str_of(cases[i].address);
+        const struct domain_row row[] = {
+            {.project = 1, .name = STR("acme.test"), .bounce_address = set, .verified_wall_ms = 1},
+            {.project = 2, .name = STR("other.test"), .verified_wall_ms = 1},
+            {.project = 1, .name = STR("ours.other.test"), .verified_wall_ms = 1},
+            {.project = 1, .name = STR("said.other.test")},
+            {.project = 2, .name = STR("co.test")},
+        };
+        struct domains *d = domains_new(row, 5);
+        struct str found = domains_bounce_address(d, 1, STR("acme.test"));
+        if (str_is_absent(found) == cases[i].may || (cases[i].may && !str_equal(found, set)))
+            fail_msg("%s: %.*s", cases[i].address, STR_ARG(found));
+        assert_true(str_is_absent(domains_bounce_address(d, 1, STR("other.test"))));
+        assert_true(str_is_absent(domains_bounce_address(d, 2, STR("acme.test"))));
+        domains_unref(&d);
+    }
+}
+
 static void test_T11_stored_message_takes_the_rights_of_its_sender(void **state) {
     static const struct {
         const char *name, *from_domain, *mail_from, *rules[2];
@@ -350,6 +379,7 @@ int main(void) {
         cmocka_unit_test(test_rules_that_are_none),
         cmocka_unit_test(test_T11_a_name_that_two_projects_have_is_theirs_who_proved_it),
         cmocka_unit_test(test_T11_a_bounce_address_of_another_project_is_no_sender_of_ours),
+        cmocka_unit_test(test_T11_bounces_go_to_no_domain_of_another_project),
         cmocka_unit_test(test_T11_stored_message_takes_the_rights_of_its_sender),
         cmocka_unit_test(test_a_rule_is_within_another_when_it_covers_nothing_else),
         cmocka_unit_test(test_domains_are_found_by_name),

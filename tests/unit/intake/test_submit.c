@@ -67,6 +67,10 @@ static void begin(struct fixture *f, const struct intake_settings *s, const char
          .bounce_address = {"b@late.test", 11}},
         {.project = 2, .name = {"bounce.test", 11}, .bounce_address = {"spy@evil.test", 13}},
         {.project = 2, .name = {"acme.test", 9}, .bounce_address = {"spy@evil.test", 13}},
+        {.project = 1,
+         .name = {"taking.test", 11},
+         .verified_wall_ms = 1,
+         .bounce_address = {"b@x.other.test", 14}},
     };
     *f = (struct fixture){.arena = arena_new()};
     faults_init(&f->faults, f->arena);
@@ -374,7 +378,9 @@ static void test_reverse_path(void **state) {
                 {"a@acme.test", "s@acme.test", "s@acme.test"},
                 {"a@bounce.test", NULL, "b@bounce.test"},
                 {"a@acme.test", "s@bounce.test", "b@bounce.test"},
-                {"a@bounce.test", "s@acme.test", "s@acme.test"}};
+                {"a@bounce.test", "s@acme.test", "s@acme.test"},
+                {"a@taking.test", NULL, "a@taking.test"},
+                {"a@acme.test", "s@taking.test", "s@taking.test"}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct fixture f;
         struct intake_settings s = settings_of();
