@@ -128,13 +128,17 @@ static bool is_within_any(const struct identity *who, struct str rule) {
     return false;
 }
 
-/* A limited key that made unlimited ones would have no limits. */
-static bool is_within_own(struct request *r, const struct key_row *k) {
-    const struct identity *who = &r->identity;
+static bool sends_from_no_other(const struct identity *who, const struct key_row *k) {
     bool is_within = who->from_domain_count == 0 || k->from_domain_count > 0;
     for (size_t i = 0; i < k->from_domain_count && who->from_domain_count > 0; i++)
         is_within &= is_within_any(who, k->from_domains[i]);
-    if (!is_within)
+    return is_within;
+}
+
+/* A limited key that made unlimited ones would have no limits. */
+static bool is_within_own(struct request *r, const struct key_row *k) {
+    const struct identity *who = &r->identity;
+    if (!sends_from_no_other(who, k))
         exceeds(r, "from_domains", "this key may send from fewer domains itself");
     if (who->is_test && !k->is_test)
         exceeds(r, "test", "a test key makes test keys");
@@ -258,19 +262,55 @@ static void out_of_force(struct request *r, enum err err) {
     request_finish(r);
 }
 
+static const char no_key[] = "there is no key with this id";
+
 static void revoked(struct request *r, struct store_call *call) {
     const struct store_key_revoke *q = CONTAINER_OF(call, struct store_key_revoke, call);
-    if (!v1_is_done(r, call, "there is no key with this id"))
+    if (!v1_is_done(r, call, no_key))
         return;
     log_info("api", "key revoked", LOG_ID("key", &q->id), LOG_ID("by", &r->identity.key_id));
     request_reload(r, out_of_force);
 }
 
+/* Where a key may not send, it ends no sending either. How many requests another one may make, and
+ * until when, is no reason to let a leaked one live. */
+static bool may_revoke(struct request *r, const struct key_row *k) {
+    const struct identity *who = &r->identity;
+    if (!sends_from_no_other(who, k))
+        request_problem(r, PROBLEM_FORBIDDEN, "this key may send from fewer domains itself");
+    else if (who->is_test && !k->is_test)
+        request_problem(r, PROBLEM_FORBIDDEN, "a test key revokes test keys");
+    else
+        return true;
+    request_finish(r);
+    return false;
+}
+
+static void revoke_of_listed(struct request *r, struct store_call *call) {
+    const struct store_keys *list = CONTAINER_OF(call, struct store_keys, call);
+    struct store_key_revoke *q = r->state;
+    if (!v1_is_done(r, call, no_key))
+        return;
+    for (size_t i = 0; i < list->count; i++)
+        if (id_equal(&list->key[i].id, &q->id)) {
+            if (may_revoke(r, &list->key[i]))
+                request_store(r, &q->call, STORE_KEY_REVOKE, revoked);
+            return;
+        }
+    request_problem(r, PROBLEM_NOT_FOUND, "%s", no_key);
+    request_finish(r);
+}
+
 void v1_key_revoke(struct request *r) {
     struct store_key_revoke *q = ARENA_NEW(r->arena, struct store_key_revoke);
+    struct store_keys *list = ARENA_NEW(r->arena, struct store_keys);
     if (!v1_read_nothing(r) || !v1_param_id(r, &q->id))
         return;
-    q->project = r->identity.project;
+    r->state = q;
+    q->project = list->project = r->identity.project;
     q->now_wall_ms = r->started_wall_ms;
-    request_store(r, &q->call, STORE_KEY_REVOKE, revoked);
+    if (r->identity.from_domain_count > 0 || r->identity.is_test)
+        request_store(r, &list->call, STORE_KEYS, revoke_of_listed);
+    else
+        request_store(r, &q->call, STORE_KEY_REVOKE, revoked);
 }

@@ -41,14 +41,21 @@ static void test_T21_revoked_key_is_refused_at_once(void **state) {
     }
 }
 
-static void make_key(struct world *w, const char *form, struct auth_key_text *out) {
+static void make_key_with_id(struct world *w, const char *form, struct auth_key_text *out,
+                             char id[ID_TEXT_SIZE]) {
     struct answer a;
     ask(w, "POST", "/v1/keys", &w->key, "", str_of(form), &a);
     assert_int_equal(a.status, 201);
     json_t *v = json_of(&a);
     snprintf(out->z, sizeof(out->z), "%s", json_string_value(json_object_get(v, "key")));
+    snprintf(id, ID_TEXT_SIZE, "%s", json_string_value(json_object_get(v, "id")));
     json_decref(v);
     client_release(&a);
+}
+
+static void make_key(struct world *w, const char *form, struct auth_key_text *out) {
+    char id[ID_TEXT_SIZE];
+    make_key_with_id(w, form, out, id);
 }
 
 static void test_retry_and_cancel_ask_for_the_rights_of_sending(void **state) {
@@ -488,6 +495,61 @@ static void test_T21_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it
     client_release(&a);
 }
 
+static void test_T21_a_limited_key_revokes_no_key_that_may_more(void **state) {
+    static const char *const makers[] = {"\"from_domains\":[\"acme.test\",\"*.b.test\"]",
+                                         "\"test\":true", "\"rate\":60"};
+    static const struct {
+        const char *limits;
+        bool may[3]; /* be revoked by each of them */
+    } rows[] = {
+        {"", {false, false, true}},
+        {",\"from_domains\":\"acme.test\"", {true, false, true}},
+        {",\"from_domains\":\"a.b.test\"", {true, false, true}},
+        {",\"from_domains\":[\"acme.test\",\"b.test\"]", {false, false, true}},
+        {",\"test\":true", {false, true, true}},
+        {",\"test\":true,\"from_domains\":\"acme.test\"", {true, true, true}},
+        {",\"rate\":61", {false, false, true}},
+    };
+    struct world *w = *state;
+    for (size_t m = 0; m < sizeof(makers) / sizeof(makers[0]); m++) {
+        char form[256], path[128], id[ID_TEXT_SIZE];
+        struct auth_key_text maker, key;
+        struct answer a;
+        snprintf(form, sizeof(form), "{\"name\":\"m\",\"scopes\":\"admin\",%s}", makers[m]);
+        make_key_with_id(w, form, &maker, path);
+        for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+            snprintf(form, sizeof(form), "{\"name\":\"k\",\"scopes\":\"send\"%s}", rows[i].limits);
+            make_key_with_id(w, form, &key, id);
+            snprintf(path, sizeof(path), "/v1/keys/%s", id);
+            ask(w, "DELETE", path, &maker, "", STR_NONE, &a);
+            if (a.status != (rows[i].may[m] ? 204 : 403))
+                fail_msg("%s revokes %s: %d", makers[m], rows[i].limits, a.status);
+            if (!rows[i].may[m])
+                assert_problem(&a, 403, "forbidden");
+            const struct key_row *row = &w->store->key[w->store->key_count - 1];
+            assert_int_equal(row->revoked_wall_ms != 0, rows[i].may[m]);
+            client_release(&a);
+        }
+        ask(w, "DELETE", "/v1/keys/0193a3b0-0000-7000-8000-000000000000", &maker, "", STR_NONE, &a);
+        assert_problem(&a, 404, "not_found");
+        client_release(&a);
+    }
+}
+
+static void test_a_limited_key_revokes_itself(void **state) {
+    static const char form[] = "{\"name\":\"m\",\"scopes\":\"admin\",\"test\":true,"
+                               "\"from_domains\":\"*.acme.test\"}";
+    struct world *w = *state;
+    char path[128], id[ID_TEXT_SIZE];
+    struct auth_key_text key;
+    struct answer a;
+    make_key_with_id(w, form, &key, id);
+    snprintf(path, sizeof(path), "/v1/keys/%s", id);
+    ask(w, "DELETE", path, &key, "", STR_NONE, &a);
+    assert_int_equal(a.status, 204);
+    client_release(&a);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         SERVED(test_T21_revoked_key_is_refused_at_once),
@@ -498,6 +560,8 @@ int main(void) {
         SERVED_WITH(test_T32_who_cannot_be_told_late_has_to_connect_anew, with_eight_connections),
         SERVED(test_key_revoked_while_its_body_comes_is_refused),
         SERVED(test_a_limited_key_makes_no_key_with_fewer_limits),
+        SERVED(test_T21_a_limited_key_revokes_no_key_that_may_more),
+        SERVED(test_a_limited_key_revokes_itself),
         SERVED(test_key_with_from_domains_decides_about_no_other_domain),
         cmocka_unit_test(test_T16_domain_that_is_there_gets_no_keys),
         cmocka_unit_test(test_T32_keys_and_domains_of_a_project_are_limited),
