@@ -78,7 +78,10 @@ struct str v1_idempotency_key(struct request *r) {
     if (!str_is_absent(key) && !is_good)
         faults_add(&r->faults, STR("header:Idempotency-Key"), "invalid_value",
                    "1 to %d visible characters of us-ascii", (int)LIMIT_IDEMPOTENCY_KEY);
-    return is_good ? key : STR_NONE;
+    if (!is_good)
+        return STR_NONE;
+    /* no key that comes in begins so: those of test keys meet none of the others */
+    return r->identity.is_test ? arena_printf(r->arena, " %.*s", STR_ARG(key)) : key;
 }
 
 void v1_answer_list(struct request *r, json_t *list) {

@@ -22,7 +22,8 @@ bool v1_param_id(struct request *r, struct id *out);
  * is in the arena of the request. Else 400: it is not JSON; 503: no memory. */
 bool v1_read_body(struct request *r, const struct json_field *fields, size_t count, void *out,
                   struct json_node **root);
-/* Absent when there is none, or when it is refused, which is a fault. */
+/* As it is stored: a test key's has a space in front, so that tests and mail never share one. Lives
+ * in the request. Absent when there is none, or when it is refused, which is a fault. */
 struct str v1_idempotency_key(struct request *r);
 /* No query, and no body or an empty object. */
 bool v1_read_nothing(struct request *r);

@@ -135,13 +135,45 @@ static void test_same_key_with_another_message_is_422(void **state) {
 
 static void test_test_and_live_message_are_never_the_same(void **state) {
     struct world *w = *state;
+    const struct auth_key_text *keys[] = {&w->test_key, &w->key};
+    char location[2][128];
+    for (int i = 0; i < 4; i++) { /* the second two are replays */
+        struct answer a;
+        ask(w, "POST", "/send", keys[i % 2], "Idempotency-Key: k1\r\n", body_text(), &a);
+        assert_int_equal(a.status, 202);
+        struct str to = client_header(&a, STR("Location"));
+        assert_int_equal(!str_is_absent(client_header(&a, STR("Idempotency-Replayed"))), i > 1);
+        if (i < 2)
+            snprintf(location[i], sizeof(location[i]), "%.*s", STR_ARG(to));
+        assert_true(str_equal(to, str_of(location[i % 2])));
+        client_release(&a);
+    }
+    assert_string_not_equal(location[0], location[1]);
+    assert_int_equal(w->store->message_count, 2);
+    for (int i = 0; i < 2; i++) {
+        struct answer a;
+        assert_int_equal(w->store->message[i].row.is_test, i == 0);
+        ask(w, "POST", "/send", keys[i], "Idempotency-Key: k1\r\n",
+            STR("{\"from\":\"a@acme.test\",\"to\":\"b@example.net\",\"text\":\"other\"}"), &a);
+        assert_problem(&a, 422, "idempotency_key_reused");
+        client_release(&a);
+    }
+    assert_true(str_equal(w->store->message[1].idempotency_key, STR("k1"))); /* as ever */
+}
+
+static void test_a_test_keys_longest_idempotency_key_is_one(void **state) {
+    struct world *w = *state;
     struct answer a;
-    ask(w, "POST", "/send", &w->test_key, "Idempotency-Key: k1\r\n", body_text(), &a);
-    assert_int_equal(a.status, 202);
-    client_release(&a);
-    ask(w, "POST", "/send", &w->key, "Idempotency-Key: k1\r\n", body_text(), &a);
-    assert_problem(&a, 422, "idempotency_key_reused");
-    client_release(&a);
+    char header[LIMIT_IDEMPOTENCY_KEY + 32], key[LIMIT_IDEMPOTENCY_KEY + 1];
+    memset(key, 'k', LIMIT_IDEMPOTENCY_KEY);
+    key[LIMIT_IDEMPOTENCY_KEY] = '\0';
+    snprintf(header, sizeof(header), "Idempotency-Key: %s\r\n", key);
+    for (int i = 0; i < 2; i++) {
+        ask(w, "POST", "/send", &w->test_key, header, body_text(), &a);
+        assert_int_equal(a.status, 202);
+        client_release(&a);
+    }
+    assert_int_equal(w->store->message_count, 1);
 }
 
 /* Restricts what is taken from now on. */
@@ -570,6 +602,7 @@ int main(void) {
         SERVED(test_repetition_with_the_same_key_gets_the_first_answer),
         SERVED(test_same_key_with_another_message_is_422),
         SERVED(test_test_and_live_message_are_never_the_same),
+        SERVED(test_a_test_keys_longest_idempotency_key_is_one),
         SERVED(test_rules_that_came_later_refuse_no_repetition),
         SERVED(test_key_that_lost_its_domain_gets_the_first_answer),
         SERVED(test_refusal_that_nobody_could_look_behind_is_503),

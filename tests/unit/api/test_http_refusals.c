@@ -297,6 +297,27 @@ static void test_a_retry_under_a_used_key_makes_nothing_new(void **state) {
     assert_int_equal(w->store->retries, 1);
 }
 
+static void test_retries_of_tests_have_their_idempotency_keys_apart(void **state) {
+    struct world *w = *state;
+    const struct auth_key_text *keys[] = {&w->test_key, &w->key};
+    char path[2][128], id[ID_TEXT_SIZE];
+    struct answer a;
+    for (size_t i = 0; i < 2; i++) {
+        ask(w, "POST", "/send", keys[i], "", body_text(), &a);
+        client_release(&a);
+        w->store->message[i].row.recipient[0].state = RECIPIENT_BOUNCED;
+        id_print(&w->store->message[i].id, id);
+        snprintf(path[i], sizeof(path[i]), "/v1/messages/%s/retry", id);
+    }
+    for (size_t i = 0; i < 4; i++) { /* the second two are replays */
+        ask(w, "POST", path[i % 2], keys[i % 2], "Idempotency-Key: again\r\n", STR(""), &a);
+        assert_int_equal(a.status, 202);
+        assert_int_equal(client_header(&a, STR("Idempotency-Replayed")).n > 0, i > 1);
+        client_release(&a);
+    }
+    assert_int_equal(w->store->retries, 2);
+}
+
 /* ---- URLs of webhooks ---- */
 
 static void assert_url_fault(const struct answer *a, const char *code, const char *detail) {
@@ -438,6 +459,7 @@ int main(void) {
         SERVED(test_what_takes_nothing_takes_an_empty_object),
         SERVED(test_a_guard_that_was_set_since_stops_a_retry),
         SERVED(test_a_retry_under_a_used_key_makes_nothing_new),
+        SERVED(test_retries_of_tests_have_their_idempotency_keys_apart),
         SERVED(test_domain_that_is_too_long_for_its_records_is_named),
         SERVED(test_url_that_the_guard_refuses_is_not_stored),
         SERVED(test_reload_replaces_the_guard_of_urls),
