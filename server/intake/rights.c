@@ -110,30 +110,32 @@ static size_t first_of(const struct domains *d, struct str name) {
     return first;
 }
 
-/* Proved by another project; or, when an entry will do, had by it before us. */
+/* Proved by another project, or had by it before that time. */
 static bool another_has(const struct domains *d, int64_t project, struct str name,
-                        const struct domain_info *own, bool entry_will_do) {
+                        int64_t before_wall_ms) {
     for (size_t i = first_of(d, name); i < d->count && str_equal(d->entry[i].name, name); i++) {
         const struct domain_info *other = &d->entry[i].info;
-        bool is_before = own == NULL || other->created_wall_ms < own->created_wall_ms;
-        if (other->project != project && (other->is_verified || (entry_will_do && is_before)))
+        if (other->project != project &&
+            (other->is_verified || other->created_wall_ms < before_wall_ms))
             return true;
     }
     return false;
 }
 
-/* Another project's: it has an entry for the domain, or the nearest proved one above it. An entry
- * alone neither takes from others what is below it (anybody can add "co.test") nor wins against a
- * proved domain above it; nor does it against ours that is proved, or was there before. */
+/* Another project's: it has proved the domain, or the nearest proved one above it; or nobody has
+ * proved any, and it was the first to have an entry for the domain. An entry alone neither takes
+ * from others what is below it (anybody can add "co.test") nor wins against a proved domain above
+ * it, whoever's that is. */
 static bool is_anothers(const struct domains *d, int64_t project, struct str domain) {
     for (struct str above = domain; !str_is_absent(above); (void)str_split(&above, '.')) {
         const struct domain_info *own = domains_find(d, project, above);
         if (own != NULL && own->is_verified)
             return false;
-        if (another_has(d, project, above, own, above.n == domain.n))
+        if (another_has(d, project, above, INT64_MIN))
             return true;
     }
-    return false;
+    const struct domain_info *own = domains_find(d, project, domain);
+    return another_has(d, project, domain, own != NULL ? own->created_wall_ms : INT64_MAX);
 }
 
 bool rights_cover_domain(const struct rights *r, struct str domain) {

@@ -4,7 +4,8 @@
  * "acme.test": exactly that domain, or "*.acme.test": every domain below it, but not itself. A key
  * without rules may send from every domain that is not another project's; what is below a verified
  * domain of another project is that project's, too, unless a verified domain in between is ours.
- * A name that several projects have is theirs who verified it; nobody did: theirs who had it first.
+ * A name that several projects have is theirs who verified it, or the nearest one above it; when
+ * nobody did, theirs who had it first.
  * From and Sender are checked; Reply-To is free, because answers do not speak for the sender.
  *
  * Thread: immutable, any.

@@ -7,7 +7,7 @@
 #include "server/intake/rights.h"
 
 /* acme.test and münchen.test and ours.other.test are ours (project 1), other.test is project 2's,
- * who says that co.test is as well. */
+ * who says that co.test and said.acme.test are as well. */
 static struct domains *world_domains(void) {
     const struct domain_row rows[] = {
         {.project = 1, .name = STR("acme.test"), .verified_wall_ms = 1},
@@ -16,8 +16,9 @@ static struct domains *world_domains(void) {
         {.project = 1, .name = STR("ours.other.test"), .verified_wall_ms = 1},
         {.project = 1, .name = STR("said.other.test")},
         {.project = 2, .name = STR("co.test")},
+        {.project = 2, .name = STR("said.acme.test")},
     };
-    return domains_new(rows, 6);
+    return domains_new(rows, 7);
 }
 
 struct row {
@@ -91,6 +92,9 @@ static const struct row rows[] = {
      "*.other.test", MAY_NOT},
     {"no rule, a domain that another project did not prove", "a@co.test", NULL, NULL, MAY_NOT},
     {"no rule, below a domain that another project did not prove", "a@x.co.test", NULL, NULL, MAY},
+    {"no rule, below ours, though another project says that it is its", "a@said.acme.test", NULL,
+     NULL, MAY},
+    {"no rule, below that", "a@x.said.acme.test", NULL, NULL, MAY},
     {"a rule gives no domain of another project", "a@other.test", NULL, "other.test", MAY_NOT},
     {"no rule, foreign project as sender", "a@acme.test", "b@OTHER.test", NULL, MAY_NOT},
 };
