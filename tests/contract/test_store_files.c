@@ -739,6 +739,42 @@ static void a_full_disk_refuses_until_there_is_room(void **state) {
     fail_and_recover(*state, &fault.write_rc, SQLITE_FULL);
 }
 
+static void copy_file(struct kit *k, const char *from, const char *to) {
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        execlp("cp", "cp", path_of(k, from), path_of(k, to), (char *)NULL);
+        _exit(127);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
+/* What was refused stands whole in the log when its sync fails. Killed right after the handle was
+ * opened again, the process must not find it there: opening writes over it (its auto_vacuum). */
+static void what_was_refused_is_not_in_the_log_of_a_handle_that_came_back(void **state) {
+    expect_log("the store is not writable");
+    struct kit *k = *state;
+    kit_accept(k, TO("ann@example.net"));
+    atomic_store(&fault.sync_rc, SQLITE_IOERR_FSYNC);
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_accept_for(k, TO("bob@example.net"))),
+                     ERR_UNAVAILABLE);
+    atomic_store(&fault.sync_rc, SQLITE_OK);
+    wait_for_health(k, NULL);
+    copy_file(k, "outbox.db", "copy.db");
+    copy_file(k, "outbox.db-wal", "copy.db-wal");
+    sqlite3 *db;
+    sqlite3_stmt *st;
+    assert_int_equal(sqlite3_open(path_of(k, "copy.db"), &db), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT count(*) FROM message", -1, &st, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_step(st), SQLITE_ROW);
+    assert_int_equal(sqlite3_column_int64(st, 0), 1);
+    sqlite3_finalize(st);
+    sqlite3_close(db);
+}
+
 /* A sweep that finds nothing needs no room. */
 static void a_commit_that_writes_nothing_is_no_sign_of_room(void **state) {
     expect_log("the store is not writable");
@@ -916,6 +952,8 @@ int main(void) {
                                         faulty_setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_refuses_until_there_is_room, faulty_setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(
+            what_was_refused_is_not_in_the_log_of_a_handle_that_came_back, faulty_setup, teardown),
         cmocka_unit_test_setup_teardown(a_commit_that_writes_nothing_is_no_sign_of_room,
                                         faulty_setup, teardown),
         cmocka_unit_test_setup_teardown(a_big_body_that_does_not_fit_leaves_nothing, faulty_setup,
