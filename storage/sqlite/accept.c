@@ -9,7 +9,7 @@ static enum err look_up_key(struct backend *b, struct store_accept *q, const str
     enum err e = key_use_find(b, use, &q->call.info, &seq);
     if (e != OK || seq == 0)
         return e;
-    e = key_use_load(b, seq, &q->call.info, store_call_arena(&q->call), &q->message);
+    e = key_use_load(b, use->project, seq, &q->call.info, store_call_arena(&q->call), &q->message);
     q->is_replay = e == OK;
     return e;
 }

@@ -257,7 +257,24 @@ static void recover_sending(struct backend *b, int64_t now_wall_ms) {
     }
 }
 
+/* The total says when there is nothing more to recover. One that says too few would leave the rest
+ * as they are, for ever; then the totals do not sum up to what was accepted. */
+static void count_sending(struct backend *b) {
+    int64_t sum = 0;
+    for (int i = 0; i < RECIPIENT_STATE_COUNT; i++)
+        sum += b->now.by_state[i];
+    if (sum >= b->now.accepted)
+        return;
+    log_warn("storage", "the totals are damaged; what was under way is counted anew",
+             LOG_INT("accepted", b->now.accepted), LOG_INT("sum", sum));
+    sqlite3_stmt *st = sq_use(&b->h, SQL_RECIPIENT_SENDING_COUNT);
+    if (sq_row(&b->h, st))
+        b->now.by_state[RECIPIENT_SENDING] = sq_int(st, 0);
+    sq_end(st);
+}
+
 static void recover_claims(struct backend *b) {
+    count_sending(b);
     int64_t now_wall_ms = clock_wall_ms(), sending = b->now.by_state[RECIPIENT_SENDING];
     recover_sending(b, now_wall_ms);
     sqlite3_stmt *st = sq_use(&b->h, SQL_NOTIFICATION_RECOVER);

@@ -10,22 +10,28 @@ enum err key_use_find(struct backend *b, const struct key_use *u, struct errinfo
     sq_bind_int(st, 1, u->project);
     sq_bind_str(st, 2, u->key);
     sq_bind_int(st, 3, u->wall_ms);
-    bool is_equal = false;
+    const char *refusal = NULL;
     if (sq_row(&b->h, st)) {
         struct str stored = sq_peek(st, 0);
-        is_equal = stored.n == KEY_FINGERPRINT && memcmp(stored.p, u->fingerprint, stored.n) == 0;
-        *message_seq = sq_int(st, 1);
+        bool is_equal =
+            stored.n == KEY_FINGERPRINT && memcmp(stored.p, u->fingerprint, stored.n) == 0;
+        if (sqlite3_column_type(st, 1) == SQLITE_INTEGER && sq_int(st, 1) > 0)
+            *message_seq = sq_int(st, 1);
+        if (!is_equal)
+            refusal = "the key was used for another submission";
+        else if (*message_seq == 0) /* sent once, whatever it was: not again */
+            refusal = "the key was used for a message that cannot be read any more";
     }
     sq_end(st);
-    if (*message_seq != 0 && !is_equal)
-        return err_set(info, ERR_CONFLICT, "Idempotency-Key",
-                       "the key was used for another submission");
-    return sq_status(&b->h, info);
+    return refusal != NULL ? err_set(info, ERR_CONFLICT, "Idempotency-Key", "%s", refusal)
+                           : sq_status(&b->h, info);
 }
 
-enum err key_use_load(struct backend *b, int64_t message_seq, struct errinfo *info, struct arena *a,
-                      struct message_row *out) {
+enum err key_use_load(struct backend *b, int64_t project, int64_t message_seq, struct errinfo *info,
+                      struct arena *a, struct message_row *out) {
     enum found found = message_load(&b->h, message_seq, a, out);
+    if (found == FOUND && out->project != project)
+        found = FOUND_DAMAGED; /* somebody else's */
     enum err e = sq_status(&b->h, info);
     if (e == OK && found != FOUND) /* sent once, whatever is known of it: not again */
         e = err_set(info, ERR_CONFLICT, "Idempotency-Key",

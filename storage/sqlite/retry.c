@@ -65,13 +65,14 @@ static enum err replay(struct backend *b, struct store_retry *q, int64_t seq) {
     struct arena *a = store_call_arena(&q->call);
     struct errinfo *info = &q->call.info;
     struct message_row made;
-    enum err e = key_use_load(b, seq, info, a, &made);
+    enum err e = key_use_load(b, q->project, seq, info, a, &made);
     if (e != OK)
         return e;
     q->made_new = !id_equal(&made.id, &q->id);
     q->message = q->new_message = made;
     if (q->made_new)
-        e = key_use_load(b, message_seq_find(&b->h, &q->id, q->project), info, a, &q->message);
+        e = key_use_load(b, q->project, message_seq_find(&b->h, &q->id, q->project), info, a,
+                         &q->message);
     q->is_replay = e == OK;
     return e;
 }

@@ -215,12 +215,12 @@ struct key_use {
     const uint8_t *fingerprint; /* of the request */
     int64_t wall_ms;            /* by this time keys end */
 };
-/* What was made under the key: 0: nothing. ERR_CONFLICT: by another request. */
+/* What was made under the key: 0: nothing. ERR_CONFLICT: by another request, or nobody knows. */
 enum err key_use_find(struct backend *b, const struct key_use *u, struct errinfo *info,
                       int64_t *message_seq);
-/* ERR_CONFLICT: it cannot be read any more. */
-enum err key_use_load(struct backend *b, int64_t message_seq, struct errinfo *info, struct arena *a,
-                      struct message_row *out);
+/* ERR_CONFLICT: it cannot be read any more, or is another project's. */
+enum err key_use_load(struct backend *b, int64_t project, int64_t message_seq, struct errinfo *info,
+                      struct arena *a, struct message_row *out);
 void key_use_put(struct backend *b, const struct key_use *u, int64_t message_seq,
                  int64_t until_wall_ms);
 

@@ -1878,6 +1878,35 @@ static void a_damaged_fingerprint_is_no_match(void **state) {
     assert_int_equal(kit_totals(k).accepted, 1);
 }
 
+/* Something was sent under it: not again, whatever it was. */
+static void a_damaged_key_of_a_message_sends_nothing_again(void **state) {
+    (void)state;
+    static const char *const damages[] = {
+        "UPDATE idempotency SET message = 'x'", "UPDATE idempotency SET message = 0",
+        "UPDATE idempotency SET message = -1", "UPDATE idempotency SET message = x'01'",
+        "UPDATE idempotency SET message = 2"}; /* another project's */
+    for (size_t i = 0; i < sizeof(damages) / sizeof(damages[0]); i++) {
+        struct kit *k = kit_new(STORE_SQLITE);
+        RUN_OK(k, STORE_ACCEPT, kit_keyed(k, "key", 1));
+        struct store_accept *other = kit_accept_for(k, TO("bob@example.net"));
+        other->message.project = 2;
+        RUN_OK(k, STORE_ACCEPT, other);
+        damage(k, damages[i]);
+        enum err e = RUN(k, STORE_ACCEPT, kit_keyed(k, "key", 1));
+        if (e != ERR_CONFLICT)
+            fail_msg("%s: %s", damages[i], err_name(e));
+        struct store_retry r = {.id = other->message.id,
+                                .project = 1,
+                                .new_id = id_new(k->now_wall_ms),
+                                .idempotency_key = STR("key"),
+                                .now_wall_ms = k->now_wall_ms};
+        memset(r.fingerprint, 1, sizeof(r.fingerprint));
+        assert_int_equal(RUN(k, STORE_RETRY, &r), ERR_CONFLICT);
+        assert_int_equal(kit_totals(k).accepted, 2);
+        kit_free(k);
+    }
+}
+
 static struct store_key_put key_put(const char *prefix, int octet) {
     struct store_key_put q = {
         .key = {.id = id_new(1), .project = 1, .name = STR("a"), .prefix = str_of(prefix)}};
@@ -2103,6 +2132,22 @@ static void a_damaged_message_under_way_stops_no_start(void **state) {
     }
 }
 
+/* The total goes by the rows then. */
+static void what_was_under_way_is_found_by_a_start_that_was_told_of_none(void **state) {
+    expect_log("attempts were under way at the last stop; they are repeated");
+    expect_log("the totals are damaged");
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("ann@example.net", "bob@example.net"));
+    assert_true(kit_claim(k, m->recipient[0].key));
+    store_close(&k->store);
+    damage(k, "UPDATE counter SET sending = 0");
+    kit_open_with(k, k->options);
+    struct message_row now = kit_message(k, m->id);
+    assert_int_equal(now.recipient[0].state, RECIPIENT_QUEUED);
+    assert_true(now.recipient[0].possible_duplicate);
+    kit_check(k);
+}
+
 /* ---- the self-check ---- */
 
 static void what_does_not_add_up_is_found(void **state) {
@@ -2213,6 +2258,8 @@ int main(void) {
         TEST(damaged_rows_are_refused_when_they_are_changed),
         TEST(a_damaged_store_is_refused_or_opened_and_never_in_between),
         TEST(a_damaged_fingerprint_is_no_match),
+        cmocka_unit_test(a_damaged_key_of_a_message_sends_nothing_again),
+        TEST(what_was_under_way_is_found_by_a_start_that_was_told_of_none),
         TEST(a_damaged_key_is_left_out_and_its_prefix_stays_taken),
         cmocka_unit_test(a_key_with_a_damaged_time_that_is_only_shown_stays_in_force),
         TEST(a_key_that_was_revoked_at_no_time_is_not_declared_again),
