@@ -23,6 +23,14 @@ static void mend(struct sweep *s, int64_t *wall_ms) {
     s->left--;
 }
 
+/* With its life, in so far as it is one. */
+static void mend_message(struct sweep *s, struct message_row *m) {
+    int64_t life_ms = m->expires_wall_ms - m->created_wall_ms, before_wall_ms = m->created_wall_ms;
+    mend(s, &m->created_wall_ms);
+    if (m->created_wall_ms != before_wall_ms && life_ms >= 0)
+        m->expires_wall_ms = m->created_wall_ms + life_ms;
+}
+
 static size_t rows_of_content(const struct mem_message *m) {
     return m->content == NULL ? 1 : 1 + message_size(m->content) / BYTES_OF_ROW;
 }
@@ -32,7 +40,7 @@ static void sweep_contents(struct sweep *s) {
         struct mem_message *m = s->b->shared.messages.item[i];
         if (m == NULL)
             continue;
-        mend(s, &m->row.created_wall_ms);
+        mend_message(s, &m->row);
         if (m->content == NULL || m->row.created_wall_ms >= s->q->content_before_wall_ms ||
             mem_message_is_open(m))
             continue;
@@ -76,13 +84,33 @@ static bool has_notification(const struct sweep *s, int64_t event) {
     return false;
 }
 
+static bool has_said(const struct last_result *r) {
+    return r->code != 0 || r->failure != FAILURE_NONE || r->class_ != CLASS_NONE || r->text.n > 0;
+}
+
+/* Of a recipient that is open: the last of its events that says something. */
+static bool is_last_reply(const struct sweep *s, const struct mem_event *e) {
+    const struct mem_message *m = mem_message_find(s->b, &e->row.message_id, -1);
+    if (m == NULL || e->row.recipient_index < 0 || !has_said(&e->row.result) ||
+        recipient_state_is_final(m->recipient[e->row.recipient_index].row.state))
+        return false;
+    for (size_t i = (size_t)e->row.seq; i < s->b->shared.events.count; i++) {
+        const struct mem_event *later = s->b->shared.events.item[i];
+        if (later != NULL && id_equal(&later->row.message_id, &e->row.message_id) &&
+            later->row.recipient_index == e->row.recipient_index && has_said(&later->row.result))
+            return false;
+    }
+    return true;
+}
+
 static void sweep_events(struct sweep *s) {
     for (size_t i = 0; i < s->b->shared.events.count && s->left > 0; i++) {
         struct mem_event *e = s->b->shared.events.item[i];
         if (e == NULL)
             continue;
         mend(s, &e->row.wall_ms);
-        if (e->row.wall_ms >= s->q->events_before_wall_ms || has_notification(s, e->row.seq))
+        if (e->row.wall_ms >= s->q->events_before_wall_ms || has_notification(s, e->row.seq) ||
+            is_last_reply(s, e))
             continue;
         struct arena *a = e->arena;
         arena_free(&a);
@@ -141,9 +169,10 @@ static void sweep_captures(struct sweep *s, enum capture_kind kind) {
         next = t->next;
         if (t->as.capture.kind != kind || count <= s->q->captures_most)
             continue;
+        size_t rows = 1 + t->as.capture.content.n / BYTES_OF_ROW;
         mem_thing_remove(&s->b->shared.captures, t);
         count--;
-        took(s, 1);
+        took(s, rows);
     }
 }
 

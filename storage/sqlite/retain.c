@@ -41,6 +41,18 @@ static bool is_mended(struct sweep *s, enum sql set_time, int64_t seq, int64_t w
     return true;
 }
 
+/* The same of a message. One that is open has its own life from now on. */
+static bool is_message_mended(struct sweep *s, int64_t seq, int64_t created_wall_ms) {
+    if (!is_mended(s, SQL_MESSAGE_SET_TIME, seq, created_wall_ms))
+        return false;
+    sqlite3_stmt *st = sq_use(&s->b->h, SQL_OPEN_SET_TIME);
+    sq_bind_int(st, 1, seq);
+    sq_bind_int(st, 2, s->q->now_wall_ms);
+    sq_bind_int(st, 3, created_wall_ms);
+    sq_run(&s->b->h, st);
+    return true;
+}
+
 static bool is_open(struct backend *b, int64_t seq) {
     sqlite3_stmt *st = sq_use(&b->h, SQL_OPEN_HAS);
     sq_bind_int(st, 1, seq);
@@ -119,7 +131,7 @@ static int64_t sweep_contents(struct sweep *s, int64_t body) {
         bool is_retry = sq_bool(st, 3);
         body = sq_int(st, 1);
         sq_end(st);
-        if (is_mended(s, SQL_MESSAGE_SET_TIME, seq, created_wall_ms))
+        if (is_message_mended(s, seq, created_wall_ms))
             continue;
         if (created_wall_ms < s->q->content_before_wall_ms && !is_open(b, seq)) {
             body_erase(b, seq, body);
@@ -181,7 +193,7 @@ static int64_t sweep_messages(struct sweep *s, int64_t from) {
     for (int looked = 0; s->left > 0 && looked < LOOK_MOST; looked++) {
         if (!next_message(b, &m))
             return AT_END;
-        if (is_mended(s, SQL_MESSAGE_SET_TIME, m.seq, m.created_wall_ms))
+        if (is_message_mended(s, m.seq, m.created_wall_ms))
             continue;
         if (m.created_wall_ms >= s->q->events_before_wall_ms)
             return AT_END;
@@ -290,11 +302,16 @@ static bool is_needed(const struct needs *n, int64_t event) {
     return false;
 }
 
+/* What the last attempt said goes into the event of the expiry, and is shown until then. */
+static bool is_last_reply(struct backend *b, int64_t seq) {
+    return one_int(b, SQL_EVENT_IS_LAST_REPLY, seq) != 0;
+}
+
 static int64_t sweep_events(struct sweep *s, int64_t seq) {
     struct backend *b = s->b;
     struct needs needs = {.b = b, .behind = b->places.retain_waiting};
     b->places.retain_waiting = 0;
-    while (s->left > 0) {
+    for (int looked = 0; s->left > 0 && looked < LOOK_MOST; looked++) {
         sqlite3_stmt *st = sq_use(&b->h, SQL_EVENT_OLD);
         sq_bind_int(st, 1, seq);
         if (!sq_row(&b->h, st))
@@ -306,7 +323,7 @@ static int64_t sweep_events(struct sweep *s, int64_t seq) {
                 return AT_END;
             if (!needs_from(&needs, next))
                 break;
-            if (!is_needed(&needs, next)) {
+            if (!is_needed(&needs, next) && !is_last_reply(b, next)) {
                 delete_one(b, SQL_EVENT_DELETE, next);
                 took(s, 1);
             }
@@ -410,15 +427,22 @@ static void sweep_keys(struct sweep *s) {
 }
 
 static void sweep_captures(struct sweep *s, enum capture_kind kind) {
-    if (s->left == 0)
-        return;
-    int64_t before = sqlite3_total_changes64(s->b->h.db);
-    sqlite3_stmt *st = sq_use(&s->b->h, SQL_CAPTURE_DELETE_OLD);
+    struct backend *b = s->b;
+    sqlite3_stmt *st = sq_use(&b->h, SQL_CAPTURE_COUNT);
     sq_bind_int(st, 1, kind);
-    sq_bind_int(st, 2, (int64_t)s->q->captures_most);
-    sq_bind_int(st, 3, (int64_t)s->left);
-    sq_run(&s->b->h, st);
-    took_since(s, before);
+    int64_t beyond = sq_row(&b->h, st) ? sq_int(st, 0) - (int64_t)s->q->captures_most : 0;
+    sq_end(st);
+    for (; beyond > 0 && s->left > 0; beyond--) {
+        st = sq_use(&b->h, SQL_CAPTURE_OLDEST);
+        sq_bind_int(st, 1, kind);
+        bool found = sq_row(&b->h, st);
+        int64_t n = found ? sq_int(st, 0) : 0, size_bytes = found ? sq_int(st, 1) : 0;
+        sq_end(st);
+        if (!found)
+            return;
+        delete_one(b, SQL_CAPTURE_DELETE, n);
+        took(s, rows_of_content(size_bytes));
+    }
 }
 
 /* Free pages go back to the disk. A step can free far more than fits into one: when much is free,

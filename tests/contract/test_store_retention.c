@@ -286,6 +286,54 @@ static void a_file_that_cannot_become_smaller_ends_a_sweep(void **state) {
     assert_int_equal(number_in_file(k, "PRAGMA freelist_count"), pages_free);
 }
 
+/* They weigh what they have in them, and the oldest go first. */
+static void a_step_removes_few_large_captures(void **state) {
+    struct kit *k = *state;
+    enum { CAPTURES = 20, BYTES = 1 << 20 };
+    char *bytes = mem_zalloc(BYTES);
+    struct id last = {{0}};
+    for (int i = 0; i < CAPTURES; i++) {
+        struct store_capture_put q = {.capture = {.id = id_new(k->now_wall_ms + i),
+                                                  .kind = CAPTURE_MESSAGE,
+                                                  .wall_ms = k->now_wall_ms,
+                                                  .content = {bytes, BYTES}}};
+        RUN_OK(k, STORE_CAPTURE_PUT, &q);
+        last = q.capture.id;
+    }
+    free(bytes);
+    struct store_retain q = {.captures_most = 1, .most = 10};
+    struct store_retain step = kit_retain_step(k, q);
+    assert_int_equal(step.removed, 1);
+    assert_true(step.more);
+    kit_retain_all(k, q);
+    struct store_captures look = {.kind = CAPTURE_MESSAGE, .limit = CAPTURES};
+    RUN_OK(k, STORE_CAPTURES, &look);
+    assert_int_equal(look.count, 1);
+    assert_true(id_equal(&look.capture[0].id, &last));
+}
+
+/* With events that are kept for a shorter time than is tried: what was said last is known at the
+ * end. */
+static void the_last_reply_stays_while_its_message_is_open(void **state) {
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("ann@example.net", "bob@example.net"));
+    kit_attempt(k, m->recipient[0].key, RECIPIENT_QUEUED);
+    kit_attempt(k, m->recipient[1].key, RECIPIENT_DELIVERED);
+    struct store_retain q = {.events_before_wall_ms = k->now_wall_ms + 1, .most = 100};
+    kit_retain_all(k, q);
+    assert_string_equal(kit_timeline(k, m->id), "recipient.deferred");
+    assert_int_equal(kit_message(k, m->id).recipient[0].last.code, 451);
+    k->now_wall_ms += 3600000;
+    struct store_expire e = {.now_wall_ms = k->now_wall_ms, .most = 100};
+    RUN_OK(k, STORE_EXPIRE, &e);
+    assert_int_equal(e.expired, 1);
+    kit_retain_all(k, q);
+    struct store_events *left = kit_events(k, 1, 0);
+    assert_int_equal(left->count, 2); /* that it expired, and the end */
+    assert_int_equal(left->event[0].type, EVENT_RECIPIENT_EXPIRED);
+    assert_int_equal(left->event[0].result.code, 451);
+}
+
 /* ---- the clock was wrong ---- */
 
 enum { YEAR_S = 365 * 86400 };
@@ -388,6 +436,32 @@ static void what_lies_beyond_reach_after_a_step_back_is_due_now(void **state) {
     assert_int_equal(e.expired, 4);
 }
 
+/* Retention may come before the mend, which goes by what lies between the two times of a message.
+ */
+static void a_message_of_a_clock_that_was_ahead_keeps_its_life(void **state) {
+    struct kit *k = *state;
+    enum { LIFE_MS = 3600000 };
+    k->now_wall_ms += TEN_YEARS_MS;
+    struct message_row *far = kit_accept(k, TO("ann@example.net"));
+    kit_attempt(k, far->recipient[0].key, RECIPIENT_QUEUED);
+    k->now_wall_ms -= TEN_YEARS_MS;
+    struct message_row *near = kit_accept(k, TO("ann@example.net"));
+    kit_retain_all(k, (struct store_retain){.mends_times = true, .most = 100});
+    struct store_mend q = {.now_wall_ms = k->now_wall_ms,
+                           .due_latest_wall_ms = k->now_wall_ms + 14400000,
+                           .expires_latest_wall_ms = k->now_wall_ms + 30 * (int64_t)86400000,
+                           .most = 100};
+    RUN_OK(k, STORE_MEND, &q);
+    assert_int_equal(kit_message(k, far->id).expires_wall_ms, k->now_wall_ms + LIFE_MS);
+    assert_int_equal(kit_message(k, near->id).expires_wall_ms, k->now_wall_ms + LIFE_MS);
+    struct store_expire e = {.now_wall_ms = k->now_wall_ms + LIFE_MS - 1, .most = 100};
+    RUN_OK(k, STORE_EXPIRE, &e);
+    assert_int_equal(e.expired, 0);
+    e.now_wall_ms++;
+    RUN_OK(k, STORE_EXPIRE, &e);
+    assert_int_equal(e.expired, 2);
+}
+
 #define TESTS(T)                                                                                   \
     T(contents_go_first_and_only_of_what_is_final),                                                \
         T(a_content_that_a_retry_shares_stays_until_both_are_old),                                 \
@@ -397,9 +471,11 @@ static void what_lies_beyond_reach_after_a_step_back_is_due_now(void **state) {
         T(a_sweep_over_much_that_is_needed_ends),                                                  \
         T(what_waits_for_its_endpoint_is_kept_with_all_that_it_tells_of),                          \
         T(a_key_outlives_its_message), T(what_is_freed_is_given_back),                             \
-        T(a_file_that_cannot_become_smaller_ends_a_sweep),                                         \
+        T(a_file_that_cannot_become_smaller_ends_a_sweep), T(a_step_removes_few_large_captures),   \
+        T(the_last_reply_stays_while_its_message_is_open),                                         \
         T(what_was_written_in_the_future_becomes_old_like_the_rest),                               \
         T(a_key_made_in_the_future_ends_like_one_that_is_made_now),                                \
-        T(what_lies_beyond_reach_after_a_step_back_is_due_now)
+        T(what_lies_beyond_reach_after_a_step_back_is_due_now),                                    \
+        T(a_message_of_a_clock_that_was_ahead_keeps_its_life)
 
 MAIN_ON_EVERY_BACKEND(TESTS)
