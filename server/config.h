@@ -73,6 +73,7 @@ struct config {
     bool require_verified_domain;
     struct str source_address;
     int64_t ipv6; /* enum config_ipv6 */
+    struct config_list mx_networks;
     struct str dns;
     struct str dns_trust_anchor;
     struct str dns_root_hints;

@@ -34,6 +34,8 @@ const struct setting config_settings[] = {
      "local address that deliveries leave from; empty: the kernel chooses", false},
     {"ipv6", SETTING_CHOICE, AT(ipv6), "off", "off|on", 0, 0,
      "deliver to IPv6 addresses; only with a forward-confirmed PTR, else Gmail refuses", false},
+    {"mx_networks", SETTING_LIST, AT(mx_networks), "", "CIDR", 0, 0,
+     "private networks that MX hosts may be in; others are reached through smarthosts only", false},
     {"dns", SETTING_TEXT, AT(dns), "system", "system, recursive, or addresses", 0, 0,
      "resolver: resolv.conf and hosts file, our own recursion, or addresses (192.0.2.1@53)", true},
     {"dns_trust_anchor", SETTING_TEXT, AT(dns_trust_anchor), "", "file", 0, 0,

@@ -201,6 +201,8 @@ enum err lifecycle_delivery_options(const struct config *c, uint16_t sandbox_por
         d->loops = DELIVERY_LOOPS_MAX;
     d->hostname = c->hostname.n ? arena_dupz(a, c->hostname) : "[127.0.0.1]";
     d->want_ipv6 = c->ipv6 == IPV6_ON;
+    d->mx_networks = c->mx_networks.list;
+    d->mx_network_count = c->mx_networks.count;
     d->keep_transcripts = true;
     d->routes = routes;
     d->default_route = DEFAULT_ROUTE;

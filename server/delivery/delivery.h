@@ -47,6 +47,8 @@ struct delivery_options {
 
     struct session_timeouts timeouts;
     bool want_ipv6;
+    const struct str *mx_networks; /* CIDR texts: private networks that MX hosts may be in */
+    size_t mx_network_count;
     struct sockaddr_any source_ipv4, source_ipv6; /* len 0: the kernel chooses */
     int64_t
         race_head_start_ms; /* an address of a host before that of its other family; 0: 250 ms */

@@ -297,6 +297,7 @@ static void ask(struct hops *t, struct hop *h, struct hop_lookup *l, struct str 
                               .port = port,
                               .want_ipv6 = o->want_ipv6,
                               .own_name = o->hostname,
+                              .guard = is_host ? NULL : h->settings->mx_guard,
                               .shuffle_seed = random_u64()};
     snprintf(l->q.domain, sizeof(l->q.domain), "%.*s", STR_ARG(name));
     t->lookups++;

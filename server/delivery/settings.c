@@ -4,6 +4,7 @@
 
 #include "server/base/digest.h"
 #include "server/base/limits.h"
+#include "server/net/guard.h"
 
 enum {
     MINUTE_MS = 60 * 1000,
@@ -210,12 +211,25 @@ static enum err copy_routes(struct settings *s, const struct delivery_options *o
     return OK;
 }
 
+static enum err build_guard(struct settings *s, struct errinfo *info) {
+    struct errinfo why = {0};
+    const struct guard_options o = {.allow_networks = s->o.mx_networks,
+                                    .allow_network_count = s->o.mx_network_count};
+    enum err e = guard_new(&o, &s->mx_guard, &why);
+    s->o.mx_networks = NULL; /* the guard stands for them */
+    s->o.mx_network_count = 0;
+    return e == OK ? OK : err_set(info, e, "mx_networks", "%s", why.text);
+}
+
 static enum err build(struct settings *s, const struct delivery_options *o, struct errinfo *info) {
     enum err e = check(o, info);
     if (e != OK)
         return e;
     s->o = *o;
     fill_defaults(&s->o);
+    e = build_guard(s, info);
+    if (e != OK)
+        return e;
     s->o.hostname = arena_dupz(s->arena, str_of(o->hostname));
     s->o.default_route = o->default_route ? arena_dupz(s->arena, str_of(o->default_route)) : NULL;
     if (o->tls_ctx != NULL)
@@ -260,6 +274,7 @@ void settings_unref(struct settings **sp) {
         }
         free(r->host);
     }
+    guard_free(&s->mx_guard);
     tls_client_ctx_unref(&s->tls_ctx);
     arena_free(&s->arena);
     free(s);

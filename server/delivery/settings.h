@@ -26,6 +26,7 @@ struct settings {
     struct delivery_options o; /* with every default filled in; strings live as long as it does */
     struct backoff backoff;
     struct tls_client_ctx *tls_ctx;
+    struct guard *mx_guard; /* of o.mx_networks */
     struct settings_route *route;
     size_t route_count;
     /* private */

@@ -45,6 +45,9 @@ static const struct {
     [FAILURE_LOCAL] = {"local", "local trouble"},
     [FAILURE_SHUTDOWN] = {"shutdown", "this server is stopping"},
     [FAILURE_SHORT] = {"short", "this machine is short of memory or descriptors"},
+    [FAILURE_DNS_PRIVATE] = {"dns_private",
+                             "the domain's mail servers have only private addresses, "
+                             "to which no mail is sent"},
 };
 _Static_assert(sizeof(failures) / sizeof(failures[0]) == FAILURE_COUNT, "one row a failure");
 
@@ -91,7 +94,7 @@ const char *failure_text(enum failure f) {
 }
 
 bool failure_is_no_domain(enum failure f) {
-    return f == FAILURE_DNS_NXDOMAIN || f == FAILURE_DNS_NO_ADDRESS;
+    return f == FAILURE_DNS_NXDOMAIN || f == FAILURE_DNS_NO_ADDRESS || f == FAILURE_DNS_PRIVATE;
 }
 
 void failure_print_enhanced(enum failure f, bool is_permanent, char out[16]) {
@@ -99,6 +102,7 @@ void failure_print_enhanced(enum failure f, bool is_permanent, char out[16]) {
     switch (f) {
     case FAILURE_DNS_NXDOMAIN:
     case FAILURE_DNS_NO_ADDRESS:
+    case FAILURE_DNS_PRIVATE:
         e.subject = 1, e.detail = 2;
         break;
     case FAILURE_DNS_NULL_MX:
@@ -169,6 +173,7 @@ static struct verdict judge_resolve(const struct outcome_input *in) {
     switch (in->failure) {
     case FAILURE_DNS_NXDOMAIN:
     case FAILURE_DNS_NO_ADDRESS:
+    case FAILURE_DNS_PRIVATE: /* a resolver that shows its own network's view heals, too */
         return judge_no_domain(in);
     case FAILURE_DNS_NULL_MX: /* RFC 7505 3: at once (C31) */
         return verdict_of(VERDICT_BOUNCED, SCOPE_RECIPIENT, CLASS_INVALID_DOMAIN);
@@ -195,6 +200,7 @@ static struct verdict judge_failure(const struct outcome_input *in) {
     case FAILURE_DNS_NULL_MX:
     case FAILURE_DNS_BOGUS:
     case FAILURE_DNS_LOOP:
+    case FAILURE_DNS_PRIVATE:
         v = judge_resolve(in);
         /* of one host only its addresses or its TLSA records: the others are not touched by it */
         v.try_next_host = in->stage > STAGE_RESOLVE && !in->is_last_host;

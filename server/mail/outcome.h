@@ -66,6 +66,7 @@ enum failure {
                          STAGE_MAIL on: what was composed may not go onto the wire */
     FAILURE_SHUTDOWN, /* we stop: no attempt is counted */
     FAILURE_SHORT, /* memory or descriptors of this machine, at any stage: soon again, uncounted */
+    FAILURE_DNS_PRIVATE, /* resolver: there are only addresses that no stranger's word leads to */
     FAILURE_COUNT
 };
 
@@ -141,7 +142,8 @@ struct verdict outcome_judge(const struct outcome_input *in);
 const char *stage_name(enum stage s);     /* "rcpt" */
 const char *failure_name(enum failure f); /* "connect_refused" */
 const char *failure_text(enum failure f); /* for people: "connection refused" */
-/* The domain is not there, or has no address: what counts for outcome_input.earlier_nxdomain. */
+/* The domain is not there, or has no address that could be used: what counts for
+ * outcome_input.earlier_nxdomain. */
 bool failure_is_no_domain(enum failure f);
 /* What a server would have said about it (RFC 3463, RFC 7505 4.2), permanent or not; "" when no
  * code stands for it. */

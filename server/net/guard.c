@@ -141,6 +141,50 @@ bool guard_allows(const struct guard *g, const struct sockaddr_any *a) {
     return a->ss.ss_family == AF_INET ? allows_v4(g, ip) : allows_v6(g, ip);
 }
 
+static const struct network private_v4[] = {
+    V4(0, 0, 0, 0, 8),      V4(10, 0, 0, 0, 8),     V4(100, 64, 0, 0, 10),
+    V4(127, 0, 0, 0, 8),    V4(169, 254, 0, 0, 16), V4(172, 16, 0, 0, 12),
+    V4(192, 168, 0, 0, 16), V4(224, 0, 0, 0, 4),    V4(240, 0, 0, 0, 4),
+};
+
+static const struct network private_v6[] = {
+    {AF_INET6, {0}, 96},          /* unspecified, loopback */
+    {AF_INET6, {0xfc}, 7},        /* ULA */
+    {AF_INET6, {0xfe, 0x80}, 10}, /* link-local */
+    {AF_INET6, {0xfe, 0xc0}, 10}, /* site-local */
+    {AF_INET6, {0xff}, 8},        /* multicast */
+};
+
+static bool is_private_v4(const struct guard *g, const unsigned char *ip) {
+    if (is_listed(g, AF_INET, ip))
+        return false;
+    for (size_t i = 0; i < sizeof private_v4 / sizeof *private_v4; i++)
+        if (is_in(&private_v4[i], AF_INET, ip))
+            return true;
+    return false;
+}
+
+static bool is_private_v6(const struct guard *g, const unsigned char *ip) {
+    if (is_listed(g, AF_INET6, ip))
+        return false;
+    if (is_in(&v4_mapped, AF_INET6, ip) || is_in(&nat64, AF_INET6, ip))
+        return is_private_v4(g, ip + 12);
+    if (is_in(&six_to_four, AF_INET6, ip))
+        return is_private_v4(g, ip + 2);
+    for (size_t i = 0; i < sizeof private_v6 / sizeof *private_v6; i++)
+        if (is_in(&private_v6[i], AF_INET6, ip))
+            return true;
+    return false;
+}
+
+bool guard_allows_mail(const struct guard *g, const struct sockaddr_any *a) {
+    unsigned char ip[16] = {0};
+    if (a->len == 0 || (a->ss.ss_family != AF_INET && a->ss.ss_family != AF_INET6))
+        return false;
+    get_ip(a, ip);
+    return a->ss.ss_family == AF_INET ? !is_private_v4(g, ip) : !is_private_v6(g, ip);
+}
+
 /* ---- making one --------------------------------------------------------------------------------
  */
 

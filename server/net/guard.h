@@ -1,4 +1,5 @@
-/* guard: which addresses we may connect to on somebody else's word (webhook URLs): threat T19.
+/* guard: which addresses we may connect to on somebody else's word (webhook URLs, MX hosts): threat
+ * T19.
  *
  * Denied unless the operator lists them: loopback, RFC 1918, link-local, CGNAT, ULA, multicast,
  * 0/8, 192.0.0/24, documentation, benchmarking, reserved. IPv4-mapped, NAT64, 6to4 and Teredo are
@@ -33,6 +34,10 @@ NODISCARD enum err guard_new(const struct guard_options *o, struct guard **out,
 void guard_free(struct guard **gp);
 /* May this very address be connected to? The port is not looked at. */
 bool guard_allows(const struct guard *g, const struct sockaddr_any *a);
+/* May mail be brought there? Everywhere but to this machine and to private networks (loopback,
+ * link-local, RFC 1918, CGNAT, ULA, multicast, 0/8, reserved), unless they are listed. What nobody
+ * uses (documentation, benchmarking) is left to the network. */
+bool guard_allows_mail(const struct guard *g, const struct sockaddr_any *a);
 
 struct url {
     bool is_https;

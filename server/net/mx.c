@@ -32,6 +32,7 @@ struct work {
     size_t open;                 /* answers still to come */
     size_t addr_count;
     bool saw_temporary, saw_bogus, saw_shutdown;
+    bool saw_private;     /* an address that the guard refuses */
     bool saw_ipv6;        /* an address that may not be used */
     bool is_looking_back; /* for those, as nothing else was found */
     uint64_t seed;
@@ -212,6 +213,12 @@ static bool is_reachable(struct work *w, const struct sockaddr_any *a) {
     return is;
 }
 
+static bool is_allowed(struct work *w, const struct sockaddr_any *a) {
+    bool is = w->q->guard == NULL || guard_allows_mail(w->q->guard, a);
+    w->saw_private |= !is;
+    return is;
+}
+
 static size_t usable(struct work *w, struct dns_query *d, struct sockaddr_any *out, size_t most) {
     size_t n = 0;
     for (size_t i = d->count; i > 1; i--) {
@@ -221,7 +228,7 @@ static size_t usable(struct work *w, struct dns_query *d, struct sockaddr_any *o
         d->addr[j] = t;
     }
     for (size_t i = 0; i < d->count && n < most; i++)
-        if (!is_unusable(&d->addr[i]) && is_reachable(w, &d->addr[i]))
+        if (!is_unusable(&d->addr[i]) && is_allowed(w, &d->addr[i]) && is_reachable(w, &d->addr[i]))
             out[n++] = d->addr[i];
     return n;
 }
@@ -272,6 +279,8 @@ static enum failure no_address(const struct work *w) {
         return FAILURE_DNS_BOGUS;
     if (w->saw_ipv6)
         return FAILURE_NO_IPV6;
+    if (w->saw_private)
+        return FAILURE_DNS_PRIVATE;
     if (w->q->is_host && w->candidate[0].a.q.failure == FAILURE_DNS_NXDOMAIN)
         return FAILURE_DNS_NXDOMAIN;
     return FAILURE_DNS_NO_ADDRESS;
@@ -433,6 +442,15 @@ static void take_literal(struct mx_lookup *q, const struct sockaddr_any *a) {
     q->site = arena_printf(q->arena, "[%s]", ip);
 }
 
+/* Of a recipient's domain; a smarthost's is the operator's word. */
+static enum failure judge_literal(const struct mx_lookup *q, const struct sockaddr_any *a) {
+    if (is_unusable(a))
+        return FAILURE_DNS_NO_ADDRESS;
+    if (q->guard != NULL && !guard_allows_mail(q->guard, a))
+        return FAILURE_DNS_PRIVATE;
+    return sockaddr_is_ipv6(a) && !q->want_ipv6 ? FAILURE_NO_IPV6 : FAILURE_NONE;
+}
+
 void mx_resolve(struct dns *d, struct mx_lookup *q) {
     struct sockaddr_any literal;
     q->failure = FAILURE_NONE;
@@ -443,18 +461,11 @@ void mx_resolve(struct dns *d, struct mx_lookup *q) {
     q->ttl_s = UINT32_MAX;
     q->arena = arena_new();
     bool is_literal = parse_literal(q, &literal);
-    if (is_literal && !q->is_host && is_unusable(&literal)) {
-        q->failure = FAILURE_DNS_NO_ADDRESS;
-        mailbox_send(q->reply_to, &q->note);
-        return;
-    }
-    if (is_literal && sockaddr_is_ipv6(&literal) && !q->is_host && !q->want_ipv6) {
-        q->failure = FAILURE_NO_IPV6;
-        mailbox_send(q->reply_to, &q->note);
-        return;
-    }
     if (is_literal) {
-        take_literal(q, &literal);
+        if (!q->is_host)
+            q->failure = judge_literal(q, &literal);
+        if (q->failure == FAILURE_NONE)
+            take_literal(q, &literal);
         mailbox_send(q->reply_to, &q->note);
         return;
     }

@@ -15,6 +15,7 @@
 #pragma once
 
 #include "server/net/dns.h"
+#include "server/net/guard.h"
 
 struct mx_host {
     struct str name; /* for TLS and logs; lower case; of a literal its address without brackets */
@@ -34,11 +35,14 @@ struct mx_lookup {
     bool want_ipv6;   /* in */
     /* in: whether the machine can send there at all, asked of IPv6 addresses; NULL: the kernel */
     bool (*has_route)(const struct sockaddr_any *a);
-    const char *own_name;  /* in: our EHLO name, for the loop check; may be NULL. Lives until the
-                              answer. */
-    uint64_t shuffle_seed; /* in */
+    const char *own_name; /* in: our EHLO name, for the loop check; may be NULL. Lives until the
+                             answer. */
+    const struct guard *guard; /* in: to whom mail may be brought on a domain's word; NULL: anybody.
+                                  Lives until the answer. */
+    uint64_t shuffle_seed;     /* in */
     /* out, until mx_lookup_release() */
-    enum failure failure; /* NONE, DNS_*, SHUTDOWN; NO_IPV6: the only addresses are not usable */
+    enum failure failure; /* NONE, DNS_*, SHUTDOWN; NO_IPV6: the only addresses are not usable;
+                             DNS_PRIVATE: `guard` allows none of them */
     bool is_implicit;     /* no MX: the name's own addresses */
     struct mx_host *host; /* those with addresses, in the order to try; enough of them for
                              LIMIT_MX_ADDRESSES addresses in all */

@@ -242,6 +242,7 @@ static void settings_are_checked_with_the_reason(void **state) {
         {"POSTCHUTE_DNS=nonsense", "POSTCHUTE_DNS: \"nonsense\""},
         {"POSTCHUTE_DNS_TRUST_ANCHOR=/nowhere/root.key", "POSTCHUTE_DNS_TRUST_ANCHOR: /nowhere"},
         {"POSTCHUTE_CA_FILE=/nowhere/ca.pem", "POSTCHUTE_CA_FILE: /nowhere/ca.pem"},
+        {"POSTCHUTE_MX_NETWORKS=10.0.0.1/8", "POSTCHUTE_MX_NETWORKS: \"10.0.0.1/8\""},
         {"POSTCHUTE_WEBHOOK_NETWORKS=10.0.0.1/99", "POSTCHUTE_WEBHOOK_NETWORKS: \"10.0.0.1/99\""},
         {"POSTCHUTE_WEBHOOK_HTTP_HOSTS=a/b", "POSTCHUTE_WEBHOOK_HTTP_HOSTS: \"a/b\""},
         {"POSTCHUTE_ONLY_TO=a b", "POSTCHUTE_ONLY_TO: a b"},

@@ -694,6 +694,39 @@ static const struct rr ZONE[] = {
     {NULL, 0, NULL, RR_ANSWER},
 };
 
+static const struct str LOOPBACK[] = {STR("127.0.0.0/8")};
+
+/* What somebody writes into a zone, or between brackets, is no word of the operator's. */
+static void mail_goes_to_no_private_address_of_a_domain(void **state) {
+    static const char *const to[] = {"ok@one.test", "ok@[127.0.0.1]"};
+    struct world *w = *state;
+    struct responder server;
+    struct dns *dns = NULL;
+    struct errinfo info = {0};
+    responder_start(&server, ZONE);
+    const struct dns_options d = {.mode = server.mode, .trust_anchor_file = ""};
+    assert_int_equal(dns_start(&d, &dns, &info), OK);
+    w->o.dns = dns;
+    w->route =
+        (struct route){.name = "mx", .kind = ROUTE_MX, .mx_port = sockaddr_port(&w->sink->at)};
+    w->o.default_route = "mx";
+    start(w);
+    struct id id[2];
+    for (size_t i = 0; i < 2; i++)
+        id[i] = submit(w, to[i]);
+    for (size_t i = 0; i < 2; i++) {
+        await_state(w, id[i], RECIPIENT_BOUNCED, 2);
+        struct recipient_row r = recipient(w, id[i], 0);
+        assert_int_equal(r.last.failure, FAILURE_DNS_PRIVATE);
+        assert_int_equal(r.last.class_, CLASS_INVALID_DOMAIN);
+        assert_string_equal(r.last.enhanced, "5.1.2");
+    }
+    assert_int_equal(sink_get(&w->sink->connections), 0);
+    delivery_stop(&w->delivery);
+    dns_stop(&dns);
+    responder_stop(&server);
+}
+
 static void mail_goes_to_the_mx_hosts_of_its_domain(void **state) {
     struct world *w = *state;
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
@@ -709,6 +742,8 @@ static void mail_goes_to_the_mx_hosts_of_its_domain(void **state) {
     w->route =
         (struct route){.name = "mx", .kind = ROUTE_MX, .mx_port = sockaddr_port(&w->sink->at)};
     w->o.default_route = "mx";
+    w->o.mx_networks = LOOPBACK;
+    w->o.mx_network_count = 1;
     start(w);
     static const struct {
         const char *to;
@@ -761,6 +796,8 @@ static void a_domain_that_was_not_there_for_a_moment_gets_its_mail(void **state)
     w->route =
         (struct route){.name = "mx", .kind = ROUTE_MX, .mx_port = sockaddr_port(&w->sink->at)};
     w->o.default_route = "mx";
+    w->o.mx_networks = LOOPBACK;
+    w->o.mx_network_count = 1;
     start(w);
     struct id id = submit(w, "ok@one.test");
     await_state(w, id, RECIPIENT_QUEUED, 1);
@@ -1099,6 +1136,7 @@ int main(void) {
         T(a_message_for_a_route_that_is_gone_waits_with_a_reason),
         T(what_is_canceled_while_queued_is_not_sent),
         T(housekeeping_expires_what_is_too_old),
+        T(mail_goes_to_no_private_address_of_a_domain),
         T(mail_goes_to_the_mx_hosts_of_its_domain),
         T(a_domain_that_was_not_there_for_a_moment_gets_its_mail),
         T(a_slow_site_that_fills_memory_holds_up_no_retry_of_others),

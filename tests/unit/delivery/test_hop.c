@@ -72,7 +72,10 @@ static void end_dns(struct lookups *l) {
 static void begin(struct lookups *l, struct world *w, const char *domain) {
     struct errinfo info = {0};
     *l = (struct lookups){.w = w};
+    static const struct str networks[] = {STR("10.0.0.0/8"), STR("127.0.0.0/8")};
     w->o.dns = dns_of(l, broken);
+    w->o.mx_networks = networks;
+    w->o.mx_network_count = 2;
     if (settings_new(&w->o, &l->settings, &info) != OK)
         fail_msg("%s: %s", info.field, info.text);
     l->hops = hops_new(w->box, on_resolved, l);

@@ -320,6 +320,60 @@ static bool allows(const struct guard *g, const char *ip) {
     return guard_allows(g, &a);
 }
 
+static void T19_mail_goes_to_no_private_network_that_is_not_listed(void **state) {
+    (void)state;
+    static const struct str networks[] = {STR("10.1.0.0/16"), STR("fd01::/16")};
+    static const struct {
+        const char *ip;
+        bool want;
+    } rows[] = {
+        {"0.0.0.0", false},
+        {"10.0.0.1", false},
+        {"10.1.0.1", true},
+        {"10.2.0.1", false},
+        {"100.63.255.255", true},
+        {"100.64.0.1", false},
+        {"100.128.0.1", true},
+        {"127.0.0.1", false},
+        {"169.254.169.254", false},
+        {"172.15.0.1", true},
+        {"172.16.0.1", false},
+        {"172.31.255.255", false},
+        {"172.32.0.1", true},
+        {"192.0.2.1", true},
+        {"192.168.1.1", false},
+        {"224.0.0.1", false},
+        {"255.255.255.255", false},
+        {"8.8.8.8", true},
+        {"::", false},
+        {"::1", false},
+        {"::ffff:127.0.0.1", false},
+        {"::ffff:10.1.0.1", true},
+        {"64:ff9b::10.0.0.1", false},
+        {"64:ff9b::8.8.8.8", true},
+        {"2002:7f00:1::", false},
+        {"fe80::1", false},
+        {"fec0::1", false},
+        {"fc00::1", false},
+        {"fd00::1", false},
+        {"fd01::1", true},
+        {"ff02::1", false},
+        {"2001:db8::1", true},
+        {"2a00:1450::1", true},
+    };
+    struct guard *g =
+        make(&(struct guard_options){.allow_networks = networks, .allow_network_count = 2});
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct sockaddr_any a;
+        assert_int_equal(sockaddr_parse(str_of(rows[i].ip), 25, &a), OK);
+        if (guard_allows_mail(g, &a) != rows[i].want)
+            fail_msg("%s", rows[i].ip);
+    }
+    const struct sockaddr_any none = {0};
+    assert_false(guard_allows_mail(g, &none));
+    guard_free(&g);
+}
+
 static void T19_the_operator_opens_networks(void **state) {
     (void)state;
     static const struct str networks[] = {STR("10.1.0.0/16"), STR("127.0.0.1"), STR("fd00::/8"),
@@ -451,6 +505,7 @@ int main(void) {
         cmocka_unit_test(T19_what_leads_inside_is_refused),
         cmocka_unit_test(T19_what_leads_outside_is_taken_apart),
         cmocka_unit_test(a_url_has_a_longest_length),
+        cmocka_unit_test(T19_mail_goes_to_no_private_network_that_is_not_listed),
         cmocka_unit_test(T19_the_operator_opens_networks),
         cmocka_unit_test(T19_the_operator_opens_hosts_for_plain_http),
         cmocka_unit_test(a_list_of_ports_is_for_all),

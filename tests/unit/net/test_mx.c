@@ -60,6 +60,13 @@ static const struct rr rows[] = {
     {"mapped4.example", DNS_AAAA, "::ffff:127.0.0.1", RR_ANSWER},
     {"mapped4.example", DNS_AAAA, "::ffff:0.0.0.0", RR_ANSWER},
     {"relay", DNS_A, "10.0.0.5", RR_ANSWER},
+    {"inside.example", DNS_MX, "10 relay", RR_ANSWER},
+    {"halfway.example", DNS_MX, "10 relay", RR_ANSWER},
+    {"halfway.example", DNS_MX, "20 both.example", RR_ANSWER},
+    {"both.example", DNS_A, "127.0.0.1", RR_ANSWER},
+    {"both.example", DNS_A, "192.0.2.7", RR_ANSWER},
+    {"here.example", DNS_A, "127.0.0.1", RR_ANSWER},
+    {"here.example", DNS_AAAA, "::1", RR_ANSWER},
     {"held.example", DNS_MX, "1 z1.example", RR_ANSWER},
     {"z1.example", DNS_A, "0.0.0.1", RR_ANSWER},
     {"held.example", DNS_MX, "2 z2.example", RR_ANSWER},
@@ -228,6 +235,47 @@ static void test_C25_C26_C28_C31_each_domain_leads_where_it_says(void **state) {
         if (m.failure == FAILURE_NONE && m.domain[0] != '[')
             assert_int_equal(m.is_implicit, strcmp(cases[i].domain, "implicit.example") == 0);
         mx_lookup_release(&m);
+    }
+}
+
+static void a_domain_leads_to_no_private_network(void **state) {
+    (void)state;
+    static const struct {
+        const char *domain, *allowed, *want;
+        enum failure failure;
+    } cases[] = {
+        {"order.example", "10.0.0.0/8",
+         "a.example=192.0.2.1:25 b.example=192.0.2.2:25 c.example=192.0.2.3:25", FAILURE_NONE},
+        {"inside.example", NULL, "", FAILURE_DNS_PRIVATE},
+        {"inside.example", "10.0.0.0/8", "relay=10.0.0.5:25", FAILURE_NONE},
+        {"halfway.example", NULL, "both.example=192.0.2.7:25", FAILURE_NONE},
+        {"here.example", NULL, "", FAILURE_DNS_PRIVATE},
+        {"[127.0.0.1]", NULL, "", FAILURE_DNS_PRIVATE},
+        {"[169.254.169.254]", "10.0.0.0/8", "", FAILURE_DNS_PRIVATE},
+        {"[IPv6:::1]", NULL, "", FAILURE_DNS_PRIVATE},
+        {"[IPv6:fd00::1]", NULL, "", FAILURE_DNS_PRIVATE},
+        {"[10.0.0.5]", "10.0.0.5", "10.0.0.5=10.0.0.5:25", FAILURE_NONE},
+        {"[192.0.2.5]", NULL, "192.0.2.5=192.0.2.5:25", FAILURE_NONE},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct mx_lookup m;
+        struct guard *g = NULL;
+        char got[1024];
+        const struct str network = cases[i].allowed ? str_of(cases[i].allowed) : STR_NONE;
+        assert_int_equal(
+            guard_new(&(struct guard_options){.allow_networks = &network,
+                                              .allow_network_count = cases[i].allowed != NULL},
+                      &g, NULL),
+            OK);
+        prepare(&m, cases[i].domain);
+        m.want_ipv6 = true;
+        m.guard = g;
+        resolve(&m);
+        text_of(&m, got);
+        if (m.failure != cases[i].failure || strcmp(got, cases[i].want) != 0)
+            fail_msg("%s: %s, %s", cases[i].domain, failure_name(m.failure), got);
+        mx_lookup_release(&m);
+        guard_free(&g);
     }
 }
 
@@ -448,6 +496,7 @@ int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, finish)
     const struct CMUnitTest tests[] = {
         T(test_C25_C26_C28_C31_each_domain_leads_where_it_says),
+        T(a_domain_leads_to_no_private_network),
         T(test_C27_equals_are_shuffled_by_the_seed),
         T(both_families_take_turns_up_to_the_limit),
         T(addresses_that_may_not_be_used_are_not_taken_for_none),
