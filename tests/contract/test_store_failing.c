@@ -1543,6 +1543,18 @@ static void what_waits_behind_damaged_notifications_keeps_its_event(void **state
     }
 }
 
+/* The event that said it is gone; the expiry is none the less an event. */
+static void it_expires_also_when_nobody_knows_any_more_what_was_said(void **state) {
+    struct kit *k = *state;
+    struct message_row *m = kit_accept(k, TO("ann@example.net"));
+    kit_attempt(k, m->recipient[0].key, RECIPIENT_QUEUED);
+    damage(k, "DELETE FROM event");
+    struct store_expire e = {.now_wall_ms = m->expires_wall_ms, .most = 9};
+    RUN_OK(k, STORE_EXPIRE, &e);
+    assert_int_equal(e.expired, 1);
+    assert_string_equal(kit_timeline(k, m->id), "recipient.expired message.completed");
+}
+
 /* More of them than one step looks at. */
 static void very_many_damaged_notifications_hold_up_no_event(void **state) {
     struct kit *k = *state;
@@ -2234,6 +2246,7 @@ int main(void) {
         TEST(damaged_lines_are_left_out_of_the_lists_of_one),
         cmocka_unit_test(what_waits_beside_a_damaged_notification_keeps_its_event),
         cmocka_unit_test(what_waits_behind_damaged_notifications_keeps_its_event),
+        TEST(it_expires_also_when_nobody_knows_any_more_what_was_said),
         TEST(very_many_damaged_notifications_hold_up_no_event),
         TEST(a_damaged_capture_is_refused),
         TEST(a_damaged_endpoint_is_not_there_for_who_changes_it),
