@@ -137,6 +137,20 @@ const char *webhook_state_name(enum webhook_state s) {
     return names[s];
 }
 
+static bool has_same_events(const struct webhook_row *a, const struct webhook_row *b) {
+    bool is_same = a->event_count == b->event_count;
+    for (size_t i = 0; i < a->event_count && is_same; i++)
+        is_same = str_equal(a->events[i], b->events[i]);
+    return is_same;
+}
+
+bool webhook_is_same(const struct webhook_row *a, const struct webhook_row *b) {
+    return a->state == b->state && a->previous_until_wall_ms == b->previous_until_wall_ms &&
+           str_equal(a->url, b->url) && str_equal(a->description, b->description) &&
+           str_equal(a->secret, b->secret) && str_equal(a->previous_secret, b->previous_secret) &&
+           has_same_events(a, b);
+}
+
 bool webhook_wants(const struct webhook_row *w, enum event_type t) {
     if (w->event_count == 0)
         return true;

@@ -237,6 +237,8 @@ struct webhook_row {
     enum webhook_state state;
     int64_t created_wall_ms;
 };
+/* Does every value that a change can give an endpoint stand in both? */
+bool webhook_is_same(const struct webhook_row *a, const struct webhook_row *b);
 /* Does the endpoint's filter take this event? */
 bool webhook_wants(const struct webhook_row *w, enum event_type t);
 

@@ -509,8 +509,9 @@ struct store_webhook_put {
     struct store_call call;
     struct webhook_row webhook;
     bool replace;
-    /* Replace only while secret and state are still these (ERR_CONFLICT: somebody was quicker):
-     * else a change made of what was read before would undo a rotation. NULL: whatever they are. */
+    /* Replace only while it is still this (ERR_CONFLICT: somebody was quicker, with a change, or
+     * with an answer that made it failing or disabled): else a change made of what was read before
+     * would undo theirs. NULL: whatever it is. */
     const struct webhook_row *seen;
 }; /* replace: ERR_NOT_FOUND when absent */
 struct store_webhook_delete {

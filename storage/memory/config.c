@@ -215,9 +215,7 @@ MEM_WRITE(webhook_put) {
         return no_endpoint(call);
     if (t != NULL && !q->replace)
         return err_set(&call->info, ERR_CONFLICT, "id", "the endpoint exists");
-    if (t != NULL && q->seen != NULL &&
-        (!str_equal(t->as.webhook.secret, q->seen->secret) ||
-         t->as.webhook.state != q->seen->state))
+    if (t != NULL && q->seen != NULL && !webhook_is_same(&t->as.webhook, q->seen))
         return err_set(&call->info, ERR_CONFLICT, "id", "the endpoint was changed meanwhile");
     struct webhook_row row = q->webhook;
     if (t != NULL)

@@ -54,16 +54,18 @@ static void update(struct backend *b, int64_t n, const struct webhook_row *w, st
 }
 
 static bool is_as_seen(struct backend *b, const struct webhook_row *seen) {
-    const struct sealed_place place = {"webhook.secret", &seen->id, STR_NONE};
-    struct damage damage = {0}; /* it is absent then */
-    struct arena *secrets = arena_new();
-    sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOK_FIND);
+    struct damage damage = {0};
+    struct arena *a = arena_new();
+    sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOK_GET);
     sq_bind_id(st, 1, &seen->id);
-    bool is =
-        sq_row(&b->h, st) && sq_int(st, 2) == (int64_t)seen->state &&
-        str_equal(sq_open_secret(&b->h, &damage, place, sq_peek(st, 3), secrets), seen->secret);
+    bool is = sq_row(&b->h, st);
+    if (is) {
+        struct webhook_row now;
+        webhook_from_row(&b->h, &damage, st, a, a, &now);
+        is = damage.why == NULL && webhook_is_same(&now, seen);
+    }
     sq_end(st);
-    arena_free_secret(&secrets);
+    arena_free_secret(&a);
     return is;
 }
 

@@ -400,6 +400,46 @@ static void a_change_does_not_undo_one_that_was_quicker(void **state) {
     assert_int_equal(webhook_of(k, id).state, WEBHOOK_DISABLED);
 }
 
+/* Each of two who read the same writes all of it. */
+static void neither_of_two_changes_of_one_endpoint_undoes_the_other(void **state) {
+    static struct str some[] = {{"final", 5}}, more[] = {{"final", 5}, {"message.accepted", 16}};
+    static const struct webhook_row quicker[] = {
+        {.url = {"https://other.example/", 22}},
+        {.description = {"wakes somebody up", 17}},
+        {.events = some, .event_count = 1},
+        {.events = more, .event_count = 2},
+        {.previous_secret = {"whsec_b2xk", 10}},
+        {.previous_until_wall_ms = 7},
+        {.state = WEBHOOK_DISABLED},
+        {.secret = {"whsec_bmV3", 10}},
+    };
+    struct kit *k = *state;
+    for (size_t i = 0; i < sizeof(quicker) / sizeof(quicker[0]); i++) {
+        const struct webhook_row *to = &quicker[i];
+        struct id id = kit_webhook(k, 1, "*");
+        struct webhook_row seen = webhook_of(k, id);
+        struct store_webhook_put first = {.webhook = seen, .replace = true, .seen = &seen};
+        struct webhook_row *row = &first.webhook;
+        row->url = to->url.n > 0 ? to->url : row->url;
+        row->description = to->description;
+        row->events = to->event_count > 0 ? to->events : row->events;
+        row->event_count = to->event_count > 0 ? to->event_count : row->event_count;
+        row->secret = to->secret.n > 0 ? to->secret : row->secret;
+        row->previous_secret = to->previous_secret;
+        row->previous_until_wall_ms = to->previous_until_wall_ms;
+        row->state = to->state;
+        RUN_OK(k, STORE_WEBHOOK_PUT, &first);
+        struct store_webhook_put second = {.webhook = seen, .replace = true, .seen = &seen};
+        second.webhook.description = STR("d");
+        if (RUN(k, STORE_WEBHOOK_PUT, &second) != ERR_CONFLICT)
+            fail_msg("row %zu: it was undone", i);
+        seen = webhook_of(k, id);
+        second.webhook = seen;
+        second.webhook.description = STR("d");
+        RUN_OK(k, STORE_WEBHOOK_PUT, &second);
+    }
+}
+
 #define TESTS(T)                                                                                   \
     T(an_endpoint_gets_the_events_that_it_wants),                                                  \
         T(a_notification_is_claimed_with_its_event_and_settled),                                   \
@@ -410,6 +450,7 @@ static void a_change_does_not_undo_one_that_was_quicker(void **state) {
         T(one_that_did_not_fail_is_left_when_only_failed_ones_are_wanted),                         \
         T(a_test_goes_to_its_endpoint_alone),                                                      \
         T(a_deleted_endpoint_is_gone_at_once_and_swept_later),                                     \
-        T(endpoints_come_back_as_they_were_put), T(a_change_does_not_undo_one_that_was_quicker)
+        T(endpoints_come_back_as_they_were_put), T(a_change_does_not_undo_one_that_was_quicker),   \
+        T(neither_of_two_changes_of_one_endpoint_undoes_the_other)
 
 MAIN_WITH_SECRETS(TESTS)
