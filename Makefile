@@ -121,6 +121,8 @@ $(B)/tests/unit/api/test_json_tree: WATCH += -Wl,--wrap=memcmp,--wrap=qsort
 $(B)/tests/unit/api/test_auth: WATCH += -Wl,--wrap=digest_equal
 # a digest that has memory
 $(B)/tests/unit/net/test_tls_verdict: WATCH += -Wl,--wrap=digest_sha256
+# a store that holds back what is asked about webhooks
+$(B)/tests/unit/api/test_http_webhooks: WATCH += -Wl,--wrap=store_post
 # no memory for an attachment
 $(B)/tests/unit/cli/test_send: WATCH += -Wl,--wrap=base64_encode
 # the rules that a refusal is judged by

@@ -315,14 +315,23 @@ static struct webhook_row keep(struct arena *a, const struct webhook_row *w) {
     return kept;
 }
 
+/* A secret that still signs beside a newer one does so until its time is over: the newer one may be
+ * one that nobody knows, of a rotation whose answer was lost. */
+static void rotate(struct request *r, struct webhook_row *row) {
+    int64_t now_wall_ms = r->started_wall_ms, latest_wall_ms = now_wall_ms + overlap_ms;
+    bool overlaps = row->previous_secret.n > 0 && row->previous_until_wall_ms > now_wall_ms;
+    if (!overlaps)
+        row->previous_secret = row->secret;
+    if (!overlaps || row->previous_until_wall_ms > latest_wall_ms) /* the clock was set back */
+        row->previous_until_wall_ms = latest_wall_ms;
+    row->secret = new_secret(r->arena);
+}
+
 static void change(struct request *r, struct changing *c) {
     struct webhook_row *row = &c->put.webhook;
     const struct form *form = &c->form;
-    if (c->is_rotation) {
-        row->previous_secret = row->secret;
-        row->previous_until_wall_ms = r->started_wall_ms + overlap_ms;
-        row->secret = new_secret(r->arena);
-    }
+    if (c->is_rotation)
+        rotate(r, row);
     if (form->has_url)
         row->url = form->row.url;
     if (form->has_events) {
