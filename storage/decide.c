@@ -18,6 +18,12 @@ enum event_type event_type_of_state(enum recipient_state to) {
     return types[to];
 }
 
+enum err room_for_one(struct store_call *call, int64_t count, size_t most, const char *what) {
+    if (most == 0 || count < (int64_t)most)
+        return OK;
+    return err_set(&call->info, ERR_LIMIT, "project", "a project has at most %zu %s", most, what);
+}
+
 static bool has_recipient(const struct store_messages *q, const struct message_row *m) {
     for (size_t i = 0; i < m->recipient_count; i++) {
         const struct recipient_row *r = &m->recipient[i];

@@ -453,6 +453,8 @@ struct store_totals {
 struct store_key_put {
     struct store_call call;
     struct key_row key;
+    size_t most; /* a new one: ERR_LIMIT when so many of its project are in force at its
+                    created_wall_ms; 0: any number */
 }; /* inserts; the same prefix again: ERR_CONFLICT unless the hash is equal (then updates). A key
       that was revoked stays so; key.id and key.revoked_wall_ms are out, too */
 struct store_key_revoke {
@@ -477,7 +479,8 @@ struct store_domain_put {
     struct store_call call;
     struct domain_row domain;
     bool replace;
-}; /* ERR_CONFLICT: exists and !replace; ERR_INVALID: a key without its pem */
+    size_t most; /* a new one: ERR_LIMIT when its project has so many; 0: any number */
+};               /* ERR_CONFLICT: exists and !replace; ERR_INVALID: a key without its pem */
 struct store_domain_delete {
     struct store_call call;
     struct str name;
@@ -509,6 +512,7 @@ struct store_webhook_put {
     struct store_call call;
     struct webhook_row webhook;
     bool replace;
+    size_t most; /* as of domains */
     /* Replace only while it is still this (ERR_CONFLICT: somebody was quicker, with a change, or
      * with an answer that made it failing or disabled): else a change made of what was read before
      * would undo theirs. NULL: whatever it is. */

@@ -214,6 +214,11 @@ size_t tags_parse(struct str json, struct arena *a, struct str **out);
 bool messages_match(const struct store_messages *q, const struct message_row *m);
 /* Has it filters? Then it goes through what there is until enough was found. */
 bool messages_is_search(const struct store_messages *q);
+/* Of a project that has `count` there may be one more while they are less than `most` (0: any
+ * number). ERR_LIMIT; `what` they are stands in the call's info. */
+NODISCARD enum err room_for_one(struct store_call *call, int64_t count, size_t most,
+                                const char *what);
+#define KEYS_IN_FORCE "keys in force: revoke some, or let them expire"
 /* The time since when something holds: the old one while it goes on, 0 when it does not. */
 int64_t since_wall_ms(bool holds, int64_t before_wall_ms, int64_t now_wall_ms);
 /* The time since when the key's record is published, after this look at DNS. */

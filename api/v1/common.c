@@ -23,6 +23,12 @@ bool v1_is_done(struct request *r, const struct store_call *call, const char *mi
     return false;
 }
 
+bool v1_had_place(struct request *r, const struct store_call *call) {
+    if (call->err == ERR_LIMIT)
+        faults_add(&r->faults, STR("#"), "too_many", "%s", call->info.text);
+    return v1_is_good(r);
+}
+
 bool v1_has_room(struct request *r, const struct page *page, size_t recipients) {
     if (page_set_aside(r, page, recipients))
         return true;

@@ -13,6 +13,8 @@
 bool v1_is_good(struct request *r);
 /* The store did it; else its problem. `missing` is what a 404 says. */
 bool v1_is_done(struct request *r, const struct store_call *call, const char *missing);
+/* The store did not say that the project has as many as there may be; else 422, `too_many`. */
+bool v1_had_place(struct request *r, const struct store_call *call);
 /* There is memory for a page of rows with so many recipients each, and it is set aside; else 503.
  */
 bool v1_has_room(struct request *r, const struct page *page, size_t recipients);

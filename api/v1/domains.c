@@ -125,6 +125,8 @@ static void stored(struct request *r, struct store_call *call) {
         request_reload(r, in_force);
         return;
     }
+    if (!v1_had_place(r, call))
+        return;
     if (call->err == ERR_CONFLICT)
         request_problem(r, PROBLEM_CONFLICT, "%s", domain_is_there);
     else
@@ -135,6 +137,7 @@ static void stored(struct request *r, struct store_call *call) {
 static void was_made(struct request *r) {
     struct making *m = r->state;
     if (m->err == OK) {
+        m->put.most = LIMIT_DOMAINS;
         request_store(r, &m->put.call, STORE_DOMAIN_PUT, stored);
         return;
     }
@@ -177,7 +180,7 @@ static bool may_make(struct request *r, const struct making *m) {
     return false;
 }
 
-/* As with keys, about. */
+/* As with keys. */
 static bool is_room(struct request *r) {
     struct domains *domains = env_domains(r->env);
     if (domains_count(domains, r->identity.project) >= LIMIT_DOMAINS)

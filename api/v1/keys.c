@@ -154,7 +154,7 @@ static bool is_within_own(struct request *r, const struct key_row *k) {
     return false;
 }
 
-/* Two at once may both be the last one that fits: the limit is about thousands. */
+/* By what is known here, before anything is made: the store decides. */
 static bool is_room(struct request *r) {
     struct keyring *ring = env_keyring(r->env);
     if (keyring_count(ring, r->identity.project, r->started_wall_ms) >= LIMIT_KEYS)
@@ -198,6 +198,8 @@ static void made(struct request *r, struct store_call *call) {
     }
     if (call->err != OK) {
         explicit_bzero(&m->text, sizeof(m->text));
+        if (!v1_had_place(r, call))
+            return;
         request_problem_store(r, call->err, &call->info);
         request_finish(r);
         return;
@@ -213,6 +215,7 @@ void v1_keys_create(struct request *r) {
     m->put.key.id = id_new(r->started_wall_ms);
     m->put.key.project = r->identity.project;
     m->put.key.created_wall_ms = r->started_wall_ms;
+    m->put.most = LIMIT_KEYS;
     if (!v1_read_body(r, fields, sizeof(fields) / sizeof(fields[0]), m, &root))
         return;
     struct json_at top = {.faults = &r->faults};

@@ -196,36 +196,12 @@ static const char no_webhook[] = "there is no webhook with this id";
 static void created(struct request *r, struct store_call *call) {
     const struct store_webhook_put *q = CONTAINER_OF(call, struct store_webhook_put, call);
     char id[ID_TEXT_SIZE];
-    if (!v1_is_done(r, call, no_webhook))
+    if (!v1_had_place(r, call) || !v1_is_done(r, call, no_webhook))
         return;
     id_print(&q->webhook.id, id);
     request_json(r, 201, render_webhook(&q->webhook, true));
     http_reply_header(&r->reply, "Location", arena_printf(r->arena, "/v1/webhooks/%s", id));
     request_finish(r);
-}
-
-/* ---- list, get ---- */
-
-static void read_webhooks(struct request *r,
-                          void (*done)(struct request *r, struct store_call *call)) {
-    struct store_webhooks *q = ARENA_NEW(r->arena, struct store_webhooks);
-    request_check_query(r, NULL, 0);
-    if (!v1_is_good(r))
-        return;
-    q->project = r->identity.project;
-    request_store(r, &q->call, STORE_WEBHOOKS, done);
-}
-
-/* Two at once may both be the last one that fits: the limit is about thousands. */
-static void create_counted(struct request *r, struct store_call *call) {
-    struct store_webhook_put *q = r->state;
-    if (!v1_is_done(r, call, no_webhook))
-        return;
-    if (CONTAINER_OF(call, struct store_webhooks, call)->count >= LIMIT_WEBHOOKS)
-        faults_add(&r->faults, STR("#"), "too_many", "a project has at most %d webhooks",
-                   (int)LIMIT_WEBHOOKS);
-    if (v1_is_good(r))
-        request_store(r, &q->call, STORE_WEBHOOK_PUT, created);
 }
 
 void v1_webhooks_create(struct request *r) {
@@ -239,8 +215,20 @@ void v1_webhooks_create(struct request *r) {
     q->webhook.created_wall_ms = r->started_wall_ms;
     if (str_is_absent(q->webhook.secret))
         q->webhook.secret = new_secret(r->arena);
-    r->state = q;
-    read_webhooks(r, create_counted);
+    q->most = LIMIT_WEBHOOKS;
+    request_store(r, &q->call, STORE_WEBHOOK_PUT, created);
+}
+
+/* ---- list, get ---- */
+
+static void read_webhooks(struct request *r,
+                          void (*done)(struct request *r, struct store_call *call)) {
+    struct store_webhooks *q = ARENA_NEW(r->arena, struct store_webhooks);
+    request_check_query(r, NULL, 0);
+    if (!v1_is_good(r))
+        return;
+    q->project = r->identity.project;
+    request_store(r, &q->call, STORE_WEBHOOKS, done);
 }
 
 static void listed(struct request *r, struct store_call *call) {

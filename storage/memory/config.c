@@ -33,6 +33,16 @@ static void copy_key(struct arena *a, const struct key_row *from, struct key_row
     out->from_domains = copy_list(a, from->from_domains, from->from_domain_count);
 }
 
+static int64_t keys_in_force(const struct backend *b, int64_t project, int64_t now_wall_ms) {
+    int64_t count = 0;
+    for (const struct mem_thing *t = b->shared.keys; t != NULL; t = t->next) {
+        const struct key_row *k = &t->as.key;
+        count += k->project == project && k->revoked_wall_ms == 0 &&
+                 (k->expires_wall_ms == 0 || k->expires_wall_ms > now_wall_ms);
+    }
+    return count;
+}
+
 MEM_WRITE(key_put) {
     struct store_key_put *q = CONTAINER_OF(call, struct store_key_put, call);
     struct mem_thing *t = b->shared.keys;
@@ -40,6 +50,9 @@ MEM_WRITE(key_put) {
         t = t->next;
     if (t != NULL && memcmp(t->as.key.hash, q->key.hash, sizeof(q->key.hash)) != 0)
         return err_set(&call->info, ERR_CONFLICT, "prefix", "another key has this prefix");
+    int64_t count = keys_in_force(b, q->key.project, q->key.created_wall_ms);
+    if (t == NULL && room_for_one(call, count, q->most, KEYS_IN_FORCE) != OK)
+        return ERR_LIMIT;
     struct key_row row = q->key;
     if (t != NULL) {
         q->key.id = row.id = t->as.key.id;
@@ -117,6 +130,13 @@ static struct mem_thing *domain_find(struct backend *b, struct str name, int64_t
     return t;
 }
 
+static int64_t domain_count(const struct backend *b, int64_t project) {
+    int64_t count = 0;
+    for (const struct mem_thing *t = b->shared.domains; t != NULL; t = t->next)
+        count += t->as.domain.project == project;
+    return count;
+}
+
 MEM_WRITE(domain_put) {
     struct store_domain_put *q = CONTAINER_OF(call, struct store_domain_put, call);
     for (size_t i = 0; i < q->domain.key_count; i++)
@@ -126,6 +146,9 @@ MEM_WRITE(domain_put) {
     struct mem_thing *t = domain_find(b, q->domain.name, q->domain.project);
     if (t != NULL && !q->replace)
         return err_set(&call->info, ERR_CONFLICT, "name", "the domain exists");
+    int64_t count = domain_count(b, q->domain.project);
+    if (t == NULL && room_for_one(call, count, q->most, "domains") != OK)
+        return ERR_LIMIT;
     if (t != NULL) {
         q->domain.id = t->as.domain.id;
         q->domain.created_wall_ms = t->as.domain.created_wall_ms;
@@ -208,6 +231,13 @@ static enum err no_endpoint(struct store_call *call) {
     return err_set(&call->info, ERR_NOT_FOUND, "id", "no such endpoint");
 }
 
+static int64_t webhook_count(const struct backend *b, int64_t project) {
+    int64_t count = 0;
+    for (const struct mem_thing *t = b->shared.webhooks; t != NULL; t = t->next)
+        count += t->as.webhook.project == project;
+    return count;
+}
+
 MEM_WRITE(webhook_put) {
     struct store_webhook_put *q = CONTAINER_OF(call, struct store_webhook_put, call);
     struct mem_thing *t = mem_webhook_find(b, &q->webhook.id, q->replace ? q->webhook.project : -1);
@@ -217,6 +247,9 @@ MEM_WRITE(webhook_put) {
         return err_set(&call->info, ERR_CONFLICT, "id", "the endpoint exists");
     if (t != NULL && q->seen != NULL && !webhook_is_same(&t->as.webhook, q->seen))
         return err_set(&call->info, ERR_CONFLICT, "id", "the endpoint was changed meanwhile");
+    int64_t count = webhook_count(b, q->webhook.project);
+    if (t == NULL && room_for_one(call, count, q->most, "webhooks") != OK)
+        return ERR_LIMIT;
     struct webhook_row row = q->webhook;
     if (t != NULL)
         row.created_wall_ms = t->as.webhook.created_wall_ms;

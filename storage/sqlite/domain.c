@@ -40,6 +40,14 @@ static int64_t find(struct backend *b, int64_t project, struct str name, struct 
     return n;
 }
 
+static enum err check_room(struct backend *b, struct store_domain_put *q) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_DOMAIN_COUNT);
+    sq_bind_int(st, 1, q->domain.project);
+    int64_t count = sq_row(&b->h, st) ? sq_int(st, 0) : 0;
+    sq_end(st);
+    return room_for_one(&q->call, count, q->most, "domains");
+}
+
 enum err sqlite_domain_put(struct backend *b, struct effects *fx, struct store_call *call) {
     struct store_domain_put *q = CONTAINER_OF(call, struct store_domain_put, call);
     struct domain_row *d = &q->domain;
@@ -50,6 +58,8 @@ enum err sqlite_domain_put(struct backend *b, struct effects *fx, struct store_c
     int64_t n = find(b, d->project, d->name, NULL);
     if (n != 0 && !q->replace)
         return err_set(&call->info, ERR_CONFLICT, "name", "the domain exists");
+    if (n == 0 && q->most > 0 && check_room(b, q) != OK)
+        return ERR_LIMIT;
     if (n != 0) {
         find(b, d->project, d->name, d); /* id and time of creation stay */
         sqlite3_stmt *st = sq_use(&b->h, SQL_DOMAIN_SET);

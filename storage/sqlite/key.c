@@ -36,6 +36,15 @@ static void key_update(struct backend *b, const struct key_row *k, struct str do
     sq_run(&b->h, st);
 }
 
+static enum err check_room(struct backend *b, struct store_key_put *q) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_KEY_COUNT);
+    sq_bind_int(st, 1, q->key.project);
+    sq_bind_int(st, 2, q->key.created_wall_ms);
+    int64_t count = sq_row(&b->h, st) ? sq_int(st, 0) : 0;
+    sq_end(st);
+    return room_for_one(&q->call, count, q->most, KEYS_IN_FORCE);
+}
+
 enum err sqlite_key_put(struct backend *b, struct effects *fx, struct store_call *call) {
     struct store_key_put *q = CONTAINER_OF(call, struct store_key_put, call);
     struct key_row *k = &q->key;
@@ -59,6 +68,8 @@ enum err sqlite_key_put(struct backend *b, struct effects *fx, struct store_call
                        damage.why != NULL
                            ? "the stored key of this prefix is damaged: use a new key"
                            : "another key has this prefix");
+    if (!exists && q->most > 0 && check_room(b, q) != OK)
+        return ERR_LIMIT;
     k->id = id; /* of the key that it is already */
     if (revoked_wall_ms != 0)
         k->revoked_wall_ms = revoked_wall_ms;

@@ -69,6 +69,14 @@ static bool is_as_seen(struct backend *b, const struct webhook_row *seen) {
     return is;
 }
 
+static enum err check_room(struct backend *b, struct store_webhook_put *q) {
+    sqlite3_stmt *st = sq_use(&b->h, SQL_WEBHOOK_COUNT);
+    sq_bind_int(st, 1, q->webhook.project);
+    int64_t count = sq_row(&b->h, st) ? sq_int(st, 0) : 0;
+    sq_end(st);
+    return room_for_one(&q->call, count, q->most, "webhooks");
+}
+
 enum err sqlite_webhook_put(struct backend *b, struct effects *fx, struct store_call *call) {
     struct store_webhook_put *q = CONTAINER_OF(call, struct store_webhook_put, call);
     const struct webhook_row *w = &q->webhook;
@@ -79,6 +87,8 @@ enum err sqlite_webhook_put(struct backend *b, struct effects *fx, struct store_
         return err_set(&call->info, ERR_CONFLICT, "id", "the endpoint exists");
     if (q->replace && q->seen != NULL && !is_as_seen(b, q->seen))
         return err_set(&call->info, ERR_CONFLICT, "id", "the endpoint was changed meanwhile");
+    if (!q->replace && q->most > 0 && check_room(b, q) != OK)
+        return ERR_LIMIT;
     struct str events = list_join(b->scratch, w->events, w->event_count);
     if (q->replace)
         update(b, n, w, events);

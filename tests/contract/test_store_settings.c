@@ -105,6 +105,65 @@ static void the_domains_of_a_key_come_back_in_order(void **state) {
         assert_true(str_equal(q.key[0].from_domains[i], domains[i]));
 }
 
+static void a_project_has_at_most_so_many_keys_in_force(void **state) {
+    struct kit *k = *state;
+    struct store_key_put expired = {.key = key_row(k, "pc_live_a", 1), .most = 2};
+    expired.key.expires_wall_ms = k->now_wall_ms;
+    RUN_OK(k, STORE_KEY_PUT, &expired);
+    struct store_key_put revoked = {.key = key_row(k, "pc_live_b", 1), .most = 2};
+    revoked.key.revoked_wall_ms = k->now_wall_ms;
+    RUN_OK(k, STORE_KEY_PUT, &revoked);
+    struct store_key_put other = {.key = key_row(k, "pc_live_c", 1), .most = 2};
+    other.key.project = 2;
+    RUN_OK(k, STORE_KEY_PUT, &other);
+    struct store_key_put first = {.key = key_row(k, "pc_live_d", 1), .most = 2};
+    first.key.expires_wall_ms = k->now_wall_ms + 1;
+    RUN_OK(k, STORE_KEY_PUT, &first);
+    struct store_key_put second = {.key = key_row(k, "pc_live_e", 1), .most = 2};
+    RUN_OK(k, STORE_KEY_PUT, &second);
+    struct store_key_put third = {.key = key_row(k, "pc_live_f", 1), .most = 2};
+    assert_int_equal(RUN(k, STORE_KEY_PUT, &third), ERR_LIMIT);
+    RUN_OK(k, STORE_KEY_PUT, &second); /* it is one of them */
+    struct store_key_revoke end = {
+        .id = second.key.id, .project = 1, .now_wall_ms = k->now_wall_ms};
+    RUN_OK(k, STORE_KEY_REVOKE, &end);
+    RUN_OK(k, STORE_KEY_PUT, &third);
+    struct store_key_put any = {.key = key_row(k, "pc_live_g", 1)};
+    RUN_OK(k, STORE_KEY_PUT, &any);
+    struct store_keys q = {.project = 1};
+    RUN_OK(k, STORE_KEYS, &q);
+    assert_int_equal(q.count, 6);
+}
+
+static void a_project_has_at_most_so_many_domains(void **state) {
+    struct kit *k = *state;
+    static const struct {
+        const char *name;
+        int64_t project;
+        size_t most;
+        bool replace;
+        enum err want;
+    } rows[] = {
+        {"other.example", 2, 2, false, OK},       {"a.example", 1, 2, false, OK},
+        {"b.example", 1, 2, false, OK},           {"c.example", 1, 2, false, ERR_LIMIT},
+        {"c.example", 1, 2, true, ERR_LIMIT},     {"b.example", 1, 2, true, OK},
+        {"b.example", 1, 2, false, ERR_CONFLICT}, {"c.example", 1, 3, false, OK},
+        {"d.example", 1, 0, false, OK},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct store_domain_put p = {.domain = {.id = id_new(k->now_wall_ms),
+                                                .project = rows[i].project,
+                                                .name = str_of(rows[i].name)},
+                                     .replace = rows[i].replace,
+                                     .most = rows[i].most};
+        if (RUN(k, STORE_DOMAIN_PUT, &p) != rows[i].want)
+            fail_msg("row %zu, %s: %s", i, rows[i].name, p.call.info.text);
+    }
+    struct store_domains q = {.project = 1};
+    RUN_OK(k, STORE_DOMAINS, &q);
+    assert_int_equal(q.count, 4);
+}
+
 static void domains_are_put_replaced_and_deleted(void **state) {
     struct kit *k = *state;
     struct domain_key_row keys[] = {{.selector = STR("s1"),
@@ -369,6 +428,7 @@ static void captures_are_listed_newest_first_and_limited(void **state) {
 
 #define TESTS(T)                                                                                   \
     T(keys_are_put_listed_used_and_revoked), T(the_domains_of_a_key_come_back_in_order),           \
+        T(a_project_has_at_most_so_many_keys_in_force), T(a_project_has_at_most_so_many_domains),  \
         T(domains_are_put_replaced_and_deleted), T(the_writer_wipes_secrets_of_endpoints),         \
         T(private_keys_come_out_where_they_are_asked_for_and_are_wiped),                           \
         T(secrets_of_endpoints_are_wiped), T(what_was_found_of_a_domain_is_kept_since_when),       \

@@ -440,6 +440,24 @@ static void neither_of_two_changes_of_one_endpoint_undoes_the_other(void **state
     }
 }
 
+static void a_project_has_at_most_so_many_endpoints(void **state) {
+    struct kit *k = *state;
+    struct id gone = kit_webhook(k, 1, "*");
+    kit_webhook(k, 1, "*");
+    kit_webhook(k, 2, "*");
+    struct store_webhook_put p = {.webhook = webhook_of(k, gone), .most = 2};
+    p.webhook.id = id_new(k->now_wall_ms);
+    assert_int_equal(RUN(k, STORE_WEBHOOK_PUT, &p), ERR_LIMIT);
+    struct store_webhook_put change = {.webhook = webhook_of(k, gone), .replace = true, .most = 2};
+    RUN_OK(k, STORE_WEBHOOK_PUT, &change);
+    struct store_webhook_delete d = {.id = gone, .project = 1};
+    RUN_OK(k, STORE_WEBHOOK_DELETE, &d);
+    RUN_OK(k, STORE_WEBHOOK_PUT, &p);
+    struct store_webhooks q = {.project = 1};
+    RUN_OK(k, STORE_WEBHOOKS, &q);
+    assert_int_equal(q.count, 2);
+}
+
 #define TESTS(T)                                                                                   \
     T(an_endpoint_gets_the_events_that_it_wants),                                                  \
         T(a_notification_is_claimed_with_its_event_and_settled),                                   \
@@ -451,6 +469,7 @@ static void neither_of_two_changes_of_one_endpoint_undoes_the_other(void **state
         T(a_test_goes_to_its_endpoint_alone),                                                      \
         T(a_deleted_endpoint_is_gone_at_once_and_swept_later),                                     \
         T(endpoints_come_back_as_they_were_put), T(a_change_does_not_undo_one_that_was_quicker),   \
+        T(a_project_has_at_most_so_many_endpoints),                                                \
         T(neither_of_two_changes_of_one_endpoint_undoes_the_other)
 
 MAIN_WITH_SECRETS(TESTS)

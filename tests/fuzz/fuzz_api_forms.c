@@ -130,8 +130,11 @@ void request_store(struct request *r, struct store_call *call, enum store_verb v
     case STORE_WEBHOOK_PUT: {
         const struct store_webhook_put *q = CONTAINER_OF(call, struct store_webhook_put, call);
         check_webhook(r, &q->webhook);
+        ASSERT(q->replace || q->most == LIMIT_WEBHOOKS);
         if ((world & WORLD_BUSY) && q->replace)
             call->err = ERR_CONFLICT;
+        else if ((world & WORLD_FULL) && !q->replace)
+            call->err = err_set(&call->info, ERR_LIMIT, "project", "there are too many");
         done(r, call);
         return;
     }

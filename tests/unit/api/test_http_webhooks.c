@@ -202,6 +202,32 @@ static void test_two_changes_at_once_are_both_kept(void **state) {
     store_call_release(&q.call);
 }
 
+/* Each of them looks before any of them writes. */
+static void test_those_made_at_once_stay_within_the_limit(void **state) {
+    enum { AT_ONCE = 6, ROOM = 2 };
+    struct world *w = *state;
+    int fd[AT_ONCE], made = 0;
+    add_webhooks(w, LIMIT_WEBHOOKS - ROOM);
+    hold();
+    for (size_t i = 0; i < AT_ONCE; i++)
+        fd[i] = send_to(w, "POST", "/v1/webhooks", "{\"url\":\"https://hook.test/x\"}");
+    let_go(w->store, AT_ONCE, false);
+    for (size_t i = 0; i < AT_ONCE; i++) {
+        json_t *v;
+        int status = answer_of(fd[i], &v);
+        made += status == 201;
+        if (status != 201) {
+            const json_t *fault = json_array_get(json_object_get(v, "errors"), 0);
+            assert_int_equal(status, 422);
+            assert_string_equal(json_string_value(json_object_get(fault, "code")), "too_many");
+            assert_string_equal(json_string_value(json_object_get(fault, "detail")),
+                                "a project has at most 100 webhooks");
+        }
+        json_decref(v);
+    }
+    assert_int_equal(made, ROOM);
+}
+
 /* ---- rotation ---- */
 
 /* The secrets that sign now, the newest first, as one text. */
@@ -268,6 +294,7 @@ int main(void) {
 #define SERVED(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         SERVED(test_two_changes_at_once_are_both_kept),
+        SERVED(test_those_made_at_once_stay_within_the_limit),
         SERVED(test_the_secret_that_was_promised_a_day_signs_for_it),
     };
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
