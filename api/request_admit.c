@@ -34,6 +34,7 @@ static bool find_route(struct request *r) {
 
 static const unsigned every_scope = SCOPE_SEND | SCOPE_READ | SCOPE_MANAGE | SCOPE_ADMIN;
 
+/* Whose key is it? */
 static bool authenticate(struct request *r) {
     if ((r->route->flags & ROUTE_PUBLIC) != 0)
         return true;
@@ -53,7 +54,13 @@ static bool authenticate(struct request *r) {
         return false;
     }
     r->identity = *who;
-    if (auth_scopes_allow(who->scopes, r->route->scope))
+    return true;
+}
+
+/* Behind the rate: else who lacks the scope could ask as often as there is time. */
+static bool check_scope(struct request *r) {
+    if ((r->route->flags & ROUTE_PUBLIC) != 0 ||
+        auth_scopes_allow(r->identity.scopes, r->route->scope))
         return true;
     for (unsigned s = SCOPE_SEND; s <= SCOPE_ADMIN; s <<= 1)
         if ((r->route->scope & s) != 0)
@@ -79,7 +86,7 @@ static bool check_rate(struct request *r) {
 
 bool request_is_still_allowed(struct request *r) {
     keyring_unref(&r->keyring);
-    return authenticate(r);
+    return authenticate(r) && check_scope(r);
 }
 
 static bool check_accept(struct request *r) {
@@ -163,7 +170,7 @@ static bool admit_body(struct request *r, const struct request_limits *limits) {
 }
 
 bool request_admit(struct request *r, const struct request_limits *limits) {
-    if (!find_route(r) || !authenticate(r) || !check_rate(r) || !check_accept(r))
+    if (!find_route(r) || !authenticate(r) || !check_rate(r) || !check_scope(r) || !check_accept(r))
         return false;
     if (atomic_load(&r->env->is_draining) && (r->route->flags & ROUTE_HEALTH) == 0) {
         request_problem(r, PROBLEM_DRAINING, "repeat the request elsewhere, or soon");

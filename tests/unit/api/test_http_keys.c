@@ -122,6 +122,18 @@ static void test_T32_key_with_a_rate_makes_no_more_requests(void **state) {
     client_release(&a);
 }
 
+static void test_what_a_key_may_not_do_counts_as_well(void **state) {
+    struct world *w = *state;
+    struct auth_key_text limited;
+    make_key(w, "{\"name\":\"l\",\"scopes\":\"send\",\"rate\":1}", &limited);
+    for (int i = 0; i < 3; i++) {
+        struct answer a;
+        ask(w, "GET", "/v1/keys", &limited, "", STR_NONE, &a);
+        assert_problem(&a, i == 0 ? 403 : 429, i == 0 ? "forbidden" : "rate_limited");
+        client_release(&a);
+    }
+}
+
 /* Else who repeats at once takes all of the time in which others are served. */
 static void test_T32_who_asks_too_often_is_told_so_late(void **state) {
     struct world *w = *state;
@@ -555,6 +567,7 @@ int main(void) {
         SERVED(test_T21_revoked_key_is_refused_at_once),
         SERVED(test_retry_and_cancel_ask_for_the_rights_of_sending),
         SERVED(test_T32_key_with_a_rate_makes_no_more_requests),
+        SERVED(test_what_a_key_may_not_do_counts_as_well),
         SERVED(test_T32_who_asks_too_often_is_told_so_late),
         cmocka_unit_test(test_T32_not_all_wait_to_be_refused),
         SERVED_WITH(test_T32_who_cannot_be_told_late_has_to_connect_anew, with_eight_connections),
