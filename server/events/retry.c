@@ -36,6 +36,7 @@ static bool was_not_asked(const struct retry_input *in) {
 }
 
 void retry_judge(const struct retry_input *in, struct notify_result *out) {
+    ASSERT(in->attempts_before >= 0);
     out->counts = in->failure != FAILURE_SHUTDOWN;
     out->status = in->failure == FAILURE_NONE ? in->status : 0;
     out->due_wall_ms = 0;

@@ -10,7 +10,7 @@
 #include "storage/store.h"
 
 struct retry_input {
-    int attempts_before;    /* counted ones, without this */
+    int attempts_before;    /* counted ones, without this; not negative */
     enum failure failure;   /* FAILURE_NONE: `status` holds */
     int status;             /* of the HTTP answer */
     int64_t retry_after_ms; /* -1: not given */

@@ -5,7 +5,14 @@
  * sending ──► pending └──┴── replay: delivered, failed ──► pending, due now
  *
  * Those of a disabled endpoint stay pending and are not claimed. */
+#include <limits.h>
+
 #include "storage/sqlite/writer.h"
+
+/* Who plans the next one looks for its delay with it. */
+static int attempts_at(struct damage *d, sqlite3_stmt *st, int at) {
+    return (int)sq_between(d, st, at, 0, INT_MAX - 1); /* one more is counted */
+}
 
 static void notification_from_row(struct damage *d, sqlite3_stmt *st, struct arena *a,
                                   struct notification_row *out) {
@@ -15,7 +22,7 @@ static void notification_from_row(struct damage *d, sqlite3_stmt *st, struct are
         .event_id = sq_id(st, 2),
         .type = (enum event_type)sq_enum(d, st, 3, EVENT_TYPE_COUNT),
         .state = (enum notification_state)sq_enum(d, st, 4, NOTIFICATION_FAILED + 1),
-        .attempts = (int)sq_int(st, 5),
+        .attempts = attempts_at(d, st, 5),
         .due_wall_ms = sq_time(d, st, 6),
         .created_wall_ms = sq_time(d, st, 7),
         .updated_wall_ms = sq_time(d, st, 8),
@@ -156,7 +163,7 @@ static enum found find_head(struct backend *b, int64_t seq, struct head *out) {
     if (found) {
         *out = (struct head){
             .state = (enum notification_state)sq_enum(&damage, st, 0, NOTIFICATION_FAILED + 1),
-            .attempts = (int)sq_int(st, 1),
+            .attempts = attempts_at(&damage, st, 1),
             .webhook = sq_int(st, 2),
             .is_deleted = sq_int(st, 3) > WEBHOOK_DISABLED,
             .project = sq_int(st, 4),
@@ -275,6 +282,7 @@ static void replay_period(struct backend *b, struct store_notify_replay *q, int6
         int64_t state = sq_int(st, 1); /* a damaged one is none of those that go again */
         struct damage damage = {0};
         int64_t created_wall_ms = sq_time(&damage, st, 2);
+        (void)attempts_at(&damage, st, 3);
         q->last_seq = sq_int(st, 0);
         sq_end(st);
         if (!sq_is_sound(&b->h, &damage, DAMAGED_NOTIFICATION, q->last_seq))

@@ -1784,7 +1784,8 @@ static void a_damaged_notification_is_not_replayed(void **state) {
     expect_log(passed_over);
     static const char *const rows[] = {"UPDATE notification SET state = 9",
                                        "UPDATE notification SET state = 3, created = 'now'",
-                                       "UPDATE notification SET state = 3, created = -1"};
+                                       "UPDATE notification SET state = 3, created = -1",
+                                       "UPDATE notification SET state = 3, attempts = -1"};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct kit *k = kit_new(STORE_SQLITE);
         struct id webhook = kit_webhook(k, 1, "message.accepted");
@@ -1806,6 +1807,42 @@ static void a_damaged_notification_is_not_replayed(void **state) {
         assert_true(store_health(k->store).is_writable);
         store_close(&k->store); /* it does not add up */
         kit_free(k);
+    }
+}
+
+static void a_notification_with_an_impossible_number_of_attempts_is_passed_over(void **state) {
+    (void)state;
+    expect_log(passed_over);
+    static const char *const rows[] = {
+        "UPDATE notification SET attempts = -1 WHERE seq = 1",
+        "UPDATE notification SET attempts = 2147483647 WHERE seq = 1",
+        "UPDATE notification SET attempts = 1 << 40 WHERE seq = 1"};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        for (int is_claimed = 0; is_claimed < 2; is_claimed++) {
+            struct kit *k = kit_new(STORE_SQLITE);
+            struct id webhook = kit_webhook(k, 1, "message.accepted");
+            kit_accept(k, TO("ann@example.net"));
+            kit_accept(k, TO("ann@example.net"));
+            if (is_claimed)
+                assert_int_equal(kit_notify_claim(k)->count, 2);
+            damage(k, rows[i]);
+            const struct store_notify_claim *c = kit_notify_claim(k);
+            assert_int_equal(c->count, 1 - is_claimed);
+            if (!is_claimed)
+                assert_int_equal(c->notification[0].seq, 2);
+            struct store_notifications q = {.webhook_id = webhook, .project = 1, .limit = 9};
+            RUN_OK(k, STORE_NOTIFICATIONS, &q);
+            assert_int_equal(q.count, 1);
+            assert_int_equal(q.notification[0].seq, 2);
+            for (int64_t seq = 1; seq <= 2; seq++) { /* the one that was claimed stays as it is */
+                struct notify_result r = {
+                    .seq = seq, .state = NOTIFICATION_DELIVERED, .counts = true};
+                assert_int_equal(kit_notify_settle(k, r), OK);
+            }
+            assert_int_equal(kit_totals(k).notifications_pending, 1);
+            assert_true(store_health(k->store).is_writable);
+            kit_free(k);
+        }
     }
 }
 
@@ -2263,6 +2300,7 @@ int main(void) {
         TEST(who_comes_to_a_queue_that_counts_too_few_makes_it_right),
         TEST(a_retry_is_whole_or_nothing),
         cmocka_unit_test(a_damaged_notification_is_not_replayed),
+        cmocka_unit_test(a_notification_with_an_impossible_number_of_attempts_is_passed_over),
         TEST(a_damaged_recipient_keeps_no_result_from_the_others),
         cmocka_unit_test(a_time_that_is_no_number_holds_up_nothing),
         cmocka_unit_test(a_damaged_message_under_way_stops_no_start),
