@@ -9,8 +9,10 @@
 
 enum { TRIES = 3, FROM_DOMAINS_MAX = 100 };
 
+/* Two calls take turns: the one that was answered is still looked at when the next is posted. */
 struct making {
-    struct store_key_put put;
+    struct key_row key;
+    struct store_key_put put[2];
     struct auth_key_text text;
     int tries;
     struct str *scopes;
@@ -49,7 +51,7 @@ static void read_name(const struct json_at *at, const struct json_node *v, void 
     struct str s;
     if (!json_read_str(at, v, &s))
         return;
-    MAKING->put.key.name = s;
+    MAKING->key.name = s;
     if (s.n == 0 || s.n > LIMIT_TAG || str_has_control(s, false))
         json_fault(at, "invalid_value", "1 to %d octets of text", (int)LIMIT_TAG);
 }
@@ -62,13 +64,13 @@ static void read_scopes(const struct json_at *at, const struct json_node *v, voi
         struct json_at here = json_element(at, i);
         if (str_is_absent(m->scopes[i]))
             continue; /* no text, which was said */
-        if (auth_scope_parse(m->scopes[i], &m->put.key.scopes) != OK)
+        if (auth_scope_parse(m->scopes[i], &m->key.scopes) != OK)
             json_fault(&here, "invalid_value", "this is one of send, read, manage, admin");
     }
 }
 
 static void read_from_domains(const struct json_at *at, const struct json_node *v, void *out) {
-    struct key_row *k = &MAKING->put.key;
+    struct key_row *k = &MAKING->key;
     struct str *list = NULL;
     size_t count = 0;
     (void)json_read_strs(at, v, FROM_DOMAINS_MAX, &list, &count);
@@ -85,11 +87,11 @@ static void read_from_domains(const struct json_at *at, const struct json_node *
 }
 
 static void read_test(const struct json_at *at, const struct json_node *v, void *out) {
-    (void)json_read_bool(at, v, &MAKING->put.key.is_test);
+    (void)json_read_bool(at, v, &MAKING->key.is_test);
 }
 
 static void read_rate(const struct json_at *at, const struct json_node *v, void *out) {
-    (void)json_read_int(at, v, 1, KEY_RATE_MOST, &MAKING->put.key.rate);
+    (void)json_read_int(at, v, 1, KEY_RATE_MOST, &MAKING->key.rate);
 }
 
 static void read_expires_at(const struct json_at *at, const struct json_node *v, void *out) {
@@ -101,7 +103,7 @@ static void read_expires_at(const struct json_at *at, const struct json_node *v,
         json_fault(at, "invalid_time", "this is a time such as 2026-12-31T00:00:00Z");
     else if (wall_ms <= clock_wall_ms())
         json_fault(at, "out_of_range", "this is in the past");
-    MAKING->put.key.expires_wall_ms = wall_ms;
+    MAKING->key.expires_wall_ms = wall_ms;
 }
 
 static const struct json_field fields[] = {
@@ -170,17 +172,19 @@ static void made(struct request *r, struct store_call *call);
 static void try_to_make(struct request *r) {
     struct making *m = r->state;
     struct errinfo info = {0};
-    struct key_row *k = &m->put.key;
+    struct key_row *k = &m->key;
+    struct store_key_put *q = &m->put[m->tries % 2];
     auth_key_generate(k->is_test, &m->text);
     ASSERT(auth_key_describe(auth_key_str(&m->text), r->arena, k, &info) == OK);
-    request_store(r, &m->put.call, STORE_KEY_PUT, made);
+    *q = (struct store_key_put){.key = *k, .most = LIMIT_KEYS};
+    request_store(r, &q->call, STORE_KEY_PUT, made);
 }
 
 static void in_force(struct request *r, enum err err) {
     struct making *m = r->state;
-    json_t *o = render_key(&m->put.key);
+    json_t *o = render_key(&m->key);
     if (err != OK)
-        log_info("api", "a new key is stored but not in force yet", LOG_ID("key", &m->put.key.id));
+        log_info("api", "a new key is stored but not in force yet", LOG_ID("key", &m->key.id));
     json_t *text = value_str(auth_key_str(&m->text));
     json_object_set(o, "key", text);
     explicit_bzero(&m->text, sizeof(m->text));
@@ -200,11 +204,14 @@ static void made(struct request *r, struct store_call *call) {
         explicit_bzero(&m->text, sizeof(m->text));
         if (!v1_had_place(r, call))
             return;
-        request_problem_store(r, call->err, &call->info);
+        if (call->err == ERR_CONFLICT)
+            request_problem(r, PROBLEM_UNAVAILABLE, "no new key was found; repeat the request");
+        else
+            request_problem_store(r, call->err, &call->info);
         request_finish(r);
         return;
     }
-    log_info("api", "key made", LOG_ID("key", &m->put.key.id), LOG_ID("by", &r->identity.key_id));
+    log_info("api", "key made", LOG_ID("key", &m->key.id), LOG_ID("by", &r->identity.key_id));
     request_reload(r, in_force);
 }
 
@@ -212,10 +219,9 @@ void v1_keys_create(struct request *r) {
     struct making *m = ARENA_NEW(r->arena, struct making);
     struct json_node *root = NULL;
     r->state = m;
-    m->put.key.id = id_new(r->started_wall_ms);
-    m->put.key.project = r->identity.project;
-    m->put.key.created_wall_ms = r->started_wall_ms;
-    m->put.most = LIMIT_KEYS;
+    m->key.id = id_new(r->started_wall_ms);
+    m->key.project = r->identity.project;
+    m->key.created_wall_ms = r->started_wall_ms;
     if (!v1_read_body(r, fields, sizeof(fields) / sizeof(fields[0]), m, &root))
         return;
     struct json_at top = {.faults = &r->faults};
@@ -224,8 +230,8 @@ void v1_keys_create(struct request *r) {
         json_fault(&name, "required", "the name is missing");
     if (root->kind == JSON_IS_OBJECT && (!json_has(root, "scopes") || m->has_no_scope))
         json_fault(&scopes, "required", "which of send, read, manage, admin may it?");
-    m->put.key.name = arena_dup(r->arena, m->put.key.name);
-    if (v1_is_good(r) && is_within_own(r, &m->put.key) && is_room(r))
+    m->key.name = arena_dup(r->arena, m->key.name);
+    if (v1_is_good(r) && is_within_own(r, &m->key) && is_room(r))
         try_to_make(r);
 }
 

@@ -24,6 +24,7 @@ struct store {
     pthread_cond_t posted;
     bool is_held;      /* calls wait for fake_release() */
     enum err fail;     /* what writing verbs answer; OK: they work */
+    int key_conflicts; /* so many keys that are put have the prefix of another */
     size_t held_count; /* waiting now */
     struct store_call *held[64];
     struct fake_message message[512];
@@ -256,6 +257,11 @@ static inline void fake_carry_out(struct store *s, struct store_call *call) {
     }
     case STORE_KEY_PUT: {
         struct store_key_put *q = CONTAINER_OF(call, struct store_key_put, call);
+        if (s->key_conflicts > 0) {
+            s->key_conflicts--;
+            call->err = err_set(&call->info, ERR_CONFLICT, "prefix", "another has it");
+            break;
+        }
         struct key_row *k = &s->key[s->key_count++];
         *k = q->key;
         k->name = arena_dup(s->arena, k->name);
@@ -290,12 +296,14 @@ static inline void fake_carry_out(struct store *s, struct store_call *call) {
 
 static inline void fake_answer(struct note *note) {
     struct store_call *call = CONTAINER_OF(note, struct store_call, note);
+    call->waiter = NULL;
     call->done(call);
 }
 
 void store_post(struct store *s, struct store_call *call) {
     pthread_mutex_lock(&s->mu);
     s->asked += call->verb != STORE_KEYS_USED;
+    call->waiter = s;
     if (s->is_held) {
         s->held[s->held_count++] = call;
         pthread_cond_broadcast(&s->posted);
@@ -315,6 +323,7 @@ enum err store_sync(struct store *s, struct store_call *call) {
 }
 
 void store_call_release(struct store_call *call) {
+    ASSERT(call->waiter == NULL); /* else the store has it, on whatever thread */
     arena_free(&call->arena);
 }
 
@@ -380,6 +389,12 @@ static inline void fake_release(struct store *s) {
 static inline void fake_fail(struct store *s, enum err e) {
     pthread_mutex_lock(&s->mu);
     s->fail = e;
+    pthread_mutex_unlock(&s->mu);
+}
+
+static inline void fake_take_prefixes(struct store *s, int count) {
+    pthread_mutex_lock(&s->mu);
+    s->key_conflicts = count;
     pthread_mutex_unlock(&s->mu);
 }
 

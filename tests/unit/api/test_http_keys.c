@@ -480,6 +480,31 @@ static void test_T32_keys_and_domains_of_a_project_are_limited(void **state) {
     free(w);
 }
 
+/* The prefix of a key is drawn, and may be there already. */
+static void test_a_key_is_drawn_anew_when_its_prefix_is_taken(void **state) {
+    static const struct { int conflicts, status; } rows[] = {{1, 201}, {2, 201}, {3, 503}};
+    struct world *w = *state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct answer a;
+        struct auth_key_text made = {{0}};
+        fake_take_prefixes(w->store, rows[i].conflicts);
+        ask(w, "POST", "/v1/keys", &w->key, "", STR("{\"name\":\"k\",\"scopes\":\"send\"}"), &a);
+        assert_int_equal(a.status, rows[i].status);
+        if (a.status == 503) {
+            assert_problem(&a, 503, "unavailable");
+            client_release(&a);
+            continue;
+        }
+        json_t *v = json_of(&a);
+        snprintf(made.z, sizeof(made.z), "%s", json_string_value(json_object_get(v, "key")));
+        json_decref(v);
+        client_release(&a);
+        ask(w, "POST", "/send", &made, "", body_text(), &a);
+        assert_int_equal(a.status, 202);
+        client_release(&a);
+    }
+}
+
 static void test_from_outside_of_the_key_is_403(void **state) {
     struct world *w = *state;
     struct answer a;
@@ -578,6 +603,7 @@ int main(void) {
         SERVED(test_key_with_from_domains_decides_about_no_other_domain),
         cmocka_unit_test(test_T16_domain_that_is_there_gets_no_keys),
         cmocka_unit_test(test_T32_keys_and_domains_of_a_project_are_limited),
+        SERVED(test_a_key_is_drawn_anew_when_its_prefix_is_taken),
         SERVED(test_from_outside_of_the_key_is_403),
         SERVED(test_T21_the_text_of_a_key_is_nowhere_but_in_the_answer_that_made_it),
     };
