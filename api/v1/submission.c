@@ -247,7 +247,7 @@ static void read_headers(const struct json_at *at, const struct json_node *v, vo
         return;
     }
     for (const struct json_node *m = v->first; m != NULL; m = m->next)
-        most += m->kind == JSON_IS_ARRAY ? m->count : 1;
+        most += m->kind == JSON_IS_ARRAY && m->count > 0 ? m->count : 1;
     if (most > LIMIT_HEADERS) {
         json_fault(at, "too_many", "%zu header fields; at most %d are allowed", most,
                    (int)LIMIT_HEADERS);
@@ -262,6 +262,8 @@ static void read_headers(const struct json_at *at, const struct json_node *v, vo
             continue;
         }
         size_t i = 0;
+        if (m->count == 0)
+            json_fault(&here, "required", "the value is missing");
         for (const struct json_node *e = m->first; e != NULL; e = e->next) {
             struct json_at each = json_element(&here, i++);
             add_header(&each, name, e, SUBMISSION);
