@@ -15,7 +15,6 @@ static const struct {
     [PROBLEM_NOT_FOUND] = {404, "not_found", "There is no such thing"},
     [PROBLEM_METHOD_NOT_ALLOWED] = {405, "method_not_allowed", "This method is not allowed here"},
     [PROBLEM_NOT_ACCEPTABLE] = {406, "not_acceptable", "No answer in a form that is accepted"},
-    [PROBLEM_REQUEST_TIMEOUT] = {408, "request_timeout", "The request came too slowly"},
     [PROBLEM_CONFLICT] = {409, "conflict", "The present state does not allow this"},
     [PROBLEM_BODY_TOO_LARGE] = {413, "body_too_large", "The request is too large"},
     [PROBLEM_MEDIA_TYPE] = {415, "unsupported_media_type", "The body is not in a form we read"},

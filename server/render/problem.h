@@ -23,7 +23,6 @@ enum problem_code {
     PROBLEM_NOT_FOUND,          /* 404 */
     PROBLEM_METHOD_NOT_ALLOWED, /* 405 */
     PROBLEM_NOT_ACCEPTABLE,     /* 406 */
-    PROBLEM_REQUEST_TIMEOUT,    /* 408 */
     PROBLEM_CONFLICT,           /* 409 */
     PROBLEM_BODY_TOO_LARGE,     /* 413 */
     PROBLEM_MEDIA_TYPE,         /* 415 */

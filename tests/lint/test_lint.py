@@ -195,6 +195,7 @@ def test_routes_compares_table_and_document(tree):
              '    {HTTP_POST, "/a", f, S, SMALL, 0, NULL},\n'
              '    {HTTP_GET, "/livez", g, 0, 0, ROUTE_PUBLIC | ROUTE_HEALTH, NULL}};\n')  # fmt: skip
     tree.add("server/render/problem.c", '    [PROBLEM_NOT_FOUND] = {404, "not_found", "There is no such thing"},\n')
+    tree.add("api/v1/a.c", 'request_problem(r, PROBLEM_NOT_FOUND, "no");\n')
     key = '"401": {}, "403": {}, "422": {}, "429": {}, "503": {}'
     good = ('{"security": [{"key": []}], "paths": {"/a/{id}": {"get": {"responses": {"404": {}, %s}}}, '
             '"/a": {"post": {"requestBody": {}, "responses": {"400": {}, "413": {}, "415": {}, %s}}}, '
@@ -216,3 +217,7 @@ def test_routes_compares_table_and_document(tree):
         tree.add("openapi/postchute.yaml", bad)
         status, output = tree.check("routes")
         assert status == 1 and said in output, output
+    tree.add("openapi/postchute.yaml", good)
+    tree.add("api/v1/a.c", "")
+    status, output = tree.check("routes")
+    assert status == 1 and "not_found is in server/render/problem.c, but nothing in api/ answers it" in output, output
