@@ -115,7 +115,7 @@ static inline bool client_is_closed(int fd) {
 }
 
 /* Bytes out, one answer in, on a connection of its own. */
-static void client_once(int port, struct str bytes, struct answer *out) {
+static inline void client_once(int port, struct str bytes, struct answer *out) {
     int fd = client_connect(port);
     client_send(fd, bytes);
     client_read(fd, str_starts_with(bytes, STR("HEAD ")), out);
