@@ -267,10 +267,34 @@ static void tell_time(struct committer *c, struct store_call *call) {
     }
 }
 
-/* Runs the verbs inside the open transaction. ERR_AGAIN: one failed after it had written; the
+/* Puts those from `from` on back to the front of what waits, in their order. The one whose body was
+ * staged stays: it is one, and would be put back for as long as there are others. */
+static void put_back(struct committer *c, struct batch *b, size_t from) {
+    size_t end = b->count;
+    bool has_staged = from < end && b->call[end - 1] == c->staging.call;
+    end -= has_staged;
+    for (size_t i = end; i > from; i--) {
+        struct store_call *call = b->call[i - 1];
+        b->rows -= rows_of(call);
+        call->note.next = c->pending;
+        if (c->pending == NULL)
+            c->pending_end = &call->note.next;
+        c->pending = &call->note;
+        c->pending_pressed++;
+    }
+    b->count = from + has_staged;
+    if (has_staged && end != from) {
+        b->call[from] = b->call[end];
+        b->given[from] = b->given[end];
+    }
+}
+
+/* Runs the verbs inside the open transaction, until they have written much: what a call weighs says
+ * nothing of the endpoints that its events go to. ERR_AGAIN: one failed after it had written; the
  * caller rolls back and comes again with savepoints. ERR_UNAVAILABLE: the transaction is lost. */
 static enum err run_verbs(struct committer *c, struct batch *b, bool with_savepoints) {
     const struct store_ops *ops = c->ops;
+    int64_t changes_before = ops->change_count(c->backend);
     for (size_t i = 0; i < b->count; i++) {
         struct store_call *call = b->call[i];
         size_t mark = effects_mark(c->effects);
@@ -294,6 +318,8 @@ static enum err run_verbs(struct committer *c, struct batch *b, bool with_savepo
             effects_truncate(c->effects, mark);
         }
         b->result[i] = e;
+        if (ops->change_count(c->backend) - changes_before >= LIMIT_BATCH_CHANGES)
+            put_back(c, b, i + 1);
     }
     return OK;
 }

@@ -86,6 +86,7 @@ enum {
     /* outbox */
     LIMIT_BATCH_BYTES = 4 * 1024 * 1024, /* committer: one transaction */
     LIMIT_BATCH_ROWS = 1000,
+    LIMIT_BATCH_CHANGES = 20000,   /* rows that were written, each notification one */
     LIMIT_BODY_CHUNK = 256 * 1024, /* larger bodies go in by chunks, in earlier transactions */
     LIMIT_DUE_IN_MEMORY = 16000,   /* recipients that the scheduler holds: 430 bytes each */
     LIMIT_DUE_PER_KEY = 1000,

@@ -29,7 +29,7 @@ static struct {
     enum err begin, commit, savepoint, release, rollback_to;
     bool stage_fails, writes_nothing;
     enum err write[2][CALLS]; /* of the n-th call of a batch, at the first and the second try */
-    bool writes[CALLS];       /* ... after having written */
+    int64_t writes[CALLS];    /* ... after having written so many rows */
     _Atomic(enum backend_status) status;
     _Atomic(enum err) open, probe;
     atomic_int opened, closed, probed;
@@ -359,9 +359,9 @@ static void who_fails_after_writing_fails_alone_at_the_second_try(void **state) 
     struct world *w = *state;
     static const struct {
         enum err e;
-        bool writes;
+        int writes;
         int rolled_back;
-    } rows[] = {{ERR_CONFLICT, false, 0}, {ERR_CONFLICT, true, 1}, {ERR_INTERNAL, false, 1}};
+    } rows[] = {{ERR_CONFLICT, 0, 0}, {ERR_CONFLICT, 1, 1}, {ERR_INTERNAL, 0, 1}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct store_key_put q[3] = {0};
         f.begun = f.rolled_back = f.savepoints = 0;
@@ -544,6 +544,88 @@ static void a_batch_ends_at_its_limits(void **state) {
     assert_int_equal(f.batch_size[3], 1);
     assert_int_equal(f.batch_size[4], 4);
     assert_int_equal(f.committed, 5);
+}
+
+/* A call can write more than it weighs: its events go to each endpoint that wants them. The others
+ * go in next, in their order, as if they had waited. */
+static void a_batch_ends_when_much_was_written(void **state) {
+    struct world *w = *state;
+    struct store_key_put q[5] = {0};
+    struct store_claim p[2] = {0};
+    hold(w);
+    post_many(w, q, 5);
+    for (int i = 0; i < 2; i++)
+        post(w, &p[i].call, STORE_CLAIM);
+    f.writes[0] = LIMIT_BATCH_CHANGES / 2;
+    f.writes[2] = LIMIT_BATCH_CHANGES / 2;
+    f.write[0][1] = ERR_CONFLICT;
+    let_go(w, 7);
+    assert_int_equal(f.batch_size[1], 3);
+    assert_int_equal(f.batch_size[2], 3);
+    assert_int_equal(f.batch_size[3], 1);
+    assert_int_equal(f.committed, 4);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(q[i].call.err, i == 1 || i == 4 ? ERR_CONFLICT : OK);
+    assert_int_equal(p[0].call.err, OK);
+    store_call_release(&p[0].call);
+    store_call_release(&p[1].call);
+    release(q, 5);
+}
+
+/* What was not run yet is not lost with those that were, and a try with savepoints ends, too. */
+static void what_is_left_of_a_batch_shares_no_failure(void **state) {
+    expect_log("a transaction was lost");
+    struct world *w = *state;
+    struct store_key_put q[3] = {0};
+    hold(w);
+    post_many(w, q, 3);
+    f.writes[1] = LIMIT_BATCH_CHANGES;
+    f.write[0][1] = ERR_CONFLICT;
+    f.write[1][1] = ERR_CONFLICT;
+    let_go(w, 3);
+    assert_int_equal(f.batch_size[1], 2);
+    assert_int_equal(f.batch_size[2], 1);
+    assert_int_equal(f.rolled_back, 1);
+    assert_int_equal(f.savepoints, 2);
+    assert_int_equal(q[0].call.err, OK);
+    assert_int_equal(q[1].call.err, ERR_CONFLICT);
+    assert_int_equal(q[2].call.err, OK);
+    release(q, 3);
+    f.write[0][1] = f.write[1][1] = OK;
+    f.writes[0] = LIMIT_BATCH_CHANGES;
+    f.writes[1] = 0;
+    hold(w);
+    post_many(w, q, 3);
+    hold_next();
+    f.commit = ERR_UNAVAILABLE;
+    hold_next();
+    f.commit = OK;
+    let_go(w, 3);
+    assert_int_equal(q[0].call.err, ERR_UNAVAILABLE);
+    assert_int_equal(q[1].call.err, OK);
+    assert_int_equal(q[2].call.err, OK);
+    release(q, 3);
+}
+
+/* The one whose content is all in comes last, and is not put off for ever. */
+static void a_large_one_goes_in_with_any_batch(void **state) {
+    struct world *w = *state;
+    struct store_key_put q[3] = {0};
+    struct id id = {{1}};
+    struct store_accept a = {
+        .content = message_new(&id, mem_zalloc(LIMIT_BODY_CHUNK + 2), LIMIT_BODY_CHUNK + 1)};
+    f.writes[0] = LIMIT_BATCH_CHANGES;
+    hold(w);
+    post(w, &a.call, STORE_ACCEPT);
+    post_many(w, q, 3);
+    let_go(w, 4);
+    assert_int_equal(f.batch_size[1], 1); /* with a piece each */
+    assert_int_equal(f.batch_size[2], 1);
+    assert_int_equal(f.batch_size[3], 2);
+    assert_int_equal(f.unstaged, 1);
+    assert_int_equal(a.call.err, OK);
+    store_call_release(&a.call);
+    release(q, 3);
 }
 
 /* Who does not say how many recipients a message has is taken to have the most. */
@@ -774,6 +856,9 @@ int main(void) {
         TEST(a_full_disk_is_probed_until_there_is_room),
         TEST(a_large_content_goes_in_first_and_what_is_unused_out_again),
         TEST(a_batch_ends_at_its_limits),
+        TEST(a_batch_ends_when_much_was_written),
+        TEST(what_is_left_of_a_batch_shares_no_failure),
+        TEST(a_large_one_goes_in_with_any_batch),
         TEST(what_changes_whole_messages_weighs_all_their_recipients),
         TEST(a_step_of_a_sweep_weighs_what_it_may_change),
         TEST(many_calls_and_large_ones_are_several_batches),
