@@ -58,6 +58,60 @@ static void a_source_address_that_is_not_ours_is_said(void **state) {
     arena_free(&a);
 }
 
+struct pause {
+    struct id id;
+    int64_t after_wall_ms; /* it was tried then, or later */
+};
+
+static bool is_paused(struct world *w, void *arg) {
+    const struct pause *p = arg;
+    struct recipient_row r = recipient(w, p->id, 0);
+    return r.state == RECIPIENT_QUEUED && r.due_wall_ms > p->after_wall_ms;
+}
+
+/* A sixtieth of its age, but ten seconds at least and five minutes at most; and up to half of that
+ * more, so that what failed together does not come back together. */
+static void trouble_of_our_own_pauses_a_message_by_its_age(void **state) {
+    enum { SECOND_MS = 1000, MINUTE_MS = 60 * SECOND_MS };
+    static const struct {
+        int64_t age_ms, least_ms;
+    } rows[] = {{0, 10 * SECOND_MS},
+                {5 * MINUTE_MS, 10 * SECOND_MS},
+                {30 * MINUTE_MS, 30 * SECOND_MS},
+                {240 * MINUTE_MS, 4 * MINUTE_MS},
+                {400 * MINUTE_MS, 5 * MINUTE_MS},
+                {5 * 24 * 60 * MINUTE_MS, 5 * MINUTE_MS}};
+    enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
+    struct world *w = *state;
+    struct pause pause[ROWS];
+    sqlite3 *db = NULL;
+    log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
+    expect_log("this machine could not open a connection");
+    expect_log("sessions are aborted"); /* when it is slow */
+    assert_int_equal(sockaddr_parse(STR("192.0.2.77"), 0, &w->o.source_ipv4), OK);
+    for (size_t i = 0; i < ROWS; i++) {
+        char sql[128];
+        pause[i].id = submit(w, "ok@example.net");
+        snprintf(sql, sizeof(sql),
+                 "UPDATE message SET created = created - %lld WHERE seq = "
+                 "(SELECT max(seq) FROM message)",
+                 (long long)rows[i].age_ms);
+        run_sql(w, &db, sql);
+    }
+    sqlite3_close(db);
+    int64_t began_wall_ms = clock_wall_ms();
+    start(w);
+    for (size_t i = 0; i < ROWS; i++) {
+        pause[i].after_wall_ms = began_wall_ms;
+        assert_true(wait_until(w, is_paused, &pause[i]));
+        struct recipient_row r = recipient(w, pause[i].id, 0);
+        int64_t grown_ms = clock_wall_ms() - began_wall_ms;
+        assert_in_range(r.due_wall_ms - began_wall_ms, rows[i].least_ms,
+                        rows[i].least_ms * 3 / 2 + 2 * grown_ms);
+        assert_int_equal(r.attempts, 0);
+    }
+}
+
 static void a_smarthost_without_an_address_is_said(void **state) {
     static const struct rr zone[] = {{"servfail.test", 0, NULL, RR_SERVFAIL},
                                      {NULL, 0, NULL, RR_ANSWER}};
@@ -183,6 +237,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         T(sweeps_that_fail_wait_for_their_next_turn),
         T(a_source_address_that_is_not_ours_is_said),
+        T(trouble_of_our_own_pauses_a_message_by_its_age),
         T(a_smarthost_without_an_address_is_said),
         T(a_smarthost_that_refuses_our_login_pauses_no_route_that_has_another),
         T(a_smarthost_that_refuses_our_login_pauses_its_route),
