@@ -130,6 +130,8 @@ bool request_charge(struct request *r, size_t n);
  * there for one who is alone. When the request is finished, what the answer itself does not take is
  * given back. */
 bool request_set_aside(struct request *r, size_t n);
+/* The same, all of it, for what has a size that was looked up. */
+bool request_set_aside_all(struct request *r, size_t n);
 /* The same before something is changed, for the answer to it, about `n` bytes: false is a true 503.
  * Once it is carried out, the answer is given, however large it became. */
 bool request_promise_answer(struct request *r, size_t n);

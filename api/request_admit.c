@@ -134,15 +134,18 @@ bool request_charge(struct request *r, size_t n) {
     return false;
 }
 
-bool request_set_aside(struct request *r, size_t n) {
-    size_t most = r->memory_max_bytes / 2;
-    n = n < most ? n : most;
+bool request_set_aside_all(struct request *r, size_t n) {
     if (request_charge(r, n)) {
         r->aside_bytes += n;
         return true;
     }
     r->reply.must_close = false; /* its request was whole */
     return false;
+}
+
+bool request_set_aside(struct request *r, size_t n) {
+    size_t most = r->memory_max_bytes / 2;
+    return request_set_aside_all(r, n < most ? n : most);
 }
 
 bool request_promise_answer(struct request *r, size_t n) {

@@ -627,5 +627,8 @@ struct store_captures {
 struct store_capture {
     struct store_call call;
     struct id id;
-    struct capture_row capture;
+    bool is_head; /* its content is left where it is: how large is it? */
+    /* out */
+    struct capture_row capture; /* is_head: the content is absent */
+    int64_t content_bytes;
 };

@@ -3,10 +3,32 @@
 #include "api/page.h"
 #include "api/v1/common.h"
 #include "api/v1/v1.h"
+#include "server/base/limits.h"
 #include "server/render/capture.h"
 #include "server/render/value.h"
 
 static const char no_capture[] = "there is no capture with this id";
+
+/* About how many values it has, were it JSON. */
+static size_t count_values(struct str text) {
+    size_t n = 1;
+    bool is_in_string = false;
+    for (size_t i = 0; i < text.n; i++) {
+        char c = text.p[i];
+        if (c == '"')
+            is_in_string = !is_in_string;
+        else if (is_in_string)
+            i += c == '\\';
+        else
+            n += c == ',' || c == '[' || c == '{';
+    }
+    return n;
+}
+
+/* NULL: it is no JSON, or its tree would take many times what it takes as text. */
+static json_t *tree_of(struct str body) {
+    return count_values(body) <= LIMIT_CAPTURE_VALUES ? value_stored(body) : NULL;
+}
 
 /* A webhook's body is JSON and shown as such; a message is text. */
 static json_t *render_capture(const struct capture_row *c) {
@@ -16,7 +38,7 @@ static json_t *render_capture(const struct capture_row *c) {
     value_set_stored(o, "meta", c->meta_json);
     if (str_is_absent(c->content))
         return o;
-    json_t *body = c->kind == CAPTURE_WEBHOOK ? value_stored(c->content) : NULL;
+    json_t *body = c->kind == CAPTURE_WEBHOOK ? tree_of(c->content) : NULL;
     if (body != NULL && !json_is_null(body)) {
         json_object_set_new(o, "body", body);
     } else {
@@ -62,8 +84,10 @@ static void list(struct request *r, enum capture_kind kind) {
         request_finish(r);
         return;
     }
-    if (!v1_has_room(r, &page, 1))
+    if (!request_set_aside(r, page.limit * LIMIT_CAPTURE_ROW)) {
+        request_finish(r);
         return;
+    }
     q->kind = kind;
     q->before = page.after.id;
     q->limit = page.limit;
@@ -78,22 +102,52 @@ void v1_sandbox_webhooks(struct request *r) {
     list(r, CAPTURE_WEBHOOK);
 }
 
+/* As JSON its content is in one piece, and larger than it is. */
+static void too_large(struct request *r) {
+    request_problem(r, PROBLEM_CONFLICT,
+                    "an answer has at most %d MiB, and this capture takes more of it: "
+                    "/v1/messages/{id}/raw has a message as it was sent",
+                    HTTP_REPLY_MAX / (1024 * 1024));
+}
+
 static void got(struct request *r, struct store_call *call) {
     if (!v1_is_done(r, call, no_capture))
         return;
     request_json(r, 200, render_capture(&CONTAINER_OF(call, struct store_capture, call)->capture));
+    if (buf_status(&r->reply.body) == ERR_LIMIT)
+        too_large(r);
+    request_finish(r);
+}
+
+/* Its size is known before it is read, as with that of a message: so much for it, for its value,
+ * and for the answer. */
+static void got_head(struct request *r, struct store_call *call) {
+    enum { COPIES = 3 };
+    const struct store_capture *head = CONTAINER_OF(call, struct store_capture, call);
+    struct store_capture *q = ARENA_NEW(r->arena, struct store_capture);
+    if (!v1_is_done(r, call, no_capture))
+        return;
+    q->id = head->id;
+    if (head->content_bytes > HTTP_REPLY_MAX)
+        too_large(r);
+    else if (request_set_aside_all(r,
+                                   LIMIT_CAPTURE_ROW / 4 + (size_t)head->content_bytes * COPIES)) {
+        request_store(r, &q->call, STORE_CAPTURE, got);
+        return;
+    }
     request_finish(r);
 }
 
 void v1_sandbox_message(struct request *r) {
     struct store_capture *q = ARENA_NEW(r->arena, struct store_capture);
+    q->is_head = true;
     if (!v1_read_nothing(r) || !v1_param_id(r, &q->id))
         return;
     if (!has_captures(r)) {
         request_problem(r, PROBLEM_NOT_FOUND, "%s", no_capture);
         request_finish(r);
     } else {
-        request_store(r, &q->call, STORE_CAPTURE, got);
+        request_store(r, &q->call, STORE_CAPTURE, got_head);
     }
 }
 

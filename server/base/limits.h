@@ -31,7 +31,12 @@ enum {
     LIMIT_PAGE_ROW = 64 * 1024,    /* what a row is charged before it is read: a message with every
                                       label at its limit, an attempt with its transcript */
     LIMIT_PAGE_RECIPIENT = 1536,   /* and each recipient that it may have: address, last reply */
-    LIMIT_WAIT_S = 60,             /* Prefer: wait */
+    LIMIT_CAPTURE_ROW = 1024 * 1024, /* the same of the sandbox: a body of LIMIT_SMALL_BODY as
+                                        stored, as a tree and rendered; the envelope of a message to
+                                        LIMIT_SMTP_RCPT recipients */
+    LIMIT_CAPTURE_VALUES = 1000, /* in a captured body that is shown as JSON, not as text: "{}," is
+                                    three bytes of it, and as a tree it takes 300 */
+    LIMIT_WAIT_S = 60,           /* Prefer: wait */
     /* message */
     LIMIT_MESSAGE =
         25 * 1024 * 1024, /* default setting; composed size that most receivers still take */

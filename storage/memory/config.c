@@ -363,6 +363,7 @@ MEM_READ(capture) {
         t = t->next;
     if (t == NULL)
         return unlock(r, err_set(&call->info, ERR_NOT_FOUND, "id", "no such capture"));
-    copy_capture(store_call_arena(call), &t->as.capture, true, &q->capture);
+    copy_capture(store_call_arena(call), &t->as.capture, !q->is_head, &q->capture);
+    q->content_bytes = (int64_t)t->as.capture.content.n;
     return unlock(r, OK);
 }

@@ -59,10 +59,13 @@ enum err sqlite_capture(struct backend_reader *r, struct store_call *call) {
     struct sq *h = &r->h;
     sqlite3_stmt *st = sq_use(h, SQL_CAPTURE_GET);
     sq_bind_id(st, 1, &q->id);
+    sq_bind_int(st, 2, q->is_head);
     bool found = sq_row(h, st);
     struct damage damage = {0};
-    if (found)
+    if (found) {
         from_row(&damage, st, store_call_arena(call), &q->capture);
+        q->content_bytes = sq_int(st, 5);
+    }
     sq_end(st);
     enum err e = sq_status(h, &call->info);
     sq_forget(h);

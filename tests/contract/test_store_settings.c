@@ -420,6 +420,12 @@ static void captures_are_listed_newest_first_and_limited(void **state) {
     struct store_capture c = {.id = id[1]};
     RUN_OK(k, STORE_CAPTURE, &c);
     assert_true(str_equal(c.capture.content, STR("body")));
+    assert_int_equal(c.content_bytes, 4);
+    struct store_capture head = {.id = id[1], .is_head = true};
+    RUN_OK(k, STORE_CAPTURE, &head);
+    assert_true(str_is_absent(head.capture.content));
+    assert_true(id_equal(&head.capture.id, &id[1]));
+    assert_int_equal(head.content_bytes, 4);
     assert_int_equal(kit_retain(k, 0, 0, 100), 2); /* two of four messages */
     assert_int_equal(RUN(k, STORE_CAPTURE, &c), ERR_NOT_FOUND);
     c.id = id[2];

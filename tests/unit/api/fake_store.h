@@ -41,6 +41,9 @@ struct store {
     const struct key_row *other_keys; /* of the test: listed instead of those above; NULL: none */
     const struct domain_row *other_domains;
     size_t other_key_count, other_domain_count;
+    struct capture_row capture; /* of the test: the only one */
+    int64_t capture_bytes;      /* what it says to have; 0: what it has */
+    size_t captures_read;       /* with their content */
     struct mailbox *watch_box[16];
     unsigned watch_mask[16];
     void (*watch_fn[16])(struct store_notice *);
@@ -283,6 +286,23 @@ static inline void fake_carry_out(struct store *s, struct store_call *call) {
     }
     case STORE_KEYS_USED:
         break;
+    case STORE_CAPTURE: {
+        struct store_capture *q = CONTAINER_OF(call, struct store_capture, call);
+        call->err = id_equal(&q->id, &s->capture.id) ? OK : ERR_NOT_FOUND;
+        q->capture = s->capture;
+        q->content_bytes = s->capture_bytes != 0 ? s->capture_bytes : (int64_t)s->capture.content.n;
+        if (q->is_head)
+            q->capture.content = STR_NONE;
+        else
+            s->captures_read++;
+        break;
+    }
+    case STORE_CAPTURES: {
+        struct store_captures *q = CONTAINER_OF(call, struct store_captures, call);
+        q->capture = &s->capture;
+        q->count = id_is_zero(&s->capture.id) ? 0 : 1;
+        break;
+    }
     case STORE_NOTIFY_REPLAY:
         if (s->replay_steps_most > 0) {
             fake_replay(s, CONTAINER_OF(call, struct store_notify_replay, call));

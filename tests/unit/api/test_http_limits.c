@@ -7,6 +7,7 @@
 
 #include <sys/resource.h>
 
+#include "api/reply.h"
 #include "api/routes.h"
 #include "tests/unit/api/http_world.h"
 
@@ -396,21 +397,22 @@ static void test_T16_a_503_for_want_of_memory_has_changed_nothing(void **state) 
     free(subject);
 }
 
-enum { PAGE_ROW = LIMIT_PAGE_ROW + 50 * LIMIT_PAGE_RECIPIENT };
+enum {
+    PAGE_ROW = LIMIT_PAGE_ROW + 50 * LIMIT_PAGE_RECIPIENT,
+};
 
 static void with_memory_for_two_pages(struct api_options *o) {
     o->memory_max_bytes = (size_t)3 * LIMIT_PAGE * PAGE_ROW; /* of which a key has three quarters */
 }
 
-/* Rows are read, and rendered, before anybody knows how large they are. */
-static void test_T16_pages_are_read_within_the_memory_set_aside(void **state) {
-    enum { READERS = 20, FIT = 2 };
-    struct world *w = *state;
+/* So many of these pages fit, whoever asks for them, and others are not read meanwhile. */
+static void assert_pages_fit(struct world *w, const char *path, size_t page_bytes) {
+    enum { READERS = 20 };
+    const size_t fit = (size_t)3 * LIMIT_PAGE * PAGE_ROW / 4 * 3 / page_bytes;
     struct buf b = BUF_INIT(4096);
     struct answer a;
-    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
-    client_release(&a);
-    put_request(&b, "GET", "/v1/messages?limit=100", &w->key, "", STR_NONE);
+    assert_in_range(fit, 1, READERS - 1);
+    put_request(&b, "GET", path, &w->key, "", STR_NONE);
     for (int round = 0; round < 3; round++) { /* it is given back */
         int fd[READERS];
         struct pollfd p = {.events = POLLIN};
@@ -418,23 +420,23 @@ static void test_T16_pages_are_read_within_the_memory_set_aside(void **state) {
         for (size_t i = 0; i < READERS; i++) {
             fd[i] = client_connect(w->port);
             client_send(fd[i], buf_str(&b));
-            if (i < FIT) {
+            if (i < fit) {
                 fake_wait_held(w->store, i + 1);
                 continue;
             }
             p.fd = fd[i];
             if (poll(&p, 1, (int)patience_ms(CLIENT_TIMEOUT_MS)) != 1)
-                fail_msg("round %d: the store has %zu", round, w->store->held_count);
+                fail_msg("%s, round %d: the store has %zu", path, round, w->store->held_count);
             client_read(fd[i], false, &a);
             assert_problem(&a, 503, "overloaded");
             assert_true(client_header(&a, STR("Retry-After")).n > 0);
             assert_false(a.is_closed);
             client_release(&a);
         }
-        assert_int_equal(w->store->held_count, FIT);
+        assert_int_equal(w->store->held_count, fit);
         fake_release(w->store);
         for (size_t i = 0; i < READERS; i++) {
-            if (i < FIT) {
+            if (i < fit) {
                 client_read(fd[i], false, &a);
                 assert_int_equal(a.status, 200);
                 client_release(&a);
@@ -443,6 +445,102 @@ static void test_T16_pages_are_read_within_the_memory_set_aside(void **state) {
         }
     }
     buf_release(&b);
+}
+
+/* Rows are read, and rendered, before anybody knows how large they are. */
+static void test_T16_pages_are_read_within_the_memory_set_aside(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+    client_release(&a);
+    assert_pages_fit(w, "/v1/messages?limit=100", (size_t)100 * PAGE_ROW);
+}
+
+/* A webhook's body is as large as a small body may be. */
+static void test_T16_pages_of_captures_are_read_within_the_memory_set_aside(void **state) {
+    assert_pages_fit(*state, "/v1/sandbox/webhooks?limit=20", (size_t)20 * LIMIT_CAPTURE_ROW);
+}
+
+static void with_a_mebibyte(struct api_options *o) {
+    o->memory_max_bytes = 1024 * 1024;
+}
+
+static void get_capture(struct world *w, struct answer *out) {
+    char id[ID_TEXT_SIZE], path[100];
+    id_print(&w->store->capture.id, id);
+    snprintf(path, sizeof(path), "/v1/sandbox/messages/%s", id);
+    ask(w, "GET", path, &w->key, "", STR_NONE, out);
+}
+
+/* How large it is is known before it is read. */
+static void test_T16_captures_are_read_within_the_memory_set_aside(void **state) {
+    enum { LARGE = 2 * 1024 * 1024, SMALL = 1000 };
+    struct world *w = *state;
+    struct answer a;
+    char *content = mem_zalloc(LARGE);
+    memset(content, 'c', LARGE);
+    w->store->capture = (struct capture_row){
+        .id = id_new(1), .kind = CAPTURE_MESSAGE, .content = str_make(content, LARGE)};
+    get_capture(w, &a);
+    assert_problem(&a, 503, "overloaded");
+    assert_true(client_header(&a, STR("Retry-After")).n > 0);
+    assert_false(a.is_closed);
+    assert_int_equal(w->store->captures_read, 0);
+    client_release(&a);
+    w->store->capture.content.n = SMALL;
+    for (size_t i = 1; i < 10; i++) { /* it is given back */
+        get_capture(w, &a);
+        assert_int_equal(a.status, 200);
+        assert_true(a.body.n > SMALL);
+        assert_int_equal(w->store->captures_read, i);
+        client_release(&a);
+    }
+    free(content);
+}
+
+static void test_capture_that_no_answer_can_hold_is_told_so(void **state) {
+    struct world *w = *state;
+    struct answer a;
+    w->store->capture = (struct capture_row){.id = id_new(1), .content = STR("c")};
+    w->store->capture_bytes = HTTP_REPLY_MAX + 1;
+    get_capture(w, &a);
+    assert_problem(&a, 409, "conflict");
+    assert_true(str_find(a.body, STR("/raw")) > 0);
+    assert_int_equal(w->store->captures_read, 0);
+    client_release(&a);
+}
+
+/* As a tree, JSON takes up to a hundred times its text. */
+static void test_captured_body_of_many_values_is_shown_as_text(void **state) {
+    static const struct {
+        const char *unit;
+        size_t count;
+        bool is_tree;
+    } rows[] = {{"{},", LIMIT_CAPTURE_VALUES / 3, true},
+                {"{},", LIMIT_SMALL_BODY / 3 - 10, false},
+                {"\"\\\",[,\",", LIMIT_CAPTURE_VALUES / 2, true}}; /* text has no values */
+    struct world *w = *state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct buf b = BUF_INIT(LIMIT_SMALL_BODY);
+        struct answer a;
+        buf_putc(&b, '[');
+        for (size_t k = 0; k < rows[i].count; k++)
+            buf_putz(&b, rows[i].unit);
+        buf_putz(&b, "0]");
+        w->store->capture =
+            (struct capture_row){.id = id_new(1), .kind = CAPTURE_WEBHOOK, .content = buf_str(&b)};
+        get_capture(w, &a);
+        assert_int_equal(a.status, 200);
+        json_t *v = json_of(&a), *body = json_object_get(v, "body");
+        if (rows[i].is_tree)
+            assert_int_equal(json_array_size(body), rows[i].count + 1);
+        else
+            assert_int_equal(json_string_length(json_object_get(v, "content")), b.n);
+        assert_int_equal(json_object_size(v), 3);
+        json_decref(v);
+        client_release(&a);
+        buf_release(&b);
+    }
 }
 
 /* ---- time ---- */
@@ -727,6 +825,11 @@ int main(void) {
         SERVED_WITH(test_T16_a_503_for_want_of_memory_has_changed_nothing,
                     with_memory_for_one_answer),
         SERVED_WITH(test_T16_pages_are_read_within_the_memory_set_aside, with_memory_for_two_pages),
+        SERVED_WITH(test_T16_pages_of_captures_are_read_within_the_memory_set_aside,
+                    with_memory_for_two_pages),
+        SERVED_WITH(test_T16_captures_are_read_within_the_memory_set_aside, with_a_mebibyte),
+        SERVED(test_capture_that_no_answer_can_hold_is_told_so),
+        SERVED(test_captured_body_of_many_values_is_shown_as_text),
         SERVED_WITH(test_T17_slow_clients_are_cut_off, with_little_time),
         SERVED_WITH(test_T17_crowd_of_slow_clients_is_cut_off, with_room_for_a_crowd),
         SERVED_WITH(test_T17_crowd_leaves_while_it_is_cut_off, with_room_for_a_crowd),
