@@ -249,6 +249,7 @@ void http_loop_free(struct loop_of_http **lp) {
     mailbox_free(&l->box);
     waits_free(&l->waits);
     pauses_free(&l->pauses);
+    arena_free(&l->scratch);
     event_base_free(l->base);
     MHD_destroy_response(l->response_short);
     free(l);
@@ -267,6 +268,7 @@ struct loop_of_http *http_loop_new(struct http *h, const struct http_limits *lim
     l->box = mailbox_new();
     l->waits = waits_new(h->env->store, l->box);
     l->pauses = pauses_new(l->base, on_pause_over, l);
+    l->scratch = arena_new();
     l->box_event = event_new(l->base, mailbox_fd(l->box), EV_READ | EV_PERSIST, on_notes, l);
     l->tick = event_new(l->base, -1, EV_PERSIST, on_tick, l);
     l->step = event_new(l->base, -1, 0, on_step, l);

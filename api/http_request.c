@@ -136,6 +136,7 @@ void *http_on_request_line(void *cls, const char *target, struct MHD_Connection 
         .has_others = d->kind != HTTP_HEALTH,
     };
     r->waits = d->loop->waits;
+    r->scratch = d->loop->scratch;
     r->connection = c;
     c->request = r;
     c->received_bytes = 0;

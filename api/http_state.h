@@ -51,6 +51,7 @@ struct loop_of_http {
     struct mailbox *box;
     struct waits *waits;
     struct pauses *pauses;
+    struct arena *scratch; /* for what ends with a turn */
     struct event *box_event, *tick, *step;
     struct MHD_Response *response_short; /* when there is no memory for another */
     struct http_limits limits;

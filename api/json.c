@@ -85,7 +85,9 @@ void json_fault(const struct json_at *at, const char *code, const char *fmt, ...
     va_start(ap, fmt);
     vsnprintf(text.text, sizeof(text.text), fmt, ap);
     va_end(ap);
-    faults_add(faults_of(at), json_pointer(at), code, "%s", text.text);
+    struct faults *f = faults_of(at);
+    bool is_shown = f->count < LIMIT_FAULTS; /* else it only counts, and its place takes memory */
+    faults_add(f, is_shown ? json_pointer(at) : STR_NONE, code, "%s", text.text);
 }
 
 /* ---- reading ---- */

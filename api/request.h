@@ -27,6 +27,7 @@ struct waits;
 
 enum {
     REQUEST_FREE_REPLY = 64 * 1024, /* of which all connections together may hold one each */
+    REQUEST_FREE_READ = 64 * 1024,  /* the same of what was made of its header and body */
     REQUEST_PAUSE_MS = 250,         /* to twice that, before who asks too often is told so */
 };
 
@@ -62,6 +63,7 @@ struct request {
     bool is_control;           /* came over the control socket */
     struct route_view view;
 
+    struct arena *scratch; /* of its loop: for what ends with the turn */
     struct buf body;
     size_t body_max_bytes;
     size_t body_announced_bytes; /* by Content-Length; 0: it was not said */
@@ -126,6 +128,9 @@ void request_drop_body(struct request *r);
 /* Sets aside memory for what an outsider chose the size of, until the request is over (T16). false:
  * there is none; the problem is set. */
 bool request_charge(struct request *r, size_t n);
+/* Charges for what was made of a body and stays with the request, where that is more than the body
+ * was charged and than any request may have. */
+bool request_charge_read(struct request *r);
 /* The same for what is read and rendered for the answer, at most half of the budget: so much is
  * there for one who is alone. When the request is finished, what the answer itself does not take is
  * given back. */

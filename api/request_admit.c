@@ -134,6 +134,14 @@ bool request_charge(struct request *r, size_t n) {
     return false;
 }
 
+bool request_charge_read(struct request *r) {
+    size_t has = r->charged_bytes + REQUEST_FREE_READ, takes = arena_size(r->arena);
+    if (takes <= has || request_charge(r, takes - has))
+        return true;
+    r->reply.must_close = false; /* its request was whole */
+    return false;
+}
+
 bool request_set_aside_all(struct request *r, size_t n) {
     if (request_charge(r, n)) {
         r->aside_bytes += n;

@@ -47,7 +47,8 @@ bool v1_read_body(struct request *r, const struct json_field *fields, size_t cou
                   struct json_node **root) {
     struct errinfo info = {0};
     const struct json_at top = {.faults = &r->faults};
-    enum err e = json_body_parse(&r->body, r->arena, root, &info);
+    arena_clear(r->scratch); /* of what another request left */
+    enum err e = json_body_parse(&r->body, r->scratch, root, &info);
     if (e != OK) {
         request_problem_json(r, e, &info);
         request_finish(r);
@@ -60,7 +61,10 @@ bool v1_read_body(struct request *r, const struct json_field *fields, size_t cou
         request_finish(r);
         return false;
     }
-    return true;
+    if (request_charge_read(r))
+        return true;
+    request_finish(r);
+    return false;
 }
 
 /* Nothing, or an object of nothing. */

@@ -21,7 +21,8 @@ bool v1_has_room(struct request *r, const struct page *page, size_t recipients);
 /* The id in the path; else 404. */
 bool v1_param_id(struct request *r, struct id *out);
 /* The body, an object of these fields, and no query: what is wrong with them becomes faults. *root
- * is in the arena of the request. Else 400: it is not JSON; 503: no memory. */
+ * is there until the handler returns: a tree can take thirty times its text. Else 400: it is not
+ * JSON; 503: no memory. */
 bool v1_read_body(struct request *r, const struct json_field *fields, size_t count, void *out,
                   struct json_node **root);
 /* As it is stored: a test key's has a space in front, so that tests and mail never share one. Lives

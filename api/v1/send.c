@@ -38,16 +38,18 @@ static void finish(struct request *r) {
 
 /* ---- reading and composing: on the loop, or on a worker when the body is large ---- */
 
-/* The tree of a large body can be large itself: it is given back as soon as it was read. */
+/* The tree takes up to thirty times its text: it is given back as soon as it was read. */
 static bool read_body(struct request *r, struct sending *s) {
     struct errinfo info = {0};
     struct json_node *root;
     struct arena *own = r->body.n > LIMIT_SMALL_BODY ? arena_new() : NULL;
-    enum err e = json_body_parse(&r->body, own != NULL ? own : r->arena, &root, &info);
+    enum err e = json_body_parse(&r->body, own != NULL ? own : r->scratch, &root, &info);
     if (e == OK)
         v1_submission_read(root, &r->faults, &s->submission);
     else
         request_problem_json(r, e, &info);
+    if (own == NULL)
+        arena_clear(r->scratch);
     arena_free(&own);
     return e == OK;
 }
@@ -114,6 +116,8 @@ static void prepare(struct request *r) {
         request_problem_short(r);
         return;
     }
+    if (!request_charge_read(r))
+        return;
     const struct submit_input in = input(r, s, key);
     submit(r, s, &in);
     if (s->accept == NULL && is_as_it_came && !str_is_absent(key))

@@ -4,8 +4,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "api/json.h"
 #include "api/page.h"
 #include "api/request.h"
+#include "api/v1/v1.h"
+#include "server/base/limits.h"
 
 static void test_decode(void **state) {
     (void)state;
@@ -245,6 +248,102 @@ static void test_cursors_come_back(void **state) {
     arena_free(&a);
 }
 
+/* ---- what stays of a body ---- */
+
+static bool always_ready(void *ctx, char why[160]) {
+    (void)ctx;
+    (void)why;
+    return true;
+}
+
+static void env_start(struct env *env) {
+    const struct intake_settings s = {
+        .limits = {.recipients_max = 50, .message_bytes_max = LIMIT_MESSAGE}};
+    struct errinfo info = {0};
+    *env = (struct env){.is_ready = always_ready};
+    pthread_mutex_init(&env->shared.mu, NULL);
+    if (intake_new(&s, &env->shared.intake, &info) != OK)
+        fail_msg("%s: %s", info.field, info.text);
+    env->shared.domains = domains_new(NULL, 0);
+}
+
+static void env_stop(struct env *env) {
+    assert_int_equal(atomic_load(&env->body_bytes), 0);
+    env_set_intake(env, NULL);
+    env_set_domains(env, NULL);
+    pthread_mutex_destroy(&env->shared.mu);
+}
+
+struct body_row {
+    void (*handle)(struct request *r);
+    const char *begin, *unit, *end; /* unit: what follows the number */
+    size_t count;
+};
+
+/* As it is when its body has come, then handled. */
+static struct request *handled(struct env *env, struct arena *scratch, const struct body_row *row,
+                               size_t memory_max_bytes) {
+    struct request *r = request_new(env, NULL, STR("/"));
+    r->scratch = scratch;
+    r->memory_max_bytes = memory_max_bytes;
+    r->body.max = LIMIT_SMALL_BODY;
+    buf_putz(&r->body, row->begin);
+    for (size_t i = 0; i < row->count; i++)
+        buf_printf(&r->body, row->unit[0] == '"' ? "\"%zu%s" : "%zu%s", i, row->unit);
+    buf_putz(&r->body, row->end);
+    assert_int_equal(buf_status(&r->body), OK);
+    assert_true(request_charge(r, r->body.n * LIMIT_REQUEST_COST));
+    row->handle(r);
+    assert_true(r->is_finished);
+    return r;
+}
+
+static const struct body_row body_rows[] = {
+    {v1_keys_create, "[", ",", "0]", 40000},
+    {v1_keys_create, "{\"name\":[", ",", "0]}", 40000},
+    {v1_keys_create, "{", "\":0,", "\"x\":0}", 20000},
+    {v1_send, "[", ",", "0]", 40000},
+    {v1_send, "{", "\":0,", "\"x\":0}", 20000},
+    {v1_send, "{\"to\":[", ",", "0]}", 999},
+};
+enum { BODY_ROWS = sizeof(body_rows) / sizeof(body_rows[0]) };
+
+enum { ANSWER = 1024 }; /* what is made for it afterwards */
+
+/* A tree takes thirty times its text, and who does not read the answer holds the request. */
+static void test_T16_what_stays_of_a_body_is_charged(void **state) {
+    struct env env;
+    struct arena *scratch = arena_new();
+    (void)state;
+    json_setup();
+    env_start(&env);
+    for (size_t i = 0; i < BODY_ROWS; i++) {
+        struct request *r = handled(&env, scratch, &body_rows[i], SIZE_MAX);
+        assert_int_equal(r->reply.status, 422);
+        if (arena_size(r->arena) > r->charged_bytes + REQUEST_FREE_READ + ANSWER)
+            fail_msg("row %zu: %zu octets of body, %zu charged, %zu taken", i, r->body.n,
+                     r->charged_bytes, arena_size(r->arena));
+        request_free(&r);
+    }
+    env_stop(&env);
+    arena_free(&scratch);
+}
+
+static void test_T16_body_that_takes_more_than_there_is_is_503(void **state) {
+    const struct body_row *row = &body_rows[BODY_ROWS - 1];
+    struct env env;
+    struct arena *scratch = arena_new();
+    (void)state;
+    json_setup();
+    env_start(&env);
+    struct request *r = handled(&env, scratch, row, (size_t)9 * 1024);
+    assert_int_equal(r->reply.status, 503);
+    assert_false(r->reply.must_close);
+    request_free(&r);
+    env_stop(&env);
+    arena_free(&scratch);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode),
@@ -255,6 +354,8 @@ int main(void) {
         cmocka_unit_test(test_T18_the_path_of_a_target_is_where_others_see_it),
         cmocka_unit_test(test_every_route_that_is_not_public_needs_a_scope),
         cmocka_unit_test(test_cursors_come_back),
+        cmocka_unit_test(test_T16_what_stays_of_a_body_is_charged),
+        cmocka_unit_test(test_T16_body_that_takes_more_than_there_is_is_503),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
