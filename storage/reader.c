@@ -1,6 +1,6 @@
 /* Reading threads, a handle each. What is read for delivery must not wait for long reads: searches,
- * which can take seconds, have a line of their own and never all of the threads, and between the
- * statements of any listing others come in. */
+ * which can take seconds, and pages of keys and domains have a line of their own and never all of
+ * the threads, and between the statements of any listing of messages others come in. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,10 +117,19 @@ static bool is_listing(const struct note *n) {
     return CONTAINER_OF(n, const struct store_call, note)->verb == STORE_MESSAGES;
 }
 
-/* A listing without a filter has what it wants at once. */
+/* A listing without a filter has what it wants at once. Who wants all keys or domains wants them in
+ * force; who shows them can wait. */
 static bool is_search(const struct store_call *call) {
-    return is_listing(&call->note) &&
-           messages_is_search(CONTAINER_OF(call, const struct store_messages, call));
+    switch ((int)call->verb) {
+    case STORE_MESSAGES:
+        return messages_is_search(CONTAINER_OF(call, const struct store_messages, call));
+    case STORE_KEYS:
+        return CONTAINER_OF(call, const struct store_keys, call)->limit > 0;
+    case STORE_DOMAINS:
+        return CONTAINER_OF(call, const struct store_domains, call)->limit > 0;
+    default:
+        return false;
+    }
 }
 
 /* Where a call waits; a single reader does all in their order. */

@@ -469,11 +469,16 @@ struct store_keys_used {
     const int64_t *wall_ms;
     size_t count;
 };
+/* A limit makes it a page, which waits for searches; the whole is read like anything else. */
 struct store_keys {
     struct store_call call;
     int64_t project;
+    struct id after; /* of a page; zero: from the first id */
+    size_t limit;    /* 0: all */
+    /* out; of a page: ascending by id */
     struct key_row *key;
     size_t count;
+    bool more;
 };
 struct store_domain_put {
     struct store_call call;
@@ -500,13 +505,18 @@ struct store_domain_checked {
     int64_t now_wall_ms;
 };
 /* Private keys come out only with_secrets, for who signs or puts them back, and are wiped when the
- * call is released. Without, each key is there with its `pem` absent. */
+ * call is released. Without, each key is there with its `pem` absent. Pages as with keys. */
 struct store_domains {
     struct store_call call;
     int64_t project;
+    struct str name; /* this one alone, of one project; absent: any */
     bool with_secrets;
+    struct id after; /* as of store_keys, also what is out */
+    size_t limit;
+    /* out */
     struct domain_row *domain;
     size_t count;
+    bool more;
 };
 struct store_webhook_put {
     struct store_call call;

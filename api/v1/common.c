@@ -1,7 +1,5 @@
 #include "api/v1/common.h"
 
-#include <stdlib.h>
-
 #include "server/render/value.h"
 
 bool v1_is_good(struct request *r) {
@@ -101,35 +99,23 @@ void v1_answer_list(struct request *r, json_t *list) {
     request_finish(r);
 }
 
-bool v1_read_listing(struct request *r, enum page_kind kind, struct v1_listing *out) {
+bool v1_read_listing(struct request *r, enum page_kind kind, struct page *out) {
     static const char *const names[] = {"limit", "after"};
-    out->kind = kind;
     request_check_query(r, names, 2);
-    page_read(r, kind, &out->page);
-    return v1_is_good(r);
+    page_read(r, kind, out);
+    return v1_is_good(r) && v1_has_room(r, out, 1);
 }
 
-static int by_id(const void *a, const void *b) {
-    return memcmp(a, b, ID_BYTES);
-}
-
-void v1_answer_page(struct request *r, const struct v1_listing *l, void *row, size_t size,
-                    size_t count, json_t *(*render)(const struct request *r, const void *row)) {
-    struct page_mark mark = l->page.after;
+void v1_answer_page(struct request *r, enum page_kind kind, const void *row, size_t size,
+                    size_t count, bool more,
+                    json_t *(*render)(const struct request *r, const void *row)) {
+    struct page_mark mark = {0};
     json_t *list = json_array();
-    bool more = false;
-    if (count > 1)
-        qsort(row, count, size, by_id);
-    for (size_t i = 0; i < count && !more; i++) {
+    for (size_t i = 0; i < count; i++) {
         const char *at = (const char *)row + i * size;
-        if (l->page.has_after && memcmp(at, l->page.after.id.b, ID_BYTES) <= 0)
-            continue;
-        more = json_array_size(list) == l->page.limit;
-        if (more)
-            break;
         json_array_append_new(list, render(r, at));
         memcpy(mark.id.b, at, ID_BYTES);
     }
-    request_json(r, 200, page_json(list, more ? page_print(l->kind, &mark, r->arena) : STR_NONE));
+    request_json(r, 200, page_json(list, more ? page_print(kind, &mark, r->arena) : STR_NONE));
     request_finish(r);
 }

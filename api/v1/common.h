@@ -33,13 +33,10 @@ bool v1_read_nothing(struct request *r);
 /* 200 with {"data": list}; takes it. For what is shown as a whole. */
 void v1_answer_list(struct request *r, json_t *list);
 
-/* A listing of what the store gives as a whole, by pages in the order of ids, which is that of
- * creation. `limit` and `after` are the only parameters. */
-struct v1_listing {
-    enum page_kind kind;
-    struct page page;
-};
-bool v1_read_listing(struct request *r, enum page_kind kind, struct v1_listing *out);
-/* Sorts `count` rows of `size` bytes that begin with their id, and answers with a page of them. */
-void v1_answer_page(struct request *r, const struct v1_listing *l, void *row, size_t size,
-                    size_t count, json_t *(*render)(const struct request *r, const void *row));
+/* A listing by pages in the order of ids, which is that of creation. `limit` and `after` are the
+ * only parameters. There is memory for the page, and it is set aside; else 503. */
+bool v1_read_listing(struct request *r, enum page_kind kind, struct page *out);
+/* Answers with a page: `count` rows of `size` bytes that begin with their id. */
+void v1_answer_page(struct request *r, enum page_kind kind, const void *row, size_t size,
+                    size_t count, bool more,
+                    json_t *(*render)(const struct request *r, const void *row));

@@ -232,21 +232,26 @@ static void listed(struct request *r, struct store_call *call) {
     const struct store_domains *q = CONTAINER_OF(call, struct store_domains, call);
     if (!v1_is_done(r, call, "there are no domains"))
         return;
-    v1_answer_page(r, r->state, q->domain, sizeof(q->domain[0]), q->count, render_row);
-}
-
-static void list_domains(struct request *r,
-                         void (*done)(struct request *r, struct store_call *call)) {
-    struct store_domains *q = ARENA_NEW(r->arena, struct store_domains);
-    q->project = r->identity.project;
-    request_store(r, &q->call, STORE_DOMAINS, done);
+    v1_answer_page(r, PAGE_DOMAINS, q->domain, sizeof(q->domain[0]), q->count, q->more, render_row);
 }
 
 void v1_domains_list(struct request *r) {
-    struct v1_listing *l = ARENA_NEW(r->arena, struct v1_listing);
-    r->state = l;
-    if (v1_read_listing(r, PAGE_DOMAINS, l))
-        list_domains(r, listed);
+    struct store_domains *q = ARENA_NEW(r->arena, struct store_domains);
+    struct page page;
+    if (!v1_read_listing(r, PAGE_DOMAINS, &page))
+        return;
+    q->project = r->identity.project;
+    q->after = page.after.id;
+    q->limit = page.limit;
+    request_store(r, &q->call, STORE_DOMAINS, listed);
+}
+
+static void read_domain(struct request *r, struct str name,
+                        void (*done)(struct request *r, struct store_call *call)) {
+    struct store_domains *q = ARENA_NEW(r->arena, struct store_domains);
+    q->project = r->identity.project;
+    q->name = name;
+    request_store(r, &q->call, STORE_DOMAINS, done);
 }
 
 /* The name in the path; any form of it. */
@@ -272,21 +277,19 @@ static bool param_own_domain(struct request *r, struct str *out) {
 }
 
 /* NULL: the request is answered. */
-static const struct domain_row *find(struct request *r, const struct store_call *call,
-                                     struct str name) {
+static const struct domain_row *find(struct request *r, const struct store_call *call) {
     const struct store_domains *q = CONTAINER_OF(call, struct store_domains, call);
     if (!v1_is_done(r, call, no_domain))
         return NULL;
-    for (size_t i = 0; i < q->count; i++)
-        if (str_equal(q->domain[i].name, name))
-            return &q->domain[i];
+    if (q->count > 0)
+        return &q->domain[0];
     request_problem(r, PROBLEM_NOT_FOUND, "%s", no_domain);
     request_finish(r);
     return NULL;
 }
 
 static void got(struct request *r, struct store_call *call) {
-    const struct domain_row *found = find(r, call, *(const struct str *)r->state);
+    const struct domain_row *found = find(r, call);
     if (found == NULL)
         return;
     request_json(r, 200, render_domain(r, found));
@@ -294,11 +297,10 @@ static void got(struct request *r, struct store_call *call) {
 }
 
 void v1_domain_get(struct request *r) {
-    struct str *name = ARENA_NEW(r->arena, struct str);
-    r->state = name;
+    struct str name;
     request_check_query(r, NULL, 0);
-    if (v1_is_good(r) && param_domain(r, name))
-        list_domains(r, got);
+    if (v1_is_good(r) && param_domain(r, &name))
+        read_domain(r, name, got);
 }
 
 /* ---- looking at DNS ---- */
@@ -317,7 +319,7 @@ struct verifying {
 /* The store knows by now, and so does who checks From. */
 static void verified(struct request *r, struct store_call *call) {
     struct verifying *v = r->state;
-    const struct domain_row *d = find(r, call, v->name); /* deleted meanwhile? */
+    const struct domain_row *d = find(r, call); /* deleted meanwhile? */
     if (d == NULL) {
         json_decref(v->records);
         return;
@@ -331,7 +333,7 @@ static void verified(struct request *r, struct store_call *call) {
 
 static void verified_in_force(struct request *r, enum err err) {
     (void)err; /* it is stored; the keeper tries again */
-    list_domains(r, verified);
+    read_domain(r, ((const struct verifying *)r->state)->name, verified);
 }
 
 static void looked(struct domain_look *look) {
@@ -368,7 +370,7 @@ static struct domain_row keep(struct arena *a, const struct domain_row *d) {
 
 static void verify_found(struct request *r, struct store_call *call) {
     struct verifying *v = r->state;
-    const struct domain_row *d = find(r, call, v->name);
+    const struct domain_row *d = find(r, call);
     if (d == NULL)
         return;
     if (r->env->look == NULL) {
@@ -387,7 +389,7 @@ void v1_domain_verify(struct request *r) {
     struct verifying *v = ARENA_NEW(r->arena, struct verifying);
     r->state = v;
     if (v1_read_nothing(r) && param_own_domain(r, &v->name))
-        list_domains(r, verify_found);
+        read_domain(r, v->name, verify_found);
 }
 
 /* ---- deleting ---- */

@@ -248,16 +248,17 @@ static void listed(struct request *r, struct store_call *call) {
     const struct store_keys *q = CONTAINER_OF(call, struct store_keys, call);
     if (!v1_is_done(r, call, "there are no keys"))
         return;
-    v1_answer_page(r, r->state, q->key, sizeof(q->key[0]), q->count, render_row);
+    v1_answer_page(r, PAGE_KEYS, q->key, sizeof(q->key[0]), q->count, q->more, render_row);
 }
 
 void v1_keys_list(struct request *r) {
     struct store_keys *q = ARENA_NEW(r->arena, struct store_keys);
-    struct v1_listing *l = ARENA_NEW(r->arena, struct v1_listing);
-    if (!v1_read_listing(r, PAGE_KEYS, l))
+    struct page page;
+    if (!v1_read_listing(r, PAGE_KEYS, &page))
         return;
-    r->state = l;
     q->project = r->identity.project;
+    q->after = page.after.id;
+    q->limit = page.limit;
     request_store(r, &q->call, STORE_KEYS, listed);
 }
 

@@ -1,4 +1,6 @@
 /* Keys, domains, webhooks, captures: lists of what was put. */
+#include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "storage/memory/memory.h"
@@ -15,6 +17,26 @@ static enum err unlock(struct backend_reader *r, enum err e) {
 
 static bool is_of(int64_t project, int64_t wanted) {
     return wanted == -1 || project == wanted;
+}
+
+static bool is_after(const struct id *id, const struct id *after) {
+    return memcmp(id->b, after->b, ID_BYTES) > 0;
+}
+
+static int by_id(const void *a, const void *b) {
+    return memcmp(a, b, ID_BYTES);
+}
+
+_Static_assert(offsetof(struct key_row, id) == 0 && offsetof(struct domain_row, id) == 0,
+               "by_id() looks for it there");
+
+/* Of rows that begin with their id, the first ones; limit 0: all, as they are. */
+static void cut_page(void *row, size_t size, size_t *count, size_t limit, bool *more) {
+    *more = limit > 0 && *count > limit;
+    if (limit > 0 && *count > 1)
+        qsort(row, *count, size, by_id);
+    if (*more)
+        *count = limit;
 }
 
 static struct str *copy_list(struct arena *a, const struct str *list, size_t count) {
@@ -98,11 +120,12 @@ MEM_READ(keys) {
     q->key = NULL;
     q->count = 0;
     for (const struct mem_thing *t = b->shared.keys; t != NULL; t = t->next) {
-        if (!is_of(t->as.key.project, q->project))
+        if (!is_of(t->as.key.project, q->project) || !is_after(&t->as.key.id, &q->after))
             continue;
         q->key = mem_grow(a, q->key, sizeof(*q->key), q->count);
         copy_key(a, &t->as.key, &q->key[q->count++]);
     }
+    cut_page(q->key, sizeof(*q->key), &q->count, q->limit, &q->more);
     return unlock(r, OK);
 }
 
@@ -201,11 +224,14 @@ MEM_READ(domains) {
     q->domain = NULL;
     q->count = 0;
     for (const struct mem_thing *t = b->shared.domains; t != NULL; t = t->next) {
-        if (!is_of(t->as.domain.project, q->project))
+        const struct domain_row *d = &t->as.domain;
+        if (!is_of(d->project, q->project) || !is_after(&d->id, &q->after) ||
+            (!str_is_absent(q->name) && !str_equal(d->name, q->name)))
             continue;
         q->domain = mem_grow(a, q->domain, sizeof(*q->domain), q->count);
-        copy_domain(a, &t->as.domain, q->with_secrets, &q->domain[q->count++]);
+        copy_domain(a, d, q->with_secrets, &q->domain[q->count++]);
     }
+    cut_page(q->domain, sizeof(*q->domain), &q->count, q->limit, &q->more);
     return unlock(r, OK);
 }
 

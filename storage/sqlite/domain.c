@@ -164,16 +164,34 @@ enum err sqlite_domain_checked(struct backend *b, struct effects *fx, struct sto
     return e == OK && n == 0 ? err_set(&call->info, ERR_NOT_FOUND, "id", "no such domain") : e;
 }
 
+static sqlite3_stmt *statement_for(struct sq *h, const struct store_domains *q) {
+    bool is_one = !str_is_absent(q->name), is_page = q->limit > 0;
+    sqlite3_stmt *st = sq_use(h, is_one    ? SQL_DOMAIN_NAMED
+                                 : is_page ? SQL_DOMAINS_PAGE
+                                           : SQL_DOMAINS);
+    sq_bind_int(st, 1, q->project);
+    if (is_one) {
+        sq_bind_str(st, 2, q->name);
+    } else if (is_page) {
+        sq_bind_id(st, 2, &q->after);
+        sq_bind_int(st, 3, (int64_t)q->limit + 1);
+    }
+    return st;
+}
+
 enum err sqlite_domains(struct backend_reader *r, struct store_call *call) {
     struct store_domains *q = CONTAINER_OF(call, struct store_domains, call);
     struct arena *a = store_call_arena(call);
     struct sq *h = &r->h;
     q->domain = NULL;
     q->count = 0;
+    q->more = false;
     sq_run(h, sq_use(h, SQL_READ_BEGIN));
-    sqlite3_stmt *st = sq_use(h, SQL_DOMAINS);
-    sq_bind_int(st, 1, q->project);
+    sqlite3_stmt *st = statement_for(h, q);
     while (sq_row(h, st)) {
+        q->more = q->limit > 0 && q->count == q->limit;
+        if (q->more)
+            break;
         q->domain = rows_grow(a, q->domain, sizeof(*q->domain), q->count);
         struct domain_row *d = &q->domain[q->count++];
         struct damage damage = {0};

@@ -119,8 +119,10 @@ enum err sqlite_keys(struct backend_reader *r, struct store_call *call) {
     struct sq *h = &r->h;
     q->key = NULL;
     q->count = 0;
+    q->more = false;
     sqlite3_stmt *st = sq_use(h, SQL_KEYS);
     sq_bind_int(st, 1, q->project);
+    sq_bind_id(st, 2, &q->after);
     while (sq_row(h, st)) {
         struct str hash = sq_peek(st, 4);
         struct damage damage = {0}, of_shown = {0};
@@ -142,6 +144,9 @@ enum err sqlite_keys(struct backend_reader *r, struct store_call *call) {
         if (!sq_is_sound(h, &damage, DAMAGED_KEY, sq_int(st, 8)))
             continue; /* it opens nothing, the others do */
         (void)sq_is_sound(h, &of_shown, DAMAGED_KEY, sq_int(st, 8));
+        q->more = q->limit > 0 && q->count == q->limit;
+        if (q->more)
+            break;
         memcpy(k.hash, hash.p, sizeof(k.hash));
         k.from_domains = list_split(a, sq_str(st, 6, a), &k.from_domain_count);
         q->key = rows_grow(a, q->key, sizeof(*q->key), q->count);

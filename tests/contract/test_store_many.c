@@ -82,6 +82,75 @@ static void domains_are_told_apart(void **state) {
     assert_int_equal(q.domain[0].id.b[0], 1);
 }
 
+static void put_key(struct kit *k, uint8_t n, int64_t project, const char *prefix) {
+    struct store_key_put p = {
+        .key = {.id = id_of(n), .project = project, .prefix = str_of(prefix), .hash = {n}}};
+    RUN_OK(k, STORE_KEY_PUT, &p);
+}
+
+/* Ids of what is out, as digits. */
+static const char *ids_of(const void *row, size_t size, size_t count) {
+    static char text[16];
+    for (size_t i = 0; i < count; i++)
+        text[i] = (char)('0' + ((const struct id *)((const char *)row + i * size))->b[0]);
+    text[count] = '\0';
+    return text;
+}
+
+struct page_case {
+    int64_t project;
+    uint8_t after;
+    size_t limit;
+    const char *want;
+    bool more;
+};
+static const struct page_case page_cases[] = {
+    {1, 0, 2, "12", true},    {1, 2, 2, "35", false},  {1, 2, 1, "3", true},
+    {1, 0, 4, "1235", false}, {1, 5, 2, "", false},    {2, 0, 2, "4", false},
+    {3, 0, 2, "", false},     {-1, 1, 3, "234", true}, {-1, 0, 9, "12345", false},
+};
+enum { PAGE_CASES = sizeof(page_cases) / sizeof(page_cases[0]) };
+
+/* In whatever order they came, and whatever their names are. */
+static void keys_and_domains_come_by_pages_in_the_order_of_their_ids(void **state) {
+    static const char *const name[] = {"e.example", "d.example", "c.example", "b.example",
+                                       "a.example"};
+    static const uint8_t order[] = {3, 1, 5, 4, 2};
+    struct kit *k = *state;
+    for (size_t i = 0; i < sizeof(order); i++) {
+        put_domain(k, order[i], order[i] == 4 ? 2 : 1, name[order[i] - 1]);
+        put_key(k, order[i], order[i] == 4 ? 2 : 1, name[order[i] - 1]);
+    }
+    for (size_t i = 0; i < PAGE_CASES; i++) {
+        const struct page_case *c = &page_cases[i];
+        struct store_keys keys = {.project = c->project, .limit = c->limit};
+        struct store_domains domains = {.project = c->project, .limit = c->limit};
+        if (c->after != 0)
+            keys.after = domains.after = id_of(c->after);
+        RUN_OK(k, STORE_KEYS, &keys);
+        assert_string_equal(ids_of(keys.key, sizeof(*keys.key), keys.count), c->want);
+        assert_int_equal(keys.more, c->more);
+        RUN_OK(k, STORE_DOMAINS, &domains);
+        assert_string_equal(ids_of(domains.domain, sizeof(*domains.domain), domains.count),
+                            c->want);
+        assert_int_equal(domains.more, c->more);
+    }
+}
+
+static void one_domain_is_read_by_its_name(void **state) {
+    struct kit *k = *state;
+    put_domain(k, 1, 1, "a.example");
+    put_domain(k, 2, 2, "a.example");
+    put_domain(k, 3, 1, "b.example");
+    struct store_domains q = {.project = 2, .name = STR("a.example")};
+    RUN_OK(k, STORE_DOMAINS, &q);
+    assert_string_equal(ids_of(q.domain, sizeof(*q.domain), q.count), "2");
+    assert_false(q.more);
+    q.name = STR("b.example");
+    RUN_OK(k, STORE_DOMAINS, &q);
+    assert_int_equal(q.count, 0);
+}
+
 static void put_capture(struct kit *k, uint8_t n, enum capture_kind kind) {
     struct store_capture_put p = {
         .capture = {.id = id_of(n), .kind = kind, .wall_ms = n, .content = STR("x")}};
@@ -695,6 +764,8 @@ static void what_is_not_there_is_not_found_when_looking_works(void **state) {
 
 #define TESTS(T)                                                                                   \
     T(keys_are_told_apart), T(domains_are_told_apart),                                             \
+        T(keys_and_domains_come_by_pages_in_the_order_of_their_ids),                               \
+        T(one_domain_is_read_by_its_name),                                                         \
         T(captures_are_listed_newest_first_in_whatever_order_they_came),                           \
         T(an_event_goes_to_endpoints_that_want_it_and_only_then),                                  \
         T(gaps_in_the_log_of_deliveries_are_stepped_over), T(a_deleted_endpoint_is_not_disabled),  \

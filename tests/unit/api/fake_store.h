@@ -41,6 +41,7 @@ struct store {
     const struct key_row *other_keys; /* of the test: listed instead of those above; NULL: none */
     const struct domain_row *other_domains;
     size_t other_key_count, other_domain_count;
+    size_t rows_listed;         /* by the last listing of keys or domains */
     struct capture_row capture; /* of the test: the only one */
     int64_t capture_bytes;      /* what it says to have; 0: what it has */
     size_t captures_read;       /* with their content */
@@ -202,6 +203,30 @@ static inline void fake_replay(struct store *s, struct store_notify_replay *q) {
     q->more = ++s->replay_steps < s->replay_steps_most;
 }
 
+static inline int fake_by_id(const void *a, const void *b) {
+    return memcmp(a, b, ID_BYTES);
+}
+
+/* A copy of the rows, which begin with their id: those of the page, or all. */
+static inline void *fake_page(struct store_call *call, const void *row, size_t size, size_t *count,
+                              const struct id *after, size_t limit, bool *more) {
+    call->arena = arena_new();
+    char *all = arena_alloc(call->arena, (*count + 1) * size), *first = all;
+    if (*count > 0)
+        memcpy(all, row, *count * size);
+    *more = false;
+    if (limit == 0)
+        return all;
+    qsort(all, *count, size, fake_by_id);
+    while (*count > 0 && memcmp(first, after->b, ID_BYTES) <= 0) {
+        first += size;
+        --*count;
+    }
+    *more = *count > limit;
+    *count = *more ? limit : *count;
+    return first;
+}
+
 static inline bool fake_writes(enum store_verb v) {
     return v == STORE_ACCEPT || v == STORE_KEY_PUT || v == STORE_KEY_REVOKE ||
            v == STORE_DOMAIN_PUT || v == STORE_RETRY;
@@ -248,14 +273,25 @@ static inline void fake_carry_out(struct store *s, struct store_call *call) {
     }
     case STORE_KEYS: {
         struct store_keys *q = CONTAINER_OF(call, struct store_keys, call);
-        q->key = s->other_keys ? (struct key_row *)(uintptr_t)s->other_keys : s->key;
-        q->count = s->other_keys ? s->other_key_count : s->key_count;
+        const struct key_row *k = s->other_keys != NULL ? s->other_keys : s->key;
+        q->count = s->other_keys != NULL ? s->other_key_count : s->key_count;
+        q->key = fake_page(call, k, sizeof(*k), &q->count, &q->after, q->limit, &q->more);
+        s->rows_listed = q->count;
         break;
     }
     case STORE_DOMAINS: {
         struct store_domains *q = CONTAINER_OF(call, struct store_domains, call);
-        q->domain = s->other_domains ? (struct domain_row *)(uintptr_t)s->other_domains : s->domain;
-        q->count = s->other_domains ? s->other_domain_count : s->domain_count;
+        const struct domain_row *d = s->other_domains != NULL ? s->other_domains : s->domain;
+        q->count = s->other_domains != NULL ? s->other_domain_count : s->domain_count;
+        for (size_t i = 0; i < q->count && !str_is_absent(q->name); i++)
+            if (str_equal(d[i].name, q->name)) {
+                d = &d[i];
+                q->count = 1;
+            }
+        if (!str_is_absent(q->name) && (q->count != 1 || !str_equal(d->name, q->name)))
+            q->count = 0;
+        q->domain = fake_page(call, d, sizeof(*d), &q->count, &q->after, q->limit, &q->more);
+        s->rows_listed = q->count;
         break;
     }
     case STORE_KEY_PUT: {

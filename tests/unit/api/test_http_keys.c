@@ -8,6 +8,7 @@
 #include <event2/event.h>
 
 #include "api/http_pause.h"
+#include "api/page.h"
 #include "api/request.h"
 #include "tests/unit/api/http_world.h"
 
@@ -505,6 +506,61 @@ static void test_a_key_is_drawn_anew_when_its_prefix_is_taken(void **state) {
     }
 }
 
+static size_t listed_by(struct world *w, const char *path, char after[64]) {
+    struct answer a;
+    ask(w, "GET", path, &w->key, "", STR_NONE, &a);
+    assert_int_equal(a.status, 200);
+    json_t *v = json_of(&a);
+    size_t n = json_array_size(json_object_get(v, "data"));
+    const char *next = json_string_value(json_object_get(v, "after"));
+    snprintf(after, 64, "%s", next != NULL ? next : "");
+    json_decref(v);
+    client_release(&a);
+    return n;
+}
+
+/* Of many, the store is asked for what is shown. */
+static void test_T16_keys_and_domains_are_read_by_pages(void **state) {
+    enum { MANY = LIMIT_KEYS, NAME = 16 };
+    struct world *w = *state;
+    struct key_row *keys = mem_zalloc(MANY * sizeof(*keys));
+    struct domain_row *domains = mem_zalloc(MANY * sizeof(*domains));
+    char(*name)[NAME] = mem_zalloc((size_t)MANY * NAME);
+    for (size_t i = 0; i < MANY; i++) {
+        snprintf(name[i], NAME, "n%zu.test", i);
+        keys[i] = (struct key_row){.id = id_new((int64_t)i + 1), .revoked_wall_ms = 1};
+        domains[i] = (struct domain_row){.id = keys[i].id, .name = str_of(name[i])};
+    }
+    w->store->other_keys = keys;
+    w->store->other_domains = domains;
+    w->store->other_key_count = w->store->other_domain_count = MANY;
+    static const char *const paths[] = {"/v1/keys", "/v1/domains"};
+    for (size_t i = 0; i < 2; i++) {
+        char after[64], path[128];
+        assert_int_equal(listed_by(w, paths[i], after), PAGE_DEFAULT);
+        assert_int_equal(w->store->rows_listed, PAGE_DEFAULT);
+        size_t seen = PAGE_DEFAULT;
+        while (after[0] != '\0') {
+            snprintf(path, sizeof(path), "%s?limit=100&after=%s", paths[i], after);
+            seen += listed_by(w, path, after);
+            assert_in_range(w->store->rows_listed, 1, 100);
+        }
+        assert_int_equal(seen, MANY);
+    }
+    struct answer a;
+    ask(w, "GET", "/v1/domains/N77.test", &w->key, "", STR_NONE, &a);
+    assert_int_equal(a.status, 200);
+    assert_int_equal(w->store->rows_listed, 1);
+    client_release(&a);
+    ask(w, "GET", "/v1/domains/none.test", &w->key, "", STR_NONE, &a);
+    assert_problem(&a, 404, "not_found");
+    client_release(&a);
+    world_stop(w); /* it may still ask for them */
+    free(name);
+    free(domains);
+    free(keys);
+}
+
 static void test_from_outside_of_the_key_is_403(void **state) {
     struct world *w = *state;
     struct answer a;
@@ -596,6 +652,7 @@ int main(void) {
         SERVED(test_T32_who_asks_too_often_is_told_so_late),
         cmocka_unit_test(test_T32_not_all_wait_to_be_refused),
         SERVED_WITH(test_T32_who_cannot_be_told_late_has_to_connect_anew, with_eight_connections),
+        SERVED(test_T16_keys_and_domains_are_read_by_pages),
         SERVED(test_key_revoked_while_its_body_comes_is_refused),
         SERVED(test_a_limited_key_makes_no_key_with_fewer_limits),
         SERVED(test_T21_a_limited_key_revokes_no_key_that_may_more),

@@ -399,6 +399,7 @@ static void test_T16_a_503_for_want_of_memory_has_changed_nothing(void **state) 
 
 enum {
     PAGE_ROW = LIMIT_PAGE_ROW + 50 * LIMIT_PAGE_RECIPIENT,
+    SETTING_ROW = LIMIT_PAGE_ROW + LIMIT_PAGE_RECIPIENT, /* a key, a domain */
 };
 
 static void with_memory_for_two_pages(struct api_options *o) {
@@ -454,6 +455,14 @@ static void test_T16_pages_are_read_within_the_memory_set_aside(void **state) {
     ask(w, "POST", "/send", &w->key, "", body_text(), &a);
     client_release(&a);
     assert_pages_fit(w, "/v1/messages?limit=100", (size_t)100 * PAGE_ROW);
+}
+
+static void test_T16_pages_of_keys_are_read_within_the_memory_set_aside(void **state) {
+    assert_pages_fit(*state, "/v1/keys?limit=100", (size_t)100 * SETTING_ROW);
+}
+
+static void test_T16_pages_of_domains_are_read_within_the_memory_set_aside(void **state) {
+    assert_pages_fit(*state, "/v1/domains?limit=100", (size_t)100 * SETTING_ROW);
 }
 
 /* A webhook's body is as large as a small body may be. */
@@ -825,6 +834,10 @@ int main(void) {
         SERVED_WITH(test_T16_a_503_for_want_of_memory_has_changed_nothing,
                     with_memory_for_one_answer),
         SERVED_WITH(test_T16_pages_are_read_within_the_memory_set_aside, with_memory_for_two_pages),
+        SERVED_WITH(test_T16_pages_of_keys_are_read_within_the_memory_set_aside,
+                    with_memory_for_two_pages),
+        SERVED_WITH(test_T16_pages_of_domains_are_read_within_the_memory_set_aside,
+                    with_memory_for_two_pages),
         SERVED_WITH(test_T16_pages_of_captures_are_read_within_the_memory_set_aside,
                     with_memory_for_two_pages),
         SERVED_WITH(test_T16_captures_are_read_within_the_memory_set_aside, with_a_mebibyte),

@@ -108,7 +108,9 @@ static const struct store_ops fake_ops = {
     .reader_rests = fake_rests,
     .read = {[STORE_TOTALS] = fake_read,
              [STORE_CONTENT] = fake_content,
-             [STORE_MESSAGES] = fake_search},
+             [STORE_MESSAGES] = fake_search,
+             [STORE_KEYS] = fake_search,
+             [STORE_DOMAINS] = fake_search},
 };
 /* One without snapshots. */
 static const struct store_ops plain_ops = {
@@ -383,6 +385,31 @@ static void a_listing_without_a_filter_waits_for_no_search(void **state) {
     }
 }
 
+/* A page of them takes a while when there are many; who wants all wants to go by them. */
+static void pages_of_keys_and_domains_hold_up_nobody_but_searches(void **state) {
+    struct world *w = *state;
+    struct store_keys keys = {.limit = 10}, all_keys = {0};
+    struct store_domains domains = {.limit = 10}, all_domains = {0};
+    struct store_content c = {0};
+    start(w, 2);
+    post_as(w, &keys.call, STORE_KEYS);
+    wait_entered_soon();
+    post_as(w, &domains.call, STORE_DOMAINS);
+    post_as(w, &c.call, STORE_CONTENT);
+    for (int i = 0; i < 100 && w->done < 1; i++)
+        mailbox_wait(w->box, 100);
+    size_t came = w->done;
+    post_as(w, &all_keys.call, STORE_KEYS);
+    wait_entered_soon();
+    post_as(w, &all_domains.call, STORE_DOMAINS);
+    for (int i = 0; i < 4; i++)
+        sem_post(&f.go_on);
+    wait_done_soon(w, 5);
+    assert_int_equal(came, 1);
+    for (int i = 0; i < 2; i++)
+        wait_entered_soon();
+}
+
 static void searches_that_wait_when_it_stops_are_made_before(void **state) {
     struct world *w = *state;
     enum { SEARCHES = 4 };
@@ -460,6 +487,7 @@ int main(void) {
         TEST(contents_that_wait_together_share_a_snapshot),
         TEST(searches_leave_a_reader_to_the_others),
         TEST(a_listing_without_a_filter_waits_for_no_search),
+        TEST(pages_of_keys_and_domains_hold_up_nobody_but_searches),
         TEST(searches_that_wait_when_it_stops_are_made_before),
         TEST(a_search_lets_the_gate_close),
         TEST(who_is_no_listing_comes_in_between_listings),
