@@ -130,8 +130,7 @@ static void got_head(struct request *r, struct store_call *call) {
     q->id = head->id;
     if (head->content_bytes > HTTP_REPLY_MAX)
         too_large(r);
-    else if (request_set_aside_all(r,
-                                   LIMIT_CAPTURE_ROW / 4 + (size_t)head->content_bytes * COPIES)) {
+    else if (request_set_aside_all(r, LIMIT_PAGE_ROW + (size_t)head->content_bytes * COPIES)) {
         request_store(r, &q->call, STORE_CAPTURE, got);
         return;
     }

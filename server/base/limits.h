@@ -28,9 +28,10 @@ enum {
     LIMIT_DOMAINS = 10000,         /* of a project: as keys */
     LIMIT_FAULTS = 64,             /* faults listed in one problem */
     LIMIT_PAGE = 100,              /* rows of one page */
-    LIMIT_PAGE_ROW = 64 * 1024,    /* what a row is charged before it is read: a message with every
-                                      label at its limit, an attempt with its transcript */
-    LIMIT_PAGE_RECIPIENT = 1536,   /* and each recipient that it may have: address, last reply */
+    LIMIT_PAGE_ROW = 256 * 1024,   /* what a row is charged before it is read: a message with every
+                                      label at its limit and full of quotes, as stored and as shown;
+                                      an attempt with its transcript */
+    LIMIT_PAGE_RECIPIENT = 3584,   /* and each recipient that it may have: address, last reply */
     LIMIT_CAPTURE_ROW = 1024 * 1024, /* the same of the sandbox: a body of LIMIT_SMALL_BODY as
                                         stored, as a tree and rendered; the envelope of a message to
                                         LIMIT_SMTP_RCPT recipients */

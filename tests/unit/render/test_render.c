@@ -159,6 +159,131 @@ static void test_answer_to_a_submission_stays_the_first_one(void **state) {
     buf_release(&first);
 }
 
+/* ---- what a row of a page takes (T16) ---- */
+
+enum { FILL_MOST = 2048, TREE_MOST = 1024 * 1024 };
+
+/* So many characters that JSON writes as two. */
+static struct str quotes(size_t n) {
+    static char text[FILL_MOST];
+    ASSERT(n <= FILL_MOST);
+    memset(text, '"', sizeof(text));
+    return str_make(text, n);
+}
+
+/* Every label at its limit. */
+static struct message_row largest_message(struct buf *tags, struct buf *metadata) {
+    static char key[LIMIT_METADATA_PAIRS][LIMIT_METADATA_KEY];
+    struct pair pairs[LIMIT_METADATA_PAIRS];
+    struct str tag[LIMIT_TAGS];
+    for (size_t i = 0; i < LIMIT_TAGS; i++)
+        tag[i] = quotes(LIMIT_TAG);
+    for (size_t i = 0; i < LIMIT_METADATA_PAIRS; i++) {
+        memset(key[i], '"', LIMIT_METADATA_KEY);
+        key[i][0] = (char)('A' + i);
+        pairs[i] = (struct pair){.key = str_make(key[i], LIMIT_METADATA_KEY),
+                                 .value = quotes(LIMIT_METADATA_VALUE)};
+    }
+    value_print_strings(tag, LIMIT_TAGS, tags);
+    value_print_pairs(pairs, LIMIT_METADATA_PAIRS, metadata);
+    return (struct message_row){
+        .id = some_id(),
+        .created_wall_ms = 1,
+        .expires_wall_ms = 1,
+        .message_id = quotes(LIMIT_LINE),
+        .mail_from = quotes(LIMIT_ADDRESS),
+        .from_email = quotes(LIMIT_ADDRESS),
+        .from_name = quotes(LIMIT_DISPLAY_NAME),
+        .from_domain = quotes(LIMIT_DOMAIN),
+        .subject = quotes(LIMIT_SUBJECT),
+        .external_id = quotes(LIMIT_EXTERNAL_ID),
+        .route = quotes(LIMIT_TAG),
+        .tags_json = buf_str(tags),
+        .metadata_json = buf_str(metadata),
+        .size_bytes = LIMIT_MESSAGE_MAX,
+    };
+}
+
+/* As stored and as shown. */
+static void assert_fits(const char *name, size_t stored, json_t *shown, size_t most) {
+    struct buf b = BUF_INIT(TREE_MOST);
+    value_print(shown, &b);
+    json_decref(shown);
+    assert_int_equal(buf_status(&b), OK);
+    if (stored + b.n > most)
+        fail_msg("%s: %zu stored and %zu shown", name, stored, b.n);
+    buf_release(&b);
+}
+
+static void assert_row_fits(const char *name, size_t stored, json_t *shown) {
+    assert_fits(name, stored, shown, LIMIT_PAGE_ROW);
+}
+
+static void test_T16_largest_rows_of_a_page_fit_what_they_are_charged(void **state) {
+    struct buf tags = BUF_INIT(TREE_MOST), metadata = BUF_INIT(TREE_MOST);
+    static char words[LIMIT_REPLY_STORED], dialogue[LIMIT_TRANSCRIPT];
+    (void)state;
+    memset(words, 1, sizeof(words)); /* a control is six characters */
+    memset(dialogue, 1, sizeof(dialogue));
+    const struct message_row m = largest_message(&tags, &metadata);
+    const struct last_result last = {
+        .code = 550, .text = str_make(words, sizeof(words)), .mx = quotes(LIMIT_DOMAIN)};
+    struct event_row e = {.id = m.id,
+                          .type = EVENT_RECIPIENT_BOUNCED,
+                          .message_id = m.id,
+                          .external_id = m.external_id,
+                          .tags_json = m.tags_json,
+                          .metadata_json = m.metadata_json,
+                          .email = quotes(LIMIT_ADDRESS),
+                          .state = RECIPIENT_BOUNCED,
+                          .result = last};
+    struct attempt_row a = {.message_id = m.id,
+                            .host = quotes(LIMIT_DOMAIN),
+                            .transcript = str_make(dialogue, sizeof(dialogue))};
+    size_t labels = m.external_id.n + m.tags_json.n + m.metadata_json.n;
+    assert_true(labels > 2 * LIMIT_METADATA_PAIRS * LIMIT_METADATA_VALUE);
+    assert_row_fits("message",
+                    sizeof(m) + labels + m.message_id.n + m.mail_from.n + m.from_email.n +
+                        m.from_name.n + m.from_domain.n + m.subject.n + m.route.n,
+                    render_message_summary(&m));
+    assert_row_fits("event", sizeof(e) + labels + e.email.n + last.text.n + last.mx.n,
+                    render_event_value(&e));
+    assert_row_fits("attempt", sizeof(a) + a.host.n + a.transcript.n, render_attempt(&a, NULL));
+    buf_release(&metadata);
+    buf_release(&tags);
+}
+
+/* Many of one message or of one attempt; what those have else is nothing here. */
+static void test_T16_largest_recipients_of_a_row_fit_what_they_are_charged(void **state) {
+    enum { MANY = 100 };
+    static char words[LIMIT_REPLY_STORED];
+    struct recipient_row r[MANY];
+    struct attempt_recipient of_attempt[MANY];
+    (void)state;
+    memset(words, 'w', sizeof(words));
+    const struct last_result last = {.code = 550,
+                                     .enhanced = "5.7.1",
+                                     .text = str_make(words, sizeof(words)),
+                                     .mx = str_make(words, LIMIT_DOMAIN),
+                                     .tls = STR("TLSv1.3")};
+    size_t strings = LIMIT_ADDRESS + last.text.n + last.mx.n + last.tls.n;
+    for (int i = 0; i < MANY; i++) {
+        r[i] = (struct recipient_row){.email = str_make(words, LIMIT_ADDRESS),
+                                      .state = RECIPIENT_BOUNCED,
+                                      .attempts = 1,
+                                      .updated_wall_ms = 1,
+                                      .last = last};
+        of_attempt[i] =
+            (struct attempt_recipient){.index = i, .action = VERDICT_BOUNCED, .result = last};
+    }
+    const struct message_row m = {.recipient = r, .recipient_count = MANY};
+    const struct attempt_row a = {.recipient = of_attempt, .recipient_count = MANY};
+    assert_fits("recipients of a message", sizeof(r) + MANY * strings, render_message_summary(&m),
+                (size_t)MANY * LIMIT_PAGE_RECIPIENT);
+    assert_fits("recipients of an attempt", sizeof(of_attempt) + MANY * strings,
+                render_attempt(&a, &m), (size_t)MANY * LIMIT_PAGE_RECIPIENT);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text_is_always_valid_utf8),
@@ -167,6 +292,8 @@ int main(void) {
         cmocka_unit_test(test_event_of_a_delivery),
         cmocka_unit_test(test_event_of_a_refusal),
         cmocka_unit_test(test_answer_to_a_submission_stays_the_first_one),
+        cmocka_unit_test(test_T16_largest_rows_of_a_page_fit_what_they_are_charged),
+        cmocka_unit_test(test_T16_largest_recipients_of_a_row_fit_what_they_are_charged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
