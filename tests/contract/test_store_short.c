@@ -198,13 +198,41 @@ static void a_store_opens_when_there_is_memory_again(void **state) {
     kit_accept(k, TO("ann@example.net"));
 }
 
+/* However many rows a migration changes: there are never more of them in memory than the cache
+ * holds, of which the writer has 4 MiB. */
+static void a_migration_takes_memory_for_its_cache_alone(void **state) {
+    struct kit *k = *state;
+    char path[100];
+    sqlite3 *db;
+    store_close(&k->store);
+    snprintf(path, sizeof(path), "%s/outbox.db", k->folder);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db,
+                                  "WITH n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < "
+                                  "399999) INSERT INTO term (bucket, hash, seq)"
+                                  " SELECT i / 8 / 4096, i * 7919 % 1000003, i / 8 + 1 FROM n;"
+                                  "UPDATE counter SET next_message = 50001;"
+                                  "PRAGMA user_version = 3",
+                                  NULL, NULL, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    sqlite3_memory_highwater(1);
+    kit_open_with(k, k->options);
+    assert_in_range(sqlite3_memory_highwater(0), 1, 8 << 20);
+}
+
 int main(void) {
+    /* as the store sets it, but with statistics: what comes first is what counts */
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 1);
+    sqlite3_config(SQLITE_CONFIG_STMTJRNL_SPILL, -1);
+    sqlite3_initialize();
 #define TEST(f) cmocka_unit_test_setup_teardown(f, kit_sqlite_setup, kit_teardown)
     const struct CMUnitTest tests[] = {
         TEST(without_a_lock_it_does_not_start),
         TEST(without_memory_no_tag_is_left_out),
         TEST(a_store_opens_when_there_is_memory_again),
         TEST(a_content_without_memory_is_neither_stored_nor_read),
+        TEST(a_migration_takes_memory_for_its_cache_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
