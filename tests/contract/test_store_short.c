@@ -200,25 +200,58 @@ static void a_store_opens_when_there_is_memory_again(void **state) {
 
 /* However many rows a migration changes: there are never more of them in memory than the cache
  * holds, of which the writer has 4 MiB. */
-static void a_migration_takes_memory_for_its_cache_alone(void **state) {
-    struct kit *k = *state;
+static void opens_with_its_cache_alone(struct kit *k, const char *sql) {
     char path[100];
     sqlite3 *db;
-    store_close(&k->store);
     snprintf(path, sizeof(path), "%s/outbox.db", k->folder);
+    store_close(&k->store);
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db,
-                                  "WITH n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < "
-                                  "399999) INSERT INTO term (bucket, hash, seq)"
-                                  " SELECT i / 8 / 4096, i * 7919 % 1000003, i / 8 + 1 FROM n;"
-                                  "UPDATE counter SET next_message = 50001;"
-                                  "PRAGMA user_version = 3",
-                                  NULL, NULL, NULL),
-                     SQLITE_OK);
+    if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
+        fail_msg("%s", sqlite3_errmsg(db));
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
     sqlite3_memory_highwater(1);
     kit_open_with(k, k->options);
     assert_in_range(sqlite3_memory_highwater(0), 1, 8 << 20);
+}
+
+static void search_terms_are_moved_with_the_memory_of_the_cache(void **state) {
+    opens_with_its_cache_alone(
+        *state, "WITH n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 399999)"
+                " INSERT INTO term (bucket, hash, seq)"
+                " SELECT i / 8 / 4096, i * 7919 % 1000003, i / 8 + 1 FROM n;"
+                "UPDATE counter SET next_message = 50001;"
+                "PRAGMA user_version = 3");
+}
+
+static void test_messages_are_marked_with_the_memory_of_the_cache(void **state) {
+    struct kit *k = *state;
+    struct store_key_put key = {.key = {.project = 1,
+                                        .id = id_new(k->now_wall_ms),
+                                        .name = STR("ci"),
+                                        .prefix = STR("pc_test_a"),
+                                        .scopes = SCOPE_SEND,
+                                        .is_test = true,
+                                        .created_wall_ms = k->now_wall_ms}};
+    RUN_OK(k, STORE_KEY_PUT, &key);
+    struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
+    q->message.key_id = key.key.id;
+    RUN_OK(k, STORE_ACCEPT, q);
+    opens_with_its_cache_alone(
+        k, "BEGIN;"
+           "CREATE TEMP TABLE row AS SELECT * FROM message;"
+           "CREATE TEMP TABLE number (n INTEGER PRIMARY KEY);"
+           "CREATE TEMP TRIGGER again AFTER INSERT ON number BEGIN"
+           " UPDATE row SET seq = new.n, id = randomblob(16), metadata = zeroblob(3000);"
+           " INSERT INTO message SELECT * FROM row; END;"
+           "WITH n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)"
+           " INSERT INTO number SELECT i FROM n;"
+           "ALTER TABLE message DROP COLUMN is_test;"
+           "ALTER TABLE api_key DROP COLUMN rate;"
+           "UPDATE counter SET next_message = 5001;"
+           "PRAGMA user_version = 1;"
+           "COMMIT");
+    assert_true(kit_message(k, q->message.id).is_test);
+    opens_with_its_cache_alone(k, "DELETE FROM message WHERE seq >= 10"); /* they have no rest */
 }
 
 int main(void) {
@@ -232,7 +265,8 @@ int main(void) {
         TEST(without_memory_no_tag_is_left_out),
         TEST(a_store_opens_when_there_is_memory_again),
         TEST(a_content_without_memory_is_neither_stored_nor_read),
-        TEST(a_migration_takes_memory_for_its_cache_alone),
+        TEST(search_terms_are_moved_with_the_memory_of_the_cache),
+        TEST(test_messages_are_marked_with_the_memory_of_the_cache),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
