@@ -41,6 +41,16 @@ static void fill_last(struct task *t, struct report_entry *e, const struct sessi
         e->last.tls = arena_dup(rep->arena, str_of(tls->version));
 }
 
+/* It is one more than an attempt asks; what rests is not asked, either, but will be. */
+static bool is_beyond_reach(const struct task *t, const struct host_entry *h) {
+    bool is_so = t->candidates == LIMIT_MX_ADDRESSES;
+    for (size_t i = 0; i < t->candidates && is_so; i++)
+        is_so = t->candidate[i].host != h;
+    for (size_t i = 0; i < h->addr_count && is_so; i++)
+        is_so = !worker_address_is_dead(t->w, &h->addr[i]);
+    return is_so;
+}
+
 static bool has_said(const struct task *t, const struct host_entry *h, enum verdict_class what) {
     bool has = h == t->at->host;
     for (size_t i = 0; i < t->candidates && !has; i++)
@@ -48,12 +58,14 @@ static bool has_said(const struct task *t, const struct host_entry *h, enum verd
     return has;
 }
 
-/* Those before it, and the one that says it now. */
+/* Those before it, and the one that says it now. Where there are more than one attempt asks, those
+ * that it asks: else nothing would ever be final there. */
 static bool have_all_said(const struct task *t, enum verdict_class what) {
+    const struct host_list *l = t->job->hosts;
     size_t i = 0;
-    while (i < t->job->hosts->host_count && has_said(t, &t->job->hosts->host[i], what))
+    while (i < l->host_count && (has_said(t, &l->host[i], what) || is_beyond_reach(t, &l->host[i])))
         i++;
-    return i == t->job->hosts->host_count;
+    return i == l->host_count;
 }
 
 /* One reply but to RCPT is the same for all whom it decides: the rules are asked once. */

@@ -127,7 +127,8 @@ struct outcome_input {
     const struct reply *reply;
     bool is_smarthost;
     bool is_last_host;           /* no other MX is left to try */
-    bool is_every_host;          /* each host gave this very answer: `wants_every_host` */
+    bool is_every_host;          /* each host that may be asked gave this very answer:
+                                    `wants_every_host` */
     size_t rcpt_accepted_before; /* in this transaction, for 452 and 552 at RCPT */
     size_t earlier_nxdomain;     /* attempts of this recipient that found no domain before, by an
                                     answer to another question */

@@ -1,7 +1,7 @@
 /* What the hosts of a route say, and what it means when not all of them say it. */
 #include "tests/unit/delivery/world.h"
 
-enum { HOSTS_MOST = 3 };
+enum { HOSTS_MOST = LIMIT_MX_ADDRESSES + 1 };
 
 /* A route of several smarthosts, asked in this order; the last one is the world's own sink. */
 struct hosts {
@@ -38,7 +38,7 @@ static void add_listing(struct hosts *h) {
 
 /* A message to `to`, tried once. */
 static struct id try_once(struct world *w, struct hosts *h, const char *to) {
-    w->o.retry_ms[0] = 3600 * 1000;
+    w->o.retry_ms[0] = w->o.retry_ms[1] = 3600 * 1000;
     w->route.smarthost = h->host;
     w->route.smarthost_count = h->count;
     start(w);
@@ -99,6 +99,29 @@ static void a_blocklist_is_believed_when_every_host_reads_it(void **state) {
     end(w, &h);
 }
 
+/* An attempt asks no more than so many: what they all say is not said by one of them less. */
+static void of_more_hosts_than_are_asked_those_that_are_decide(void **state) {
+    struct world *w = *state;
+    struct hosts h = {0};
+    for (int i = 0; i < HOSTS_MOST; i++)
+        add_plain(&h);
+    await_state(w, try_once(w, &h, UTF8), RECIPIENT_BOUNCED, 1);
+    end(w, &h);
+    for (int i = 0; i < HOSTS_MOST; i++)
+        add_listing(&h);
+    await_state(w, try_once(w, &h, "ok@example.net"), RECIPIENT_BOUNCED, 1);
+    end(w, &h);
+    add_closed(&h);
+    for (int i = 1; i < HOSTS_MOST; i++)
+        add_plain(&h);
+    w->o.loops = 1;
+    struct id id = try_once(w, &h, UTF8);
+    await_state(w, id, RECIPIENT_QUEUED, 1);
+    retry_now(w, id); /* it is known to be away, and not asked */
+    await_state(w, id, RECIPIENT_QUEUED, 2);
+    end(w, &h);
+}
+
 static void a_host_that_takes_some_recipients_refuses_no_login(void **state) {
     struct world *w = *state;
     struct hosts h = {0};
@@ -117,6 +140,7 @@ int main(void) {
         T(every_host_is_asked_for_what_the_first_ones_do_not_offer),
         T(what_no_host_offers_is_refused_when_all_were_asked),
         T(a_blocklist_is_believed_when_every_host_reads_it),
+        T(of_more_hosts_than_are_asked_those_that_are_decide),
         T(a_host_that_takes_some_recipients_refuses_no_login),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
