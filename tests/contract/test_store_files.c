@@ -282,6 +282,26 @@ static void an_older_store_finds_its_messages_in_smaller_buckets(void **state) {
         0);
 }
 
+/* It stored the key of a test key's request without the space in front. */
+static void a_repetition_finds_what_an_older_version_stored_for_a_test_key(void **state) {
+    struct kit *k = *state;
+    struct store_accept *first = kit_keyed(k, "key", 1), *again = kit_keyed(k, " key", 1),
+                        *other = kit_keyed(k, " key", 2), *after = kit_keyed(k, " key", 2);
+    RUN_OK(k, STORE_ACCEPT, first);
+    RUN_OK(k, STORE_ACCEPT, again);
+    assert_true(again->is_replay);
+    assert_true(id_equal(&again->message.id, &first->message.id));
+    RUN_OK(k, STORE_ACCEPT, other); /* what a live key used is none of its own */
+    assert_false(other->is_replay);
+    RUN_OK(k, STORE_ACCEPT, after);
+    assert_true(after->is_replay);
+    assert_true(id_equal(&after->message.id, &other->message.id));
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_keyed(k, " key", 1)), ERR_CONFLICT);
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_keyed(k, "key", 2)), ERR_CONFLICT);
+    RUN_OK(k, STORE_ACCEPT, kit_keyed(k, " ", 1));
+    assert_int_equal(kit_totals(k).accepted, 3);
+}
+
 static void a_store_survives_closing(void **state) {
     struct kit *k = *state;
     kit_webhook(k, 1, "*");
@@ -924,6 +944,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(what_is_no_folder_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(an_owner_without_a_name_is_an_owner, setup, teardown),
         cmocka_unit_test_setup_teardown(a_newer_store_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            a_repetition_finds_what_an_older_version_stored_for_a_test_key, setup, teardown),
         cmocka_unit_test_setup_teardown(an_older_store_finds_its_messages_in_smaller_buckets, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(an_older_store_learns_which_messages_are_tests, setup,
