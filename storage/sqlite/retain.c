@@ -19,9 +19,11 @@ struct sweep {
     size_t left; /* rows of this step */
 };
 
-/* One thing is gone, and `rows` with it. */
+/* One thing is gone, and `rows` with it: one at least, whatever is damaged. */
 static void took(struct sweep *s, int64_t rows) {
     s->q->removed++;
+    if (rows < 1)
+        rows = 1;
     s->left -= rows < (int64_t)s->left ? (size_t)rows : s->left;
 }
 
@@ -168,7 +170,9 @@ static void delete_message(struct sweep *s, const struct old_message *m) {
         body_erase(b, m->seq, m->body);
     delete_range(b, SQL_RECIPIENTS_DELETE, first_key_of(m->seq), last_key_of(m->seq));
     delete_one(b, SQL_MESSAGE_DELETE, m->seq);
-    took(s, gone + m->recipients + (m->body != 0 ? rows_of_content(m->size_bytes) : 1));
+    bool is_damaged = m->recipients < 0 || m->recipients > RECIPIENT_KEY_SPAN;
+    int64_t recipients = is_damaged ? RECIPIENT_KEY_SPAN : m->recipients;
+    took(s, gone + recipients + (m->body != 0 ? rows_of_content(m->size_bytes) : 1));
 }
 
 static bool next_message(struct backend *b, struct old_message *m) {

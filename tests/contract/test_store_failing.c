@@ -1321,6 +1321,41 @@ static void expect_the_others(struct kit *k, const char *damage_sql) {
     assert_int_equal(number_in(k, "SELECT count(*) FROM notification WHERE state = 0"), 2);
 }
 
+/* Where its content lies says no number, while it is open: the others' contents go, and the sweep
+ * comes to its end. What hangs on it is removed in bounded steps, however much it says it is. */
+static void a_message_with_a_damaged_content_holds_up_no_retention(void **state) {
+    (void)state;
+    static const char *const rows[] = {
+        "UPDATE message SET body = 1.5 WHERE seq = 1",
+        "UPDATE message SET body = 'x' WHERE seq = 1",
+        "UPDATE message SET body = x'01' WHERE seq = 1",
+        "UPDATE message SET body = -1 WHERE seq = 1",
+        "UPDATE message SET recipients = 9223372036854775807 WHERE seq = 2",
+        "UPDATE message SET recipients = -9223372036854775807 WHERE seq = 2",
+        "UPDATE message SET size = -9223372036854775807 - 1 WHERE seq = 2",
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct kit *k = kit_new(STORE_SQLITE);
+        kit_accept(k, TO("ann@example.net"));
+        for (int n = 0; n < 3; n++)
+            kit_attempt(k, kit_accept(k, TO("bob@example.net"))->recipient[0].key,
+                        RECIPIENT_DELIVERED);
+        damage(k, rows[i]);
+        k->now_wall_ms += 1000;
+        struct store_retain q = {.more = true};
+        for (int step = 0; step < 20 && q.more; step++)
+            q = kit_retain_step(k, (struct store_retain){.content_before_wall_ms = k->now_wall_ms,
+                                                         .events_before_wall_ms = k->now_wall_ms,
+                                                         .most = 100});
+        if (q.more)
+            fail_msg("%s: no end", rows[i]);
+        if (number_in(k, "SELECT count(*) FROM message WHERE seq > 1") != 0)
+            fail_msg("%s: something is left", rows[i]);
+        store_close(&k->store); /* it does not add up */
+        kit_free(k);
+    }
+}
+
 static void a_damaged_event_holds_up_no_other(void **state) {
     (void)state;
     expect_log(passed_over);
@@ -2291,6 +2326,7 @@ int main(void) {
         TEST(a_step_that_ends_within_a_damaged_message_goes_on_there),
         TEST(a_damaged_message_gives_none_of_its_recipients_back),
         TEST(very_many_damaged_rows_are_not_all_told_of),
+        cmocka_unit_test(a_message_with_a_damaged_content_holds_up_no_retention),
         cmocka_unit_test(a_damaged_event_holds_up_no_other),
         cmocka_unit_test(what_has_an_impossible_time_is_left_out_of_lists),
         TEST(a_domain_with_an_impossible_time_is_verified_anew),
