@@ -10,6 +10,10 @@ enum {
     READINGS_FAILED_MOST = 5,               /* of domains, in a row: a second each */
     KEY_LOOK_MS = 5 * 1000,                 /* a look at DNS takes a fraction of it */
     ROOM_MS = 1000, /* who waits for room is looked at several times in it */
+    /* others wait for who waits for room: most transactions end in it; twice that the next time */
+    TURN_MS = 2000,
+    TURN_MOST_MS = 256 * 1000,
+    SMALL_PART = 256, /* of all the room: such a content takes none from a large one, to speak of */
 };
 
 static const char ERASED[] = "the content of the message was erased";
@@ -307,24 +311,44 @@ void prepare_signed(struct note *n) {
     prepare_letter_woken(s, l);
 }
 
+static void begin_turn(struct scheduler *s) {
+    s->room.passed_bytes = 0;
+    s->room.turn++;
+    s->room.held_since_mono_ms = 0;
+}
+
 /* Does it want room in vain, and longer than anybody else? */
 static void waits_for_room(struct scheduler *s, struct bundle *b, int64_t now_mono_ms) {
     if (s->room.first == NULL || now_mono_ms >= s->room.until_mono_ms) {
         s->room.first = b;
-        s->room.passed_bytes = 0;
-        s->room.turn++;
+        s->room.turn_ms = TURN_MS;
+        begin_turn(s);
     }
     if (s->room.first == b)
         s->room.until_mono_ms = now_mono_ms + ROOM_MS;
 }
 
-/* Another one waits for room, and would have it but for those that passed it. */
-static bool has_turn_before(const struct scheduler *s, int64_t now_mono_ms) {
+/* Another one waits for room, and would have it but for those that passed it. They may hang: after
+ * a while they are no longer held against who comes, until room that they do not hold is given
+ * back. What waits for many slow ones to end has longer turns, in the end. */
+static bool has_turn_before(struct scheduler *s, size_t size, int64_t now_mono_ms) {
     if (s->room.first == NULL || now_mono_ms >= s->room.until_mono_ms)
         return false;
     size_t bytes = letters_bytes(s->letters), passed = s->room.passed_bytes;
-    size_t size = (size_t)s->room.first->letter->outgoing->size_bytes;
-    return (bytes > passed ? bytes - passed : 0) + size <= s->settings->o.content_bytes_max;
+    size_t most = s->settings->o.content_bytes_max;
+    size_t first = (size_t)s->room.first->letter->outgoing->size_bytes;
+    if ((bytes > passed ? bytes - passed : 0) + first > most)
+        return false;
+    if (s->room.held_since_mono_ms == 0)
+        s->room.held_since_mono_ms = now_mono_ms;
+    int64_t held_ms = now_mono_ms - s->room.held_since_mono_ms;
+    if (held_ms >= s->room.turn_ms) {
+        if (s->room.turn_ms < TURN_MOST_MS)
+            s->room.turn_ms *= 2;
+        begin_turn(s);
+        return false;
+    }
+    return held_ms < TURN_MS || size > most / SMALL_PART;
 }
 
 /* A site may have another content while it has no more than there is left: those that hang keep
@@ -348,7 +372,7 @@ bool prepare_has_room(struct scheduler *s, struct bundle *b) {
         return false;
     }
     prepare_wants_no_room(s, b);
-    if (bytes > most - before || has_turn_before(s, now_mono_ms))
+    if (bytes > most - before || has_turn_before(s, size, now_mono_ms))
         return false;
     if (s->room.first != NULL) {
         b->passed = s->room.turn;

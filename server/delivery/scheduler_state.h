@@ -108,12 +108,14 @@ struct scheduler {
     struct doubt doubt;
 
     /* Whoever found no room for a content is passed by others that find some, but is not kept
-     * waiting by them: as soon as it had room but for what they hold, no more may pass. */
+     * waiting by them: as soon as it had room but for what they hold, no more may pass, for as
+     * long as a turn is. */
     struct {
         struct bundle *first;  /* who waits, longest of all; NULL: nobody */
         int64_t until_mono_ms; /* that it counts: its site looks at it in each turn, or cannot */
         uint64_t turn;
-        size_t passed_bytes; /* held by those that passed it */
+        size_t passed_bytes;                 /* held by those that passed it, in this turn */
+        int64_t turn_ms, held_since_mono_ms; /* others were kept waiting; 0: nobody yet */
     } room;
 
     size_t jobs;          /* with workers */

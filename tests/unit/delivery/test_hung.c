@@ -358,6 +358,42 @@ static void a_content_that_is_larger_than_all_the_room_waits_for_no_other(void *
     end_slow(w, &slow);
 }
 
+/* Read from the store as soon as it is due: it is not with the notice. */
+static struct id submit_later(struct world *w, const char *to, int64_t size_bytes) {
+    const struct message_row like = {.created_wall_ms = clock_wall_ms() + 200,
+                                     .size_bytes = size_bytes};
+    return submit_with(w, to, &like);
+}
+
+/* One waits that would have room but for a content that passed it, and that hangs. */
+static void a_content_that_waits_for_one_that_hangs_holds_up_others_for_a_moment(void **state) {
+    expect_log("sessions are aborted");
+    enum { KIB = 1024 };
+    struct world *w = *state;
+    struct slow slow;
+    add_slow_domain(w, &slow, &SLOW);
+    w->o.content_bytes_max = 64 * KIB;
+    w->o.retry_ms[0] = 600 * 1000;
+    start(w);
+    submit_later(w, "hold@example.net", 20 * KIB);
+    submit_later(w, "hold@slow.test", 20 * KIB);
+    await_counter(w, &w->sink->held, 1);
+    await_counter(w, &slow.sink->held, 1);
+    struct id waits = submit_later(w, "ok@example.net", 25 * KIB);
+    mailbox_wait(w->box, 400);
+    submit_later(w, "hold@slow.test", 20 * KIB);
+    await_counter(w, &slow.sink->held, 2);
+    sink_on_loop(w->sink->loop, sink_close_all, w->sink);
+    struct id small = submit_later(w, "ok@example.net", 0);
+    struct id large = submit_later(w, "ok@example.net", 4 * KIB);
+    await_state(w, small, RECIPIENT_DELIVERED, 1);
+    await_state(w, large, RECIPIENT_DELIVERED, 1);
+    assert_int_equal(recipient(w, waits, 0).state, RECIPIENT_QUEUED);
+    sink_on_loop(slow.sink->loop, sink_close_all, slow.sink);
+    await_state(w, waits, RECIPIENT_DELIVERED, 1);
+    end_slow(w, &slow);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -375,6 +411,7 @@ int main(void) {
         T(what_a_hung_site_has_claimed_leaves_room_for_what_others_read),
         T(who_has_no_room_for_its_content_is_passed_by_who_needs_none),
         T(a_content_that_is_larger_than_all_the_room_waits_for_no_other),
+        T(a_content_that_waits_for_one_that_hangs_holds_up_others_for_a_moment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

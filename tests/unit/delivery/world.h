@@ -227,6 +227,8 @@ WORLD struct id submit_with(struct world *w, const char *to, const struct messag
     size_t size = (size_t)q.message.size_bytes;
     char *content = mem_zalloc(size);
     memset(content, 'x', size);
+    for (size_t i = sizeof(BYTES) + 500; i + 4 < size; i += 500)
+        memcpy(content + i, "\r\n", 2);
     memcpy(content, BYTES, sizeof(BYTES) - 1);
     memcpy(content + size - 2, "\r\n", 2);
     q.content = message_new(&q.message.id, content, size);
