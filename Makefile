@@ -142,8 +142,8 @@ $(B)/tests/unit/smtp/test_session: WATCH += $(addprefix -Wl$(,)--wrap=,stream_ha
 $(B)/tests/unit/smtp/test_conversation: WATCH += $(addprefix -Wl$(,)--wrap=,evbuffer_add evbuffer_add_reference evbuffer_add_buffer)
 # a store that holds captures back, and no memory for a message
 $(B)/tests/unit/inbound/test_sandbox: WATCH += -Wl,--wrap=store_post,--wrap=mem_try_zalloc
-# where the committer naps, and is waited for, its test comes in
-$(B)/tests/unit/storage/test_committer: WATCH += -Wl,--wrap=nanosleep,--wrap=thread_join
+# where the committer naps, and is waited for, its test comes in; the room on its disk
+$(B)/tests/unit/storage/test_committer: WATCH += -Wl,--wrap=nanosleep,--wrap=thread_join,--wrap=statvfs
 $(B)/tests/%: tests/%.c $(B)/libpostchute.a $(B)/.flags
 	@mkdir -p $(@D)
 	@echo "  TEST $@"

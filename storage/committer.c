@@ -12,7 +12,8 @@
  *     └────after_failure(BROKEN)─► CLOSED ──open_again──► READY       (both tried once a second)
  *
  * READY and FULL have an open backend; in FULL each batch is still tried, since only a commit that
- * writes tells whether there is room. CLOSED has none and answers ERR_UNAVAILABLE at once. */
+ * writes tells whether there is room: has_room(). CLOSED has none and answers ERR_UNAVAILABLE at
+ * once. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,13 +100,25 @@ struct store_health committer_health(struct committer *c) {
 static void open_again(struct committer *c) {
     struct errinfo info = {0};
     struct store_health h = health_get(c->health);
-    if (c->ops->open(&c->options, &c->file, &c->backend, &info) == OK) {
+    enum err e = c->ops->open(&c->options, &c->file, &c->backend, &info);
+    if (e == OK && c->ops->probe(c->backend) != OK) { /* opening may have had nothing to write */
+        e = err_set(&info, ERR_UNAVAILABLE, "store", "%s", c->ops->status_text(c->backend));
+        c->ops->close(&c->backend);
+    }
+    if (e == OK) {
         health_set(c->health, true, "ready");
         return;
     }
     if (strncmp(h.text, info.text, sizeof(h.text) - 1) != 0) /* another reason than before */
         log_error("storage", "the store is not writable", LOG_STRZ("reason", info.text));
     health_set(c->health, false, info.text);
+}
+
+/* After a commit, of a disk that was full: a few pages fit into what the log has already, so the
+ * next batch must fit beside it. */
+static bool has_room(struct committer *c) {
+    return c->ops->has_written(c->backend) &&
+           health_get(c->health).disk_free_bytes >= LIMIT_BATCH_BYTES;
 }
 
 /* The handle stays also when a probe cannot be synced: the next one writes over what was refused,
@@ -118,7 +131,7 @@ static void tick(struct committer *c) {
     health_refresh_disk(c->health);
     if (c->backend == NULL)
         open_again(c);
-    else if (!health_get(c->health).is_writable && c->ops->probe(c->backend) == OK)
+    else if (!health_get(c->health).is_writable && c->ops->probe(c->backend) == OK && has_room(c))
         health_set(c->health, true, "ready");
 }
 
@@ -405,7 +418,7 @@ static void run_batch(struct committer *c, struct batch *b) {
         metric_add(metrics.commits, 1);
         metric_add(metrics.rows, (int64_t)b->rows);
         metric_observe_us(metrics.seconds, clock_mono_us() - start_mono_us);
-        if (!health_get(c->health).is_writable && c->ops->has_written(c->backend))
+        if (!health_get(c->health).is_writable && has_room(c))
             health_set(c->health, true, "ready");
         publish_totals(c);
         watch_list_publish(c->watches, c->effects);

@@ -72,8 +72,9 @@ struct store_ops {
      * transaction, ends it, and removes what no verb used. One at a time. */
     size_t (*stage)(struct backend *b, struct store_call *call, size_t at);
     void (*unstage)(struct backend *b);
-    enum err (*probe)(
-        struct backend *b); /* a transaction that writes a little: is there room again? */
+    /* A transaction that writes a little and is synced: can this handle write (again)? What it
+     * wrote shows has_written(), what failed status(). Outside of a transaction. */
+    enum err (*probe)(struct backend *b);
     /* As committed: accepted and by_state. */
     void (*totals)(const struct backend *b, int64_t *accepted, int64_t by_state[]);
     /* Keeps the log of the backend short; NULL: there is none. */

@@ -581,6 +581,7 @@ static void a_file_of_another_version_is_not_migrated_while_it_is_open(void **st
 static struct {
     atomic_int write_rc, sync_rc; /* what the next calls answer; SQLITE_OK: pass on */
     atomic_llong room;            /* bytes until write_rc; 0: at once */
+    atomic_int failed;            /* so many calls have */
 } fault;
 
 struct faulty_file {
@@ -602,6 +603,7 @@ static int f_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 at) {
         atomic_fetch_sub(&fault.room, n);
         rc = SQLITE_OK;
     }
+    atomic_fetch_add(&fault.failed, rc != SQLITE_OK);
     return rc != SQLITE_OK ? rc : REAL(f)->pMethods->xWrite(REAL(f), p, n, at);
 }
 static int f_truncate(sqlite3_file *f, sqlite3_int64 n) {
@@ -609,6 +611,7 @@ static int f_truncate(sqlite3_file *f, sqlite3_int64 n) {
 }
 static int f_sync(sqlite3_file *f, int flags) {
     int rc = atomic_load(&fault.sync_rc);
+    atomic_fetch_add(&fault.failed, rc != SQLITE_OK);
     return rc != SQLITE_OK ? rc : REAL(f)->pMethods->xSync(REAL(f), flags);
 }
 static int f_size(sqlite3_file *f, sqlite3_int64 *n) {
@@ -757,6 +760,44 @@ static void a_failed_write_closes_the_handle_and_it_comes_back(void **state) {
 static void a_full_disk_refuses_until_there_is_room(void **state) {
     expect_log("the store is not writable");
     fail_and_recover(*state, &fault.write_rc, SQLITE_FULL);
+}
+
+/* Tried each second, in vain: it is said once. */
+static void fail_for_some_time(struct kit *k, atomic_int *what, int rc) {
+    int changes = 0;
+    struct mailbox *box = kit_box(k);
+    store_watch(k->store, NOTICE_HEALTH, box, health_changed, &changes);
+    kit_accept(k, TO("ann@example.net"));
+    atomic_store(what, rc);
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_accept_for(k, TO("bob@example.net"))),
+                     ERR_UNAVAILABLE);
+    int before = atomic_load(&fault.failed);
+    while (changes < 2 && atomic_load(&fault.failed) < before + 4)
+        mailbox_wait(box, 100);
+    mailbox_wait(box, 0);
+    assert_int_equal(changes, 1);
+    assert_false(store_health(k->store).is_writable);
+    atomic_store(what, SQLITE_OK);
+    wait_writable(k, box);
+    kit_accept(k, TO("ann@example.net"));
+    store_unwatch(k->store, box);
+    kit_reopen(k);
+    assert_int_equal(kit_totals(k).accepted, 2);
+}
+
+static void a_disk_that_stays_full_is_told_of_once(void **state) {
+    expect_log("the store is not writable");
+    fail_for_some_time(*state, &fault.write_rc, SQLITE_FULL);
+}
+
+static void a_disk_that_goes_on_failing_is_told_of_once(void **state) {
+    expect_log("the store is not writable");
+    fail_for_some_time(*state, &fault.write_rc, SQLITE_IOERR_WRITE);
+}
+
+static void a_disk_that_syncs_no_more_is_told_of_once(void **state) {
+    expect_log("the store is not writable");
+    fail_for_some_time(*state, &fault.sync_rc, SQLITE_IOERR_FSYNC);
 }
 
 static void copy_file(struct kit *k, const char *from, const char *to) {
@@ -973,6 +1014,12 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_failed_write_closes_the_handle_and_it_comes_back,
                                         faulty_setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_refuses_until_there_is_room, faulty_setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_disk_that_stays_full_is_told_of_once, faulty_setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_disk_that_goes_on_failing_is_told_of_once, faulty_setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_disk_that_syncs_no_more_is_told_of_once, faulty_setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(
             what_was_refused_is_not_in_the_log_of_a_handle_that_came_back, faulty_setup, teardown),

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/statvfs.h>
 
 #include "server/base/limits.h"
 #include "server/base/thread.h"
@@ -27,7 +28,8 @@ struct backend {
 /* What it answers, and what it was asked. Set while no call is under way. */
 static struct {
     enum err begin, commit, savepoint, release, rollback_to;
-    bool stage_fails, writes_nothing;
+    bool stage_fails;
+    atomic_bool writes_nothing;
     enum err write[2][CALLS]; /* of the n-th call of a batch, at the first and the second try */
     int64_t writes[CALLS];    /* ... after having written so many rows */
     _Atomic(enum backend_status) status;
@@ -187,6 +189,15 @@ static const struct store_ops fake_ops = {
 
 /* ---- what the test has ---- */
 
+/* The disk (--wrap). */
+static atomic_llong disk_free_bytes;
+int __wrap_statvfs(const char *path, struct statvfs *out);
+int __wrap_statvfs(const char *path, struct statvfs *out) {
+    (void)path;
+    *out = (struct statvfs){.f_frsize = 1, .f_bavail = (fsblkcnt_t)disk_free_bytes};
+    return 0;
+}
+
 struct world {
     struct committer *c;
     struct watch_list *watches;
@@ -205,6 +216,7 @@ static void heard(struct store_notice *n) {
 static int setup(void **state) {
     struct world *w = *state = mem_zalloc(sizeof(*w));
     memset(&f, 0, sizeof(f));
+    disk_free_bytes = INT64_MAX;
     sem_init(&f.entered, 0, 0);
     sem_init(&f.go_on, 0, 0);
     sem_init(&f.stopping, 0, 0);
@@ -473,6 +485,50 @@ static void a_full_disk_is_probed_until_there_is_room(void **state) {
     f.writes_nothing = false;
     assert_int_equal(run(w, STORE_KEY_PUT), OK);
     assert_true(committer_health(w->c).is_writable);
+}
+
+/* The next probe and the one after it have ended: the answers of this one were seen. */
+static void wait_for_probes(struct world *w) {
+    int before = f.probed;
+    while (f.probed < before + 2)
+        mailbox_wait(w->box, 50);
+}
+
+static void a_few_pages_that_fit_are_no_room(void **state) {
+    expect_log("the store is not writable");
+    struct world *w = *state;
+    f.status = BACKEND_FULL;
+    f.probe = ERR_UNAVAILABLE;
+    assert_int_equal(run(w, STORE_KEY_PUT), ERR_UNAVAILABLE);
+    disk_free_bytes = LIMIT_BATCH_BYTES - 1;
+    wait_for_probes(w);
+    f.status = BACKEND_READY;
+    assert_int_equal(run(w, STORE_KEY_PUT), OK);
+    assert_false(committer_health(w->c).is_writable);
+    f.probe = OK;
+    wait_for_probes(w);
+    assert_false(committer_health(w->c).is_writable);
+    f.writes_nothing = true;
+    disk_free_bytes = LIMIT_BATCH_BYTES;
+    wait_for_probes(w);
+    assert_false(committer_health(w->c).is_writable);
+    f.writes_nothing = false;
+    assert_true(becomes_writable(w));
+}
+
+/* What opens and cannot be written to is closed again. */
+static void a_handle_that_came_back_has_written(void **state) {
+    expect_log("the store is not writable");
+    struct world *w = *state;
+    f.status = BACKEND_BROKEN;
+    f.probe = ERR_UNAVAILABLE;
+    assert_int_equal(run(w, STORE_KEY_PUT), ERR_UNAVAILABLE);
+    while (f.closed < 3)
+        mailbox_wait(w->box, 50);
+    assert_false(committer_health(w->c).is_writable);
+    f.probe = OK;
+    assert_true(becomes_writable(w));
+    assert_int_equal(f.opened, f.closed + 1);
 }
 
 /* ---- contents that go in before ---- */
@@ -854,6 +910,8 @@ int main(void) {
         TEST(nobody_is_told_of_what_is_not_committed),
         TEST(a_broken_handle_is_closed_and_opened_until_it_works),
         TEST(a_full_disk_is_probed_until_there_is_room),
+        TEST(a_few_pages_that_fit_are_no_room),
+        TEST(a_handle_that_came_back_has_written),
         TEST(a_large_content_goes_in_first_and_what_is_unused_out_again),
         TEST(a_batch_ends_at_its_limits),
         TEST(a_batch_ends_when_much_was_written),
