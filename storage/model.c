@@ -60,10 +60,10 @@ bool recipient_transition_is_legal(enum recipient_state from, enum recipient_sta
     return (legal[from] >> to & 1u) != 0;
 }
 
-int64_t no_domain_since(int64_t before_wall_ms, const struct last_result *last,
+int64_t no_domain_since(int64_t before_wall_ms, const struct last_result *last, int64_t kept_ms,
                         int64_t now_wall_ms) {
     if (failure_is_no_domain(last->failure))
-        return before_wall_ms != 0 ? before_wall_ms : now_wall_ms;
+        return before_wall_ms != 0 ? before_wall_ms : now_wall_ms + kept_ms;
     return last->stage > STAGE_RESOLVE ? 0 : before_wall_ms;
 }
 

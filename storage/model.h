@@ -55,10 +55,11 @@ struct last_result {
     struct str tls;  /* "TLSv1.3", absent: in clear */
 };
 
-/* When an attempt first found no such domain, or no address in it, of those since one found it; 0:
- * none did. What `before_wall_ms` becomes with an attempt that ended so. (In a store of an earlier
- * version it may be a small number, which is long ago.) */
-int64_t no_domain_since(int64_t before_wall_ms, const struct last_result *last,
+/* When an attempt first found no such domain, or no address in it, of those since one found it, or
+ * `kept_ms` later, when no cache has that answer any more; 0: none did. What `before_wall_ms`
+ * becomes with an attempt that ended so. (In a store of an earlier version it may be a small
+ * number, which is long ago.) */
+int64_t no_domain_since(int64_t before_wall_ms, const struct last_result *last, int64_t kept_ms,
                         int64_t now_wall_ms);
 
 struct recipient_row {

@@ -263,6 +263,7 @@ struct settle_result {
     bool counts;                /* an attempt (false: shutdown, throttle) */
     int64_t due_wall_ms;        /* QUEUED */
     bool unknown_outcome; /* lost after the final dot: marks possible_duplicate when retried */
+    int64_t kept_ms;      /* no_domain_since() */
     struct last_result last;
 };
 struct store_settle {

@@ -170,6 +170,7 @@ static void place(struct scheduler *s, struct bundle *b) {
         b->is_preset = true;
         b->failure = h->failure;
         b->asked_wall_ms = h->asked_wall_ms;
+        b->kept_ms = h->kept_ms;
         dispatch_claim(s, b);
         return;
     }

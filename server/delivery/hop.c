@@ -214,6 +214,7 @@ static void finish_mx(struct hops *t, struct hop *h, int64_t now_boot_ms) {
             ttl_ms = bounded_ttl_ms((int64_t)q->ttl_s * 1000);
         }
     }
+    h->kept_ms = (int64_t)q->longest_ttl_s * 1000;
     resolved(t, h, hosts, failure, ttl_ms, now_boot_ms);
 }
 

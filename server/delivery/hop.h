@@ -21,7 +21,8 @@
 #include "server/delivery/host_list.h"
 
 /* The answer that a domain is not there is used for so long. Who asks later than this after
- * somebody was told so hears it anew: no cache of ours keeps it for longer (dns_context.c). */
+ * somebody was told so hears it anew: no cache of ours keeps it for longer (dns_context.c). What
+ * names hosts, or an address that nobody can use, is kept for hop.kept_ms. */
 enum { HOP_NO_DOMAIN_MS = 7000 };
 
 struct bundle;
@@ -37,6 +38,8 @@ struct hop {
     struct host_list *hosts;
     enum failure failure;
     int64_t asked_wall_ms; /* when what is known was asked for, or is */
+    int64_t kept_ms; /* of `failure`: so long from then on caches may repeat the records that led to
+                        it; 0: there were none */
     char *site_name; /* of its site, with the tag: the same one when sessions with the hosts of the
                         one can stand for those of the other */
     uint64_t site_tag;           /* says something about credentials: not to be shown */

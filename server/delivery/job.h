@@ -63,6 +63,7 @@ struct report_entry {
     recipient_key_t key;
     struct verdict verdict;
     struct last_result last;
+    int64_t kept_ms;      /* settle_result.kept_ms */
     bool is_shutdown;     /* stopped before the end of DATA: back to the queue */
     bool unknown_outcome; /* the final dot had been sent */
 };

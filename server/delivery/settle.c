@@ -227,6 +227,7 @@ static void decide(struct scheduler *s, struct settle_call *c, const struct repo
         /* what may have been delivered is an attempt, whatever ended it */
         .counts = e->verdict.counts || e->unknown_outcome,
         .unknown_outcome = e->unknown_outcome,
+        .kept_ms = e->kept_ms,
         .last = e->last,
     };
     if (res->state == RECIPIENT_QUEUED)
@@ -402,6 +403,7 @@ static struct verdict preset_verdict(const struct bundle *b, const struct due_it
         .is_smarthost = b->hop->route->route->kind != ROUTE_MX,
         .is_last_host = true,
         .earlier_nxdomain = is_said_again ? 1 : 0,
+        .is_literal = b->hop->domain[0] == '[',
     };
     return outcome_judge(&in);
 }
@@ -413,6 +415,7 @@ void settle_preset(struct scheduler *s, struct bundle *b) {
         struct report_entry *e = &r->entry[r->count++];
         e->item = i;
         e->key = i->row.key;
+        e->kept_ms = b->kept_ms;
         e->verdict = preset_verdict(b, i);
         const char *text = b->text != NULL ? b->text : failure_text(b->failure);
         e->last = (struct last_result){.class_ = e->verdict.class_,

@@ -56,6 +56,7 @@ struct bundle {
     bool is_hopeless; /* `text` says what no later attempt mends */
     enum failure failure;
     int64_t asked_wall_ms; /* when it was asked for what led to the failure */
+    int64_t kept_ms;       /* hop.kept_ms */
     const char *text;      /* static; NULL: failure's own */
     TAILQ_ENTRY(bundle) of_letter;
     TAILQ_ENTRY(bundle) wait;

@@ -47,7 +47,7 @@ static const struct {
     [FAILURE_SHORT] = {"short", "this machine is short of memory or descriptors"},
     [FAILURE_DNS_PRIVATE] = {"dns_private",
                              "the domain's mail servers have only private addresses, "
-                             "to which no mail is sent"},
+                             "to which no mail is sent (POSTCHUTE_MX_NETWORKS opens some)"},
 };
 _Static_assert(sizeof(failures) / sizeof(failures[0]) == FAILURE_COUNT, "one row a failure");
 
@@ -94,7 +94,7 @@ const char *failure_text(enum failure f) {
 }
 
 bool failure_is_no_domain(enum failure f) {
-    return f == FAILURE_DNS_NXDOMAIN || f == FAILURE_DNS_NO_ADDRESS || f == FAILURE_DNS_PRIVATE;
+    return f == FAILURE_DNS_NXDOMAIN || f == FAILURE_DNS_NO_ADDRESS;
 }
 
 void failure_print_enhanced(enum failure f, bool is_permanent, char out[16]) {
@@ -161,20 +161,26 @@ static struct verdict verdict_of(enum verdict_action action, enum verdict_scope 
 }
 
 /* A domain that is not there: believed only the second time, because zones vanish for an hour when
- * somebody forgets to renew or to sign. A smarthost's name is our own setting. */
+ * somebody forgets to renew or to sign; an address in brackets is what it is. A smarthost's name
+ * is our own setting. */
 static struct verdict judge_no_domain(const struct outcome_input *in) {
     if (in->is_smarthost)
         return verdict_of(VERDICT_DEFERRED, SCOPE_SITE, CLASS_DNS);
-    return verdict_of(in->earlier_nxdomain > 0 ? VERDICT_BOUNCED : VERDICT_DEFERRED,
-                      SCOPE_RECIPIENT, CLASS_INVALID_DOMAIN);
+    bool is_believed = in->is_literal || in->earlier_nxdomain > 0;
+    return verdict_of(is_believed ? VERDICT_BOUNCED : VERDICT_DEFERRED, SCOPE_RECIPIENT,
+                      CLASS_INVALID_DOMAIN);
 }
 
 static struct verdict judge_resolve(const struct outcome_input *in) {
     switch (in->failure) {
     case FAILURE_DNS_NXDOMAIN:
     case FAILURE_DNS_NO_ADDRESS:
-    case FAILURE_DNS_PRIVATE: /* a resolver that shows its own network's view heals, too */
         return judge_no_domain(in);
+    case FAILURE_DNS_PRIVATE:
+        /* our setting's refusal, no word about the recipient: zones are mended, and so are
+         * resolvers that show their own network's view */
+        return in->is_literal ? judge_no_domain(in)
+                              : verdict_of(VERDICT_DEFERRED, SCOPE_SITE, CLASS_DNS);
     case FAILURE_DNS_NULL_MX: /* RFC 7505 3: at once (C31) */
         return verdict_of(VERDICT_BOUNCED, SCOPE_RECIPIENT, CLASS_INVALID_DOMAIN);
     case FAILURE_DNS_LOOP: /* C28; a smarthost that is ourselves is a setting that can be mended */

@@ -132,6 +132,7 @@ struct outcome_input {
     size_t rcpt_accepted_before; /* in this transaction, for 452 and 552 at RCPT */
     size_t earlier_nxdomain;     /* attempts of this recipient that found no domain before, by an
                                     answer to another question */
+    bool is_literal;             /* the domain is an address in brackets: nobody was asked */
     bool has_other_source;       /* another source address could send it (reputation, blocklist) */
 };
 
@@ -143,7 +144,7 @@ struct verdict outcome_judge(const struct outcome_input *in);
 const char *stage_name(enum stage s);     /* "rcpt" */
 const char *failure_name(enum failure f); /* "connect_refused" */
 const char *failure_text(enum failure f); /* for people: "connection refused" */
-/* The domain is not there, or has no address that could be used: what counts for
+/* The domain is not there, or has no address at all: what counts for
  * outcome_input.earlier_nxdomain. */
 bool failure_is_no_domain(enum failure f);
 /* What a server would have said about it (RFC 3463, RFC 7505 4.2), permanent or not; "" when no

@@ -66,6 +66,8 @@ static void reply(struct work *w, enum failure failure) {
 static void note_ttl(struct work *w, const struct dns_query *d) {
     if (d->ttl_s < w->q->ttl_s)
         w->q->ttl_s = d->ttl_s;
+    if (d->ttl_s > w->q->longest_ttl_s)
+        w->q->longest_ttl_s = d->ttl_s;
 }
 
 /* ---- the set of hosts --------------------------------------------------------------------------
@@ -459,6 +461,7 @@ void mx_resolve(struct dns *d, struct mx_lookup *q) {
     q->count = 0;
     q->site = STR("");
     q->ttl_s = UINT32_MAX;
+    q->longest_ttl_s = 0;
     q->arena = arena_new();
     bool is_literal = parse_literal(q, &literal);
     if (is_literal) {

@@ -50,6 +50,7 @@ struct mx_lookup {
     struct str site; /* names of all hosts of the set, sorted, joined by ',': the key of the site.
                         Does not depend on which of them had an address today. */
     uint32_t ttl_s;  /* of the shortest-lived answer */
+    uint32_t longest_ttl_s; /* of the longest-lived one with a record; 0: none had any */
     struct arena *arena;
 };
 

@@ -289,7 +289,8 @@ static bool settle_one(struct backend *b, struct effects *fx, struct mem_message
     bool is_final = recipient_state_is_final(s->state);
     r->row.attempts += s->counts;
     if (s->counts)
-        r->no_domain_wall_ms = no_domain_since(r->no_domain_wall_ms, &s->last, now_wall_ms);
+        r->no_domain_wall_ms =
+            no_domain_since(r->no_domain_wall_ms, &s->last, s->kept_ms, now_wall_ms);
     r->row.possible_duplicate |= s->unknown_outcome;
     if (s->counts || is_final) {
         struct event_row e = about_recipient(m, r, s->state, now_wall_ms);

@@ -71,7 +71,8 @@ static bool settle_one(struct backend *b, struct effects *fx, const struct messa
     bool is_final = recipient_state_is_final(s->state);
     if (s->counts) {
         r->attempts++;
-        r->no_domain_wall_ms = no_domain_since(r->no_domain_wall_ms, &s->last, now_wall_ms);
+        r->no_domain_wall_ms =
+            no_domain_since(r->no_domain_wall_ms, &s->last, s->kept_ms, now_wall_ms);
     }
     r->duplicate |= s->unknown_outcome;
     /* What did not count as an attempt and changed nothing is nobody's news. */

@@ -162,10 +162,15 @@ static void since_when_a_domain_is_not_there_is_remembered_until_it_is(void **st
         enum stage stage;
         enum failure failure;
         int since; /* which of them, from 1; 0: it is there, for all that is known */
-    } rows[] = {
-        {STAGE_RESOLVE, FAILURE_DNS_TEMPORARY, 0},   {STAGE_RESOLVE, FAILURE_DNS_NXDOMAIN, 2},
-        {STAGE_RESOLVE, FAILURE_DNS_NO_ADDRESS, 2},  {STAGE_RESOLVE, FAILURE_DNS_TEMPORARY, 2},
-        {STAGE_CONNECT, FAILURE_CONNECT_REFUSED, 0}, {STAGE_RESOLVE, FAILURE_DNS_NO_ADDRESS, 6}};
+        int64_t kept_ms;
+    } rows[] = {{STAGE_RESOLVE, FAILURE_DNS_TEMPORARY, 0, 0},
+                {STAGE_RESOLVE, FAILURE_DNS_NXDOMAIN, 2, 0},
+                {STAGE_RESOLVE, FAILURE_DNS_NO_ADDRESS, 2, 9},
+                {STAGE_RESOLVE, FAILURE_DNS_TEMPORARY, 2, 0},
+                {STAGE_CONNECT, FAILURE_CONNECT_REFUSED, 0, 0},
+                {STAGE_RESOLVE, FAILURE_DNS_PRIVATE, 0, 9},
+                {STAGE_RESOLVE, FAILURE_DNS_NO_ADDRESS, 7, 300000},
+                {STAGE_RESOLVE, FAILURE_DNS_NO_ADDRESS, 7, 9}};
     enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
     int64_t at_wall_ms[ROWS];
     struct message_row *m = kit_accept(k, TO("ann@example.net"));
@@ -174,11 +179,13 @@ static void since_when_a_domain_is_not_there_is_remembered_until_it_is(void **st
         assert_true(kit_claim(k, m->recipient[0].key));
         struct settle_result r = kit_result(k, m->recipient[0].key, RECIPIENT_QUEUED);
         r.last = (struct last_result){.stage = rows[i].stage, .failure = rows[i].failure};
+        r.kept_ms = rows[i].kept_ms;
         assert_int_equal(kit_settle(k, r), OK);
         struct store_due *d = kit_due(k, INT64_MAX);
         assert_int_equal(d->count, 1);
+        int first = rows[i].since - 1;
         assert_int_equal(d->due[0].no_domain_wall_ms,
-                         rows[i].since > 0 ? at_wall_ms[rows[i].since - 1] : 0);
+                         first >= 0 ? at_wall_ms[first] + rows[first].kept_ms : 0);
         assert_int_equal(d->due[0].attempts, i + 1);
         kit_due_release(d);
     }

@@ -22,6 +22,7 @@ struct lookups {
 static const struct rr broken[] = {{"relay.example", 0, NULL, RR_SERVFAIL},
                                    {"spare.example", DNS_A, "127.0.0.1", RR_ANSWER},
                                    {"broken.example", 0, NULL, RR_SERVFAIL},
+                                   {"empty.example", DNS_MX, "10 nothing.example", RR_ANSWER},
                                    {NULL, 0, NULL, RR_ANSWER}};
 static const struct rr well[] = {{"relay.example", DNS_A, "127.0.0.1", RR_ANSWER},
                                  {"spare.example", DNS_A, "127.0.0.1", RR_ANSWER},
@@ -200,6 +201,11 @@ a_domain_whose_servers_fail_is_looked_up_soon_and_one_that_is_not_there_later(vo
         assert_looked_up_after(&l, HOP_NO_DOMAIN_MS, HOP_NO_DOMAIN_MS);
     }
     assert_int_equal(l.hop->failure, FAILURE_DNS_NXDOMAIN);
+    assert_int_equal(l.hop->kept_ms, 0);
+    l.hop = hops_get(l.hops, l.settings, &l.settings->route[0], STR("empty.example"));
+    look_up(&l);
+    assert_int_equal(l.hop->failure, FAILURE_DNS_NO_ADDRESS); /* by a record that is kept */
+    assert_in_range(l.hop->kept_ms, 200 * 1000, 300 * 1000);
     end(&l);
 }
 
