@@ -474,6 +474,7 @@ struct store_keys_used {
 struct store_keys {
     struct store_call call;
     int64_t project;
+    struct id id;    /* this one alone; zero: any */
     struct id after; /* of a page; zero: from the first id */
     size_t limit;    /* 0: all */
     /* out; of a page: ascending by id */

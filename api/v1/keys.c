@@ -296,31 +296,30 @@ static bool may_revoke(struct request *r, const struct key_row *k) {
     return false;
 }
 
-static void revoke_of_listed(struct request *r, struct store_call *call) {
+static void revoke_of_found(struct request *r, struct store_call *call) {
     const struct store_keys *list = CONTAINER_OF(call, struct store_keys, call);
     struct store_key_revoke *q = r->state;
     if (!v1_is_done(r, call, no_key))
         return;
-    for (size_t i = 0; i < list->count; i++)
-        if (id_equal(&list->key[i].id, &q->id)) {
-            if (may_revoke(r, &list->key[i]))
-                request_store(r, &q->call, STORE_KEY_REVOKE, revoked);
-            return;
-        }
-    request_problem(r, PROBLEM_NOT_FOUND, "%s", no_key);
-    request_finish(r);
+    if (list->count == 0) {
+        request_problem(r, PROBLEM_NOT_FOUND, "%s", no_key);
+        request_finish(r);
+    } else if (may_revoke(r, &list->key[0])) {
+        request_store(r, &q->call, STORE_KEY_REVOKE, revoked);
+    }
 }
 
 void v1_key_revoke(struct request *r) {
     struct store_key_revoke *q = ARENA_NEW(r->arena, struct store_key_revoke);
-    struct store_keys *list = ARENA_NEW(r->arena, struct store_keys);
+    struct store_keys *one = ARENA_NEW(r->arena, struct store_keys);
     if (!v1_read_nothing(r) || !v1_param_id(r, &q->id))
         return;
     r->state = q;
-    q->project = list->project = r->identity.project;
+    q->project = one->project = r->identity.project;
+    one->id = q->id;
     q->now_wall_ms = r->started_wall_ms;
     if (r->identity.from_domain_count > 0 || r->identity.is_test)
-        request_store(r, &list->call, STORE_KEYS, revoke_of_listed);
+        request_store(r, &one->call, STORE_KEYS, revoke_of_found);
     else
         request_store(r, &q->call, STORE_KEY_REVOKE, revoked);
 }

@@ -91,6 +91,14 @@ void v1_messages_list(struct request *r) {
 
 /* ---- one message, and what belongs to it ---- */
 
+/* There is memory for one that has every recipient it may have; else 503. */
+static bool has_room_for_one(struct request *r) {
+    if (request_set_aside(r, LIMIT_PAGE_ROW + recipients_max(r) * LIMIT_PAGE_RECIPIENT))
+        return true;
+    request_finish(r);
+    return false;
+}
+
 static void read_message(struct request *r, const struct id *id,
                          void (*done)(struct request *r, struct store_call *call)) {
     struct store_message *q = ARENA_NEW(r->arena, struct store_message);
@@ -108,7 +116,7 @@ static void got(struct request *r, struct store_call *call) {
 
 void v1_message_get(struct request *r) {
     struct id id;
-    if (read_id(r, &id, NULL, 0))
+    if (read_id(r, &id, NULL, 0) && has_room_for_one(r))
         read_message(r, &id, got);
 }
 
@@ -138,7 +146,7 @@ void v1_message_events(struct request *r) {
     struct store_events *q = ARENA_NEW(r->arena, struct store_events);
     struct page page;
     page_read(r, PAGE_EVENTS, &page);
-    if (!read_id(r, &q->message_id, names, 2) || !v1_has_room(r, &page, 1))
+    if (!read_id(r, &q->message_id, names, 2) || !v1_has_room(r, &page, 1) || !has_room_for_one(r))
         return;
     q->project = r->identity.project;
     q->after_seq = page.after.seq;
@@ -259,12 +267,11 @@ static bool may_use_sender(struct request *r, const struct message_row *m) {
         return true;
     request_problem(r, PROBLEM_FROM_NOT_ALLOWED, "this key may not send from %.*s by %.*s",
                     STR_ARG(m->from_domain), STR_ARG(m->mail_from));
-    request_finish(r);
     return false;
 }
 
 /* Who may not send a message may not decide about it either: neither stop it, nor send it again.
- * What a live key sent is real mail, which a test key cannot send. */
+ * What a live key sent is real mail, which a test key cannot send. false: the problem is set. */
 static bool may_decide(struct request *r, const struct message_row *m) {
     if (!may_use_sender(r, m))
         return false;
@@ -272,7 +279,6 @@ static bool may_decide(struct request *r, const struct message_row *m) {
         return true;
     request_problem(r, PROBLEM_FORBIDDEN,
                     "a test key cancels and sends again only what a test key sent");
-    request_finish(r);
     return false;
 }
 
@@ -315,7 +321,9 @@ static void cancel_of_found(struct request *r, struct store_call *call) {
         return;
     const struct message_row *m = &CONTAINER_OF(call, struct store_message, call)->message;
     q->recipient_count = m->recipient_count;
-    if (may_decide(r, m) && can_answer(r, m, 1))
+    if (!may_decide(r, m))
+        request_finish(r);
+    else if (can_answer(r, m, 1))
         request_store(r, &q->call, STORE_CANCEL, canceled);
 }
 
@@ -353,18 +361,23 @@ static void retried(struct request *r, struct store_call *call) {
 
 /* What is refused by now may have been done when it was asked for first: that stands. */
 static void retry_asked(struct request *r, struct store_call *call) {
-    if (call->err == ERR_NOT_FOUND)
-        (void)v1_is_good(r);
-    else
-        retried(r, call);
+    if (call->err == ERR_NOT_FOUND) {
+        request_finish(r);
+        return;
+    }
+    http_reply_clear(&r->reply);
+    retried(r, call);
 }
 
+/* Else the problem is set. */
 static bool may_repeat(struct request *r, const struct message_row *m) {
     struct domains *domains = env_domains(r->env);
     struct intake *intake = env_intake(r->env);
     (void)submit_may_repeat(intake, domains, m, &r->faults);
     intake_unref(&intake);
     domains_unref(&domains);
+    if (r->faults.count > 0)
+        request_problem_faults(r, PROBLEM_VALIDATION_FAILED);
     return r->faults.count == 0;
 }
 
@@ -374,11 +387,9 @@ static void retry_of_found(struct request *r, struct store_call *call) {
         return;
     const struct message_row *m = &CONTAINER_OF(call, struct store_message, call)->message;
     q->recipient_count = m->recipient_count;
-    if (!may_decide(r, m))
-        return;
-    q->asks_only = !may_repeat(r, m);
+    q->asks_only = !may_decide(r, m) || !may_repeat(r, m);
     if (q->asks_only && str_is_absent(q->idempotency_key))
-        (void)v1_is_good(r);
+        request_finish(r);
     else if (q->asks_only)
         request_store(r, &q->call, STORE_RETRY, retry_asked);
     else if (can_answer(r, m, 2))

@@ -110,6 +110,14 @@ static void too_large(struct request *r) {
                     HTTP_REPLY_MAX / (1024 * 1024));
 }
 
+/* Nor when nobody else asks for anything. */
+static void never_fits(struct request *r) {
+    request_problem(r, PROBLEM_CONFLICT,
+                    "all requests have %zu MiB of memory here, and this capture takes more of it: "
+                    "/v1/messages/{id}/raw has a message as it was sent",
+                    r->memory_max_bytes / (1024 * 1024));
+}
+
 static void got(struct request *r, struct store_call *call) {
     if (!v1_is_done(r, call, no_capture))
         return;
@@ -128,9 +136,12 @@ static void got_head(struct request *r, struct store_call *call) {
     if (!v1_is_done(r, call, no_capture))
         return;
     q->id = head->id;
+    const size_t n = LIMIT_PAGE_ROW + (size_t)head->content_bytes * COPIES;
     if (head->content_bytes > HTTP_REPLY_MAX)
         too_large(r);
-    else if (request_set_aside_all(r, LIMIT_PAGE_ROW + (size_t)head->content_bytes * COPIES)) {
+    else if (n > r->memory_max_bytes)
+        never_fits(r);
+    else if (request_set_aside_all(r, n)) {
         request_store(r, &q->call, STORE_CAPTURE, got);
         return;
     }

@@ -120,10 +120,12 @@ MEM_READ(keys) {
     q->key = NULL;
     q->count = 0;
     for (const struct mem_thing *t = b->shared.keys; t != NULL; t = t->next) {
-        if (!is_of(t->as.key.project, q->project) || !is_after(&t->as.key.id, &q->after))
+        const struct key_row *k = &t->as.key;
+        if (!is_of(k->project, q->project) || !is_after(&k->id, &q->after) ||
+            (!id_is_zero(&q->id) && !id_equal(&k->id, &q->id)))
             continue;
         q->key = mem_grow(a, q->key, sizeof(*q->key), q->count);
-        copy_key(a, &t->as.key, &q->key[q->count++]);
+        copy_key(a, k, &q->key[q->count++]);
     }
     cut_page(q->key, sizeof(*q->key), &q->count, q->limit, &q->more);
     return unlock(r, OK);

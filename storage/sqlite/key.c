@@ -120,9 +120,10 @@ enum err sqlite_keys(struct backend_reader *r, struct store_call *call) {
     q->key = NULL;
     q->count = 0;
     q->more = false;
-    sqlite3_stmt *st = sq_use(h, SQL_KEYS);
+    bool is_one = !id_is_zero(&q->id);
+    sqlite3_stmt *st = sq_use(h, is_one ? SQL_KEY_ONE : SQL_KEYS);
     sq_bind_int(st, 1, q->project);
-    sq_bind_id(st, 2, &q->after);
+    sq_bind_id(st, 2, is_one ? &q->id : &q->after);
     while (sq_row(h, st)) {
         struct str hash = sq_peek(st, 4);
         struct damage damage = {0}, of_shown = {0};

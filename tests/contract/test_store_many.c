@@ -151,6 +151,24 @@ static void one_domain_is_read_by_its_name(void **state) {
     assert_int_equal(q.count, 0);
 }
 
+static void one_key_is_read_by_its_id(void **state) {
+    struct kit *k = *state;
+    put_key(k, 1, 1, "a");
+    put_key(k, 2, 2, "b");
+    put_key(k, 3, 1, "c");
+    static const struct {
+        int64_t project;
+        uint8_t id;
+        const char *want;
+    } rows[] = {{1, 1, "1"}, {1, 3, "3"}, {2, 2, "2"}, {-1, 2, "2"}, {1, 2, ""}, {1, 9, ""}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct store_keys q = {.project = rows[i].project, .id = id_of(rows[i].id)};
+        RUN_OK(k, STORE_KEYS, &q);
+        assert_string_equal(ids_of(q.key, sizeof(*q.key), q.count), rows[i].want);
+        assert_false(q.more);
+    }
+}
+
 static void put_capture(struct kit *k, uint8_t n, enum capture_kind kind) {
     struct store_capture_put p = {
         .capture = {.id = id_of(n), .kind = kind, .wall_ms = n, .content = STR("x")}};
@@ -765,7 +783,7 @@ static void what_is_not_there_is_not_found_when_looking_works(void **state) {
 #define TESTS(T)                                                                                   \
     T(keys_are_told_apart), T(domains_are_told_apart),                                             \
         T(keys_and_domains_come_by_pages_in_the_order_of_their_ids),                               \
-        T(one_domain_is_read_by_its_name),                                                         \
+        T(one_domain_is_read_by_its_name), T(one_key_is_read_by_its_id),                           \
         T(captures_are_listed_newest_first_in_whatever_order_they_came),                           \
         T(an_event_goes_to_endpoints_that_want_it_and_only_then),                                  \
         T(gaps_in_the_log_of_deliveries_are_stepped_over), T(a_deleted_endpoint_is_not_disabled),  \

@@ -275,6 +275,13 @@ static inline void fake_carry_out(struct store *s, struct store_call *call) {
         struct store_keys *q = CONTAINER_OF(call, struct store_keys, call);
         const struct key_row *k = s->other_keys != NULL ? s->other_keys : s->key;
         q->count = s->other_keys != NULL ? s->other_key_count : s->key_count;
+        for (size_t i = 0; i < q->count && !id_is_zero(&q->id); i++)
+            if (id_equal(&k[i].id, &q->id)) {
+                k = &k[i];
+                q->count = 1;
+            }
+        if (!id_is_zero(&q->id) && (q->count != 1 || !id_equal(&k->id, &q->id)))
+            q->count = 0;
         q->key = fake_page(call, k, sizeof(*k), &q->count, &q->after, q->limit, &q->more);
         s->rows_listed = q->count;
         break;

@@ -561,6 +561,28 @@ static void test_T16_keys_and_domains_are_read_by_pages(void **state) {
     free(keys);
 }
 
+/* Whether it may be revoked is asked of its own row, however many others there are. */
+static void test_T16_a_limited_key_that_revokes_reads_one_key(void **state) {
+    struct world *w = *state;
+    struct auth_key_text limited;
+    struct answer a;
+    char path[128], id[ID_TEXT_SIZE];
+    make_key(w, "{\"name\":\"a\",\"scopes\":\"admin\",\"from_domains\":\"acme.test\"}", &limited);
+    id_print(&w->store->key[0].id, id); /* it has no limits */
+    snprintf(path, sizeof(path), "/v1/keys/%s", id);
+    ask(w, "DELETE", path, &limited, "", STR_NONE, &a);
+    assert_problem(&a, 403, "forbidden");
+    assert_int_equal(w->store->rows_listed, 1);
+    client_release(&a);
+    const struct id none = id_new(1);
+    id_print(&none, id);
+    snprintf(path, sizeof(path), "/v1/keys/%s", id);
+    ask(w, "DELETE", path, &limited, "", STR_NONE, &a);
+    assert_problem(&a, 404, "not_found");
+    assert_int_equal(w->store->rows_listed, 0);
+    client_release(&a);
+}
+
 static void test_from_outside_of_the_key_is_403(void **state) {
     struct world *w = *state;
     struct answer a;
@@ -653,6 +675,7 @@ int main(void) {
         cmocka_unit_test(test_T32_not_all_wait_to_be_refused),
         SERVED_WITH(test_T32_who_cannot_be_told_late_has_to_connect_anew, with_eight_connections),
         SERVED(test_T16_keys_and_domains_are_read_by_pages),
+        SERVED(test_T16_a_limited_key_that_revokes_reads_one_key),
         SERVED(test_key_revoked_while_its_body_comes_is_refused),
         SERVED(test_a_limited_key_makes_no_key_with_fewer_limits),
         SERVED(test_T21_a_limited_key_revokes_no_key_that_may_more),

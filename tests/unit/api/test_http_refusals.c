@@ -297,6 +297,43 @@ static void test_a_retry_under_a_used_key_makes_nothing_new(void **state) {
     assert_int_equal(w->store->retries, 1);
 }
 
+/* Also to a key that may not send from there by now, or never could. */
+static void test_a_retry_that_was_done_is_answered_whoever_may_still_send(void **state) {
+    static const char again[] = "Idempotency-Key: again\r\n", other[] = "Idempotency-Key: b\r\n";
+    struct world *w = *state;
+    struct answer a;
+    struct auth_key_text limited;
+    char path[128], id[ID_TEXT_SIZE], made[128];
+    ask(w, "POST", "/v1/keys", &w->key, "",
+        STR("{\"name\":\"a\",\"scopes\":\"send\",\"from_domains\":\"other.test\"}"), &a);
+    assert_int_equal(a.status, 201);
+    json_t *v = json_of(&a);
+    snprintf(limited.z, sizeof(limited.z), "%s", json_string_value(json_object_get(v, "key")));
+    json_decref(v);
+    client_release(&a);
+    ask(w, "POST", "/send", &w->key, "", body_text(), &a);
+    client_release(&a);
+    w->store->message[0].row.recipient[0].state = RECIPIENT_BOUNCED;
+    id_print(&w->store->message[0].id, id);
+    snprintf(path, sizeof(path), "/v1/messages/%s/retry", id);
+    ask(w, "POST", path, &w->key, again, STR(""), &a);
+    assert_int_equal(a.status, 202);
+    snprintf(made, sizeof(made), "%.*s", STR_ARG(client_header(&a, STR("Location"))));
+    client_release(&a);
+    ask(w, "POST", path, &limited, again, STR(""), &a);
+    assert_int_equal(a.status, 202);
+    assert_true(str_equal(client_header(&a, STR("Location")), str_of(made)));
+    assert_true(client_header(&a, STR("Idempotency-Replayed")).n > 0);
+    client_release(&a);
+    ask(w, "POST", path, &limited, other, STR(""), &a);
+    assert_problem(&a, 403, "from_not_allowed");
+    client_release(&a);
+    ask(w, "POST", path, &limited, "", STR(""), &a);
+    assert_problem(&a, 403, "from_not_allowed");
+    client_release(&a);
+    assert_int_equal(w->store->retries, 1);
+}
+
 static void test_retries_of_tests_have_their_idempotency_keys_apart(void **state) {
     struct world *w = *state;
     const struct auth_key_text *keys[] = {&w->test_key, &w->key};
@@ -459,6 +496,7 @@ int main(void) {
         SERVED(test_what_takes_nothing_takes_an_empty_object),
         SERVED(test_a_guard_that_was_set_since_stops_a_retry),
         SERVED(test_a_retry_under_a_used_key_makes_nothing_new),
+        SERVED(test_a_retry_that_was_done_is_answered_whoever_may_still_send),
         SERVED(test_retries_of_tests_have_their_idempotency_keys_apart),
         SERVED(test_domain_that_is_too_long_for_its_records_is_named),
         SERVED(test_url_that_the_guard_refuses_is_not_stored),
