@@ -6,7 +6,6 @@
 
 enum {
     EXPIRED_AGAIN_MS = 30 * 1000,
-    UNREADABLE_MS = 2 * 1000,
     RESERVE = 16,      /* of so many transactions one is for sites that have none */
     PASSED_MOST = 256, /* for want of room, in a turn */
 };
@@ -106,6 +105,13 @@ static void release_from_dead(struct scheduler *s, struct bundle *b) {
     dispatch_release_bundle(s, b, b->has_slot ? DUE_AS_BEFORE : clock_wall_ms() + left_ms);
 }
 
+/* It may be damaged for ever, or until somebody puts back a copy of the store. */
+static void release_unreadable(struct scheduler *s, struct bundle *b) {
+    int64_t now_wall_ms = clock_wall_ms();
+    int64_t age_ms = now_wall_ms - b->letter->outgoing->created_wall_ms;
+    dispatch_release_bundle(s, b, now_wall_ms + settle_uncounted_ms(age_ms));
+}
+
 static bool is_of_old_settings(const struct scheduler *s, const struct bundle *b) {
     return b->hop != NULL && b->hop->settings != s->settings;
 }
@@ -121,7 +127,7 @@ static void bundle_claimed(struct scheduler *s, struct bundle *b) {
     } else if (b->is_preset) {
         settle_preset(s, b);
     } else if (b->is_unreadable) {
-        dispatch_release_bundle(s, b, clock_wall_ms() + UNREADABLE_MS);
+        release_unreadable(s, b);
     } else if (window_is_dead(&b->site->window, clock_mono_ms())) {
         release_from_dead(s, b);
     } else {

@@ -238,6 +238,8 @@ void settle_preset(struct scheduler *s, struct bundle *b);
  * (the longest due of them all, since they go together), or not before that time. */
 void settle_release(struct scheduler *s, struct due_item *const *items, size_t count,
                     int64_t due_wall_ms);
+/* Until a message of this age is tried again after trouble of our own: 10 s to 5 min. */
+int64_t settle_uncounted_ms(int64_t age_ms);
 /* Repeats what the store refused. */
 void settle_retry(void *arg);
 /* Gives up on what the store refuses (stopping): it recovers those recipients when it is opened. */

@@ -170,7 +170,7 @@ static enum recipient_state state_of(enum verdict_action a) {
     return RECIPIENT_QUEUED;
 }
 
-static int64_t uncounted_ms(int64_t age_ms) {
+int64_t settle_uncounted_ms(int64_t age_ms) {
     int64_t ms = age_ms / UNCOUNTED_PART;
     return ms < UNCOUNTED_MS ? UNCOUNTED_MS : ms > HELD_MS ? HELD_MS : ms;
 }
@@ -179,9 +179,10 @@ static int64_t delay_ms(const struct scheduler *s, const struct report *r,
                         const struct report_entry *e, bool counts, int64_t now_wall_ms) {
     const struct due_item *i = e->item;
     if (!counts) {
-        int64_t at_least_ms = r->job != NULL && r->job->is_held
-                                  ? HELD_MS
-                                  : uncounted_ms(now_wall_ms - i->row.outgoing->created_wall_ms);
+        int64_t at_least_ms =
+            r->job != NULL && r->job->is_held
+                ? HELD_MS
+                : settle_uncounted_ms(now_wall_ms - i->row.outgoing->created_wall_ms);
         return at_least_ms + (int64_t)random_below((uint64_t)at_least_ms / 2);
     }
     int64_t ms = backoff_delay_ms(&s->settings->backoff, i->row.attempts + 1, random_u64());
