@@ -112,6 +112,12 @@ static bool allows_v4(const struct guard *g, const unsigned char *ip) {
     return true;
 }
 
+/* The server stands before it; its own bits are all turned (RFC 4380 4). */
+static void get_teredo_client(const unsigned char *ip, unsigned char out[4]) {
+    for (int i = 0; i < 4; i++)
+        out[i] = (unsigned char)~ip[12 + i];
+}
+
 static bool allows_v6(const struct guard *g, const unsigned char *ip) {
     if (is_listed(g, AF_INET6, ip))
         return true;
@@ -119,10 +125,9 @@ static bool allows_v6(const struct guard *g, const unsigned char *ip) {
         return allows_v4(g, ip + 12);
     if (is_in(&six_to_four, AF_INET6, ip))
         return allows_v4(g, ip + 2);
-    if (is_in(&teredo, AF_INET6, ip)) { /* the server, and the client with all bits turned */
+    if (is_in(&teredo, AF_INET6, ip)) {
         unsigned char client[4];
-        for (int i = 0; i < 4; i++)
-            client[i] = (unsigned char)~ip[12 + i];
+        get_teredo_client(ip, client);
         return allows_v4(g, ip + 4) && allows_v4(g, client);
     }
     if (!is_in(&global_unicast, AF_INET6, ip))
@@ -148,11 +153,12 @@ static const struct network private_v4[] = {
 };
 
 static const struct network private_v6[] = {
-    {AF_INET6, {0}, 96},          /* unspecified, loopback */
-    {AF_INET6, {0xfc}, 7},        /* ULA */
-    {AF_INET6, {0xfe, 0x80}, 10}, /* link-local */
-    {AF_INET6, {0xfe, 0xc0}, 10}, /* site-local */
-    {AF_INET6, {0xff}, 8},        /* multicast */
+    {AF_INET6, {0}, 96},                         /* unspecified, loopback */
+    {AF_INET6, {0, 0x64, 0xff, 0x9b, 0, 1}, 48}, /* NAT64 of a network's own (RFC 8215) */
+    {AF_INET6, {0xfc}, 7},                       /* ULA */
+    {AF_INET6, {0xfe, 0x80}, 10},                /* link-local */
+    {AF_INET6, {0xfe, 0xc0}, 10},                /* site-local */
+    {AF_INET6, {0xff}, 8},                       /* multicast */
 };
 
 static bool is_private_v4(const struct guard *g, const unsigned char *ip) {
@@ -171,6 +177,11 @@ static bool is_private_v6(const struct guard *g, const unsigned char *ip) {
         return is_private_v4(g, ip + 12);
     if (is_in(&six_to_four, AF_INET6, ip))
         return is_private_v4(g, ip + 2);
+    if (is_in(&teredo, AF_INET6, ip)) {
+        unsigned char client[4];
+        get_teredo_client(ip, client);
+        return is_private_v4(g, ip + 4) || is_private_v4(g, client);
+    }
     for (size_t i = 0; i < sizeof private_v6 / sizeof *private_v6; i++)
         if (is_in(&private_v6[i], AF_INET6, ip))
             return true;

@@ -351,7 +351,13 @@ static void T19_mail_goes_to_no_private_network_that_is_not_listed(void **state)
         {"::ffff:10.1.0.1", true},
         {"64:ff9b::10.0.0.1", false},
         {"64:ff9b::8.8.8.8", true},
+        {"64:ff9b:1::10.0.0.1", false}, /* local use, whatever is in it */
+        {"64:ff9b:1::8.8.8.8", false},
         {"2002:7f00:1::", false},
+        {"2001:0:808:808::f7f7:f7f7", true}, /* Teredo: the client's bits are turned */
+        {"2001:0:808:808::f5ff:fffe", false},
+        {"2001:0:a00:1::f7f7:f7f7", false},
+        {"2001:0:808:808::f5fe:fffe", true}, /* 10.1.0.1 is listed */
         {"fe80::1", false},
         {"fec0::1", false},
         {"fc00::1", false},
