@@ -345,13 +345,14 @@ struct store_retain {
     int64_t content_before_wall_ms, events_before_wall_ms;
     int64_t waiting_before_wall_ms; /* of notifications that wait: since their last change */
     bool mends_times; /* what is written to be of the future was so by a clock that was wrong: it
-                         counts as of now */
-    int64_t keys_latest_wall_ms; /* with it: an idempotency key that is made now ends then, and one
-                                    that would end later ends then, too; 0: not this */
-    size_t captures_most;        /* keep at most so many of each kind */
-    size_t most;                 /* rows of one step; a large content counts as many */
-    size_t removed;              /* out: things, large and small */
-    bool more;                   /* out: ask again */
+                         counts as of now; a message that is open keeps its times */
+    int64_t
+        keys_latest_wall_ms; /* with it: an idempotency key that is made now ends then, and one
+                                that would end 30 days later still ends then, too; 0: not this */
+    size_t captures_most;    /* keep at most so many of each kind */
+    size_t most;             /* rows of one step; a large content counts as many */
+    size_t removed;          /* out: things, large and small */
+    bool more;               /* out: ask again */
 };
 
 /* After the clock was set back, what was planned before lies too far ahead. A sweep: queued

@@ -219,6 +219,9 @@ bool messages_is_search(const struct store_messages *q);
  * number). ERR_LIMIT; `what` they are stands in the call's info. */
 NODISCARD enum err room_for_one(struct store_call *call, int64_t count, size_t most,
                                 const char *what);
+/* An idempotency key may end so much later than one that is made now (STORE_RETAIN): a clock that
+ * is behind by less costs none of its time. */
+#define KEY_SLACK_MS ((int64_t)30 * 86400 * 1000)
 #define KEYS_IN_FORCE "keys in force: revoke some, or let them expire"
 /* The time since when something holds: the old one while it goes on, 0 when it does not. */
 int64_t since_wall_ms(bool holds, int64_t before_wall_ms, int64_t now_wall_ms);

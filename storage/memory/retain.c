@@ -23,14 +23,6 @@ static void mend(struct sweep *s, int64_t *wall_ms) {
     s->left--;
 }
 
-/* With its life, in so far as it is one. */
-static void mend_message(struct sweep *s, struct message_row *m) {
-    int64_t life_ms = m->expires_wall_ms - m->created_wall_ms, before_wall_ms = m->created_wall_ms;
-    mend(s, &m->created_wall_ms);
-    if (m->created_wall_ms != before_wall_ms && life_ms >= 0)
-        m->expires_wall_ms = m->created_wall_ms + life_ms;
-}
-
 static size_t rows_of_content(const struct mem_message *m) {
     return m->content == NULL ? 1 : 1 + message_size(m->content) / BYTES_OF_ROW;
 }
@@ -40,7 +32,8 @@ static void sweep_contents(struct sweep *s) {
         struct mem_message *m = s->b->shared.messages.item[i];
         if (m == NULL)
             continue;
-        mend_message(s, &m->row);
+        if (!mem_message_is_open(m)) /* STORE_MEND goes by both of its times */
+            mend(s, &m->row.created_wall_ms);
         if (m->content == NULL || m->row.created_wall_ms >= s->q->content_before_wall_ms ||
             mem_message_is_open(m))
             continue;
@@ -146,7 +139,7 @@ static void sweep_keys(struct sweep *s) {
     bool mends = s->q->mends_times && latest_wall_ms != 0;
     for (struct mem_idempotency **at = &s->b->shared.idempotency; *at != NULL && s->left > 0;) {
         struct mem_idempotency *i = *at;
-        if (mends && i->until_wall_ms > latest_wall_ms + FUTURE_MS) {
+        if (mends && i->until_wall_ms > latest_wall_ms + KEY_SLACK_MS) {
             i->until_wall_ms = latest_wall_ms;
             s->left--;
         }

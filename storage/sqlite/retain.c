@@ -31,27 +31,23 @@ static int64_t rows_of_content(int64_t size_bytes) {
     return 1 + size_bytes / BYTES_OF_ROW;
 }
 
-/* Written by a clock that was wrong: it would keep everything behind it for as long. */
-static bool is_mended(struct sweep *s, enum sql set_time, int64_t seq, int64_t wall_ms) {
-    if (!s->q->mends_times || wall_ms <= s->q->now_wall_ms + FUTURE_MS)
-        return false;
-    sqlite3_stmt *st = sq_use(&s->b->h, set_time);
+static bool is_of_the_future(const struct sweep *s, int64_t wall_ms) {
+    return s->q->mends_times && wall_ms > s->q->now_wall_ms + FUTURE_MS;
+}
+
+static void set_time(struct sweep *s, enum sql id, int64_t seq) {
+    sqlite3_stmt *st = sq_use(&s->b->h, id);
     sq_bind_int(st, 1, seq);
     sq_bind_int(st, 2, s->q->now_wall_ms);
     sq_run(&s->b->h, st);
     s->left--;
-    return true;
 }
 
-/* The same of a message. One that is open has its own life from now on. */
-static bool is_message_mended(struct sweep *s, int64_t seq, int64_t created_wall_ms) {
-    if (!is_mended(s, SQL_MESSAGE_SET_TIME, seq, created_wall_ms))
+/* Written by a clock that was wrong: it would keep everything behind it for as long. */
+static bool is_mended(struct sweep *s, enum sql id, int64_t seq, int64_t wall_ms) {
+    if (!is_of_the_future(s, wall_ms))
         return false;
-    sqlite3_stmt *st = sq_use(&s->b->h, SQL_OPEN_SET_TIME);
-    sq_bind_int(st, 1, seq);
-    sq_bind_int(st, 2, s->q->now_wall_ms);
-    sq_bind_int(st, 3, created_wall_ms);
-    sq_run(&s->b->h, st);
+    set_time(s, id, seq);
     return true;
 }
 
@@ -61,6 +57,16 @@ static bool is_open(struct backend *b, int64_t seq) {
     bool is = sq_row(&b->h, st);
     sq_end(st);
     return is;
+}
+
+/* The same of a message. One that is open keeps its times: STORE_MEND goes by what lies between
+ * them, and if it is the clock now that is wrong, it must not expire early when that is right. */
+static bool is_message_mended(struct sweep *s, int64_t seq, int64_t created_wall_ms) {
+    if (!is_of_the_future(s, created_wall_ms))
+        return false;
+    if (!is_open(s->b, seq))
+        set_time(s, SQL_MESSAGE_SET_TIME, seq);
+    return true;
 }
 
 /* 0: no row. */
@@ -409,14 +415,16 @@ static void took_since(struct sweep *s, int64_t changes_before) {
 }
 
 /* Made by a clock that was ahead: as those that are made now. Nobody knows when one was made, only
- * when it ends; so a period that was made shorter counts from now for those that are there. */
+ * when it ends; so it may as well be the clock now that is behind, and a key that is forgotten
+ * early sends a message twice: only what lies far beyond is set. A period that was made so much
+ * shorter counts from now for those that are there. */
 static void mend_keys(struct sweep *s) {
     if (!s->q->mends_times || s->q->keys_latest_wall_ms == 0 || s->left == 0)
         return;
     int64_t before = sqlite3_total_changes64(s->b->h.db);
     sqlite3_stmt *st = sq_use(&s->b->h, SQL_IDEMPOTENCY_SET_UNTIL);
     sq_bind_int(st, 1, s->q->keys_latest_wall_ms);
-    sq_bind_int(st, 2, s->q->keys_latest_wall_ms + FUTURE_MS);
+    sq_bind_int(st, 2, s->q->keys_latest_wall_ms + KEY_SLACK_MS);
     sq_bind_int(st, 3, (int64_t)s->left);
     sq_run(&s->b->h, st);
     s->left -= (size_t)(sqlite3_total_changes64(s->b->h.db) - before);

@@ -462,6 +462,56 @@ static void a_message_of_a_clock_that_was_ahead_keeps_its_life(void **state) {
     assert_int_equal(e.expired, 2);
 }
 
+enum { DAY_MS = 86400000 };
+
+/* What runs when the clock has stood three days behind for more than an hour. */
+static void mend_three_days_behind(struct kit *k, int64_t keys_keep_ms) {
+    int64_t right_wall_ms = k->now_wall_ms;
+    k->now_wall_ms -= 3 * (int64_t)DAY_MS;
+    kit_retain_all(k, (struct store_retain){.mends_times = true,
+                                            .keys_latest_wall_ms = k->now_wall_ms + keys_keep_ms,
+                                            .most = 100});
+    struct store_mend q = {.now_wall_ms = k->now_wall_ms,
+                           .due_latest_wall_ms = k->now_wall_ms + DAY_MS,
+                           .expires_latest_wall_ms = k->now_wall_ms + 30 * (int64_t)DAY_MS,
+                           .most = 100};
+    RUN_OK(k, STORE_MEND, &q);
+    k->now_wall_ms = right_wall_ms;
+}
+
+static void what_is_open_does_not_expire_early_after_a_clock_that_was_behind(void **state) {
+    struct kit *k = *state;
+    struct store_accept *q = kit_accept_for(k, TO("ann@example.net"));
+    q->message.expires_wall_ms = k->now_wall_ms + 2 * (int64_t)DAY_MS;
+    int64_t expires_wall_ms = q->message.expires_wall_ms;
+    RUN_OK(k, STORE_ACCEPT, q);
+    struct id id = q->message.id;
+    struct message_row *other = kit_accept(k, TO("bob@example.net"));
+    kit_attempt(k, other->recipient[0].key, RECIPIENT_DELIVERED);
+    mend_three_days_behind(k, DAY_MS);
+    assert_int_equal(kit_message(k, id).expires_wall_ms, expires_wall_ms);
+    k->now_wall_ms = expires_wall_ms - 1;
+    struct store_expire e = {.now_wall_ms = k->now_wall_ms, .most = 100};
+    RUN_OK(k, STORE_EXPIRE, &e);
+    assert_int_equal(e.expired, 0);
+    e.now_wall_ms++;
+    RUN_OK(k, STORE_EXPIRE, &e);
+    assert_int_equal(e.expired, 1);
+}
+
+static void a_key_answers_its_whole_time_after_a_clock_that_was_behind(void **state) {
+    struct kit *k = *state;
+    struct store_accept *q = kit_keyed(k, "a", 1);
+    RUN_OK(k, STORE_ACCEPT, q);
+    int64_t until_wall_ms = q->idempotency_until_wall_ms;
+    mend_three_days_behind(k, until_wall_ms - k->now_wall_ms);
+    k->now_wall_ms = until_wall_ms - 1;
+    kit_retain_all(k, (struct store_retain){.most = 100});
+    assert_int_equal(RUN(k, STORE_ACCEPT, kit_keyed(k, "a", 2)), ERR_CONFLICT);
+    k->now_wall_ms++;
+    RUN_OK(k, STORE_ACCEPT, kit_keyed(k, "a", 2));
+}
+
 #define TESTS(T)                                                                                   \
     T(contents_go_first_and_only_of_what_is_final),                                                \
         T(a_content_that_a_retry_shares_stays_until_both_are_old),                                 \
@@ -476,6 +526,8 @@ static void a_message_of_a_clock_that_was_ahead_keeps_its_life(void **state) {
         T(what_was_written_in_the_future_becomes_old_like_the_rest),                               \
         T(a_key_made_in_the_future_ends_like_one_that_is_made_now),                                \
         T(what_lies_beyond_reach_after_a_step_back_is_due_now),                                    \
-        T(a_message_of_a_clock_that_was_ahead_keeps_its_life)
+        T(a_message_of_a_clock_that_was_ahead_keeps_its_life),                                     \
+        T(what_is_open_does_not_expire_early_after_a_clock_that_was_behind),                       \
+        T(a_key_answers_its_whole_time_after_a_clock_that_was_behind)
 
 MAIN_ON_EVERY_BACKEND(TESTS)
