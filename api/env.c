@@ -89,10 +89,8 @@ static bool fits(const struct body_holder *h, size_t all, size_t n, size_t own, 
     return has == own || has + n <= most / 4 * 3;
 }
 
-bool env_charge(struct env *env, const struct id *key, size_t n, size_t own, size_t most) {
-    if (n == 0)
-        return true;
-    pthread_mutex_lock(&env->shared.mu);
+static bool charge_locked(struct env *env, const struct id *key, size_t n, size_t own,
+                          size_t most) {
     struct body_holder *h = table_find(&env->shared.holders, key, sizeof(*key));
     bool ok = fits(h, atomic_load(&env->body_bytes), n, own, most);
     if (ok && h == NULL) {
@@ -104,8 +102,37 @@ bool env_charge(struct env *env, const struct id *key, size_t n, size_t own, siz
         h->bytes += n;
         atomic_fetch_add(&env->body_bytes, n);
     }
+    return ok;
+}
+
+bool env_charge(struct env *env, const struct id *key, size_t n, size_t own, size_t most) {
+    if (n == 0)
+        return true;
+    pthread_mutex_lock(&env->shared.mu);
+    bool ok = charge_locked(env, key, n, own, most);
     pthread_mutex_unlock(&env->shared.mu);
     return ok;
+}
+
+bool env_charge_page(struct env *env, const struct id *key, size_t n, size_t own, size_t most) {
+    if (n == 0)
+        return true;
+    pthread_mutex_lock(&env->shared.mu);
+    size_t has = env->shared.page_bytes, pages_most = most / 2;
+    bool ok = n <= pages_most && has <= pages_most - n && charge_locked(env, key, n, own, most);
+    if (ok)
+        env->shared.page_bytes += n;
+    pthread_mutex_unlock(&env->shared.mu);
+    return ok;
+}
+
+void env_end_page(struct env *env, size_t n) {
+    if (n == 0)
+        return;
+    pthread_mutex_lock(&env->shared.mu);
+    ASSERT(env->shared.page_bytes >= n);
+    env->shared.page_bytes -= n;
+    pthread_mutex_unlock(&env->shared.mu);
 }
 
 void env_uncharge(struct env *env, const struct id *key, size_t n) {

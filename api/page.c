@@ -70,7 +70,8 @@ void page_read(struct request *r, enum page_kind kind, struct page *out) {
 }
 
 bool page_set_aside(struct request *r, const struct page *page, size_t recipients) {
-    return request_set_aside(r, page->limit * (LIMIT_PAGE_ROW + recipients * LIMIT_PAGE_RECIPIENT));
+    return request_set_aside_page(r, page->limit *
+                                         (LIMIT_PAGE_ROW + recipients * LIMIT_PAGE_RECIPIENT));
 }
 
 json_t *page_json(json_t *list, struct str after) {

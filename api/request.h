@@ -71,6 +71,7 @@ struct request {
                                     key: */
     size_t charged_bytes;
     size_t aside_bytes; /* of these, what was set aside for the answer */
+    size_t page_bytes;  /* and what pages share */
     bool is_promised;   /* the answer is not taken back for want of memory */
     struct id charged_key_id;
 
@@ -135,6 +136,8 @@ bool request_charge_read(struct request *r);
  * there for one who is alone. When the request is finished, what the answer itself does not take is
  * given back. */
 bool request_set_aside(struct request *r, size_t n);
+/* The same for a page of rows: all pages under way have half of the budget. */
+bool request_set_aside_page(struct request *r, size_t n);
 /* The same, all of it, for what has a size that was looked up. */
 bool request_set_aside_all(struct request *r, size_t n);
 /* The same before something is changed, for the answer to it, about `n` bytes: false is a true 503.

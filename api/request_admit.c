@@ -122,16 +122,22 @@ static bool too_large(struct request *r) {
     return false;
 }
 
-bool request_charge(struct request *r, size_t n) {
+typedef bool charge_fn(struct env *env, const struct id *key, size_t n, size_t own, size_t most);
+
+static bool charge_by(charge_fn *charge, struct request *r, size_t n) {
     if (r->charged_bytes == 0)
         r->charged_key_id = r->identity.key_id;
-    if (env_charge(r->env, &r->charged_key_id, n, r->charged_bytes, r->memory_max_bytes)) {
+    if (charge(r->env, &r->charged_key_id, n, r->charged_bytes, r->memory_max_bytes)) {
         r->charged_bytes += n;
         return true;
     }
     request_problem(r, PROBLEM_OVERLOADED, "the requests under way fill the memory set aside");
     r->reply.must_close = true;
     return false;
+}
+
+bool request_charge(struct request *r, size_t n) {
+    return charge_by(env_charge, r, n);
 }
 
 bool request_charge_read(struct request *r) {
@@ -142,8 +148,8 @@ bool request_charge_read(struct request *r) {
     return false;
 }
 
-bool request_set_aside_all(struct request *r, size_t n) {
-    if (request_charge(r, n)) {
+static bool set_aside_by(charge_fn *charge, struct request *r, size_t n) {
+    if (charge_by(charge, r, n)) {
         r->aside_bytes += n;
         return true;
     }
@@ -151,9 +157,25 @@ bool request_set_aside_all(struct request *r, size_t n) {
     return false;
 }
 
-bool request_set_aside(struct request *r, size_t n) {
+bool request_set_aside_all(struct request *r, size_t n) {
+    return set_aside_by(env_charge, r, n);
+}
+
+static size_t half_at_most(const struct request *r, size_t n) {
     size_t most = r->memory_max_bytes / 2;
-    return request_set_aside_all(r, n < most ? n : most);
+    return n < most ? n : most;
+}
+
+bool request_set_aside(struct request *r, size_t n) {
+    return request_set_aside_all(r, half_at_most(r, n));
+}
+
+bool request_set_aside_page(struct request *r, size_t n) {
+    size_t page = half_at_most(r, n);
+    bool ok = set_aside_by(env_charge_page, r, page);
+    if (ok)
+        r->page_bytes += page;
+    return ok;
 }
 
 bool request_promise_answer(struct request *r, size_t n) {

@@ -84,7 +84,7 @@ static void list(struct request *r, enum capture_kind kind) {
         request_finish(r);
         return;
     }
-    if (!request_set_aside(r, page.limit * LIMIT_CAPTURE_ROW)) {
+    if (!request_set_aside_page(r, page.limit * LIMIT_CAPTURE_ROW)) {
         request_finish(r);
         return;
     }

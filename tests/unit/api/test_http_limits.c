@@ -403,13 +403,13 @@ enum {
 };
 
 static void with_memory_for_two_pages(struct api_options *o) {
-    o->memory_max_bytes = (size_t)3 * LIMIT_PAGE * PAGE_ROW; /* of which a key has three quarters */
+    o->memory_max_bytes = (size_t)4 * LIMIT_PAGE * PAGE_ROW; /* of which pages have half */
 }
 
 /* So many of these pages fit, whoever asks for them, and others are not read meanwhile. */
 static void assert_pages_fit(struct world *w, const char *path, size_t page_bytes) {
     enum { READERS = 20 };
-    const size_t fit = (size_t)3 * LIMIT_PAGE * PAGE_ROW / 4 * 3 / page_bytes;
+    const size_t fit = (size_t)2 * LIMIT_PAGE * PAGE_ROW / page_bytes;
     struct buf b = BUF_INIT(4096);
     struct answer a;
     assert_in_range(fit, 1, READERS - 1);
@@ -455,6 +455,58 @@ static void test_T16_pages_are_read_within_the_memory_set_aside(void **state) {
     ask(w, "POST", "/send", &w->key, "", body_text(), &a);
     client_release(&a);
     assert_pages_fit(w, "/v1/messages?limit=100", (size_t)100 * PAGE_ROW);
+}
+
+static void with_memory_for_six_pages(struct api_options *o) {
+    o->memory_max_bytes = (size_t)6 * LIMIT_PAGE * PAGE_ROW;
+}
+
+/* However many keys' pages wait for the store: they have half. */
+static void test_T16_pages_leave_room_for_bodies(void **state) {
+    enum { PAGES = 6, FIT = 3, TEXT = 200 * 1024 };
+    struct world *w = *state;
+    const struct auth_key_text *keys[] = {&w->key, &w->read_key};
+    struct buf b = BUF_INIT(TEXT * 2);
+    struct answer a;
+    int fd[PAGES + 1];
+    bool is_refused = true;
+    struct pollfd p = {.events = POLLIN};
+    struct buf body = BUF_INIT(TEXT * 2);
+    buf_putz(&body, "{\"from\":\"a@acme.test\",\"to\":\"b@example.net\",\"text\":\"");
+    for (size_t i = 0; i < TEXT; i++)
+        buf_putc(&body, 't');
+    buf_putz(&body, "\"}");
+    fake_hold(w->store);
+    for (size_t i = 0; i < PAGES; i++) {
+        buf_clear(&b);
+        put_request(&b, "GET", "/v1/messages?limit=100&tag=x", keys[i % 2], "", STR_NONE);
+        p.fd = fd[i] = client_connect(w->port);
+        client_send(p.fd, buf_str(&b));
+        if (i < FIT)
+            fake_wait_held(w->store, i + 1);
+        else
+            is_refused &= poll(&p, 1, (int)patience_ms(CLIENT_TIMEOUT_MS)) == 1;
+    }
+    buf_clear(&b);
+    put_request(&b, "POST", "/send", &w->key, "", buf_str(&body));
+    fd[PAGES] = client_connect(w->port);
+    client_send(fd[PAGES], buf_str(&b));
+    if (is_refused)
+        fake_wait_held(w->store, FIT + 1);
+    fake_release(w->store);
+    for (size_t i = PAGES + 1; i-- > 0;) {
+        client_read(fd[i], false, &a);
+        if (i == PAGES)
+            assert_int_equal(a.status, 202);
+        else if (i < FIT)
+            assert_int_equal(a.status, 200);
+        else
+            assert_problem(&a, 503, "overloaded");
+        client_release(&a);
+        close(fd[i]);
+    }
+    buf_release(&body);
+    buf_release(&b);
 }
 
 static void test_T16_pages_of_keys_are_read_within_the_memory_set_aside(void **state) {
@@ -888,6 +940,7 @@ int main(void) {
                     with_memory_for_two_pages),
         SERVED_WITH(test_T16_pages_of_domains_are_read_within_the_memory_set_aside,
                     with_memory_for_two_pages),
+        SERVED_WITH(test_T16_pages_leave_room_for_bodies, with_memory_for_six_pages),
         SERVED_WITH(test_T16_pages_of_captures_are_read_within_the_memory_set_aside,
                     with_memory_for_two_pages),
         SERVED_WITH(test_T16_captures_are_read_within_the_memory_set_aside, with_a_mebibyte),
