@@ -163,10 +163,15 @@ static struct str domain_of(struct str address) {
     return at > 0 ? str_from(address, at) : STR_NONE;
 }
 
+bool domains_is_anothers_address(const struct domains *d, int64_t project, struct str address) {
+    struct str domain = domain_of(address);
+    return !str_is_empty(domain) && is_anothers(d, project, domain);
+}
+
 struct str domains_bounce_address(const struct domains *d, int64_t project, struct str a_label) {
     const struct domain_info *own = domains_find(d, project, a_label);
     if (own == NULL || str_is_empty(own->bounce_address) ||
-        is_anothers(d, project, domain_of(own->bounce_address)))
+        domains_is_anothers_address(d, project, own->bounce_address))
         return STR_NONE;
     return own->bounce_address;
 }

@@ -33,6 +33,8 @@ const struct domain_info *domains_find(const struct domains *d, int64_t project,
 /* Where the bounces of the project's domain go. Absent: nothing is set, or what is set is another
  * project's domain, whose row may be younger than the address. Lives as long as the snapshot. */
 struct str domains_bounce_address(const struct domains *d, int64_t project, struct str a_label);
+/* May nothing of the project name the address, because its domain is another project's? */
+bool domains_is_anothers_address(const struct domains *d, int64_t project, struct str address);
 size_t domains_count(const struct domains *d, int64_t project); /* that this project has */
 
 struct rights {

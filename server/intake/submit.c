@@ -372,7 +372,12 @@ bool submit_may_repeat(const struct intake *in, const struct domains *d,
         check_guards(&w, &(struct address){.email = email, .domain = domain});
         w.needs_verified_domain |= route_for(&w, domain)->requires_verified_domain;
     }
-    if (w.needs_verified_domain && !m->is_test) {
+    if (domains_is_anothers_address(d, m->project, m->mail_from)) {
+        faults_add(faults, STR("#"), "domain_not_allowed",
+                   "its bounces go to %.*s, whose domain is another project's by now: submit the "
+                   "message anew",
+                   STR_ARG(m->mail_from));
+    } else if (w.needs_verified_domain && !m->is_test) {
         struct str sender = rights_sender_domain(d, m->project, m->from_domain, m->mail_from);
         check_domain(&w, m->from_domain, STR("#"));
         if (!str_equal(sender, m->from_domain))

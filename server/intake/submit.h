@@ -52,7 +52,8 @@ struct store_accept *submit_ask(const struct submit_input *in, struct arena *a);
 /* May a stored message go again, as a new one, to those who did not get it (STORE_RETRY)? What a
  * submission would be refused for today it is refused for, too: a route that is gone, a staging
  * guard that was set since, a domain of From or Sender that has to be verified and is not any more
- * (Sender's as far as the reverse-path tells: rights_sender_domain()). Rights are asked apart:
- * rights_allow_stored(). false: faults at "#" say why. */
+ * (Sender's as far as the reverse-path tells: rights_sender_domain()), a reverse-path in a domain
+ * that is another project's. The key's rights are asked apart: rights_allow_stored(). false: faults
+ * at "#" say why. */
 bool submit_may_repeat(const struct intake *in, const struct domains *d,
                        const struct message_row *m, struct faults *faults);
