@@ -35,7 +35,7 @@ static enum err parse_bytes(struct str bytes, enum page_kind kind, struct page_m
     *out = (struct page_mark){0};
     if (is_by_id(kind)) {
         memcpy(out->id.b, bytes.p + 1, ID_BYTES);
-        return OK;
+        return id_is_zero(&out->id) ? ERR_INVALID : OK;
     }
     uint64_t seq = 0;
     for (size_t i = 0; i < SEQ_BYTES; i++)

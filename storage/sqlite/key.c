@@ -142,6 +142,8 @@ enum err sqlite_keys(struct backend_reader *r, struct store_call *call) {
         };
         if (hash.n != sizeof(k.hash))
             damage_note(&damage, "it has no hash");
+        if (id_is_zero(&k.id)) /* a page that ends with it would be followed by the first */
+            damage_note(&damage, "it has no id");
         if (!sq_is_sound(h, &damage, DAMAGED_KEY, sq_int(st, 8)))
             continue; /* it opens nothing, the others do */
         (void)sq_is_sound(h, &of_shown, DAMAGED_KEY, sq_int(st, 8));

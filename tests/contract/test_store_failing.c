@@ -1393,6 +1393,38 @@ static void count_lists(struct kit *k, struct id message, struct id webhook, siz
     count[LISTED_KEYS] = keys.count;
 }
 
+/* Nobody could go on behind it. */
+static void a_page_ends_at_no_damaged_id(void **state) {
+    expect_log(passed_over);
+    struct kit *k = *state;
+    static const char *const prefixes[] = {"pc_a", "pc_b", "pc_c"};
+    for (int i = 0; i < 3; i++) {
+        struct store_key_put key = {
+            .key = {.id = id_new(1000 + i), .project = 1, .prefix = str_of(prefixes[i])}};
+        struct store_domain_put d = {
+            .domain = {.id = id_new(1000 + i), .project = 1, .name = str_of(prefixes[i])}};
+        RUN_OK(k, STORE_KEY_PUT, &key);
+        RUN_OK(k, STORE_DOMAIN_PUT, &d);
+    }
+    damage(k, "UPDATE api_key SET id = x'00' WHERE prefix = 'pc_b';"
+              "UPDATE domain SET id = x'00' WHERE name = 'pc_b'");
+    struct store_keys keys = {.project = 1, .limit = 1};
+    struct store_domains domains = {.project = 1, .limit = 1};
+    for (int i = 0; i < 2; i++) {
+        RUN_OK(k, STORE_KEYS, &keys);
+        RUN_OK(k, STORE_DOMAINS, &domains);
+        assert_int_equal(keys.count, 1);
+        assert_int_equal(domains.count, 1);
+        assert_int_equal(keys.more, i == 0);
+        assert_int_equal(domains.more, i == 0);
+        keys.after = keys.key[0].id;
+        domains.after = domains.domain[0].id;
+    }
+    domains = (struct store_domains){.project = 1};
+    RUN_OK(k, STORE_DOMAINS, &domains);
+    assert_int_equal(domains.count, 3);
+}
+
 /* Nobody can print it, and nobody is asked to. */
 static void what_has_an_impossible_time_is_left_out_of_lists(void **state) {
     (void)state;
@@ -2298,6 +2330,7 @@ int main(void) {
         TEST(savepoints_that_fail_lose_the_batch_and_nothing_else),
         TEST(a_transaction_that_cannot_be_undone_ends_with_its_handle),
         TEST(nothing_is_lost_while_nothing_works),
+        TEST(a_page_ends_at_no_damaged_id),
         TEST(a_probe_that_cannot_begin_finds_no_room),
         TEST(what_fails_fails_as_well_in_silence),
         TEST(what_comes_and_goes_in_one_transaction_leaves_its_queue_as_it_was),

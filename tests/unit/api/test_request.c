@@ -241,6 +241,9 @@ static void test_cursors_come_back(void **state) {
     struct page_mark in = {.id = id_new(1)}, out;
     assert_int_equal(page_parse(page_print(PAGE_CAPTURES, &in, a), PAGE_CAPTURES, &out), OK);
     assert_true(id_equal(&in.id, &out.id));
+    in = (struct page_mark){0}; /* would be the first page */
+    assert_int_equal(page_parse(page_print(PAGE_CAPTURES, &in, a), PAGE_CAPTURES, &out),
+                     ERR_INVALID);
     static const char *const bad[] = {
         "", "a", "!!!!", "nuaaaaaaaaaaaaaaaaaaaaa", "0", "1", "mmmmmmmmmmmmmmmm", "\xc3\xa4"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
