@@ -5,6 +5,7 @@
 struct body_holder {
     struct id key;
     size_t bytes;
+    size_t page_bytes; /* of them */
     struct table_node in_table;
 };
 
@@ -89,27 +90,27 @@ static bool fits(const struct body_holder *h, size_t all, size_t n, size_t own, 
     return has == own || has + n <= most / 4 * 3;
 }
 
-static bool charge_locked(struct env *env, const struct id *key, size_t n, size_t own,
-                          size_t most) {
+/* The holder; NULL: they are not there. */
+static struct body_holder *charge_locked(struct env *env, const struct id *key, size_t n,
+                                         size_t own, size_t most) {
     struct body_holder *h = table_find(&env->shared.holders, key, sizeof(*key));
-    bool ok = fits(h, atomic_load(&env->body_bytes), n, own, most);
-    if (ok && h == NULL) {
+    if (!fits(h, atomic_load(&env->body_bytes), n, own, most))
+        return NULL;
+    if (h == NULL) {
         h = mem_zalloc(sizeof(*h));
         h->key = *key;
         table_add(&env->shared.holders, &h->in_table, &h->key, sizeof(h->key), h);
     }
-    if (ok) {
-        h->bytes += n;
-        atomic_fetch_add(&env->body_bytes, n);
-    }
-    return ok;
+    h->bytes += n;
+    atomic_fetch_add(&env->body_bytes, n);
+    return h;
 }
 
 bool env_charge(struct env *env, const struct id *key, size_t n, size_t own, size_t most) {
     if (n == 0)
         return true;
     pthread_mutex_lock(&env->shared.mu);
-    bool ok = charge_locked(env, key, n, own, most);
+    bool ok = charge_locked(env, key, n, own, most) != NULL;
     pthread_mutex_unlock(&env->shared.mu);
     return ok;
 }
@@ -118,19 +119,26 @@ bool env_charge_page(struct env *env, const struct id *key, size_t n, size_t own
     if (n == 0)
         return true;
     pthread_mutex_lock(&env->shared.mu);
-    size_t has = env->shared.page_bytes, pages_most = most / 2;
-    bool ok = n <= pages_most && has <= pages_most - n && charge_locked(env, key, n, own, most);
-    if (ok)
+    struct body_holder *h = table_find(&env->shared.holders, key, sizeof(*key));
+    size_t all = env->shared.page_bytes, pages_most = most / 2, has = h != NULL ? h->page_bytes : 0;
+    bool ok =
+        n <= pages_most && all <= pages_most - n && (has == 0 || has + n <= pages_most / 4 * 3);
+    h = ok ? charge_locked(env, key, n, own, most) : NULL;
+    if (h != NULL) {
+        h->page_bytes += n;
         env->shared.page_bytes += n;
+    }
     pthread_mutex_unlock(&env->shared.mu);
-    return ok;
+    return h != NULL;
 }
 
-void env_end_page(struct env *env, size_t n) {
+void env_end_page(struct env *env, const struct id *key, size_t n) {
     if (n == 0)
         return;
     pthread_mutex_lock(&env->shared.mu);
-    ASSERT(env->shared.page_bytes >= n);
+    struct body_holder *h = table_find(&env->shared.holders, key, sizeof(*key));
+    ASSERT(h != NULL && h->page_bytes >= n);
+    h->page_bytes -= n;
     env->shared.page_bytes -= n;
     pthread_mutex_unlock(&env->shared.mu);
 }

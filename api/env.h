@@ -75,10 +75,11 @@ NODISCARD enum err env_check_url(struct env *env, struct str url, struct arena *
 bool env_charge(struct env *env, const struct id *key, size_t n, size_t own, size_t most);
 void env_uncharge(struct env *env, const struct id *key, size_t n);
 /* The same for a page of rows, which may wait long for the store: pages have half in all, so that
- * they shut no bodies out. Bodies leave them a quarter, unless several keys fill it. */
+ * they shut no bodies out, and one key three quarters of it, beside its first one. Bodies leave
+ * them a quarter, unless several keys fill it. */
 bool env_charge_page(struct env *env, const struct id *key, size_t n, size_t own, size_t most);
-/* So much of what was charged is a page's no more; it stays charged. */
-void env_end_page(struct env *env, size_t n);
+/* So much of what was charged to this key is a page's no more; it stays charged. */
+void env_end_page(struct env *env, const struct id *key, size_t n);
 
 /* ---- keeper ---- */
 

@@ -38,7 +38,7 @@ void request_free(struct request **rp) {
     if (r == NULL)
         return;
     wipe_key(r);
-    env_end_page(r->env, r->page_bytes);
+    env_end_page(r->env, &r->charged_key_id, r->page_bytes);
     env_uncharge(r->env, &r->charged_key_id, r->charged_bytes);
     request_drop_body(r);
     http_reply_release(&r->reply);
@@ -170,13 +170,13 @@ static void charge_reply(struct request *r) {
     }
     size_t rest = r->charged_bytes - r->aside_bytes;
     size_t keep = n > rest ? n : rest;
+    if (r->page_bytes > n) { /* what is left of it is the answer */
+        env_end_page(r->env, &r->charged_key_id, r->page_bytes - n);
+        r->page_bytes = n;
+    }
     if (r->aside_bytes > 0 && keep < r->charged_bytes) {
         env_uncharge(r->env, &r->charged_key_id, r->charged_bytes - keep);
         r->charged_bytes = keep;
-    }
-    if (r->page_bytes > n) { /* what is left of it is the answer */
-        env_end_page(r->env, r->page_bytes - n);
-        r->page_bytes = n;
     }
     r->aside_bytes = 0;
 }

@@ -406,10 +406,11 @@ static void with_memory_for_two_pages(struct api_options *o) {
     o->memory_max_bytes = (size_t)4 * LIMIT_PAGE * PAGE_ROW; /* of which pages have half */
 }
 
-/* So many of these pages fit, whoever asks for them, and others are not read meanwhile. */
+/* So many of these pages of one key fit, and others are not read meanwhile. */
 static void assert_pages_fit(struct world *w, const char *path, size_t page_bytes) {
     enum { READERS = 20 };
-    const size_t fit = (size_t)2 * LIMIT_PAGE * PAGE_ROW / page_bytes;
+    const size_t pages_most = (size_t)2 * LIMIT_PAGE * PAGE_ROW;
+    const size_t many = pages_most / 4 * 3 / page_bytes, fit = many > 0 ? many : 1;
     struct buf b = BUF_INIT(4096);
     struct answer a;
     assert_in_range(fit, 1, READERS - 1);
@@ -455,6 +456,40 @@ static void test_T16_pages_are_read_within_the_memory_set_aside(void **state) {
     ask(w, "POST", "/send", &w->key, "", body_text(), &a);
     client_release(&a);
     assert_pages_fit(w, "/v1/messages?limit=100", (size_t)100 * PAGE_ROW);
+}
+
+/* What one key's pages take leaves others theirs. */
+static void test_T32_pages_of_one_key_leave_room_for_those_of_others(void **state) {
+    struct world *w = *state;
+    const struct auth_key_text *keys[] = {&w->key, &w->key, &w->read_key, &w->key};
+    static const int limits[] = {100, 100, 100, 25}, statuses[] = {200, 503, 200, 503};
+    int fd[4];
+    struct buf b = BUF_INIT(4096);
+    struct answer a;
+    struct pollfd p = {.events = POLLIN};
+    bool is_refused = true;
+    fake_hold(w->store);
+    for (size_t i = 0, held = 0; i < 4; i++) {
+        char path[64];
+        snprintf(path, sizeof(path), "/v1/messages?limit=%d", limits[i]);
+        buf_clear(&b);
+        put_request(&b, "GET", path, keys[i], "", STR_NONE);
+        p.fd = fd[i] = client_connect(w->port);
+        client_send(fd[i], buf_str(&b));
+        if (statuses[i] == 200)
+            fake_wait_held(w->store, ++held);
+        else
+            is_refused &= poll(&p, 1, (int)patience_ms(CLIENT_TIMEOUT_MS)) == 1;
+    }
+    assert_true(is_refused);
+    fake_release(w->store);
+    for (size_t i = 0; i < 4; i++) {
+        client_read(fd[i], false, &a);
+        assert_int_equal(a.status, statuses[i]);
+        client_release(&a);
+        close(fd[i]);
+    }
+    buf_release(&b);
 }
 
 static void with_memory_for_six_pages(struct api_options *o) {
@@ -941,6 +976,8 @@ int main(void) {
         SERVED_WITH(test_T16_pages_of_domains_are_read_within_the_memory_set_aside,
                     with_memory_for_two_pages),
         SERVED_WITH(test_T16_pages_leave_room_for_bodies, with_memory_for_six_pages),
+        SERVED_WITH(test_T32_pages_of_one_key_leave_room_for_those_of_others,
+                    with_memory_for_two_pages),
         SERVED_WITH(test_T16_pages_of_captures_are_read_within_the_memory_set_aside,
                     with_memory_for_two_pages),
         SERVED_WITH(test_T16_captures_are_read_within_the_memory_set_aside, with_a_mebibyte),
