@@ -14,6 +14,7 @@ enum {
     TURN_MS = 2000,
     TURN_MOST_MS = 256 * 1000,
     SMALL_PART = 256, /* of all the room: such a content takes none from a large one, to speak of */
+    SMALL_ROOM_PART = 16, /* of all the room: no more for many of them, while others wait */
 };
 
 static const char ERASED[] = "the content of the message was erased";
@@ -312,7 +313,7 @@ void prepare_signed(struct note *n) {
 }
 
 static void begin_turn(struct scheduler *s) {
-    s->room.passed_bytes = 0;
+    s->room.passed_bytes = s->room.small_bytes = 0;
     s->room.turn++;
     s->room.held_since_mono_ms = 0;
 }
@@ -328,16 +329,22 @@ static void waits_for_room(struct scheduler *s, struct bundle *b, int64_t now_mo
         s->room.until_mono_ms = now_mono_ms + ROOM_MS;
 }
 
+static bool is_small(const struct scheduler *s, size_t size) {
+    return size <= s->settings->o.content_bytes_max / SMALL_PART;
+}
+
 /* Another one waits for room, and would have it but for those that passed it. They may hang: after
  * a while they are no longer held against who comes, until room that they do not hold is given
- * back. What waits for many slow ones to end has longer turns, in the end. */
+ * back. What waits for many slow ones to end has longer turns, in the end: small ones pass in them,
+ * but have no more together than there is beside the one that waits, however many come. */
 static bool has_turn_before(struct scheduler *s, size_t size, int64_t now_mono_ms) {
     if (s->room.first == NULL || now_mono_ms >= s->room.until_mono_ms)
         return false;
     size_t bytes = letters_bytes(s->letters), passed = s->room.passed_bytes;
     size_t most = s->settings->o.content_bytes_max;
     size_t first = (size_t)s->room.first->letter->outgoing->size_bytes;
-    if ((bytes > passed ? bytes - passed : 0) + first > most)
+    size_t taken = (bytes > passed ? bytes - passed : 0) + first;
+    if (taken > most)
         return false;
     if (s->room.held_since_mono_ms == 0)
         s->room.held_since_mono_ms = now_mono_ms;
@@ -348,7 +355,10 @@ static bool has_turn_before(struct scheduler *s, size_t size, int64_t now_mono_m
         begin_turn(s);
         return false;
     }
-    return held_ms < TURN_MS || size > most / SMALL_PART;
+    size_t beside = most - taken;
+    if (beside > most / SMALL_ROOM_PART)
+        beside = most / SMALL_ROOM_PART;
+    return held_ms < TURN_MS || !is_small(s, size) || s->room.small_bytes + size > beside;
 }
 
 /* A site may have another content while it has no more than there is left: those that hang keep
@@ -377,13 +387,18 @@ bool prepare_has_room(struct scheduler *s, struct bundle *b) {
     if (s->room.first != NULL) {
         b->passed = s->room.turn;
         s->room.passed_bytes += size;
+        if (is_small(s, size))
+            s->room.small_bytes += size;
     }
     return true;
 }
 
 void prepare_gives_room(struct scheduler *s, struct bundle *b) {
-    if (b->has_slot && b->passed != 0 && b->passed == s->room.turn)
+    if (b->has_slot && b->passed != 0 && b->passed == s->room.turn) {
         s->room.passed_bytes -= b->slot_bytes;
+        if (is_small(s, b->slot_bytes))
+            s->room.small_bytes -= b->slot_bytes;
+    }
     b->passed = 0;
 }
 

@@ -109,12 +109,13 @@ struct scheduler {
 
     /* Whoever found no room for a content is passed by others that find some, but is not kept
      * waiting by them: as soon as it had room but for what they hold, no more may pass, for as
-     * long as a turn is. */
+     * long as a turn is, but for some small ones. */
     struct {
         struct bundle *first;  /* who waits, longest of all; NULL: nobody */
         int64_t until_mono_ms; /* that it counts: its site looks at it in each turn, or cannot */
         uint64_t turn;
         size_t passed_bytes;                 /* held by those that passed it, in this turn */
+        size_t small_bytes;                  /* of them: by those that are small */
         int64_t turn_ms, held_since_mono_ms; /* others were kept waiting; 0: nobody yet */
     } room;
 

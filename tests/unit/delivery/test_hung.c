@@ -394,6 +394,42 @@ static void a_content_that_waits_for_one_that_hangs_holds_up_others_for_a_moment
     end_slow(w, &slow);
 }
 
+static bool has_room(struct world *w, struct id id, int64_t until_mono_ms) {
+    while (recipient(w, id, 0).state == RECIPIENT_QUEUED) {
+        if (clock_mono_ms() >= until_mono_ms)
+            return false;
+        mailbox_wait(w->box, 20);
+    }
+    return true;
+}
+
+/* One waits for all the room that there is. A small content has some of it at any time, and goes
+ * when the next one has some. In a turn that is longer than they take, all of them end. */
+static void small_contents_that_follow_each_other_keep_no_large_one_waiting(void **state) {
+    expect_log("sessions are aborted");
+    enum { ROOM = 64 * 1024, STEPS = 16, STEP_MS = 3000 };
+    struct world *w = *state;
+    struct slow slow;
+    add_slow_domain(w, &slow, &SLOW);
+    w->o.content_bytes_max = ROOM;
+    w->o.retry_ms[0] = 600 * 1000;
+    start(w);
+    struct sink *sink[] = {w->sink, slow.sink};
+    const char *to[] = {"hold@example.net", "hold@slow.test"};
+    submit_later(w, to[1], 0);
+    await_counter(w, &slow.sink->held, 1);
+    struct id large = submit_later(w, "ok@example.net", ROOM);
+    for (int i = 0; i < STEPS; i++) {
+        submit_later(w, to[i % 2], 0);
+        if (has_room(w, large, clock_mono_ms() + STEP_MS))
+            break;
+        struct sink *before = sink[(i + 1) % 2];
+        sink_on_loop(before->loop, sink_close_all, before);
+    }
+    await_state(w, large, RECIPIENT_DELIVERED, 1);
+    end_slow(w, &slow);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -412,6 +448,7 @@ int main(void) {
         T(who_has_no_room_for_its_content_is_passed_by_who_needs_none),
         T(a_content_that_is_larger_than_all_the_room_waits_for_no_other),
         T(a_content_that_waits_for_one_that_hangs_holds_up_others_for_a_moment),
+        T(small_contents_that_follow_each_other_keep_no_large_one_waiting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
