@@ -18,9 +18,12 @@ struct guard {
     size_t allowed_count;
     struct str *http_host; /* as struct url has them */
     size_t http_host_count;
-    uint16_t *port; /* NULL: the defaults */
+    uint16_t *port;
     size_t port_count;
+    bool has_usual_ports; /* nobody chose others */
 };
+
+static const uint16_t usual_ports[] = {443, 8443};
 
 /* ---- networks ----------------------------------------------------------------------------------
  */
@@ -247,11 +250,11 @@ enum err guard_new(const struct guard_options *o, struct guard **out, struct err
     }
     for (size_t i = 0; i < o->allow_http_host_count && e == OK; i++)
         e = add_host(g, o->allow_http_hosts[i], info);
-    if (o->ports) {
-        g->port = ARENA_ARRAY(g->arena, uint16_t, o->port_count + 1);
-        g->port_count = o->port_count;
-        memcpy(g->port, o->ports, o->port_count * sizeof *g->port);
-    }
+    const uint16_t *ports = o->ports ? o->ports : usual_ports;
+    g->has_usual_ports = !o->ports;
+    g->port_count = o->ports ? o->port_count : sizeof usual_ports / sizeof *usual_ports;
+    g->port = ARENA_ARRAY(g->arena, uint16_t, g->port_count + 1);
+    memcpy(g->port, ports, g->port_count * sizeof *g->port);
     if (e != OK) {
         guard_free(&g);
         return e;
@@ -283,8 +286,15 @@ static bool allows_port(const struct guard *g, const struct url *u, bool is_list
     for (size_t i = 0; i < g->port_count; i++)
         if (g->port[i] == u->port)
             return true;
-    return !g->port &&
-           (u->port == 443 || u->port == 8443 || is_listed_address || is_http_host(g, u->host));
+    return g->has_usual_ports && (is_listed_address || is_http_host(g, u->host));
+}
+
+/* "443, 8443" */
+static struct str print_ports(const struct guard *g, struct arena *a) {
+    struct str list = STR("");
+    for (size_t i = 0; i < g->port_count; i++)
+        list = arena_printf(a, "%.*s%s%u", STR_ARG(list), i > 0 ? ", " : "", (unsigned)g->port[i]);
+    return list;
 }
 
 /* What some resolvers and URL parsers take for an IPv4 address: a last label that is a number. */
@@ -301,10 +311,13 @@ static bool looks_like_number(struct str host) {
     return true;
 }
 
+static bool is_own_name(struct str host) {
+    return str_equal(host, STR("localhost")) || str_ends_with(host, STR(".localhost"));
+}
+
 /* Their addresses are denied too; the name says what somebody wanted. */
-static bool is_metadata_name(struct str host) {
+static bool is_internal_name(struct str host) {
     static const struct str names[] = {
-        STR("localhost"),
         STR("metadata"),
         STR("instance-data"),
         STR("metadata.google.internal"),
@@ -321,8 +334,7 @@ static bool is_metadata_name(struct str host) {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (str_equal(host, names[i]))
             return true;
-    return str_ends_with(host, STR(".localhost")) ||
-           str_ends_with(host, STR(".metadata.google.internal")) ||
+    return str_ends_with(host, STR(".metadata.google.internal")) ||
            str_starts_with(host, STR("kubernetes.default.svc."));
 }
 
@@ -391,8 +403,12 @@ static enum err take_host(const struct guard *g, struct str host, struct arena *
     }
     if (looks_like_number(out->host))
         REFUSE("an IPv4 address is four decimal numbers without leading zeros");
-    if (is_metadata_name(out->host) && !is_http_host(g, out->host))
+    if (is_http_host(g, out->host))
+        return OK;
+    if (is_own_name(out->host))
         REFUSE("the name belongs to the machine itself");
+    if (is_internal_name(out->host))
+        REFUSE("the name belongs to the inside of a cloud or cluster");
     return OK;
 }
 
@@ -435,6 +451,7 @@ enum err guard_check_url(const struct guard *g, struct str text, struct arena *a
     if (!out->is_https && !is_http_host(g, out->host))
         REFUSE("plain http is only for hosts that the operator allowed");
     if (number == 0 || !allows_port(g, out, listed))
-        REFUSE("port %u is not allowed", (unsigned)out->port);
+        REFUSE("port %u is not allowed; allowed are %.*s", (unsigned)out->port,
+               STR_ARG(print_ports(g, a)));
     return OK;
 }

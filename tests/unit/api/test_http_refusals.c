@@ -387,7 +387,10 @@ static void test_url_that_the_guard_refuses_is_not_stored(void **state) {
         {"https://2130706433/h", "url_not_allowed", "ends in a number"},
         {"https://localhost/h", "url_not_allowed", "the machine itself"},
         {"http://hook.example.net/h", "url_not_allowed", "plain http"},
-        {"https://hook.example.net:25/h", "url_not_allowed", "port 25"},
+        {"https://metadata.google.internal/h", "url_not_allowed", "inside of a cloud"},
+        {"https://kubernetes.default.svc/h", "url_not_allowed", "inside of a cloud"},
+        {"https://hook.example.net:25/h", "url_not_allowed",
+         "port 25 is not allowed; allowed are 443, 8443"},
         {"https://u:p@127.0.0.1/h", "invalid_url", "password"},
         {"ftp://127.0.0.1/h", "invalid_url", "https"},
     };

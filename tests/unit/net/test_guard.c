@@ -272,6 +272,35 @@ static void T19_what_leads_inside_is_refused(void **state) {
     guard_free(&g);
 }
 
+static void a_refusal_says_what_is_allowed(void **state) {
+    (void)state;
+    static const uint16_t two[] = {443, 9000}, one[] = {444};
+    static const struct {
+        const uint16_t *ports;
+        size_t count;
+        const char *url, *want;
+    } rows[] = {
+        {NULL, 0, "https://a.test:9999/", "port 9999 is not allowed; allowed are 443, 8443"},
+        {two, 2, "https://a.test:8443/", "port 8443 is not allowed; allowed are 443, 9000"},
+        {one, 1, "https://a.test/", "port 443 is not allowed; allowed are 444"},
+        {NULL, 0, "https://x.localhost/", "the name belongs to the machine itself"},
+        {NULL, 0, "https://metadata.google.internal/",
+         "the name belongs to the inside of a cloud or cluster"},
+        {NULL, 0, "https://kubernetes/", "the name belongs to the inside of a cloud or cluster"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct guard *g =
+            make(&(struct guard_options){.ports = rows[i].ports, .port_count = rows[i].count});
+        struct arena *a = arena_new();
+        struct url u;
+        struct errinfo info = {0};
+        assert_int_equal(guard_check_url(g, str_of(rows[i].url), a, &u, &info), ERR_INVALID);
+        assert_string_equal(info.text, rows[i].want);
+        arena_free(&a);
+        guard_free(&g);
+    }
+}
+
 static void T19_what_leads_outside_is_taken_apart(void **state) {
     (void)state;
     struct guard *g = make(&(struct guard_options){0});
@@ -510,6 +539,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(T19_what_leads_inside_is_refused),
         cmocka_unit_test(T19_what_leads_outside_is_taken_apart),
+        cmocka_unit_test(a_refusal_says_what_is_allowed),
         cmocka_unit_test(a_url_has_a_longest_length),
         cmocka_unit_test(T19_mail_goes_to_no_private_network_that_is_not_listed),
         cmocka_unit_test(T19_the_operator_opens_networks),
