@@ -51,8 +51,11 @@ static void read_address_object(const struct json_at *at, const struct json_node
     *out = parsed;
 }
 
+enum room { FOR_ONE, FOR_SEVERAL }; /* in the field */
+
 /* *out is always an address afterwards. */
-static void read_one(const struct json_at *at, const struct json_node *v, struct address *out) {
+static void read_one(const struct json_at *at, const struct json_node *v, enum room room,
+                     struct address *out) {
     struct str text = STR("");
     struct errinfo info = {0};
     *out = someone;
@@ -63,6 +66,9 @@ static void read_one(const struct json_at *at, const struct json_node *v, struct
         struct address parsed;
         if (address_parse_named(&parsed, text, json_arena(at), &info) == OK)
             *out = parsed;
+        else if (room == FOR_SEVERAL && address_is_several(text))
+            json_fault(at, "invalid_address",
+                       "several addresses are given as an array, each in an element of its own");
         else
             json_fault(at, "invalid_address", "%s", info.text);
     } else {
@@ -76,7 +82,7 @@ static void read_list(const struct json_at *at, const struct json_node *v,
     if (v->kind != JSON_IS_ARRAY) {
         out->list = ARENA_NEW(a, struct address);
         out->count = 1;
-        read_one(at, v, &out->list[0]);
+        read_one(at, v, FOR_SEVERAL, &out->list[0]);
         json_note_single(at);
         return;
     }
@@ -85,7 +91,7 @@ static void read_list(const struct json_at *at, const struct json_node *v,
     out->list = ARENA_ARRAY(a, struct address, (size_t)v->count + 1);
     for (const struct json_node *each = v->first; each != NULL; each = each->next) {
         struct json_at here = json_element(at, out->count);
-        read_one(&here, each, &out->list[out->count++]);
+        read_one(&here, each, FOR_SEVERAL, &out->list[out->count++]);
     }
 }
 
@@ -93,7 +99,7 @@ static void read_list(const struct json_at *at, const struct json_node *v,
 
 static void read_from(const struct json_at *at, const struct json_node *v, void *out) {
     if (v->kind != JSON_IS_ARRAY) {
-        read_one(at, v, &SUBMISSION->from);
+        read_one(at, v, FOR_ONE, &SUBMISSION->from);
         return;
     }
     SUBMISSION->from = someone;
@@ -104,11 +110,11 @@ static void read_from(const struct json_at *at, const struct json_node *v, void 
     if (v->count != 1)
         return;
     struct json_at here = json_element(at, 0);
-    read_one(&here, v->first, &SUBMISSION->from);
+    read_one(&here, v->first, FOR_ONE, &SUBMISSION->from);
 }
 
 static void read_sender(const struct json_at *at, const struct json_node *v, void *out) {
-    read_one(at, v, &SUBMISSION->sender);
+    read_one(at, v, FOR_ONE, &SUBMISSION->sender);
 }
 
 static void read_to(const struct json_at *at, const struct json_node *v, void *out) {

@@ -178,8 +178,35 @@ static const char *text_fault(struct str text) {
     return NULL;
 }
 
-enum err address_parse(struct address *out, struct str text, struct arena *a,
-                       struct errinfo *info) {
+/* The first of these characters outside of quotes, from `i` on; the end of the text: there is none.
+ */
+static size_t find_plain(struct str text, size_t i, const char *wanted) {
+    for (bool is_quoted = false; i < text.n; i++) {
+        char c = text.p[i];
+        if (c == '"')
+            is_quoted = !is_quoted;
+        else if (c == '\\' && is_quoted)
+            i++;
+        else if (!is_quoted && c && strchr(wanted, c))
+            return i;
+    }
+    return text.n;
+}
+
+bool address_is_several(struct str text) {
+    size_t separator = find_plain(text, find_plain(text, 0, "@"), ",;");
+    return find_plain(text, separator, "@") < text.n;
+}
+
+/* Whatever else is wrong with the text, that is the reason. */
+static enum err name_several(struct str text, enum err e, struct errinfo *info) {
+    if (e == OK || !address_is_several(text))
+        return e;
+    return err_set(info, e, "address", "several addresses stand where one is taken");
+}
+
+NODISCARD static enum err parse_one(struct address *out, struct str text, struct arena *a,
+                                    struct errinfo *info) {
     *out = (struct address){0};
     if (text.n == 0)
         return err_set(info, ERR_INVALID, "address", "the address is empty");
@@ -222,6 +249,11 @@ enum err address_parse(struct address *out, struct str text, struct arena *a,
         return err_set(info, ERR_INVALID, "address", "the address is longer than 254 octets");
     *out = addr;
     return OK;
+}
+
+enum err address_parse(struct address *out, struct str text, struct arena *a,
+                       struct errinfo *info) {
+    return name_several(text, parse_one(out, text, a, info), info);
 }
 
 /* RFC 5322 3.2.3 specials; all but "." end a display name that is not quoted. */
@@ -270,8 +302,18 @@ NODISCARD static enum err parse_phrase(struct str text, struct arena *a, struct 
     return OK;
 }
 
-enum err address_parse_named(struct address *out, struct str text, struct arena *a,
-                             struct errinfo *info) {
+NODISCARD static enum err parse_without_bracket(struct address *out, struct str text,
+                                                struct arena *a, struct errinfo *info) {
+    size_t open = find_plain(text, 0, "<");
+    if (open == text.n)
+        return parse_one(out, text, a, info);
+    return err_set(info, ERR_INVALID, "address", "%s",
+                   find_plain(text, open, ">") < text.n ? "something stands after the '>'"
+                                                        : "a '<' has no '>' after it");
+}
+
+NODISCARD static enum err parse_one_named(struct address *out, struct str text, struct arena *a,
+                                          struct errinfo *info) {
     *out = (struct address){0};
     if (text.n > 8 * LIMIT_ADDRESS + 2 * LIMIT_DISPLAY_NAME)
         return err_set(info, ERR_INVALID, "address", "the address is too long");
@@ -280,7 +322,7 @@ enum err address_parse_named(struct address *out, struct str text, struct arena 
         return err_set(info, ERR_INVALID, "address", "%s", fault);
     text = str_trim(text);
     if (text.n == 0 || text.p[text.n - 1] != '>')
-        return address_parse(out, text, a, info);
+        return parse_without_bracket(out, text, a, info);
 
     /* the bracket that opens the address is the last one: neither a name without quotes nor an
      * address may hold one */
@@ -292,12 +334,17 @@ enum err address_parse_named(struct address *out, struct str text, struct arena 
     struct str phrase = str_trim(str_slice(text, 0, open - 1)), name = STR_NONE;
     enum err e = parse_phrase(phrase, a, &name, info);
     if (e == OK)
-        e = address_parse(out, str_slice(text, open, text.n - 1), a, info);
+        e = parse_one(out, str_slice(text, open, text.n - 1), a, info);
     if (e == OK)
         e = address_set_name(out, name, a, info);
     if (e != OK)
         *out = (struct address){0};
     return e;
+}
+
+enum err address_parse_named(struct address *out, struct str text, struct arena *a,
+                             struct errinfo *info) {
+    return name_several(text, parse_one_named(out, text, a, info), info);
 }
 
 enum err address_set_name(struct address *addr, struct str name, struct arena *a,

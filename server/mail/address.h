@@ -27,6 +27,8 @@ NODISCARD enum err address_parse(struct address *out, struct str text, struct ar
 /* "a@b", "<a@b>", "Name <a@b>", "\"Quoted, Name\" <a@b>". */
 NODISCARD enum err address_parse_named(struct address *out, struct str text, struct arena *a,
                                        struct errinfo *info);
+/* Does a text that is no address name several, with commas or semicolons between? */
+bool address_is_several(struct str text);
 /* Checks and sets a display name that came in a field of its own. */
 NODISCARD enum err address_set_name(struct address *addr, struct str name, struct arena *a,
                                     struct errinfo *info);

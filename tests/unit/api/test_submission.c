@@ -251,8 +251,36 @@ static void test_T15_what_there_is_no_memory_for_is_nothing(void **state) {
     done(&r);
 }
 
+static void test_a_fault_says_what_to_do_instead(void **state) {
+    static const struct {
+        const char *body, *pointer, *detail;
+    } rows[] = {
+        {"{\"from\":\"a@acme.test\",\"text\":\"t\",\"to\":\"a@b.test, c@d.test\"}", "#/to",
+         "several addresses are given as an array, each in an element of its own"},
+        {"{\"from\":\"a@acme.test\",\"text\":\"t\",\"cc\":\"A <a@b.test>; C <c@d.test>\"}", "#/cc",
+         "several addresses are given as an array, each in an element of its own"},
+        {"{\"from\":\"a@acme.test\",\"text\":\"t\",\"to\":[\"a@b.test,c@d.test\"]}", "#/to/0",
+         "several addresses are given as an array, each in an element of its own"},
+        {"{\"from\":\"a@acme.test,b@acme.test\",\"text\":\"t\",\"to\":\"a@b.test\"}", "#/from",
+         "several addresses stand where one is taken"},
+        {"{\"from\":\"a@acme.test\",\"text\":\"t\",\"to\":\"Ann <a@b.test\"}", "#/to",
+         "a '<' has no '>' after it"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct reading r;
+        read_it(&r, str_of(rows[i].body));
+        if (r.faults.count != 1 || !str_equal(r.faults.list[0].pointer, str_of(rows[i].pointer)) ||
+            !str_equal(r.faults.list[0].detail, str_of(rows[i].detail)))
+            fail_msg("%s: %zu faults, %.*s: %.*s", rows[i].body, r.faults.count,
+                     STR_ARG(r.faults.list[0].pointer), STR_ARG(r.faults.list[0].detail));
+        done(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_fault_says_what_to_do_instead),
         cmocka_unit_test(test_T15_what_there_is_no_memory_for_is_nothing),
         cmocka_unit_test(test_T15_what_is_not_json_is_refused),
         cmocka_unit_test(test_each_fault_is_named_once_where_it_is),

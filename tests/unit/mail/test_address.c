@@ -232,6 +232,43 @@ static void test_T5_addresses_are_parsed_strictly(void **state) {
     }
 }
 
+static void a_fault_says_what_is_wrong(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *want;
+    } faults[] = {
+        {"a@example.net, b@example.net", "several addresses stand where one is taken"},
+        {"a@example.net;b@example.net", "several addresses stand where one is taken"},
+        {"A <a@example.net>, B <b@example.net>", "several addresses stand where one is taken"},
+        {"a@example.net, B <b@example.net>", "several addresses stand where one is taken"},
+        {"A <a@example.net>, b@example.net", "several addresses stand where one is taken"},
+        {"\"A, a\" <a@example.net>, b@example.net", "several addresses stand where one is taken"},
+        {"Ann <ann@example.net", "a '<' has no '>' after it"},
+        {"<ann@example.net", "a '<' has no '>' after it"},
+        {"\"<Ann>\" <ann@example.net", "a '<' has no '>' after it"},
+        {"Ann <ann@example.net> x", "something stands after the '>'"},
+        {"ann@example.net>", "a '>' has no '<' before it"},
+        {"ann", "the address has no @"},
+        {"\"a@b, c\" ann", "the address has a second @"},
+        {"Acme, Inc <a@example.net>",
+         "the name has a ','; put the name in double quotes, or give it in a field of its own"},
+        {"a@exa,mple.net", "the domain has a character that is no letter, digit or hyphen"},
+    };
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        struct address out;
+        struct errinfo info = {0};
+        assert_int_equal(address_parse_named(&out, str_of(faults[i].text), arena, &info),
+                         ERR_INVALID);
+        if (strcmp(info.text, faults[i].want) != 0)
+            fail_msg("%s: %s", faults[i].text, info.text);
+    }
+    struct address out;
+    struct errinfo info = {0};
+    assert_int_equal(address_parse(&out, STR("a@example.net,b@example.net"), arena, &info),
+                     ERR_INVALID);
+    assert_string_equal(info.text, "several addresses stand where one is taken");
+}
+
 /* What is stored, compared and sent is one form: reading it again changes nothing. */
 static void nothing_and_too_much_are_refused(void **state) {
     (void)state;
@@ -378,6 +415,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_and_too_much_are_refused),
         cmocka_unit_test_setup_teardown(test_T5_addresses_are_parsed_strictly, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_fault_says_what_is_wrong, setup, teardown),
         cmocka_unit_test_setup_teardown(test_T4_printed_addresses_parse_to_themselves, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_T4_no_control_in_a_command_argument, setup, teardown),
