@@ -198,6 +198,10 @@ bool json_read_int(const struct json_at *at, const struct json_node *v, int64_t 
                    int64_t *out) {
     if (v->kind != JSON_IS_INTEGER)
         return wrong_type(at, v, "a whole number");
+    if (v->integer < least && most == INT64_MAX) {
+        json_fault(at, "out_of_range", "this must be at least %lld", (long long)least);
+        return false;
+    }
     if (v->integer < least || v->integer > most) {
         json_fault(at, "out_of_range", "this must be from %lld to %lld", (long long)least,
                    (long long)most);

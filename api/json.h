@@ -64,6 +64,7 @@ bool json_has(const struct json_node *object, const char *name);
 bool json_read_str(const struct json_at *at, const struct json_node *v, struct str *out);
 bool json_read_content(const struct json_at *at, const struct json_node *v, struct str *out);
 bool json_read_bool(const struct json_at *at, const struct json_node *v, bool *out);
+/* `most` INT64_MAX: no bound, or one that is known elsewhere. */
 bool json_read_int(const struct json_at *at, const struct json_node *v, int64_t least, int64_t most,
                    int64_t *out);
 bool json_read_array(const struct json_at *at, const struct json_node *v, size_t most);

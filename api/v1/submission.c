@@ -335,12 +335,11 @@ static void read_references(const struct json_at *at, const struct json_node *v,
     }
 }
 
-enum { EXPIRES_MAX_S = 366 * 24 * 3600 };
-
+/* What is too long is for intake to say, which knows the server's limit. */
 static void read_expires_in(const struct json_at *at, const struct json_node *v, void *out) {
     int64_t seconds;
-    if (json_read_int(at, v, 1, EXPIRES_MAX_S, &seconds))
-        SUBMISSION->expires_in_ms = seconds * 1000;
+    if (json_read_int(at, v, 1, INT64_MAX, &seconds))
+        SUBMISSION->expires_in_ms = seconds < INT64_MAX / 1000 ? seconds * 1000 : INT64_MAX;
 }
 
 /* The stricter of the two wins. */

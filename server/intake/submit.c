@@ -181,9 +181,11 @@ static struct str metadata_of(const struct submission *s, struct arena *a) {
 static int64_t expires_wall_ms(const struct work *w) {
     int64_t in_ms = w->in->submission->expires_in_ms;
     int64_t most_ms = w->settings->expires_max_ms;
-    if (in_ms > most_ms)
+    if (in_ms > most_ms) {
         faults_add(w->faults, STR("#/expires_in"), "out_of_range",
                    "at most %lld seconds on this server", (long long)(most_ms / 1000));
+        in_ms = most_ms;
+    }
     return w->in->now_wall_ms + (in_ms > 0 ? in_ms : w->settings->expires_default_ms);
 }
 

@@ -182,6 +182,14 @@ def test_all_faults_are_in_one_answer(contract):
     assert pointers >= {"#/from", "#/to/1", "#/cc", "#/subjekt", "#/tls", "#/expires_in"}
 
 
+def test_a_time_to_expire_has_one_limit(contract):
+    five_days = 5 * 86400
+    for seconds in five_days + 1, 31622400, 99999999, 2**63 - 1:
+        answer = contract.ask("POST", "/v1/messages", json={**GOOD, "expires_in": seconds})
+        assert [error["detail"] for error in answer.json()["errors"]] == [f"at most {five_days} seconds on this server"]
+    assert contract.ask("POST", "/v1/messages", json={**GOOD, "expires_in": five_days}).status_code == 202
+
+
 CONTROLS = {"CR": "\r", "LF": "\n", "CRLF": "\r\nBcc: evil@far.test", "NUL": "\0", "VT": "\v", "ESC": "\x1b",
             "NEL": "\x85", "LS": "\u2028", "folded": "\r\n folded"}  # fmt: skip
 PLACES = {

@@ -265,6 +265,8 @@ static void test_a_fault_says_what_to_do_instead(void **state) {
          "several addresses stand where one is taken"},
         {"{\"from\":\"a@acme.test\",\"text\":\"t\",\"to\":\"Ann <a@b.test\"}", "#/to",
          "a '<' has no '>' after it"},
+        {"{\"from\":\"a@acme.test\",\"text\":\"t\",\"to\":\"a@b.test\",\"expires_in\":0}",
+         "#/expires_in", "this must be at least 1"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -278,9 +280,34 @@ static void test_a_fault_says_what_to_do_instead(void **state) {
     }
 }
 
+/* How long is too long is a setting's to say, so that there is one answer. */
+static void test_any_time_to_expire_is_read(void **state) {
+    static const struct {
+        const char *text;
+        int64_t want_ms;
+    } rows[] = {
+        {"1", 1000},
+        {"31622401", INT64_C(31622401000)},
+        {"9223372036854775807", INT64_MAX},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct reading r;
+        char body[256];
+        snprintf(body, sizeof(body),
+                 "{\"from\":\"a@acme.test\",\"to\":\"b@c.test\",\"text\":\"t\",\"expires_in\":%s}",
+                 rows[i].text);
+        read_it(&r, str_of(body));
+        assert_int_equal(r.faults.count, 0);
+        assert_true(r.submission.expires_in_ms == rows[i].want_ms);
+        done(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_fault_says_what_to_do_instead),
+        cmocka_unit_test(test_any_time_to_expire_is_read),
         cmocka_unit_test(test_T15_what_there_is_no_memory_for_is_nothing),
         cmocka_unit_test(test_T15_what_is_not_json_is_refused),
         cmocka_unit_test(test_each_fault_is_named_once_where_it_is),

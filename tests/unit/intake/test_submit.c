@@ -441,6 +441,13 @@ static void test_limits(void **state) {
     assert_int_equal(f.result, SUBMIT_INVALID);
     assert_true(str_equal(f.faults.list[0].pointer, STR("#/expires_in")));
     end(&f);
+    begin(&f, &s, "a@acme.test", "b@c.test");
+    f.s.expires_in_ms = INT64_MAX;
+    submit(&f);
+    assert_int_equal(f.result, SUBMIT_INVALID);
+    assert_int_equal(f.faults.count, 1);
+    assert_true(str_equal(f.faults.list[0].detail, STR("at most 2000 seconds on this server")));
+    end(&f);
     s.limits.message_bytes_max = 100;
     begin(&f, &s, "a@acme.test", "b@c.test");
     submit(&f);
