@@ -29,10 +29,14 @@ struct json_at json_element(const struct json_at *parent, size_t index) {
     return (struct json_at){.parent = parent, .index = index};
 }
 
-static struct faults *faults_of(const struct json_at *at) {
+static const struct json_at *top_of(const struct json_at *at) {
     while (at->parent != NULL)
         at = at->parent;
-    return at->faults;
+    return at;
+}
+
+static struct faults *faults_of(const struct json_at *at) {
+    return top_of(at)->faults;
 }
 
 struct arena *json_arena(const struct json_at *at) {
@@ -148,6 +152,10 @@ void json_read_object(const struct json_at *at, const struct json_node *v,
         ptrdiff_t i = find_field(fields, count, member->name);
         if (i < 0) {
             json_fault(&here, "unknown_field", "there is no such field");
+        } else if (member->kind == JSON_IS_NULL && top_of(at)->is_change) {
+            json_fault(&here, "wrong_type",
+                       "null changes nothing: leave the field out, or give \"\" where it may be "
+                       "empty");
         } else if (member->kind == JSON_IS_NULL) {
             continue;
         } else if ((seen & (UINT64_C(1) << i)) != 0) {

@@ -7,7 +7,8 @@
  *     struct json_at top = {.faults = &faults};
  *     json_read_object(&top, root, fields, 3, &wanted);
  *
- * A member with the value null is as good as none. Strings given out are in the arena of the
+ * A member with the value null is as good as none, but where `is_change` is set: there it would say
+ * nothing, and is refused. Strings given out are in the arena of the
  * faults; those of json_read_content(), for what can be large, are in the body.
  *
  * Thread: owner.
@@ -35,6 +36,7 @@ struct json_at {
     struct str name;              /* absent: an element */
     size_t index;
     struct faults *faults; /* of the top; others reach it through their parents */
+    bool is_change;        /* of the top: members replace what is there (PATCH) */
 };
 struct json_at json_member(const struct json_at *parent, const char *name);
 struct json_at json_element(const struct json_at *parent, size_t index);

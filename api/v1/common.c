@@ -44,7 +44,8 @@ bool v1_param_id(struct request *r, struct id *out) {
 bool v1_read_body(struct request *r, const struct json_field *fields, size_t count, void *out,
                   struct json_node **root) {
     struct errinfo info = {0};
-    const struct json_at top = {.faults = &r->faults};
+    const struct json_at top = {.faults = &r->faults,
+                                .is_change = str_equal(r->method, STR("PATCH"))};
     arena_clear(r->scratch); /* of what another request left */
     enum err e = json_body_parse(&r->body, r->scratch, root, &info);
     if (e != OK) {

@@ -182,6 +182,18 @@ def test_all_faults_are_in_one_answer(contract):
     assert pointers >= {"#/from", "#/to/1", "#/cc", "#/subjekt", "#/tls", "#/expires_in"}
 
 
+def test_null_is_nothing_in_a_post_and_refused_in_a_patch(contract):
+    hook = contract.ask("POST", "/v1/webhooks", json={"url": "https://hook.acme.test/n", "description": "d", "events": None}).json()
+    url = f"/v1/webhooks/{hook.pop('id')}"
+    for field in "url", "events", "description", "state":
+        answer = contract.ask("PATCH", url, json={field: None})
+        assert answer.status_code == 422, answer.text
+        assert [error["pointer"] for error in answer.json()["errors"]] == [f"#/{field}"]
+    assert contract.ask("GET", url).json()["description"] == "d"
+    assert contract.ask("PATCH", url, json={"description": ""}).json()["description"] == ""
+    assert contract.ask("DELETE", url).status_code == 204
+
+
 def test_a_time_to_expire_has_one_limit(contract):
     five_days = 5 * 86400
     for seconds in five_days + 1, 31622400, 99999999, 2**63 - 1:

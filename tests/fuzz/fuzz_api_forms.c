@@ -339,10 +339,12 @@ static void take_key(struct request *r, struct str *body) {
 
 static void handle(struct request *r, uint8_t which) {
     is_short = which >= SHORT_FROM;
-    if (which >= OTHERS_FROM && !is_short)
-        others[which % (sizeof others / sizeof others[0])](r);
-    else
-        handlers[(is_short ? which - SHORT_FROM : which) % handler_count](r);
+    void (*run)(struct request * r) =
+        which >= OTHERS_FROM && !is_short
+            ? others[which % (sizeof others / sizeof others[0])]
+            : handlers[(is_short ? which - SHORT_FROM : which) % handler_count];
+    r->method = run == v1_webhook_change ? STR("PATCH") : STR("POST");
+    run(r);
     is_short = false;
 }
 

@@ -161,6 +161,36 @@ static void test_all_faults_come_at_once(void **state) {
     }
 }
 
+#define NULL_SAYS_NOTHING                                                                          \
+    "null changes nothing: leave the field out, or give \"\" where it may be empty"
+
+static void test_a_fault_says_what_to_do_instead(void **state) {
+    static const char hook[] = "/v1/webhooks/0199f3a0-0000-7000-8000-000000000001";
+    const struct {
+        const char *method, *path, *body, *pointer, *detail;
+    } rows[] = {
+        {"PATCH", hook, "{\"description\":null}", "#/description", NULL_SAYS_NOTHING},
+        {"PATCH", hook, "{\"url\":null}", "#/url", NULL_SAYS_NOTHING},
+        {"PATCH", hook, "{\"events\":null}", "#/events", NULL_SAYS_NOTHING},
+        {"PATCH", hook, "{\"state\":null,\"description\":\"\"}", "#/state", NULL_SAYS_NOTHING},
+    };
+    struct world *w = *state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct answer a;
+        ask(w, rows[i].method, rows[i].path, &w->key, "",
+            rows[i].body != NULL ? str_of(rows[i].body) : STR_NONE, &a);
+        if (a.status != 422)
+            fail_msg("%s %s: %d %.*s", rows[i].path, rows[i].body, a.status, STR_ARG(a.body));
+        json_t *v = json_of(&a), *errors = json_object_get(v, "errors");
+        const json_t *fault = json_array_get(errors, 0);
+        assert_int_equal(json_array_size(errors), 1);
+        assert_string_equal(json_string_value(json_object_get(fault, "pointer")), rows[i].pointer);
+        assert_string_equal(json_string_value(json_object_get(fault, "detail")), rows[i].detail);
+        json_decref(v);
+        client_release(&a);
+    }
+}
+
 /* The store of these tests replays nothing: 503 got through to it. */
 static void test_replay_is_of_one_delivery_or_of_a_period(void **state) {
     static const struct {
@@ -495,6 +525,7 @@ int main(void) {
         SERVED(test_several_accept_fields_are_one_list),
         SERVED(test_405_says_what_is_allowed),
         SERVED(test_all_faults_come_at_once),
+        SERVED(test_a_fault_says_what_to_do_instead),
         SERVED(test_replay_is_of_one_delivery_or_of_a_period),
         SERVED(test_what_takes_nothing_takes_an_empty_object),
         SERVED(test_a_guard_that_was_set_since_stops_a_retry),
