@@ -186,12 +186,14 @@ void v1_webhook_replay(struct request *r) {
     if (!v1_read_body(r, fields, sizeof(fields) / sizeof(fields[0]), q, &root))
         return;
     struct json_at top = {.faults = &r->faults};
-    struct json_at delivery = json_member(&top, "delivery");
+    struct json_at delivery = json_member(&top, "delivery"), until = json_member(&top, "until");
     bool has_one = json_has(root, "delivery"), has_period = json_has(root, "since");
     if (root->kind == JSON_IS_OBJECT && !has_one && !has_period)
         json_fault(&top, "required", "say which: \"delivery\", or a period from \"since\" on");
     if (has_one && (has_period || json_has(root, "until")))
         json_fault(&delivery, "conflict", "one delivery, or a period: not both");
+    if (has_period && json_has(root, "until") && q->until_wall_ms < q->since_wall_ms)
+        json_fault(&until, "out_of_range", "this is before \"since\"");
     if (!v1_is_good(r))
         return;
     r->hurry = hurry;

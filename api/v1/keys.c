@@ -53,7 +53,8 @@ static void read_name(const struct json_at *at, const struct json_node *v, void 
         return;
     MAKING->key.name = s;
     if (s.n == 0 || s.n > LIMIT_TAG || str_has_control(s, false))
-        json_fault(at, "invalid_value", "1 to %d octets of text", (int)LIMIT_TAG);
+        json_fault(at, "invalid_value", "1 to %d octets of text, no control characters",
+                   (int)LIMIT_TAG);
 }
 
 static void read_scopes(const struct json_at *at, const struct json_node *v, void *out) {

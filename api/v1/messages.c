@@ -9,6 +9,8 @@
 #include "server/render/message.h"
 #include "server/render/value.h"
 
+#define DEFERRED "deferred" /* shown, not stored: queued after an attempt */
+
 static const char no_message[] = "there is no message with this id";
 
 /* The id of the path, and no query but what is named. */
@@ -32,12 +34,22 @@ static struct str filter_address(struct request *r, struct str name) {
     return STR_NONE;
 }
 
+/* "scheduled, queued, …" */
+static struct str print_states(struct arena *a) {
+    struct str list = STR(DEFERRED);
+    for (int s = RECIPIENT_STATE_COUNT - 1; s >= 0; s--)
+        list = arena_printf(a, "%s, %.*s", recipient_state_name((enum recipient_state)s),
+                            STR_ARG(list));
+    return list;
+}
+
 static struct str filter_state(struct request *r) {
     struct str text = request_query(r, STR("state"));
     enum recipient_state state;
-    if (!str_is_absent(text) && !str_equal(text, STR("deferred")) &&
+    if (!str_is_absent(text) && !str_equal(text, STR(DEFERRED)) &&
         recipient_state_parse(text, &state) != OK)
-        faults_add(&r->faults, STR("?state"), "invalid_value", "there is no such state");
+        faults_add(&r->faults, STR("?state"), "invalid_value", "this is one of %.*s",
+                   STR_ARG(print_states(r->arena)));
     return text;
 }
 

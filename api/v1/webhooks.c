@@ -119,7 +119,8 @@ static void read_description(const struct json_at *at, const struct json_node *v
         return;
     FORM->row.description = arena_dup(json_arena(at), s);
     if (s.n > DESCRIPTION_MAX || str_has_control(s, false))
-        json_fault(at, "invalid_value", "at most %d octets of text", (int)DESCRIPTION_MAX);
+        json_fault(at, "invalid_value", "at most %d octets of text, no control characters",
+                   (int)DESCRIPTION_MAX);
 }
 
 static void read_secret(const struct json_at *at, const struct json_node *v, void *out) {

@@ -330,7 +330,10 @@ static void check_labels(const struct submission *s, struct faults *f) {
             check_text(f, pointer, s->metadata[i].value, LIMIT_METADATA_VALUE, true);
     }
     check_text(f, STR("#/external_id"), s->external_id, LIMIT_EXTERNAL_ID, false);
-    check_text(f, STR("#/route"), s->route, LIMIT_TAG, false);
+    if (check_text(f, STR("#/route"), s->route, LIMIT_TAG, false) && !str_is_absent(s->route) &&
+        s->route.n == 0)
+        faults_add(f, STR("#/route"), "too_short",
+                   "the name is empty: leave the field out to have the route chosen");
     if (s->expires_in_ms < 0)
         faults_add(f, STR("#/expires_in"), "invalid_value", "the time is negative");
 }

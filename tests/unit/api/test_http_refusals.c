@@ -173,6 +173,15 @@ static void test_a_fault_says_what_to_do_instead(void **state) {
         {"PATCH", hook, "{\"url\":null}", "#/url", NULL_SAYS_NOTHING},
         {"PATCH", hook, "{\"events\":null}", "#/events", NULL_SAYS_NOTHING},
         {"PATCH", hook, "{\"state\":null,\"description\":\"\"}", "#/state", NULL_SAYS_NOTHING},
+        {"PATCH", hook, "{\"description\":\"a\\nb\"}", "#/description",
+         "at most 255 octets of text, no control characters"},
+        {"POST", "/v1/keys", "{\"name\":\"a\\nb\",\"scopes\":[\"send\"]}", "#/name",
+         "1 to 128 octets of text, no control characters"},
+        {"GET", "/v1/messages?state=foo", NULL, "?state",
+         "this is one of scheduled, queued, sending, delivered, bounced, failed, expired, "
+         "suppressed, canceled, deferred"},
+        {"GET", "/v1/messages?to=a@b.test,c@d.test", NULL, "?to",
+         "several addresses stand where one is taken"},
     };
     struct world *w = *state;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -204,6 +213,7 @@ static void test_replay_is_of_one_delivery_or_of_a_period(void **state) {
         {"{\"delivery\":1,\"since\":\"2026-01-01T00:00:00Z\"}", "#/delivery"},
         {"{\"delivery\":1,\"until\":\"2026-01-01T00:00:00Z\"}", "#/delivery"},
         {"{\"since\":\"x\"}", "#/since"},
+        {"{\"since\":\"2026-01-02T00:00:00Z\",\"until\":\"2026-01-01T00:00:00Z\"}", "#/until"},
         {"{\"delivery\":1}", NULL},
         {"{\"since\":\"2026-01-01T00:00:00Z\",\"until\":\"2026-01-01T00:00:00Z\"}", NULL},
         {"{\"since\":\"1970-01-01T00:00:00Z\"}", NULL}, /* whatever there is */

@@ -265,6 +265,8 @@ static void test_a_fault_says_what_to_do_instead(void **state) {
          "several addresses stand where one is taken"},
         {"{\"from\":\"a@acme.test\",\"text\":\"t\",\"to\":\"Ann <a@b.test\"}", "#/to",
          "a '<' has no '>' after it"},
+        {"{\"from\":\"a@acme.test\",\"text\":\"t\",\"to\":\"a@b.test\",\"route\":\"\"}", "#/route",
+         "the name is empty: leave the field out to have the route chosen"},
         {"{\"from\":\"a@acme.test\",\"text\":\"t\",\"to\":\"a@b.test\",\"expires_in\":0}",
          "#/expires_in", "this must be at least 1"},
     };

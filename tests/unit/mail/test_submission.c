@@ -257,6 +257,8 @@ static void each_wrong_value_has_its_fault(void **state) {
            "too_long");
     EXPECT(f.metadata[0].value = LONG(LIMIT_METADATA_VALUE + 1), "#/metadata/k", "too_long");
     EXPECT(f.s.external_id = LONG(LIMIT_EXTERNAL_ID + 1), "#/external_id", "too_long");
+    EXPECT(f.s.route = STR(""), "#/route", "too_short");
+    GOOD(f.s.route = STR_NONE);
     EXPECT(f.s.expires_in_ms = -1, "#/expires_in", "invalid_value");
     static char large[1024 * 1024 + 1];
     EXPECT(f.attachments[0].content = str_make(large, sizeof large), "#", "message_too_large");
