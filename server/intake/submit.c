@@ -67,7 +67,9 @@ static void check_route(const struct work *w) {
                    STR_ARG(s->route));
     if (w->in->rights.is_test && sandbox_of(w->settings) == NULL)
         faults_add(w->faults, STR("#"), "sandbox_unavailable",
-                   "a test key sends to the sandbox only, and there is none");
+                   "a test key sends to the sandbox only, and there is none: the server needs a "
+                   "route of kind sandbox, as routes: [ {name: box, kind: sandbox} ] in its YAML "
+                   "file");
 }
 
 /* ---- recipients ---- */

@@ -14,6 +14,7 @@ import uuid
 
 import pytest
 import requests
+import yaml
 
 from peers.contract import Contract
 from peers.postchute import Postchute
@@ -192,6 +193,17 @@ def test_null_is_nothing_in_a_post_and_refused_in_a_patch(contract):
     assert contract.ask("GET", url).json()["description"] == "d"
     assert contract.ask("PATCH", url, json={"description": ""}).json()["description"] == ""
     assert contract.ask("DELETE", url).status_code == 204
+
+
+def test_a_test_key_without_a_sandbox_is_told_the_remedy(postchute):
+    server = postchute(route="smtp://127.0.0.1:1?tls=none")
+    key = server.api().post("/v1/keys", json={"name": "test", "scopes": ["send"], "test": True}).json()["key"]
+    refused = server.api(key).post("/send", json=GOOD)
+    assert refused.status_code == 422 and refused.json()["errors"][0]["code"] == "sandbox_unavailable"
+    server.stop()
+    server.declared |= yaml.safe_load(re.search(r"routes: \[.*\]", refused.json()["errors"][0]["detail"])[0])
+    server.start()
+    server.wait_state(server.send(key, **GOOD)["id"], "delivered")
 
 
 def test_a_time_to_expire_has_one_limit(contract):

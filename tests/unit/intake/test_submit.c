@@ -166,6 +166,8 @@ static void test_without_routes_mail_goes_by_mx(void **state) {
     submit(&f);
     assert_int_equal(f.result, SUBMIT_INVALID);
     assert_string_equal(f.faults.list[0].code, "sandbox_unavailable");
+    struct str remedy = STR("routes: [ {name: box, kind: sandbox} ]");
+    assert_true(str_find(f.faults.list[0].detail, remedy) >= 0);
     end(&f);
 }
 
