@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 
+import jsonschema
 import pytest
 import requests
 import yaml
@@ -181,6 +182,77 @@ def test_all_faults_are_in_one_answer(contract):
     pointers = {error["pointer"] for error in answer.json()["errors"]}
     assert answer.status_code == 422
     assert pointers >= {"#/from", "#/to/1", "#/cc", "#/subjekt", "#/tls", "#/expires_in"}
+
+
+NAMED, INLINE = {"filename": "a.txt"}, {"disposition": "inline"}
+# (what is changed in a good message, whether it is good)
+FORMS = {
+    "an attachment without a name": ({"attachments": [{"content": ""}]}, False),
+    "an attachment with a name": ({"attachments": [{"content": "", "fileName": "a.txt"}]}, True),
+    "an attachment with a cid": ({"attachments": [{"content": "", "contentId": "a"}]}, True),
+    "an attachment that is called one, with a cid": ({"attachments": [{"content": "", "cid": "a", "disposition": "attachment"}]}, False),
+    "an attachment that is called one, with a name": ({"attachments": [{**NAMED, "content": "", "disposition": "attachment"}]}, True),
+    "a part that is called inline": ({"attachments": [{**INLINE, "content": ""}]}, True),
+    "a part with a cid that is called inline": ({"attachments": [{**INLINE, "content": "", "cid": "a"}]}, True),
+    "a part whose cid is no such text": ({"attachments": [{"content": "", "cid": "a b"}]}, False),
+    "a part with the oddest cid": ({"attachments": [{"content": "", "cid": "!#$%&'*+-./:=?@[]^_`{|}~"}]}, True),
+    "a header name of 76": ({"headers": {"X" * 76: "v"}}, True),
+    "a header name of 77": ({"headers": {"X" * 77: "v"}}, False),
+    "a header without a name": ({"headers": {"": "v"}}, False),
+    "a header name with a colon": ({"headers": {"X:": "v"}}, False),
+    "a header value of 8192": ({"headers": {"X": "v" * 8192}}, True),
+    "a header value of 8193": ({"headers": {"X": "v" * 8193}}, False),
+    "a second header value of 8193": ({"headers": {"X": ["v", "v" * 8193]}}, False),
+    "a metadata key of 64": ({"metadata": {"k" * 64: "v"}}, True),
+    "a metadata key of 65": ({"metadata": {"k" * 65: "v"}}, False),
+    "an empty metadata key": ({"metadata": {"": "v"}}, False),
+    "an empty route": ({"route": ""}, False),
+    "a null that is a name's": ({"headers": {"X": None}}, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_contract_refuses_what_is_refused(contract, name):
+    change, is_good = FORMS[name]
+    message = {**GOOD, **change}
+    schema = {"$ref": "#/components/schemas/Submission"}
+    if is_good:
+        contract.fits(schema, message)
+    else:
+        with pytest.raises(jsonschema.ValidationError):
+            contract.fits(schema, message)
+    assert contract.ask("POST", "/v1/messages", json=message).status_code == (202 if is_good else 422)
+
+
+def lengths(value, said=""):
+    """(limit, what is said about it, pattern) of every text whose length is limited."""
+    if isinstance(value, list):
+        for each in value:
+            yield from lengths(each, said)
+    elif isinstance(value, dict):
+        said += " " + str(value.get("description", ""))
+        if "maxLength" in value:
+            yield value["maxLength"], said, value.get("pattern")
+        for name, each in value.items():
+            if name != "properties":
+                yield from lengths(each, said)
+        for each in value.get("properties", {}).values():
+            yield from lengths(each)
+
+
+def test_the_contract_says_that_lengths_are_octets(contract):
+    found = list(lengths(contract.document))
+    assert len(found) >= 20
+    for limit, said, pattern in found:
+        # what is us-ascii has as many octets as characters
+        assert pattern or re.search(rf"\b{limit:,}\b", said) and "octets" in said, (limit, said)
+
+
+def test_lengths_are_octets(contract):
+    for field, limit in {"subject": 2048, "external_id": 255, "tags": 128}.items():
+        assert contract.ask("POST", "/v1/messages", json={**GOOD, field: "ü" * (limit // 2)}).status_code == 202, field
+        longer = contract.ask("POST", "/v1/messages", json={**GOOD, field: "ü" * (limit // 2 + 1)})
+        assert longer.status_code == 422 and "octets" in longer.text, longer.text
 
 
 def test_null_is_nothing_in_a_post_and_refused_in_a_patch(contract):

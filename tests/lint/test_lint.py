@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import types
 
 import pytest
@@ -188,6 +189,21 @@ def test_what_is_not_checked_has_not_passed(tree):
         tree.tool(name, "echo clang-format version 19.1.0\n")
     status, output = tree.check("run", "format", "words")
     assert status == 0 and "lint: 1 checks passed, 0 failed; not checked: format" in output, output
+
+
+def test_what_is_a_boolean_to_some_readers_of_yaml_is_not_embedded(tree, tmp_path):
+    tree.add("openapi/embed", (TOP / "openapi/embed").read_text())
+    made = tmp_path / "api/v1/openapi_json.inc"
+    made.parent.mkdir(parents=True)
+    for document, said in [
+        ("a:\n  off: 1\n", "postchute.yaml, line 2: off is a boolean to YAML 1.1"),
+        ("a: [b, No]\n", "No is a boolean"),
+        ("a: {'off': true, b: 'yes'}\n", ""),
+    ]:
+        tree.add("openapi/postchute.yaml", document)
+        done = subprocess.run([sys.executable, tmp_path / "openapi/embed"], capture_output=True, text=True, timeout=60)
+        assert said in done.stderr and done.returncode == (1 if said else 0), done.stderr
+    assert r'{\"off\":true,\"b\":\"yes\"}' in made.read_text()
 
 
 def test_routes_compares_table_and_document(tree):
