@@ -225,24 +225,54 @@ static enum err apply_yaml(struct config *c, struct str path, struct errinfo *in
 
 /* ---- what must fit together ---- */
 
-/* RFC 5321 4.1.4 (C2): what we say in EHLO. A smarthost is content with less. */
-static enum err check_hostname(struct config *c, bool wants_mx, struct errinfo *info) {
+/* A smarthost is content with a single label. */
+static enum err read_hostname(struct config *c, struct errinfo *info) {
     struct errinfo why = {0};
     struct str name = STR_NONE;
-    if (c->hostname.n == 0 && !wants_mx)
+    if (c->hostname.n == 0)
         return OK;
-    enum err e = c->hostname.n == 0
-                     ? ERR_INVALID
-                     : domain_parse(c->hostname, !wants_mx, c->private_->arena, &name, &why);
-    if (wants_mx && (e != OK || domain_is_literal(name)))
-        return err_set(info, ERR_INVALID, "POSTCHUTE_HOSTNAME",
-                       "mail servers want a full name in EHLO: set it to this host's DNS name "
-                       "(mail.example.org), or set POSTCHUTE_ROUTE to a smarthost%s%s",
-                       why.text[0] ? "; " : "", why.text);
-    if (e != OK)
+    if (domain_parse(c->hostname, true, c->private_->arena, &name, &why) != OK)
         return err_set(info, ERR_INVALID, "POSTCHUTE_HOSTNAME", "%s", why.text);
     c->hostname = name;
     return OK;
+}
+
+static const struct config_route *find_mx_route(const struct config *c) {
+    for (size_t i = 0; i < c->route_count; i++)
+        if (str_equal(c->routes[i].kind, STR("mx")))
+            return &c->routes[i];
+    return NULL;
+}
+
+bool config_uses_mx(const struct config *c) {
+    return str_equal(c->route, STR("mx")) || find_mx_route(c);
+}
+
+static bool is_full_name(struct str hostname, struct errinfo *why) {
+    struct arena *a = arena_new();
+    struct str name = STR_NONE;
+    bool is = hostname.n > 0 && domain_parse(hostname, false, a, &name, why) == OK &&
+              !domain_is_literal(name);
+    arena_free(&a);
+    return is;
+}
+
+/* RFC 5321 4.1.4 (C2): what we say in EHLO. */
+enum err config_check_hostname(const struct config *c, struct errinfo *info) {
+    struct errinfo why = {0};
+    if (!config_uses_mx(c) || is_full_name(c->hostname, &why))
+        return OK;
+    const char *link = why.text[0] ? "; " : "";
+    if (str_equal(c->route, STR("mx")))
+        return err_set(info, ERR_INVALID, "POSTCHUTE_HOSTNAME",
+                       "mail servers want a full name in EHLO: set it to this host's DNS name "
+                       "(mail.example.org), or set POSTCHUTE_ROUTE to a smarthost%s%s",
+                       link, why.text);
+    return err_set(
+        info, ERR_INVALID, "POSTCHUTE_HOSTNAME",
+        "route '%.*s' has no smarthosts, and mail servers want a full name in EHLO: set "
+        "it to this host's DNS name (mail.example.org), or give the route smarthosts%s%s",
+        STR_ARG(find_mx_route(c)->name), link, why.text);
 }
 
 /* Nothing waits longer: it expires. */
@@ -268,10 +298,7 @@ static enum err check_together(struct config *c, struct errinfo *info) {
                            "'%.*s' is not a duration of at least 100ms and at most %dd",
                            STR_ARG(c->retry_after.list[i]), (int)LIMIT_EXPIRES_DAYS);
     }
-    bool wants_mx = str_equal(c->route, STR("mx"));
-    for (size_t i = 0; i < c->route_count; i++)
-        wants_mx = wants_mx || str_equal(c->routes[i].kind, STR("mx"));
-    enum err e = check_hostname(c, wants_mx, info);
+    enum err e = read_hostname(c, info);
     if (e != OK)
         return e;
     if (c->max_memory_bytes / LIMIT_REQUEST_COST < c->max_request_bytes)
@@ -284,7 +311,7 @@ static enum err check_together(struct config *c, struct errinfo *info) {
     return OK;
 }
 
-enum err config_load(char *const *env, struct config **out, struct errinfo *info) {
+enum err config_load_lenient(char *const *env, struct config **out, struct errinfo *info) {
     struct config *c = mem_zalloc(sizeof *c);
     enum err e = OK;
     c->private_ = mem_zalloc(sizeof *c->private_);
@@ -310,6 +337,18 @@ enum err config_load(char *const *env, struct config **out, struct errinfo *info
     }
     *out = c;
     return OK;
+}
+
+enum err config_load(char *const *env, struct config **out, struct errinfo *info) {
+    struct config *c = NULL;
+    enum err e = config_load_lenient(env, &c, info);
+    if (e == OK)
+        e = config_check_hostname(c, info);
+    if (e == OK)
+        *out = c;
+    else
+        config_unref(&c);
+    return e;
 }
 
 struct config *config_ref(struct config *c) {

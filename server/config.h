@@ -118,6 +118,11 @@ struct config {
 /* `env` as in environ. ERR_INVALID: info->field is the setting as the user wrote it, info->text the
  * reason and the remedy. */
 NODISCARD enum err config_load(char *const *env, struct config **out, struct errinfo *info);
+/* The same in two steps, for who has to know where the server listens, keeps its data and sends,
+ * not that it can: all but the full hostname that mail servers want, and that. */
+NODISCARD enum err config_load_lenient(char *const *env, struct config **out, struct errinfo *info);
+NODISCARD enum err config_check_hostname(const struct config *c, struct errinfo *info);
+bool config_uses_mx(const struct config *c); /* one of its routes does */
 struct config *config_ref(struct config *c);
 void config_unref(struct config **cp); /* wipes secrets with the last one */
 

@@ -18,7 +18,10 @@ static enum err load(const struct options *o, char *const *env, struct admin *a,
                      struct errinfo *info) {
     const char *data = options_text(o, "data", NULL);
     enum err e = settings_load_lenient(o, env, &a->settings, info);
-    if (e == OK || !data)
+    if (e == OK)
+        return OK;
+    a->unread = *info;
+    if (!data)
         return e;
     char route[] = "POSTCHUTE_ROUTE=sandbox";
     char *const least[] = {route, NULL};
@@ -45,7 +48,9 @@ static enum err try_socket(const char *path, struct errinfo *info) {
 
 static enum err open_store(struct admin *a, const char *folder, struct errinfo *info) {
     struct store_options so = {.backend = STORE_SQLITE, .folder = folder};
+    struct config at = *a->settings.config;
     struct lifecycle_api ao;
+    at.tls_cert = STR_NONE; /* nobody is listened to but at the socket */
     signal(SIGPIPE, SIG_IGN);
     umask(077);
     log_setup(LOG_WARN, LOG_FORMAT_TEXT);
@@ -58,12 +63,11 @@ static enum err open_store(struct admin *a, const char *folder, struct errinfo *
         return err_set(info, e, folder, "a server holds it but does not answer at control.sock");
     if (e != OK)
         return e;
-    e = lifecycle_api_options(a->settings.config, &ao, info);
+    e = lifecycle_api_options(&at, &ao, info);
     ao.options.store = a->store;
     ao.options.listen_count = ao.options.listen_health_count = 0;
     ao.options.loops = 1;
     ao.options.control_path = str_of(a->socket_path);
-    ao.options.tls_cert = ao.options.tls_key = STR_NONE;
     if (e == OK)
         e = api_start(&ao.options, &a->api, info);
     lifecycle_api_release(&ao);

@@ -21,6 +21,7 @@
 
 struct admin {
     struct settings settings;
+    struct errinfo unread; /* why `settings` are not the server's; no text: they are */
     char socket_path[512];
     struct client client;
     struct seal *seal;

@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <stdarg.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -58,11 +59,11 @@ void doctor_bad(struct doctor *d, const char *what, const char *mend, const char
 
 /* ---- the store and the server ---------------------------------------------------------------- */
 
-static void examine_disk(struct doctor *d) {
+static void examine_room(struct doctor *d, const char *path) {
     struct statvfs fs;
     int64_t floor_mib = d->config->disk_floor_bytes >> 20;
-    if (statvfs(d->folder, &fs) != 0) {
-        doctor_bad(d, "disk", "make the folder, or correct POSTCHUTE_DATA", "%s: %s", d->folder,
+    if (statvfs(path, &fs) != 0) {
+        doctor_bad(d, "disk", "mend the file system, or correct POSTCHUTE_DATA", "%s: %s", path,
                    strerror(errno));
         return;
     }
@@ -70,13 +71,53 @@ static void examine_disk(struct doctor *d) {
     int64_t free_mib = free_bytes >> 20;
     if (free_bytes < d->config->disk_floor_bytes)
         doctor_bad(d, "disk", "make room: below POSTCHUTE_DISK_FLOOR nothing is accepted",
-                   "%lld MiB are free at %s, the floor is %lld MiB", (long long)free_mib, d->folder,
+                   "%lld MiB are free at %s, the floor is %lld MiB", (long long)free_mib, path,
                    (long long)floor_mib);
     else if (free_bytes / 2 < d->config->disk_floor_bytes)
         doctor_look(d, "disk", "make room soon", "%lld MiB are free at %s, the floor is %lld MiB",
-                    (long long)free_mib, d->folder, (long long)floor_mib);
+                    (long long)free_mib, path, (long long)floor_mib);
     else
-        doctor_ok(d, "disk", "%lld MiB are free at %s", (long long)free_mib, d->folder);
+        doctor_ok(d, "disk", "%lld MiB are free at %s", (long long)free_mib, path);
+}
+
+/* 0: a folder in which we may make files; else why not. */
+static int try_folder(const char *path) {
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return errno;
+    if (!S_ISDIR(st.st_mode))
+        return ENOTDIR;
+    return access(path, W_OK | X_OK) == 0 ? 0 : errno;
+}
+
+/* The folder that `path` is in, whatever slashes it ends with. */
+static char *parent_of(const char *path) {
+    struct str s = str_of(path);
+    while (s.n > 1 && s.p[s.n - 1] == '/')
+        s.n--;
+    while (s.n > 0 && s.p[s.n - 1] != '/')
+        s.n--;
+    while (s.n > 1 && s.p[s.n - 1] == '/')
+        s.n--;
+    return str_dupz(s.n > 0 ? s : STR("."));
+}
+
+/* The start makes the folder itself, in one that is there. */
+static void examine_disk(struct doctor *d) {
+    char *parent = parent_of(d->folder);
+    int why = try_folder(d->folder), why_not_made = why == ENOENT ? try_folder(parent) : 0;
+    if (why_not_made)
+        doctor_bad(d, "disk",
+                   why_not_made == ENOENT
+                       ? "make that folder, or correct POSTCHUTE_DATA"
+                       : "let the server's user write there, or correct POSTCHUTE_DATA",
+                   "%s cannot be made in %s: %s", d->folder, parent, strerror(why_not_made));
+    else if (why && why != ENOENT)
+        doctor_bad(d, "disk", "let it be a folder of the server's user, or correct POSTCHUTE_DATA",
+                   "%s: %s", d->folder, strerror(why));
+    else
+        examine_room(d, why ? parent : d->folder);
+    free(parent);
 }
 
 /* Is it us who listen there? */
@@ -97,7 +138,7 @@ static bool is_ours(const struct config *c, struct str listen, bool is_https) {
     return ours;
 }
 
-/* 0: free; else why not. */
+/* 0: free; EINVAL: no address in numbers and a port; else why not. */
 static int try_bind(struct str listen) {
     struct str host = listen, port = STR_NONE;
     struct sockaddr_any at;
@@ -114,7 +155,7 @@ static int try_bind(struct str listen) {
         host = STR("0.0.0.0");
     if (str_parse_u64(port, 65535, &number) != OK ||
         sockaddr_parse(host, (uint16_t)number, &at) != OK)
-        return 0; /* a name: the start will tell */
+        return EINVAL;
     int fd = socket(at.ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return errno;
@@ -131,6 +172,9 @@ static void examine_listener(struct doctor *d, struct str listen, bool is_https,
     else if (is_running)
         doctor_bad(d, "listen", "was the setting changed? Restart the server",
                    "%.*s: the server runs but does not answer there", STR_ARG(listen));
+    else if (why == EINVAL)
+        doctor_look(d, "listen", "`postchute check-config` says whether it will do",
+                    "%.*s: not tried", STR_ARG(listen));
     else if (why)
         doctor_bad(d, "listen",
                    "another program has it, or may not be given it: change "
@@ -162,7 +206,12 @@ static void examine_store(struct doctor *d, const struct admin *a, enum err e,
                     info->field, info->text);
         return;
     }
-    if (e != OK) {
+    bool is_told = d->has_bad_settings && e == ERR_INVALID;
+    if (is_told && !a->store) {
+        doctor_look(d, "store", "mend the settings first", "not opened");
+        return;
+    }
+    if (e != OK && !is_told) {
         doctor_bad(d, "store", "run this as the server's user, with its settings", "%s: %s",
                    info->field, info->text);
         return;
@@ -216,29 +265,59 @@ static void examine_outside(struct doctor *d, const struct admin *a) {
     lifecycle_net_release(&net);
 }
 
+/* A route that cannot be read is not shown: nobody knows where a password would be in it. */
+static bool is_route_known(const struct config *c) {
+    struct smarthost h;
+    bool is_known = str_equal(c->route, STR("mx")) || str_equal(c->route, STR("sandbox")) ||
+                    smarthost_parse(c->route, &h, NULL) == OK;
+    smarthost_wipe(&h);
+    return is_known;
+}
+
+/* What check-config says. */
+static void examine_settings(struct doctor *d, const struct admin *a) {
+    struct errinfo info = a->unread;
+    bool is_read = !info.text[0];
+    if (is_read && settings_check(d->config, &info) == OK) {
+        doctor_ok(d, "settings", "mail goes to %.*s", STR_ARG(lifecycle_shown_route(d->config)));
+        return;
+    }
+    d->has_bad_settings = true;
+    doctor_bad(d, "settings", "`postchute help settings` lists them", "%s: %s", info.field,
+               info.text);
+    if (is_read && is_route_known(d->config))
+        doctor_look(d, "route", "mend the settings; what follows takes the others as they are",
+                    "mail would go to %.*s", STR_ARG(lifecycle_shown_route(d->config)));
+    else
+        doctor_look(d, "route", "mend the settings first", "not known%s",
+                    is_read ? "" : ", nor where the server listens: the settings cannot be read");
+}
+
+static void examine_listeners(struct doctor *d, bool is_running) {
+    for (size_t i = 0; i < d->config->listen.count; i++)
+        examine_listener(d, d->config->listen.list[i], true, is_running);
+    for (size_t i = 0; i < d->config->listen_health.count; i++)
+        examine_listener(d, d->config->listen_health.list[i], false, is_running);
+}
+
 static int examine(struct doctor *d, const struct options *o, char *const *env) {
     struct admin a;
     struct errinfo info = {0};
     enum err e = admin_open(o, env, false, &a, &info);
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT); /* what matters is said here */
     char *folder = NULL;
-    if (!a.settings.config) {
-        doctor_bad(d, "settings", "`postchute help settings` lists them", "%s: %s", info.field,
-                   info.text);
-    } else {
+    d->config = a.settings.config;
+    examine_settings(d, &a);
+    if (d->config) { /* without the server's, those of --data */
+        bool is_read = !a.unread.text[0];
         const char *data = options_text(o, "data", NULL);
-        folder = str_dupz(data ? str_of(data) : a.settings.config->data);
-        d->config = a.settings.config;
+        folder = str_dupz(data ? str_of(data) : d->config->data);
         d->folder = folder;
-        doctor_ok(d, "settings", "mail goes to %.*s", STR_ARG(lifecycle_shown_route(d->config)));
         examine_store(d, &a, e, &info);
         examine_disk(d);
-        bool is_running = e == OK && !a.store;
-        for (size_t i = 0; i < d->config->listen.count; i++)
-            examine_listener(d, d->config->listen.list[i], true, is_running);
-        for (size_t i = 0; i < d->config->listen_health.count; i++)
-            examine_listener(d, d->config->listen_health.list[i], false, is_running);
-        if (d->is_online)
+        if (is_read)
+            examine_listeners(d, e == OK && !a.store);
+        if (is_read && d->is_online)
             examine_outside(d, e == OK ? &a : NULL);
     }
     admin_close(&a);

@@ -12,6 +12,7 @@
 
 struct doctor {
     const struct config *config;
+    bool has_bad_settings; /* said already: what follows from them is not said again */
     const char *folder;    /* the store's */
     bool is_online;        /* questions may leave this machine */
     int64_t patience_ms;   /* for one connection */

@@ -92,15 +92,6 @@ static void examine_address(struct doctor *d, const struct sockaddr_any *a) {
     dns_query_release(&q);
 }
 
-static bool uses_mx(const struct config *c) {
-    if (str_equal(c->route, STR("mx")))
-        return true;
-    for (size_t i = 0; i < c->route_count; i++)
-        if (str_equal(c->routes[i].kind, STR("mx")))
-            return true;
-    return false;
-}
-
 /* The address that deliveries are made to leave from: a receiver looks at that one. */
 static void examine_source(struct doctor *d, const char *ip, bool is_ours) {
     if (is_ours)
@@ -124,8 +115,10 @@ void doctor_hostname(struct doctor *d) {
     bool has_source = false;
     char source[SOCKADDR_TEXT_SIZE] = "";
     struct sockaddr_any a;
-    if (!uses_mx(d->config))
+    if (!config_uses_mx(d->config))
         return; /* a smarthost knows us by our credentials */
+    if (d->config->hostname.n == 0)
+        return; /* as the settings were told */
     if (sockaddr_parse(d->config->source_address, 0, &a) == OK)
         sockaddr_print_ip(&a, source);
     for (size_t t = 0; t < 2; t++) {
@@ -219,7 +212,7 @@ static void examine_mx(struct doctor *d) {
 void doctor_way_out(struct doctor *d) {
     struct lifecycle_delivery o;
     struct errinfo info = {0};
-    if (uses_mx(d->config))
+    if (config_uses_mx(d->config))
         examine_mx(d);
     enum err e = lifecycle_delivery_options(d->config, 1, &o, &info);
     for (size_t r = 0; e == OK && r < o.options.route_count; r++)
@@ -227,6 +220,6 @@ void doctor_way_out(struct doctor *d) {
             for (size_t i = 0; i < o.options.routes[r].smarthost_count; i++)
                 doctor_smarthost(d, &o.options.routes[r].smarthost[i]);
     if (e != OK)
-        doctor_bad(d, "routes", "correct the setting", "%s: %s", info.field, info.text);
+        doctor_look(d, "smarthost", "mend the settings first", "not tried");
     lifecycle_delivery_release(&o);
 }

@@ -31,10 +31,13 @@ struct settings {
 /* ERR_INVALID: info->field is the setting. Release in any case. */
 NODISCARD enum err settings_load(const struct options *o, char *const *env, struct settings *out,
                                  struct errinfo *info);
-/* The same for a command that needs to know where the server listens or keeps its data, not where
- * mail goes: settings that are right but for the route will do. */
+/* The same for a command that needs to know where the server listens, keeps its data or sends, not
+ * that it can: as config_load_lenient(). */
 NODISCARD enum err settings_load_lenient(const struct options *o, char *const *env,
                                          struct settings *out, struct errinfo *info);
+/* Everything that the start would refuse of what was read, without starting anything. ERR_INVALID,
+ * ERR_UNAVAILABLE: info->field is the setting. */
+NODISCARD enum err settings_check(const struct config *c, struct errinfo *info);
 void settings_release(struct settings *s);
 /* The value of a variable that is set and not empty; NULL: none. */
 const char *settings_variable(char *const *env, const char *name);

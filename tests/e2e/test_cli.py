@@ -14,7 +14,7 @@ import pytest
 from peers.hostile import HostileSMTP
 from peers.postchute import Postchute
 from peers.postfix import Postfix
-from peers.process import wait_until
+from peers.process import scratch, wait_until
 from peers.sink import Sink
 
 GOOD = ["--from", "Ann <ann@acme.test>", "--to", "b@far.test", "--subject", "Build 17", "--text", "All green."]
@@ -308,6 +308,17 @@ def test_doctor_finds_what_is_wrong(postchute, _tree):
         assert what in bad, f"{what} is not among\n{done.stdout}"
     assert re.search(r"^(BAD|look)\s.*(11\.22\.8\.77|mx\.ill\.org|port 25)", done.stdout, re.M), done.stdout
     assert "->" in done.stdout  # what mends it
+
+
+def test_doctor_knows_where_no_data_folder_can_be_made(server):
+    roots = scratch("roots")
+    roots.chmod(0o755)
+    for parent, why in ((roots, "Permission denied"), ("/etc", "Read-only file system")):
+        environment = {"PATH": "/usr/bin:/bin", "POSTCHUTE_ROUTE": "sandbox", "POSTCHUTE_LISTEN": "127.0.0.1:0", "POSTCHUTE_DATA": f"{parent}/new"}
+        done = subprocess.run([server.binary(), "doctor", "--offline"], env=environment, capture_output=True, text=True, user="nobody",
+                              group="nogroup", extra_groups=[], timeout=20)  # fmt: skip
+        assert done.returncode == 1 and "-> let the server's user write there" in done.stdout
+        assert lines(done)["disk"] == [("BAD", f"{parent}/new cannot be made in {parent}: {why}")], done.stdout
 
 
 def test_doctor_tries_the_smarthosts(postchute, ca, cleanly):

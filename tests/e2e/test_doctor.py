@@ -104,6 +104,19 @@ def test_offline_asks_nobody(ours):
     assert not {what for _, what, _ in said} & {"dns", "port 25", "hostname", "dkim"}
 
 
+def test_settings_that_stop_the_start_are_bad_and_the_rest_is_examined(ours):
+    server = ours(hostname=None)
+    why = server.command("check-config").stderr
+    assert why.startswith("postchute check-config: POSTCHUTE_HOSTNAME: "), why
+    said = doctor(server, "--mx-domain", "greets.org")
+    assert about(said, "settings") == [("BAD", why.removeprefix("postchute check-config: ").rstrip())]
+    assert about(said, "route") == [("look", "mail would go to mx")]
+    assert [sign for subject in ("dns", "port 25") for sign, _ in about(said, subject)] == ["ok", "ok"]
+    said = doctor(ours(route="smtp:/u:hunter2"), "--mx-domain", "greets.org")
+    assert [sign for sign, _ in about(said, "settings")] == ["BAD"] and "hunter2" not in str(said)
+    assert about(said, "smarthost") == [("look", "not tried")]
+
+
 # ---- our name ---------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@
 #include "tests/unit/http_peer.h"
 
 static char no_anchor[] = "POSTCHUTE_DNS_TRUST_ANCHOR=none";
+static char no_listener[] = "POSTCHUTE_LISTEN=127.0.0.1:0";
 static char data_variable[128], route[] = "POSTCHUTE_ROUTE=sandbox",
                                 listen_variable[64] = "POSTCHUTE_LISTEN=127.0.0.1:1";
 static char *env[] = {data_variable, route, listen_variable, NULL};
@@ -51,8 +52,7 @@ static void what_only_looks_makes_no_store(void **state) {
                                        "domain|dns|acme.test",
                                        "key|revoke|x",
                                        "domain|delete|acme.test",
-                                       "domain|verify|acme.test",
-                                       "doctor|--offline"};
+                                       "domain|verify|acme.test"};
     char path[128];
     struct stat st;
     snprintf(path, sizeof path, "%s/data", folder);
@@ -61,6 +61,37 @@ static void what_only_looks_makes_no_store(void **state) {
         assert_int_equal(o.code, CLI_FAILED);
         assert_int_not_equal(stat(path, &st), 0);
     }
+    run_cli("doctor|--offline", env);
+    assert_int_not_equal(stat(path, &st), 0);
+}
+
+/* The start makes it, in a folder that is there. */
+static void doctor_looks_where_the_data_folder_will_be(void **state) {
+    (void)state;
+    char here[128], deeper[160], file[160], said[256], *at[] = {no_listener, route, here, NULL};
+    snprintf(here, sizeof here, "POSTCHUTE_DATA=%s/new/", folder);
+    snprintf(said, sizeof said, " MiB are free at %s\n", folder);
+    struct outcome o = run_cli("doctor|--offline", at);
+    assert_int_equal(o.code, CLI_OK);
+    assert_non_null(strstr(o.out, "look  store"));
+    assert_non_null(strstr(o.out, "ok    disk"));
+    assert_non_null(strstr(o.out, said));
+
+    snprintf(deeper, sizeof deeper, "POSTCHUTE_DATA=%s/none/new", folder);
+    snprintf(
+        said, sizeof said,
+        "BAD   disk          %s/none/new cannot be made in %s/none: No such file or directory\n",
+        folder, folder);
+    at[2] = deeper;
+    o = run_cli("doctor|--offline", at);
+    assert_int_equal(o.code, CLI_FAILED);
+    assert_non_null(strstr(o.out, said));
+
+    snprintf(file, sizeof file, "POSTCHUTE_DATA=%s/out", folder); /* of run_cli() */
+    at[2] = file;
+    o = run_cli("doctor|--offline", at);
+    assert_int_equal(o.code, CLI_FAILED);
+    assert_non_null(strstr(o.out, "/out: Not a directory\n"));
 }
 
 /* The longest name of a socket has 107 octets, 13 of them are "/control.sock". */
@@ -219,6 +250,18 @@ static void doctor_says_what_to_mend(void **state) {
     assert_non_null(strstr(o.out, "\n1 to mend"));
 }
 
+/* Of the doctor and of check-config the same is heard. */
+static void assert_doctor_agrees(char *const *settings, const struct outcome *checked) {
+    char wanted[600];
+    static const char PREFIX[] = "postchute check-config: ";
+    struct outcome o = run_cli("doctor|--offline", settings);
+    assert_int_equal(o.code, CLI_FAILED);
+    assert_memory_equal(checked->err, PREFIX, sizeof PREFIX - 1);
+    snprintf(wanted, sizeof wanted, "BAD   settings      %s", checked->err + sizeof PREFIX - 1);
+    if (!strstr(o.out, wanted) || strstr(o.out, "ok    settings"))
+        fail_msg("%s: not in: %s", wanted, o.out);
+}
+
 static void settings_are_checked_with_the_reason(void **state) {
     (void)state;
     char wrong[] = "POSTCHUTE_ROUTE=smtp://u:p@relay.test?tls=none", mx[] = "POSTCHUTE_ROUTE=mx";
@@ -248,16 +291,69 @@ static void settings_are_checked_with_the_reason(void **state) {
         {"POSTCHUTE_ONLY_TO=a b", "POSTCHUTE_ONLY_TO: a b"},
         {"POSTCHUTE_REDIRECT_TO=nobody", "POSTCHUTE_REDIRECT_TO: nobody"},
         {"POSTCHUTE_ADMIN_KEY=hunter2", "POSTCHUTE_ADMIN_KEY: is not an API key"},
+        {"POSTCHUTE_MASTER_KEY=abc", "POSTCHUTE_MASTER_KEY: expects 32 random bytes"},
+        {"POSTCHUTE_MAX_RECIPIENTS=many", "POSTCHUTE_MAX_RECIPIENTS: expects a whole number"},
+        {"POSTCHUTE_TLS_CERT=/nowhere", "POSTCHUTE_TLS_KEY: HTTPS needs both"},
     };
+    assert_doctor_agrees(no_name, &o);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        o = run_cli("check-config", (char *[]){route, rows[i].setting, NULL});
+        char *settings[] = {data_variable, route, rows[i].setting, NULL};
+        o = run_cli("check-config", settings);
         if (o.code != CLI_FAILED || !strstr(o.err, rows[i].said) || strstr(o.err, "hunter2"))
             fail_msg("%s: %d %s", rows[i].setting, o.code, o.err);
+        assert_doctor_agrees(settings, &o);
     }
     o = run_cli("check-config", (char *[]){route, no_anchor, NULL});
     assert_int_equal(o.code, CLI_OK); /* no file's name */
     assert_int_equal(run_cli("check-config|--dev", (char *[]){NULL}).code, CLI_OK);
     assert_int_equal(run_cli("check-config|--config|/nonexistent", env).code, CLI_FAILED);
+}
+
+static void write_file(const char *name, const char *text) {
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    assert_int_equal(chmod(path, 0600), 0);
+}
+
+/* What is wrong keeps nobody from looking at the rest, by the settings as they are. */
+static void doctor_goes_on_beside_wrong_settings(void **state) {
+    (void)state;
+    char config[128], mx[] = "POSTCHUTE_ROUTE=mx", key[] = "POSTCHUTE_MASTER_KEY=abc";
+    char secret[] = "POSTCHUTE_ROUTE=smtp:/u:hunter2", many[] = "POSTCHUTE_MAX_RECIPIENTS=many";
+    snprintf(config, sizeof config, "POSTCHUTE_CONFIG=%s/c.yaml", folder);
+    write_file("c.yaml", "keys: [{name: x, secret: abc, scopes: [foo]}]\n");
+    assert_int_equal(run_cli("key|create|shop", env).code, CLI_OK); /* there is a store */
+    struct {
+        char *one, *two;
+        const char *said, *not_said;
+    } rows[] = {
+        {mx, NULL, "look  route         mail would go to mx\n", "sandbox"},
+        {mx, NULL, "ok    store", "BAD   store"},
+        {secret, NULL, "look  route         not known\n", "hunter2"},
+        {secret, NULL, "ok    disk", "BAD   disk"},
+        {route, key, "look  store         not opened\n", "BAD   store"},
+        {route, config, "ok    store", "BAD   store"},
+        {route, config, "key 'x': 'foo' is none of", "ok    settings"},
+        {route, many, "not known, nor where the server listens", "listen  "},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char *settings[] = {data_variable, no_listener, rows[i].one, rows[i].two, NULL};
+        struct outcome o = run_cli("doctor|--offline", settings);
+        assert_int_equal(o.code, CLI_FAILED);
+        if (!strstr(o.out, rows[i].said) || strstr(o.out, rows[i].not_said) ||
+            !strstr(o.out, "\n1 to mend, "))
+            fail_msg("%zu: %s", i, o.out);
+    }
+    char with_data[128];
+    snprintf(with_data, sizeof with_data, "doctor|--offline|--data|%s/data", folder);
+    struct outcome o = run_cli(with_data, (char *[]){route, many, NULL});
+    assert_non_null(strstr(o.out, "BAD   settings      POSTCHUTE_MAX_RECIPIENTS: "));
+    assert_non_null(strstr(o.out, "ok    store"));
+    assert_null(strstr(o.out, "listen  ")); /* the default is not what is set */
 }
 
 static void every_command_explains_itself(void **state) {
@@ -284,6 +380,7 @@ static void every_command_explains_itself(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_only_looks_makes_no_store),
+        cmocka_unit_test(doctor_looks_where_the_data_folder_will_be),
         cmocka_unit_test(a_folder_too_deep_for_its_socket_is_found_before_the_start),
         cmocka_unit_test(keys_are_made_listed_and_revoked_without_a_server),
         cmocka_unit_test(a_refusal_of_the_api_names_the_field),
@@ -293,6 +390,7 @@ int main(void) {
         cmocka_unit_test(live_asks_the_listener_alone),
         cmocka_unit_test(doctor_says_what_to_mend),
         cmocka_unit_test(settings_are_checked_with_the_reason),
+        cmocka_unit_test(doctor_goes_on_beside_wrong_settings),
         cmocka_unit_test(every_command_explains_itself),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
