@@ -39,8 +39,6 @@ struct server {
     struct verification *verification;
     struct api *api;
     struct buf dev_key;
-    _Atomic int64_t
-        disk_floor_bytes; /* is_ready() is asked on other threads, config belongs to main */
 };
 
 static bool is_development(const struct server *s) {
@@ -56,7 +54,7 @@ static bool is_ready(void *ctx, char why[160]) {
         snprintf(why, 160, "the outbox cannot be written: %.100s", h.text);
         return false;
     }
-    if (h.disk_free_bytes < atomic_load(&s->disk_floor_bytes)) {
+    if (h.disk_free_bytes < h.disk_floor_bytes) {
         snprintf(why, 160, "%lld MiB of disk are free, fewer than disk_floor",
                  (long long)(h.disk_free_bytes >> 20));
         return false;
@@ -126,11 +124,6 @@ static enum err start_webhooks(struct server *s, struct errinfo *info) {
     return e;
 }
 
-static void set_disk_floor(struct server *s) {
-    atomic_store(&s->disk_floor_bytes, s->config->disk_floor_bytes);
-    store_set_disk_floor(s->store, s->config->disk_floor_bytes);
-}
-
 static void set_housekeeping(struct server *s) {
     struct housekeeping_options o;
     lifecycle_housekeeping_options(s->config, &o);
@@ -145,7 +138,7 @@ static void start_housekeeping(struct server *s) {
     char *hostname = str_dupz(s->config->hostname);
     struct verification_options o = {.store = s->store, .dns = s->dns, .hostname = hostname};
     set_housekeeping(s);
-    set_disk_floor(s);
+    store_set_disk_floor(s->store, s->config->disk_floor_bytes);
     s->verification = verification_start(&o);
     free(hostname);
 }
@@ -366,7 +359,7 @@ static enum err take(struct server *s, struct change *c, struct errinfo *info) {
     c->config = config_before;
     say_what_was_left_out(c->config, s->config);
     set_housekeeping(s);
-    set_disk_floor(s);
+    store_set_disk_floor(s->store, s->config->disk_floor_bytes);
     log_setup((enum log_level)s->config->log_level, lifecycle_log_format(s->config));
     process_check_descriptors((size_t)s->config->max_connections);
     return OK;

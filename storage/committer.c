@@ -87,7 +87,6 @@ struct committer {
     int64_t linger_until_mono_ms;
     int64_t next_tick_mono_ms;
     int64_t swept_wall_ms; /* of the last STORE_EXPIRE; 0: there was none */
-    _Atomic int64_t disk_floor_bytes;
     struct health *health;
 };
 
@@ -189,13 +188,13 @@ static bool is_new(const struct store_call *call) {
 static bool is_below_floor(struct committer *c, struct store_call *call) {
     if (!is_new(call))
         return false;
-    int64_t free_bytes = health_get(c->health).disk_free_bytes;
-    int64_t floor_bytes = atomic_load_explicit(&c->disk_floor_bytes, memory_order_relaxed);
-    if (free_bytes >= floor_bytes)
+    struct store_health h = health_get(c->health);
+    if (h.disk_free_bytes >= h.disk_floor_bytes)
         return false;
-    call->err = err_set(&call->info, ERR_UNAVAILABLE, "store",
-                        "not stored: %lld MiB of disk are free, fewer than the floor of %lld",
-                        (long long)(free_bytes >> 20), (long long)(floor_bytes >> 20));
+    call->err =
+        err_set(&call->info, ERR_UNAVAILABLE, "store",
+                "not stored: %lld MiB of disk are free, fewer than the floor of %lld",
+                (long long)(h.disk_free_bytes >> 20), (long long)(h.disk_floor_bytes >> 20));
     return true;
 }
 
@@ -554,7 +553,7 @@ struct committer *committer_start(const struct store_ops *ops, const struct stor
 }
 
 void committer_set_floor(struct committer *c, int64_t bytes) {
-    atomic_store_explicit(&c->disk_floor_bytes, bytes, memory_order_relaxed);
+    health_set_floor(c->health, bytes);
 }
 
 void committer_post(struct committer *c, struct store_call *call) {

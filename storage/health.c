@@ -15,6 +15,7 @@ struct health {
     struct {
         pthread_mutex_t mu;
         struct store_health now;
+        bool is_below_floor;
     } shared;
 };
 
@@ -61,12 +62,36 @@ void health_set(struct health *h, bool is_writable, const char *text) {
     watch_list_tell(h->watches, NOTICE_HEALTH);
 }
 
+/* One line for each time that the floor is crossed, whichever of the two has moved. */
+static void set_disk(struct health *h, const int64_t *free_bytes, const int64_t *floor_bytes) {
+    pthread_mutex_lock(&h->shared.mu);
+    if (free_bytes != NULL)
+        h->shared.now.disk_free_bytes = *free_bytes;
+    if (floor_bytes != NULL)
+        h->shared.now.disk_floor_bytes = *floor_bytes;
+    struct store_health now = h->shared.now;
+    bool is_below = now.disk_free_bytes < now.disk_floor_bytes;
+    bool crossed = h->shared.is_below_floor != is_below;
+    h->shared.is_below_floor = is_below;
+    pthread_mutex_unlock(&h->shared.mu);
+    if (crossed && is_below)
+        log_warn("storage", "the disk has less room than disk_floor: nothing new is accepted",
+                 LOG_INT("free_mib", now.disk_free_bytes >> 20),
+                 LOG_INT("disk_floor_mib", now.disk_floor_bytes >> 20));
+    else if (crossed)
+        log_info("storage", "the disk has room again, as disk_floor wants it",
+                 LOG_INT("free_mib", now.disk_free_bytes >> 20),
+                 LOG_INT("disk_floor_mib", now.disk_floor_bytes >> 20));
+}
+
+void health_set_floor(struct health *h, int64_t bytes) {
+    set_disk(h, NULL, &bytes);
+}
+
 void health_refresh_disk(struct health *h) {
     int64_t free_bytes = INT64_MAX;
     struct statvfs v;
     if (h->folder != NULL && statvfs(h->folder, &v) == 0)
         free_bytes = (int64_t)((uint64_t)v.f_bavail * v.f_frsize);
-    pthread_mutex_lock(&h->shared.mu);
-    h->shared.now.disk_free_bytes = free_bytes;
-    pthread_mutex_unlock(&h->shared.mu);
+    set_disk(h, &free_bytes, NULL);
 }

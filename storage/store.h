@@ -138,11 +138,11 @@ struct store_health {
     bool is_writable; /* false after a failed sync until it was reopened, or while the disk is full
                        */
     char text[160];
-    int64_t disk_free_bytes;
+    int64_t disk_free_bytes, disk_floor_bytes;
 };
 struct store_health store_health(struct store *s); /* Thread: any */
 /* Below so many free bytes nothing new is stored (accept, retry, capture): ERR_UNAVAILABLE; results
- * of what was accepted still are. 0, the default: no floor. Thread: any. */
+ * of what was accepted still are. Crossing it is logged. 0, the default: no floor. Thread: any. */
 void store_set_disk_floor(struct store *s, int64_t bytes);
 
 /* Recomputes from the rows what is kept along with them: totals, the queues' counts and earliest

@@ -170,13 +170,15 @@ NODISCARD enum err checkpoint_start(const struct store_ops *ops, const struct st
 void checkpoint_after_commit(struct checkpoint *c, struct backend *b);
 void checkpoint_stop(struct checkpoint **cp);
 
-/* ---- what store_health() shows. Thread: the committer's; health_get(): any ---- */
+/* ---- what store_health() shows. Thread: the committer's; health_get(), health_set_floor(): any */
 struct health;
 struct health *health_new(const char *folder, struct watch_list *w); /* both outlive it */
 void health_free(struct health **hp);
 struct store_health health_get(struct health *h);
 void health_set(struct health *h, bool is_writable, const char *text); /* logs and tells a change */
+/* Both log it when the floor is crossed. */
 void health_refresh_disk(struct health *h);
+void health_set_floor(struct health *h, int64_t bytes);
 
 /* ---- what the committer goes by, of a call. Pure ---- */
 /* As limits of a batch count it. */

@@ -1,6 +1,7 @@
 /* The contract of the outbox, on every backend. What goes in: accepting, contents, idempotency.
  * After each test store_check() recomputes what is kept along with the rows. */
 #include "tests/contract/store_kit.h"
+#include "tests/unit/log_watch.h"
 
 #include "server/base/limits.h"
 
@@ -224,6 +225,7 @@ static void a_key_can_be_asked_for_without_storing_anything(void **state) {
     struct store_accept *first = kit_keyed(k, "key", 1);
     RUN_OK(k, STORE_ACCEPT, first);
     kit_attempt(k, first->message.recipient[0].key, RECIPIENT_DELIVERED);
+    expect_log("less room than disk_floor");
     store_set_disk_floor(k->store, INT64_MAX); /* it takes no room */
     struct store_accept *q = question(k, "key", 1);
     RUN_OK(k, STORE_ACCEPT, q);

@@ -887,6 +887,7 @@ static void below_the_floor_nothing_new_is_taken_but_results_are(void **state) {
     struct kit *k = *state;
     struct message_row *m = kit_accept(k, TO("ann@example.net"));
     assert_true(kit_claim(k, m->recipient[0].key));
+    expect_log("less room than disk_floor");
     store_set_disk_floor(k->store, INT64_MAX);
     struct store_accept *q = kit_accept_for(k, TO("bob@example.net"));
     struct id refused = q->message.id;

@@ -4,6 +4,7 @@ recovers."""
 import base64
 import contextlib
 import datetime
+import json
 import os
 import re
 import shutil
@@ -253,6 +254,7 @@ def test_below_the_floor_nothing_more_is_accepted_but_delivery_goes_on(small_dis
     sink = cleanly(Sink("11.22.7.2", on={"RCPT": "451 4.3.0 later"}))
     disk = small_disk(64)
     server = on_disk(postchute, disk, sink, disk_floor="16MiB", retry_after="300ms")
+    server.expect_log("less room than disk_floor")
     message = server.send(**GOOD)["id"]
     server.wait_state(message, "deferred")
     filler = ballast(disk, leave=8 * 1024 * 1024)
@@ -265,6 +267,18 @@ def test_below_the_floor_nothing_more_is_accepted_but_delivery_goes_on(small_dis
     filler.unlink()
     wait_until(server.ready, "ready again", timeout=20)
     server.deliver(**GOOD)
+    told = [line["msg"].split()[3:5] for line in map(json.loads, server.log().splitlines()) if "disk_floor_mib" in line]
+    assert told == [["less", "room"], ["room", "again,"]], server.log()
+
+
+def test_a_start_below_the_floor_is_told_once(postchute):
+    server = postchute(start=False, route="sandbox", disk_floor="1024GiB")
+    server.expect_log("less room than disk_floor")
+    server.start(wait=False)
+    wait_until(lambda: '"msg":"ready"' in server.log(), "the start")
+    assert server.api().post("/send", json=GOOD).status_code == 503 and not server.ready()
+    (line,) = [line for line in map(json.loads, server.log().splitlines()) if "less room than disk_floor" in line["msg"]]
+    assert line["level"] == "warn" and line["disk_floor_mib"] == 1024 * 1024 > line["free_mib"] > 0
 
 
 def test_a_disk_that_becomes_read_only_is_a_503_until_it_is_mended(failing_disk, postchute, cleanly, address):

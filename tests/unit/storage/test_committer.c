@@ -901,6 +901,33 @@ static void a_disk_that_cannot_be_asked_has_room(void **state) {
     assert_int_equal(run_large(w, 1), OK);
 }
 
+static void see_disk(struct world *w, int64_t free_bytes) {
+    disk_free_bytes = free_bytes;
+    while (committer_health(w->c).disk_free_bytes != free_bytes)
+        mailbox_wait(w->box, 50);
+}
+
+/* The log is told, not at each look: what is not accepted is answered to others. */
+static void the_floor_is_told_when_it_is_crossed(void **state) {
+    static const char TOLD[] = "less room than disk_floor";
+    struct world *w = *state;
+    expect_log(TOLD);
+    committer_set_floor(w->c, 20);
+    assert_int_equal(logged(TOLD), 0);
+    see_disk(w, 19);
+    see_disk(w, 18); /* the look before has ended */
+    assert_int_equal(logged(TOLD), 1);
+    see_disk(w, 20);
+    see_disk(w, 19);
+    see_disk(w, 18);
+    assert_int_equal(logged(TOLD), 2);
+    committer_set_floor(w->c, 18);
+    committer_set_floor(w->c, 19);
+    committer_set_floor(w->c, 20);
+    assert_int_equal(logged(TOLD), 3);
+    assert_int_equal(committer_health(w->c).disk_floor_bytes, 20);
+}
+
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -927,6 +954,7 @@ int main(void) {
         TEST(all_that_waits_is_done_before_it_stops),
         TEST(what_was_posted_is_done_before_it_stops),
         TEST(a_disk_that_cannot_be_asked_has_room),
+        TEST(the_floor_is_told_when_it_is_crossed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
