@@ -106,6 +106,14 @@ static enum err add_sandbox(struct lifecycle_delivery *o, struct route *r, uint1
     return add_hosts(o, r, &url, 1, setting, info);
 }
 
+/* The default route's kind is its own text: a slip in a word is no URL with a wrong scheme. */
+static enum err check_default_route(struct str s, struct errinfo *info) {
+    if (str_equal(s, STR("mx")) || str_equal(s, STR("sandbox")) || str_find(s, STR("://")) >= 0)
+        return OK;
+    return err_set(info, ERR_INVALID, "POSTCHUTE_ROUTE",
+                   "expects mx, sandbox, or a smarthost as smtp://host:port or smtps://host:port");
+}
+
 static enum err fill_route(struct lifecycle_delivery *o, struct route *r, struct str kind,
                            const struct str *urls, size_t count, uint16_t sandbox_port,
                            const char *setting, struct errinfo *info) {
@@ -229,9 +237,12 @@ enum err lifecycle_delivery_options(const struct config *c, uint16_t sandbox_por
             r->recipient_domains = from->recipient_domains.list;
             r->recipient_domain_count = from->recipient_domains.count;
         }
-        e = fill_route(o, r, kind, is_default ? &c->route : from->smarthosts.list,
-                       is_default ? 1 : from->smarthosts.count, sandbox_port,
-                       is_default ? "POSTCHUTE_ROUTE" : "routes.smarthosts", info);
+        if (is_default)
+            e = check_default_route(c->route, info);
+        if (e == OK)
+            e = fill_route(o, r, kind, is_default ? &c->route : from->smarthosts.list,
+                           is_default ? 1 : from->smarthosts.count, sandbox_port,
+                           is_default ? "POSTCHUTE_ROUTE" : "routes.smarthosts", info);
         if (e != OK && !is_default)
             e = config_name_declaration(info, e, "route", from->name);
         d->route_count = i + 1;

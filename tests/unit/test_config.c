@@ -159,6 +159,40 @@ static void bad_files_are_refused_with_line_and_field(void **state) {
     }
 }
 
+/* One row: the file, and what is said with its last route's name. */
+static void a_declared_route_to_mail_servers_wants_our_name(void **state) {
+    (void)state;
+    static const struct {
+        const char *yaml, *said;
+    } rows[] = {
+        {"route: smtp://127.0.0.1:9\nroutes: [{name: r}]\n",
+         "route 'r' has no smarthosts, and mail servers want a full name in EHLO: set it to this "
+         "host's DNS name (mail.example.org), or give the route smarthosts"},
+        {"route: sandbox\nroutes: [{name: a, smarthosts: ['smtp://h.test']}, {name: b, kind: "
+         "mx}]\n",
+         "route 'b' has no smarthosts"},
+        {"route: sandbox\nhostname: single\nroutes: [{name: r}]\n",
+         "or give the route smarthosts; "},
+        {"route: mx\nroutes: [{name: r}]\n", "or set POSTCHUTE_ROUTE to a smarthost"},
+    };
+    char env_config[160];
+    snprintf(env_config, sizeof env_config, "POSTCHUTE_CONFIG=%s/c.yaml", folder);
+    char *env[] = {env_config, NULL};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct config *c = NULL;
+        struct errinfo info = {0};
+        write_file("c.yaml", rows[i].yaml, 0600);
+        assert_int_equal(config_load(env, &c, &info), ERR_INVALID);
+        assert_null(c);
+        assert_string_equal(info.field, "POSTCHUTE_HOSTNAME");
+        assert_non_null(strstr(info.text, rows[i].said));
+        assert_int_equal(config_load_lenient(env, &c, &info), OK); /* all else can be read */
+        assert_true(config_uses_mx(c));
+        assert_int_equal(config_check_hostname(c, &info), ERR_INVALID);
+        config_unref(&c);
+    }
+}
+
 static void environment_goes_over_file_goes_over_defaults(void **state) {
     (void)state;
     char env_config[160], env_secret[160];
@@ -420,6 +454,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_settings_are_named_with_the_reason),
         cmocka_unit_test(bad_files_are_refused_with_line_and_field),
+        cmocka_unit_test(a_declared_route_to_mail_servers_wants_our_name),
         cmocka_unit_test(environment_goes_over_file_goes_over_defaults),
         cmocka_unit_test(a_secret_that_everybody_can_read_is_refused),
         cmocka_unit_test(a_yaml_file_with_secrets_is_not_open_to_everybody),

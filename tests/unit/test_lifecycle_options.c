@@ -140,9 +140,38 @@ static void what_is_wrong_with_a_route_is_told_with_its_name(void **state) {
     config_unref(&c);
 }
 
+static void the_default_route_is_one_of_two_words_or_a_url(void **state) {
+    (void)state;
+    static const struct {
+        const char *route, *want;
+    } rows[] = {
+        {"MX", "expects mx, sandbox, or a smarthost as smtp://host:port"},
+        {"sanbox", "expects mx, sandbox, or a smarthost as smtp://host:port"},
+        {"smarthost", "expects mx, sandbox, or a smarthost as smtp://host:port"},
+        {"smtp.example.org", "expects mx, sandbox, or a smarthost as smtp://host:port"},
+        {"smtp:/u:hunter2@relay.test", "expects mx, sandbox, or a smarthost as smtp://host:port"},
+        {"http://relay.test", "scheme: must be smtp:// or smtps://"},
+        {"smtp://relay.test:0", "port: must be a number"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char yaml[80];
+        struct lifecycle_delivery d;
+        struct errinfo info = {0};
+        snprintf(yaml, sizeof yaml, "route: '%s'\n", rows[i].route);
+        struct config *c = load(yaml);
+        assert_int_equal(lifecycle_delivery_options(c, 1025, &d, &info), ERR_INVALID);
+        assert_string_equal(info.field, "POSTCHUTE_ROUTE");
+        assert_ptr_equal(strstr(info.text, rows[i].want), info.text);
+        assert_null(strstr(info.text, "hunter2"));
+        lifecycle_delivery_release(&d);
+        config_unref(&c);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_shutdown_without_time_is_one),
+        cmocka_unit_test(the_default_route_is_one_of_two_words_or_a_url),
         cmocka_unit_test(what_is_wrong_with_a_route_is_told_with_its_name),
         cmocka_unit_test(T11_a_verified_domain_is_wanted_by_the_routes_that_the_setting_means),
         cmocka_unit_test(no_promised_expiry_is_later_than_housekeeping_believes),
