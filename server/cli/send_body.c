@@ -6,7 +6,10 @@
 
 #include "server/base/base64.h"
 
-enum { FILE_MAX = 64 * 1024 * 1024 };
+enum {
+    FILE_MAX = 64 * 1024 * 1024,
+    EXPIRES_MOST_S = INT32_MAX, /* the server says what it takes, by settings of its own */
+};
 
 const struct option_spec send_options[] = {
     {"from", 'f', OPTION_TEXT, "ADDRESS", "the author: a@b or \"Name <a@b>\""},
@@ -305,7 +308,7 @@ enum err send_body(const struct options *o, json_t **out, struct errinfo *info) 
     if (e == OK)
         e = set_attachments(o, *out, info);
     if (e == OK)
-        e = options_number(o, "expires-in", 1, 31 * 86400, 0, &expires_s, info);
+        e = options_number(o, "expires-in", 1, EXPIRES_MOST_S, 0, &expires_s, info);
     if (e == OK && expires_s)
         json_object_set_new(*out, "expires_in", json_integer(expires_s));
     if (e == OK && options_has(o, "require-tls"))

@@ -271,7 +271,7 @@ static void options_become_the_submission(void **state) {
              "--file|%s/m.json|-f|x@b.test|-t|a@b.test|-t|c@b.test|--cc|d@b.test|--bcc|e@b.test|"
              "--reply-to|r@b.test|-s|new|--text-file|%s/body.txt|--html|<b>x</b>|-a|%s/a.pdf|"
              "-a|%s/a.pdf:text/x-odd|-H|X-A: 1|-H|X-B: 2|-H|X-A: 3|--tag|t1|--tag|t2|"
-             "--metadata|k=v=w|--external-id|e1|--route|relay|--require-tls|--expires-in|60",
+             "--metadata|k=v=w|--external-id|e1|--route|relay|--require-tls|--expires-in|40000000",
              folder, folder, folder, folder);
     http_peer_start(&peer, follow_script, &script);
     struct outcome o = run(peer.port, line);
@@ -286,7 +286,7 @@ static void options_become_the_submission(void **state) {
         "\"application/pdf\"},{\"filename\":\"a.pdf\",\"content\":\"JVBERg==\",\"type\":"
         "\"text/x-odd\"}],\"headers\":{\"X-A\":[\"1\",\"3\"],\"X-B\":\"2\"},"
         "\"tags\":[\"t1\",\"t2\"],\"metadata\":{\"k\":\"v=w\"},\"external_id\":\"e1\","
-        "\"route\":\"relay\",\"require_tls\":true,\"expires_in\":60}",
+        "\"route\":\"relay\",\"require_tls\":true,\"expires_in\":40000000}",
         0, &why);
     assert_non_null(got);
     assert_non_null(want);
