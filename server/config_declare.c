@@ -1,6 +1,7 @@
 #include "server/config_declare.h"
 
 #include "server/config_file.h"
+#include "server/delivery/route.h"
 #include "server/intake/rights.h"
 
 enum { SECRET_MAX = 64 * 1024 };
@@ -11,6 +12,7 @@ struct field {
     enum { FIELD_TEXT, FIELD_SECRET /* also NAME_file */, FIELD_LIST, FIELD_BOOL, FIELD_KEYS } type;
     size_t offset;
     bool required;
+    const char *help;
 };
 
 static enum err fail(struct errinfo *info, const char *what, const struct yaml_node *n,
@@ -136,32 +138,47 @@ static enum err read_thing(void *thing, const struct field *fields, size_t count
 }
 
 static const struct field route_fields[] = {
-    {"name", FIELD_TEXT, offsetof(struct config_route, name), true},
-    {"kind", FIELD_TEXT, offsetof(struct config_route, kind), false},
-    {"smarthosts", FIELD_LIST, offsetof(struct config_route, smarthosts), false},
+    {"name", FIELD_TEXT, offsetof(struct config_route, name), true,
+     "what messages ask for it by (`route`)"},
+    {"kind", FIELD_TEXT, offsetof(struct config_route, kind), false,
+     "mx, smarthost or sandbox; left out: smarthost when it has smarthosts, else mx"},
+    {"smarthosts", FIELD_LIST, offsetof(struct config_route, smarthosts), false,
+     "smtp://[user:password@]host[:port], or smtps://, each with parameters (below) behind a ?"},
     {"require_verified_domain", FIELD_BOOL, offsetof(struct config_route, require_verified_domain),
-     false},
-    {"sign", FIELD_BOOL, offsetof(struct config_route, sign), false},
-    {"sender_domains", FIELD_LIST, offsetof(struct config_route, sender_domains), false},
-    {"recipient_domains", FIELD_LIST, offsetof(struct config_route, recipient_domains), false},
+     false, "accepts only From domains whose DNS was verified (MX routes always do)"},
+    {"sign", FIELD_BOOL, offsetof(struct config_route, sign), false,
+     "false: what takes it has no DKIM signature; left out: true"},
+    {"sender_domains", FIELD_LIST, offsetof(struct config_route, sender_domains), false,
+     "taken by mail From these domains; *.example.org is each one below"},
+    {"recipient_domains", FIELD_LIST, offsetof(struct config_route, recipient_domains), false,
+     "taken by mail to these domains; with sender_domains both must fit, with neither only "
+     "messages that ask for it take it"},
 };
 static const struct field key_fields[] = {
-    {"name", FIELD_TEXT, offsetof(struct config_key, name), true},
-    {"secret", FIELD_SECRET, offsetof(struct config_key, secret), true},
-    {"scopes", FIELD_LIST, offsetof(struct config_key, scopes), false},
-    {"from_domains", FIELD_LIST, offsetof(struct config_key, from_domains), false},
-    {"rate", FIELD_TEXT, offsetof(struct config_key, rate), false},
+    {"name", FIELD_TEXT, offsetof(struct config_key, name), true, "what it is listed by"},
+    {"secret", FIELD_SECRET, offsetof(struct config_key, secret), true,
+     "the key, as `postchute key generate` prints it"},
+    {"scopes", FIELD_LIST, offsetof(struct config_key, scopes), false,
+     "of send, read, manage and admin; left out: send"},
+    {"from_domains", FIELD_LIST, offsetof(struct config_key, from_domains), false,
+     "it may send From these domains alone; *.example.org is each one below"},
+    {"rate", FIELD_TEXT, offsetof(struct config_key, rate), false,
+     "requests a minute; left out: no limit"},
 };
 static const struct field domain_fields[] = {
-    {"name", FIELD_TEXT, offsetof(struct config_domain, name), true},
-    {"bounce_address", FIELD_TEXT, offsetof(struct config_domain, bounce_address), false},
-    {"dkim", FIELD_KEYS, 0, false},
+    {"name", FIELD_TEXT, offsetof(struct config_domain, name), true, "a domain to sign for"},
+    {"bounce_address", FIELD_TEXT, offsetof(struct config_domain, bounce_address), false,
+     "where bounces of its mail go (MAIL FROM)"},
+    {"dkim", FIELD_KEYS, 0, false,
+     "its keys, each {selector, key_file}, the file in PEM; left out: a pair is made once"},
 };
 static const struct field webhook_fields[] = {
-    {"url", FIELD_TEXT, offsetof(struct config_webhook, url), true},
-    {"secret", FIELD_SECRET, offsetof(struct config_webhook, secret), true},
-    {"events", FIELD_LIST, offsetof(struct config_webhook, events), false},
-    {"description", FIELD_TEXT, offsetof(struct config_webhook, description), false},
+    {"url", FIELD_TEXT, offsetof(struct config_webhook, url), true, "where events are posted to"},
+    {"secret", FIELD_SECRET, offsetof(struct config_webhook, secret), true,
+     "what they are signed with, whsec_ and base64"},
+    {"events", FIELD_LIST, offsetof(struct config_webhook, events), false,
+     "which: names of events, final, undelivered, or * for all; left out: all"},
+    {"description", FIELD_TEXT, offsetof(struct config_webhook, description), false, "for people"},
 };
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
@@ -211,9 +228,22 @@ static enum err check_route(struct config_route *r, struct arena *a, const struc
     return e == OK ? parse_rules(&r->recipient_domains, a, n, "recipient_domains", info) : e;
 }
 
+static const struct {
+    const char *name;
+    const struct field *fields;
+    size_t count;
+} kinds[] = {
+    {"routes", route_fields, COUNT(route_fields)},
+    {"keys", key_fields, COUNT(key_fields)},
+    {"domains", domain_fields, COUNT(domain_fields)},
+    {"webhooks", webhook_fields, COUNT(webhook_fields)},
+};
+
 bool config_declare_knows(struct str key) {
-    return str_equal(key, STR("routes")) || str_equal(key, STR("keys")) ||
-           str_equal(key, STR("domains")) || str_equal(key, STR("webhooks"));
+    for (size_t i = 0; i < COUNT(kinds); i++)
+        if (str_equal(key, str_of(kinds[i].name)))
+            return true;
+    return false;
 }
 
 enum err config_declare(struct config *c, struct arena *a, struct str key,
@@ -244,4 +274,48 @@ enum err config_name_declaration(struct errinfo *info, enum err e, const char *k
         return e;
     const struct errinfo why = *info;
     return err_set(info, e, why.field, "%s '%.*s': %s", kind, STR_ARG(name), why.text);
+}
+
+/* ---- help ---- */
+
+/* "text" or the like, in the words of the table of settings. */
+static void print_value(const struct field *f, const char *tick, struct buf *out) {
+    static const char *const values[] = {[FIELD_TEXT] = "text",
+                                         [FIELD_SECRET] = "text, or ",
+                                         [FIELD_LIST] = "list",
+                                         [FIELD_BOOL] = "true or false",
+                                         [FIELD_KEYS] = "list"};
+    buf_putz(out, values[f->type]);
+    if (f->type == FIELD_SECRET)
+        buf_printf(out, "%s%s_file%s", tick, f->name, tick);
+    if (f->required)
+        buf_putz(out, "; required");
+}
+
+static void print_row(enum config_help form, const char *name, const struct field *f,
+                      const char *help, struct buf *out) {
+    bool is_table = form == CONFIG_HELP_MARKDOWN;
+    buf_printf(out, is_table ? "| `%s` | " : "  %s (", name);
+    if (f)
+        print_value(f, is_table ? "`" : "", out);
+    else
+        buf_putz(out, "parameter");
+    buf_printf(out, is_table ? " | %s |\n" : ")\n      %s\n", help);
+}
+
+void config_declare_print(enum config_help form, struct buf *out) {
+    char name[64];
+    buf_putz(out, "\nThe YAML file alone has lists of declarations, too:\n\n");
+    if (form == CONFIG_HELP_MARKDOWN)
+        buf_putz(out, "| declaration | value | what |\n|---|---|---|\n");
+    for (size_t k = 0; k < COUNT(kinds); k++)
+        for (size_t i = 0; i < kinds[k].count; i++) {
+            const struct field *f = &kinds[k].fields[i];
+            snprintf(name, sizeof name, "%s.%s", kinds[k].name, f->name);
+            print_row(form, name, f, f->help, out);
+        }
+    for (size_t i = 0; i < smarthost_parameter_count; i++) {
+        snprintf(name, sizeof name, "smtp://...?%s=", smarthost_parameters[i].name.p);
+        print_row(form, name, NULL, smarthost_parameters[i].help, out);
+    }
 }

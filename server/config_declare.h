@@ -16,3 +16,5 @@
 bool config_declare_knows(struct str key);
 NODISCARD enum err config_declare(struct config *c, struct arena *a, struct str key,
                                   const struct yaml_node *node, struct errinfo *info);
+/* Every field that they can have, and the parameters of a smarthost. */
+void config_declare_print(enum config_help form, struct buf *out);

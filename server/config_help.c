@@ -1,5 +1,6 @@
 /* What is told of the settings: their table, and which of them a reload leaves as they were. */
 
+#include "server/config_declare.h"
 #include "server/config_settings.h"
 
 /* ---- what a reload leaves out ---- */
@@ -77,4 +78,5 @@ void config_print_settings(enum config_help form, struct buf *out) {
                        s->at_start ? "; a change takes a restart" : "");
         }
     }
+    config_declare_print(form, out);
 }

@@ -14,7 +14,7 @@ const struct setting config_settings[] = {
      "allowed",
      true},
     {"data", SETTING_TEXT, AT(data), "/var/lib/postchute", "folder", 0, 0,
-     "where the outbox lives; made when absent", true},
+     "where the outbox lives; made when absent, in a folder that is there", true},
     {"listen", SETTING_LIST, AT(listen), "127.0.0.1:8025", "address:port", 0, 0,
      "where the HTTP API listens; several are separated by commas", true},
     {"listen_health", SETTING_LIST, AT(listen_health), "", "address:port", 0, 0,
@@ -77,7 +77,9 @@ const struct setting config_settings[] = {
      "waits between attempts, each with 15 % jitter; the last one repeats", false},
     {"give_up", SETTING_DURATION, AT(give_up_ms), "48h", "duration", SECONDS(1),
      DAYS(LIMIT_EXPIRES_DAYS),
-     "an undelivered recipient expires after this; a message's expires_in overrides it", false},
+     "an undelivered recipient expires after this; a message's expires_in, at most this or 5d, "
+     "whichever is longer, overrides it",
+     false},
     {"only_to", SETTING_LIST, AT(only_to), "", "addresses or domains", 0, 0,
      "staging guard: other recipients are refused", false},
     {"redirect_to", SETTING_TEXT, AT(redirect_to), "", "address", 0, 0,
@@ -129,7 +131,7 @@ const struct setting config_settings[] = {
     {"log_level", SETTING_CHOICE, AT(log_level), "info", "debug|info|warn|error", 0, 0,
      "least level that is logged", false},
     {"log_format", SETTING_CHOICE, AT(log_format), "auto", "auto|json|text", 0, 0,
-     "auto: text on a terminal, else JSON", false},
+     "auto: text on a terminal and in the development profile, else JSON", false},
 };
 const size_t config_settings_count = sizeof config_settings / sizeof config_settings[0];
 

@@ -245,12 +245,22 @@ enum parameter {
     PARAMETER_INSECURE_AUTH,
     PARAMETER_COUNT
 };
-static const struct str PARAMETER_NAMES[] = {
-    [PARAMETER_TLS] = {"tls", 3},           [PARAMETER_CA] = {"ca", 2},
-    [PARAMETER_PIN] = {"pin", 3},           [PARAMETER_WEIGHT] = {"weight", 6},
-    [PARAMETER_PRIORITY] = {"priority", 8}, [PARAMETER_INSECURE_AUTH] = {"insecure_auth", 13},
+const struct smarthost_parameter smarthost_parameters[] = {
+    [PARAMETER_TLS] = {{"tls", 3},
+                       "none, opportunistic, encrypt or verify; left out: verify with credentials, "
+                       "else opportunistic"},
+    [PARAMETER_CA] = {{"ca", 2}, "file with certificate authorities (PEM); left out: ca_file"},
+    [PARAMETER_PIN] = {{"pin", 3},
+                       "sha256: and the hash of the server's public key; several with commas"},
+    [PARAMETER_WEIGHT] = {{"weight", 6}, "1 to 1000: its share among those of one priority"},
+    [PARAMETER_PRIORITY] = {{"priority", 8},
+                            "0 to 1000: the lower first, the others when those before are down"},
+    [PARAMETER_INSECURE_AUTH] = {{"insecure_auth", 13},
+                                 "1: logs in without verified TLS, at private addresses alone"},
 };
-_Static_assert(sizeof(PARAMETER_NAMES) / sizeof(PARAMETER_NAMES[0]) == PARAMETER_COUNT, "names");
+const size_t smarthost_parameter_count = PARAMETER_COUNT;
+_Static_assert(sizeof(smarthost_parameters) / sizeof(smarthost_parameters[0]) == PARAMETER_COUNT,
+               "names");
 
 static enum err parse_parameter(enum parameter which, struct str value, struct smarthost *out,
                                 struct errinfo *info) {
@@ -289,14 +299,14 @@ static enum err parse_query(struct str query, struct smarthost *out, unsigned *s
         if (str_is_absent(value))
             return err_set(info, ERR_INVALID, "query", "each parameter is name=value");
         unsigned i = 0;
-        while (i < PARAMETER_COUNT && !str_equal(name, PARAMETER_NAMES[i]))
+        while (i < PARAMETER_COUNT && !str_equal(name, smarthost_parameters[i].name))
             i++;
         if (i == PARAMETER_COUNT)
             return err_set(info, ERR_INVALID, "query",
                            "unknown parameter (known: tls, ca, pin, "
                            "weight, priority, insecure_auth)");
         if ((*seen & 1u << i) != 0)
-            return err_set(info, ERR_INVALID, PARAMETER_NAMES[i].p, "given twice");
+            return err_set(info, ERR_INVALID, smarthost_parameters[i].name.p, "given twice");
         *seen |= 1u << i;
         enum err e = parse_parameter((enum parameter)i, value, out, info);
         if (e != OK)

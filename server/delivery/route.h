@@ -49,6 +49,13 @@ enum { SMARTHOST_WEIGHT_MAX = 1000, SMARTHOST_PRIORITY_MAX = 1000 };
  * words in `info` never contain what stood in the URL. */
 NODISCARD enum err smarthost_parse(struct str url, struct smarthost *out, struct errinfo *info);
 void smarthost_wipe(struct smarthost *h);
+/* What may stand behind the "?", for people. */
+struct smarthost_parameter {
+    struct str name;
+    const char *help;
+};
+extern const struct smarthost_parameter smarthost_parameters[];
+extern const size_t smarthost_parameter_count;
 /* Loopback, RFC 1918, link-local, ULA, CGNAT. */
 bool smarthost_address_is_private(const struct sockaddr_any *a);
 

@@ -450,6 +450,85 @@ static void help_lists_every_setting_in_both_forms(void **state) {
     buf_release(&markdown);
 }
 
+static bool is_accepted(const char *list, const char *field) {
+    char env_config[160], yaml[160];
+    struct config *c = NULL;
+    struct errinfo info = {0};
+    snprintf(env_config, sizeof env_config, "POSTCHUTE_CONFIG=%s/c.yaml", folder);
+    snprintf(yaml, sizeof yaml, "route: sandbox\n%s: [{%s: x}]\n", list, field);
+    write_file("c.yaml", yaml, 0600);
+    char *env[] = {env_config, NULL};
+    enum err e = config_load_lenient(env, &c, &info);
+    config_unref(&c);
+    return e == OK || !strstr(info.text, "there is no such field");
+}
+
+/* The rows come from the table by which declarations are read: each one has words, and is read. */
+static void help_lists_every_field_of_declarations(void **state) {
+    (void)state;
+    static const char *const known[] = {
+        "routes.name",
+        "routes.kind",
+        "routes.smarthosts",
+        "routes.require_verified_domain",
+        "routes.sign",
+        "routes.sender_domains",
+        "routes.recipient_domains",
+        "keys.name",
+        "keys.secret",
+        "keys.scopes",
+        "keys.from_domains",
+        "keys.rate",
+        "domains.name",
+        "domains.bounce_address",
+        "domains.dkim",
+        "webhooks.url",
+        "webhooks.secret",
+        "webhooks.events",
+        "webhooks.description",
+        "smtp://...?tls=",
+        "smtp://...?ca=",
+        "smtp://...?pin=",
+        "smtp://...?weight=",
+        "smtp://...?priority=",
+        "smtp://...?insecure_auth=",
+    };
+    struct buf markdown = BUF_INIT(1 << 20), text = BUF_INIT(1 << 20);
+    size_t rows = 0;
+    config_print_settings(CONFIG_HELP_MARKDOWN, &markdown);
+    config_print_settings(CONFIG_HELP_TEXT, &text);
+    struct str rest = buf_str(&markdown);
+    ptrdiff_t begin = str_find(rest, STR("| declaration |"));
+    assert_true(begin >= 0);
+    rest = str_from(rest, (size_t)begin);
+    while (!str_is_absent(rest)) {
+        char line[512], list[64] = "", field[64] = "", value[128] = "", help[256] = "";
+        struct str one = str_split(&rest, '\n');
+        snprintf(line, sizeof line, "%.*s", STR_ARG(one));
+        if (strncmp(line, "| `", 3) != 0)
+            continue;
+        rows++;
+        if (strncmp(line, "| `smtp://", 10) == 0)
+            continue;
+        assert_int_equal(
+            sscanf(line, "| `%63[a-z].%63[a-z_]` | %127[^|]| %255[^|]", list, field, value, help),
+            4);
+        assert_true(strlen(value) > 3 && strlen(help) > 5);
+        assert_true(is_accepted(list, field));
+    }
+    assert_int_equal(rows, sizeof known / sizeof known[0]);
+    for (size_t i = 0; i < rows; i++) {
+        char row[80];
+        snprintf(row, sizeof row, "| `%s` | ", known[i]);
+        assert_true(str_find(buf_str(&markdown), str_of(row)) >= 0);
+        snprintf(row, sizeof row, "\n  %s (", known[i]);
+        assert_true(str_find(buf_str(&text), str_of(row)) >= 0);
+    }
+    assert_false(is_accepted("routes", "speed"));
+    buf_release(&markdown);
+    buf_release(&text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_settings_are_named_with_the_reason),
@@ -465,6 +544,7 @@ int main(void) {
         cmocka_unit_test(what_a_reload_leaves_out_is_named),
         cmocka_unit_test(test_C21_no_default_is_below_its_minimum),
         cmocka_unit_test(help_lists_every_setting_in_both_forms),
+        cmocka_unit_test(help_lists_every_field_of_declarations),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
