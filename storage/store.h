@@ -371,18 +371,29 @@ struct store_mend {
  * ----------------------------------------------------------------------------------------------------
  */
 
+/* How far a list that is ordered by a time and a number was gone through; number 0: from the start.
+ */
+struct time_place {
+    int64_t wall_ms, number;
+};
+
 /* Recipients that may go soon. Quota per key, parked keys skipped, room kept for high. Those that
- * cannot be read are left out, and the log says so. */
+ * cannot be read are left out, and the log says so.
+ *
+ * Of more queues than `most` those that wait longest have a part. `at` says where the next load
+ * goes on, behind them, so that each has its turn, however many come again and again: those who
+ * repeat the call hand it back as it is. */
 struct store_due {
     struct store_call call;
     int64_t until_wall_ms;      /* due at or before */
     const struct str *skip_key; /* keys of which nothing is wanted now */
     size_t skip_count;
     size_t per_key, most;
+    struct time_place at[LANE_COUNT]; /* in and out; zeros: from the start, or all had a part */
     /* out */
     struct due_row *due; /* each owned by the caller; the array lives in the arena */
     size_t count;
-    bool more;                /* something was left out */
+    bool more;                /* something was left out, or may have been before `at` */
     int64_t next_due_wall_ms; /* earliest due time beyond until; 0: none */
 };
 

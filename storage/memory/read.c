@@ -15,7 +15,7 @@ static enum err unlock(struct backend_reader *r, enum err e) {
 
 /* ---- due ---- */
 
-/* What is due, sorted: those of one summary row together, rows by lane and then by earliest. */
+/* What is due, sorted: those of one summary row together, each row by time. */
 struct candidate {
     const struct mem_message *m;
     const struct mem_recipient *r;
@@ -47,6 +47,61 @@ static bool is_skipped(const struct store_due *q, struct str key) {
         if (str_equal(q->skip_key[i], key))
             return true;
     return false;
+}
+
+/* A summary row: count candidates from `first` on. */
+struct queue_due {
+    size_t first, count;
+    enum lane lane;
+    struct time_place place; /* of the first one */
+};
+
+static int compare_places(const struct time_place *a, const struct time_place *b) {
+    int c = order(a->wall_ms, b->wall_ms);
+    return c != 0 ? c : order(a->number, b->number);
+}
+
+static int compare_queues(const void *x, const void *y) {
+    const struct queue_due *a = x, *b = y;
+    int c = order((int64_t)a->lane, (int64_t)b->lane);
+    return c != 0 ? c : compare_places(&a->place, &b->place);
+}
+
+/* By lane and then by earliest; those that the load goes on behind are left out. */
+static size_t find_queues(const struct store_due *q, const struct candidate *list, size_t count,
+                          struct queue_due *out) {
+    size_t n = 0;
+    for (size_t i = 0, next; i < count; i = next) {
+        const struct candidate *c = &list[i];
+        for (next = i + 1; next < count && same_row(&list[next], c); next++)
+            ;
+        out[n] = (struct queue_due){.first = i,
+                                    .count = next - i,
+                                    .lane = c->m->row.lane,
+                                    .place = {c->r->row.due_wall_ms, c->r->row.key}};
+        const struct time_place *at = &q->at[out[n].lane];
+        n += at->number == 0 || compare_places(&out[n].place, at) > 0;
+    }
+    qsort(out, n, sizeof(*out), compare_queues);
+    return n;
+}
+
+/* As the other backend's. */
+static void move_on(struct store_due *q, enum lane lane, const struct queue_due *queue,
+                    const struct due_share *share, size_t count) {
+    const struct queue_due *last = NULL;
+    bool left_out = false;
+    for (size_t i = 0; i < count; i++) {
+        if (queue[i].lane != lane)
+            continue;
+        left_out = share[i].give == 0;
+        if (!left_out)
+            last = &queue[i];
+    }
+    if (left_out && last != NULL)
+        q->at[lane] = last->place;
+    else if (!left_out || q->count < q->most)
+        q->at[lane] = (struct time_place){0};
 }
 
 static struct candidate *find_due(const struct backend *b, struct store_due *q, struct arena *a,
@@ -92,25 +147,27 @@ MEM_READ(due) {
     struct store_due *q = CONTAINER_OF(call, struct store_due, call);
     struct arena *a = store_call_arena(call);
     const struct backend *b = lock(r);
-    size_t count = 0, rows = 0;
+    size_t count = 0;
     q->due = NULL;
     q->count = 0;
     q->next_due_wall_ms = 0;
     struct candidate *list = find_due(b, q, a, &count);
     if (count > 0)
         qsort(list, count, sizeof(*list), compare_due);
+    struct queue_due *queue = ARENA_ARRAY(a, struct queue_due, count + 1);
     struct due_share *share = ARENA_ARRAY(a, struct due_share, count + 1);
-    for (size_t i = 0; i < count; i++) {
-        if (i == 0 || !same_row(&list[i], &list[i - 1]))
-            share[rows++] =
-                (struct due_share){.key = list[i].r->queue_key, .lane = list[i].m->row.lane};
-        share[rows - 1].count++;
-    }
-    due_shares(share, rows, q->per_key, q->most);
-    for (size_t row = 0, at = 0; row < rows; at += (size_t)share[row++].count)
-        for (int64_t i = 0; i < share[row].give; i++)
-            put_due(q, a, &list[at + (size_t)i]);
+    size_t queues = find_queues(q, list, count, queue);
+    for (size_t i = 0; i < queues; i++)
+        share[i] = (struct due_share){.key = list[queue[i].first].r->queue_key,
+                                      .lane = queue[i].lane,
+                                      .count = (int64_t)queue[i].count};
+    due_shares(share, queues, q->per_key, q->most);
+    for (size_t i = 0; i < queues; i++)
+        for (int64_t k = 0; k < share[i].give; k++)
+            put_due(q, a, &list[queue[i].first + (size_t)k]);
     q->more = q->count < count;
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        move_on(q, (enum lane)lane, queue, share, queues);
     return unlock(r, OK);
 }
 

@@ -15,7 +15,8 @@ enum { QUEUES_MOST = 20000, ROUNDS = 8 };
 /* A queue with something due, and how far it was read. */
 struct source {
     int64_t queue;
-    struct time_place at; /* due, key */
+    struct time_place place; /* among the queues of its lane */
+    struct time_place at;    /* due, key */
     bool is_empty;
 };
 
@@ -35,6 +36,8 @@ struct load {
     struct source *source;
     struct due_share *share;
     size_t count;
+    size_t end[LANE_COUNT]; /* of each lane's sources */
+    bool is_cut[LANE_COUNT];
     struct table known;
 };
 
@@ -54,25 +57,30 @@ static void note_later(struct store_due *q, int64_t due_wall_ms) {
 
 /* The queues of one lane with something due, and the first that has something later. */
 static void find_sources(struct load *l, enum lane lane) {
+    const struct time_place *from = &l->q->at[lane];
     sqlite3_stmt *st = sq_use(l->h, SQL_QUEUE_DUE);
     sq_bind_int(st, 1, lane);
     sq_bind_int(st, 2, l->q->until_wall_ms);
+    sq_bind_int(st, 3, from->number != 0 ? from->wall_ms : INT64_MIN);
+    sq_bind_int(st, 4, from->number);
     while (sq_row(l->h, st)) {
         if (is_skipped(l, sq_peek(st, 1)))
             continue;
         if (l->count == QUEUES_MOST) {
-            l->q->more = true;
+            l->q->more = l->is_cut[lane] = true;
             break;
         }
         l->source = rows_grow(l->a, l->source, sizeof(*l->source), l->count);
         l->share = rows_grow(l->a, l->share, sizeof(*l->share), l->count);
         l->source[l->count] = (struct source){.queue = sq_int(st, 0), .at = {INT64_MIN, 0}};
+        (void)time_place_move(&l->source[l->count].place, st, 5, 0);
         int64_t count = sq_int(st, 4); /* one with something due has one at least */
         l->share[l->count] = (struct due_share){
             .key = sq_str(st, 1, l->a), .lane = lane, .count = count > 0 ? count : 1};
         l->count++;
     }
     sq_end(st);
+    l->end[lane] = l->count;
     st = sq_use(l->h, SQL_QUEUE_LATER);
     sq_bind_int(st, 1, lane);
     sq_bind_int(st, 2, l->q->until_wall_ms);
@@ -204,6 +212,28 @@ static void look_beyond(struct load *l) {
     }
 }
 
+static bool was_read(const struct source *s) {
+    return s->is_empty || s->at.wall_ms != INT64_MIN;
+}
+
+/* Behind the last queue of a lane that had a part, when others had none. Where there was no room
+ * for the lane it stays where it is; where it is only quotas that were used up it begins anew. */
+static void move_on(struct load *l, enum lane lane) {
+    struct store_due *q = l->q;
+    struct time_place *at = &q->at[lane];
+    size_t from = lane > 0 ? l->end[lane - 1] : 0, end = l->end[lane];
+    while (end > from && !was_read(&l->source[end - 1]))
+        end--;
+    bool has_room = q->count < q->most && !l->is_cut[lane];
+    q->more = q->more || at->number != 0;
+    if (end == l->end[lane] && !l->is_cut[lane])
+        *at = (struct time_place){0};
+    else if (end > from)
+        *at = l->source[end - 1].place;
+    else if (has_room)
+        *at = (struct time_place){0};
+}
+
 enum err sqlite_due(struct backend_reader *r, struct store_call *call) {
     struct store_due *q = CONTAINER_OF(call, struct store_due, call);
     struct load l = {.r = r, .h = &r->h, .q = q, .a = store_call_arena(call), .one = arena_new()};
@@ -221,6 +251,8 @@ enum err sqlite_due(struct backend_reader *r, struct store_call *call) {
     }
     read_shares(&l);
     look_beyond(&l);
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        move_on(&l, (enum lane)lane);
     struct known_message *k;
     struct table_cursor c = table_begin(&l.known);
     while ((k = table_next(&c)) != NULL)

@@ -48,11 +48,6 @@ struct webhook_copy {
     struct webhook_row row; /* without its secrets */
 };
 
-/* How far a list that is ordered by a time and a number was gone through. */
-struct time_place {
-    int64_t wall_ms, number;
-};
-
 /* Where a sweep goes on that passed over many rows; 0: from the start. What is rolled back is
  * looked at again. */
 struct place {

@@ -65,6 +65,56 @@ static void loading_is_fair_to_keys_lanes_and_projects(void **state) {
     assert_false(q.more);
 }
 
+/* One load after the other, as long as each hands on where it ended. */
+static void each_queue_has_its_turn_however_many_come_again(void **state) {
+    struct kit *k = *state;
+    put_many(k, "a.example", LANE_TRANSACTIONAL, 1, 2);
+    put_many(k, "b.example", LANE_TRANSACTIONAL, 1, 2);
+    put_many(k, "c.example", LANE_TRANSACTIONAL, 1, 2);
+    put_many(k, "d.example", LANE_TRANSACTIONAL, 1, 2);
+    put_many(k, "e.example", LANE_TRANSACTIONAL, 1, 1);
+    put_many(k, "f.example", LANE_BULK, 1, 1);
+    static const char *const wanted[] = {"ab", "cd", "ef", "ab"};
+    struct store_due q = {.until_wall_ms = k->now_wall_ms, .per_key = 10, .most = 2};
+    for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+        RUN_OK(k, STORE_DUE, &q);
+        assert_int_equal(q.count, 2);
+        assert_int_equal(q.due[0].queue_key.p[0], wanted[i][0]);
+        assert_int_equal(q.due[1].queue_key.p[0], wanted[i][1]);
+        assert_true(q.more);
+        assert_int_equal(q.at[LANE_TRANSACTIONAL].number == 0, wanted[i][0] == 'e');
+        kit_due_release(&q);
+    }
+    q.most = 10; /* the rest, from where it went on */
+    RUN_OK(k, STORE_DUE, &q);
+    assert_int_equal(q.count, 6);
+    assert_int_equal(q.at[LANE_TRANSACTIONAL].number, 0);
+    assert_true(q.more);
+    kit_due_release(&q);
+    RUN_OK(k, STORE_DUE, &q);
+    assert_int_equal(q.count, 10);
+    assert_false(q.more);
+    kit_due_release(&q);
+}
+
+static void a_lane_that_had_no_room_keeps_its_turn(void **state) {
+    struct kit *k = *state;
+    put_many(k, "a.example", LANE_BULK, 1, 1);
+    put_many(k, "b.example", LANE_BULK, 1, 1);
+    struct store_due q = {.until_wall_ms = k->now_wall_ms, .per_key = 10, .most = 1};
+    static const char wanted[] = "ahb";
+    for (size_t i = 0; i < sizeof(wanted) - 1; i++) {
+        if (wanted[i] == 'h')
+            put_many(k, "h.example", LANE_TRANSACTIONAL, 1, 1);
+        q.skip_key = &(struct str){"h.example", 9};
+        q.skip_count = wanted[i] == 'h' ? 0 : 1;
+        RUN_OK(k, STORE_DUE, &q);
+        assert_int_equal(q.count, 1);
+        assert_int_equal(q.due[0].queue_key.p[0], wanted[i]);
+        kit_due_release(&q);
+    }
+}
+
 static void a_project_with_much_does_not_starve_one_with_little(void **state) {
     struct kit *k = *state;
     put_many(k, "big.example", LANE_BULK, 1, 50);
@@ -362,6 +412,8 @@ static void after_what_there_will_never_be_there_is_nothing(void **state) {
 
 #define TESTS(T)                                                                                   \
     T(loading_is_fair_to_keys_lanes_and_projects),                                                 \
+        T(each_queue_has_its_turn_however_many_come_again),                                        \
+        T(a_lane_that_had_no_room_keeps_its_turn),                                                 \
         T(a_project_with_much_does_not_starve_one_with_little), T(the_next_due_time_is_told),      \
         T(due_rows_carry_what_delivery_needs), T(the_feed_is_in_order_and_can_be_paged),           \
         T(an_event_carries_its_message), T(messages_are_found_by_each_filter),                     \
