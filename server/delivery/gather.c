@@ -150,6 +150,7 @@ void gather_evict_all(struct scheduler *s) {
             evict(s, CONTAINER_OF(e, struct bundle, fair));
     }
     letters_visit(s->letters, s, evict_letter);
+    memset(s->load_at, 0, sizeof(s->load_at));
     s->has_more = true;
 }
 
@@ -161,6 +162,28 @@ static void queued(struct scheduler *s, struct bundle *b) {
         pause_bundle(s, b, b->site->window.dead_until_mono_ms);
     else
         dispatch_make_runnable(s, b->site);
+}
+
+/* Its bundle is in the site's queue, or goes there. False: it has no place there, and is to leave
+ * memory. */
+static bool enter_site(struct scheduler *s, const struct site *site, struct due_item *i) {
+    bool has_place = due_enter_site(s->due, i, site->key);
+    s->are_busy = s->are_busy || !has_place;
+    return has_place;
+}
+
+/* Who has no place at its site leaves memory. False: these were all, and the bundle is gone. */
+static bool enter_all(struct scheduler *s, struct bundle *b) {
+    bool is_gone = false;
+    struct due_item *i, *next;
+    for (i = TAILQ_FIRST(&b->items); i != NULL; i = next) {
+        next = TAILQ_NEXT(i, link);
+        if (enter_site(s, b->site, i))
+            continue;
+        is_gone = b->count == 1;
+        gather_take_out(s, i);
+    }
+    return !is_gone;
 }
 
 /* Where its hop's resolution says. The bundle may be gone after it. */
@@ -178,7 +201,8 @@ static void place(struct scheduler *s, struct bundle *b) {
     b->site->users++;
     b->state = BUNDLE_QUEUED;
     fair_push(b->site->waiting, &b->fair);
-    queued(s, b);
+    if (enter_all(s, b))
+        queued(s, b);
 }
 
 /* Where its hop's answer says, or to those that wait for one. The bundle may be gone after it. */
@@ -195,6 +219,10 @@ static void find_place(struct scheduler *s, struct bundle *b, int64_t now_boot_m
 }
 
 void gather_place_anew(struct scheduler *s, struct bundle *b) {
+    struct due_item *i;
+    TAILQ_FOREACH (i, &b->items, link) {
+        due_leave_site(s->due, i);
+    }
     site_release(&b->site);
     find_place(s, b, clock_boot_ms());
 }
@@ -276,7 +304,10 @@ static void bundle_up(struct scheduler *s, struct due_item *i, int64_t now_mono_
     struct hop *h = r != NULL ? hops_get(s->hops, s->settings, r, domain) : NULL;
     struct bundle *b = h != NULL ? find_bundle(l, h) : NULL;
     if (b != NULL) {
-        add_item(b, i);
+        if (b->site == NULL || enter_site(s, b->site, i))
+            add_item(b, i);
+        else
+            due_drop(s->due, &i);
         return;
     }
     b = new_bundle(l, h, i);
@@ -309,7 +340,7 @@ static bool gather_row(struct scheduler *s, struct due_row *row, int64_t now_mon
     switch (due_put(s->due, row, now_mono_ms, &i)) {
     case DUE_TAKEN:
         bundle_up(s, i, now_mono_ms);
-        return true;
+        return due_find(s->due, row->key) != NULL; /* its site may be dead, or have no room */
     case DUE_FULL:
         s->has_more = true;
         return false;
@@ -396,6 +427,7 @@ static void loaded(struct store_call *c) {
         }
         if (l->q.next_due_wall_ms != 0)
             gather_due_at(s, l->q.next_due_wall_ms);
+        memcpy(s->load_at, l->q.at, sizeof(s->load_at));
     } else {
         s->has_more = true;
         log_warn("delivery", "due recipients could not be read", LOG_STRZ("why", c->info.text));
@@ -430,6 +462,7 @@ static void load(struct scheduler *s, int64_t now_mono_ms, int64_t now_wall_ms) 
         .per_key = LIMIT_DUE_PER_KEY,
         .most = due_room(s->due),
     };
+    memcpy(l->q.at, s->load_at, sizeof(l->q.at));
     s->calls++;
     s->is_loading = true;
     s->has_more = false;
@@ -451,10 +484,9 @@ void gather_load_if_needed(struct scheduler *s) {
         s->load_after_mono_ms = now_mono_ms;
     }
     /* What fills memory may be slow for long: others are looked for all the same, less often. */
-    bool is_low = due_count(s->due) <= s->settings->o.due_in_memory / 2;
     int64_t crowded_mono_ms = s->load_safety_mono_ms - LOAD_SAFETY_MS + LOAD_CROWDED_MS;
     int64_t after_mono_ms = s->load_after_mono_ms;
-    if (!is_low && after_mono_ms < crowded_mono_ms)
+    if (due_is_crowded(s->due) && after_mono_ms < crowded_mono_ms)
         after_mono_ms = crowded_mono_ms;
     bool has_due = s->next_due_wall_ms != 0 && s->next_due_wall_ms <= now_wall_ms;
     bool busy_is_due = s->are_busy && now_mono_ms >= s->load_busy_mono_ms;

@@ -26,8 +26,8 @@
  *             be signed anew: released
  *             --dispatch_release_ready (draining, site dead, reload)--> released
  *   SENT      --settle_report (the last one)--> freed
- *   RESOLVING, QUEUED, WAITING --gather_take_out (gone, evicted)--> freed: not claimed, so nothing
- *             is lost
+ *   RESOLVING, QUEUED, WAITING --gather_take_out (gone, evicted, its site is full)--> freed: not
+ *             claimed, so nothing is lost
  *
  * Thread: the scheduler's, but for `shared`.
  */
@@ -48,7 +48,7 @@ TAILQ_HEAD(settle_list, settle_call);
 enum {
     LOAD_SPACING_MS = 20,          /* between loads */
     LOAD_VAIN_MS = 1000,           /* after one that brought nothing although there is more */
-    LOAD_CROWDED_MS = 500,         /* while memory is more than half full */
+    LOAD_CROWDED_MS = 500,         /* while memory is crowded (due.h) */
     LOAD_BUSY_MS = 5000,           /* keys with enough here are looked at for what others have */
     LOAD_SAFETY_MS = 60 * 1000,    /* the store is asked so often whatever we believe */
     SWEEP_MS = 30 * 1000,          /* hops and sites that nobody needs */
@@ -86,7 +86,8 @@ struct scheduler {
 
     /* loading */
     bool is_loading, has_more;
-    bool are_busy; /* the last load left out keys with enough here, or could have */
+    bool are_busy; /* the last load left out keys with enough here or at a site, or could have */
+    struct time_place load_at[LANE_COUNT]; /* where the next one goes on */
     int64_t load_busy_mono_ms;
     int64_t load_after_mono_ms; /* not before */
     int64_t next_due_wall_ms;   /* 0: none known */

@@ -29,14 +29,14 @@ struct site *sites_get(struct sites *t, const char *name, uint64_t tag, const st
     } else {
         s = mem_zalloc(sizeof(*s));
         s->name = str_dupz(str_of(name));
-        s->key = key;
+        s->key = str_make(key, key_n);
         s->waiting = fair_new();
         s->ready = fair_new();
         s->recipients_most = SITE_RECIPIENTS_MAX;
         s->took_ms = QUICK_MS;
         window_init(&s->window, r->concurrency);
         limit_init(&s->limit, 0, r->rate_per_s);
-        table_add(&t->by_key, &s->in_table, s->key, key_n, s);
+        table_add(&t->by_key, &s->in_table, s->key.p, s->key.n, s);
         s->home_loop = table_hash(&s->in_table) % loops;
     }
     s->users++;
@@ -61,7 +61,7 @@ static void site_free(struct sites *t, struct site *s) {
     table_remove(&t->by_key, &s->in_table);
     fair_free(&s->waiting);
     fair_free(&s->ready);
-    free(s->key);
+    free((char *)(uintptr_t)s->key.p);
     free(s->name);
     free(s);
 }

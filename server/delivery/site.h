@@ -81,8 +81,8 @@ struct site {
     struct wakeup wake; /* set while parked or dead */
     bool is_runnable;
     TAILQ_ENTRY(site) runnable;
-    size_t users; /* hops and bundles */
-    char *key;    /* in the table: name and tag */
+    size_t users;   /* hops and bundles */
+    struct str key; /* in the table: name and tag */
     struct table_node in_table;
 };
 TAILQ_HEAD(site_list, site);

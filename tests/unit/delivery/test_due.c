@@ -178,6 +178,98 @@ static void a_skipped_key_calls_for_more_when_it_runs_dry(void **state) {
     assert_false(due_take_thirst(d));
 }
 
+/* Puts one row of each of so many keys, all at this site; how many have a place there. */
+static size_t fill_site(struct due *d, recipient_key_t *key, struct str site, int keys) {
+    size_t before = due_count(d);
+    while (keys-- > 0) {
+        char name[16];
+        snprintf(name, sizeof(name), "d%d", (int)++*key);
+        if (put(d, *key, name, LANE_TRANSACTIONAL) != DUE_TAKEN)
+            break;
+        struct due_item *i = due_find(d, *key);
+        if (!due_enter_site(d, i, site))
+            due_drop(d, &i);
+    }
+    return due_count(d) - before;
+}
+
+static void a_site_has_no_more_than_a_key_however_many_lead_to_it(void **state) {
+    recipient_key_t key = 0;
+    assert_int_equal(fill_site(*state, &key, STR("slow"), 2 * MOST), MOST / 2);
+    assert_int_equal(fill_site(*state, &key, STR("next"), 2 * MOST), 9); /* as one key */
+    project = 2;
+    assert_int_equal(fill_site(*state, &key, STR("slow"), 2 * MOST), 7);
+    project = 0;
+    for (int i = 0; i < 10; i++) {
+        char site[16];
+        snprintf(site, sizeof(site), "slow%d", i);
+        assert_true(fill_site(*state, &key, str_of(site), 2 * MOST) > 0);
+    }
+}
+
+static void a_site_has_a_quota(void **state) {
+    struct due *d = due_new(100 * PER_KEY, PER_KEY);
+    recipient_key_t key = 0;
+    (void)state;
+    assert_int_equal(fill_site(d, &key, STR("busy"), 200 * PER_KEY), 50 * PER_KEY);
+    assert_int_equal(fill_site(d, &key, STR("other"), 200 * PER_KEY), PER_KEY);
+    due_free(&d);
+}
+
+static void who_goes_to_another_site_leaves_its_place_to_others(void **state) {
+    struct due *d = *state;
+    recipient_key_t key = 0;
+    fill_site(d, &key, STR("slow"), MOST / 2);
+    assert_int_equal(fill_site(d, &key, STR("slow"), 1), 0);
+    struct due_item *i = due_find(d, key - 1);
+    due_leave_site(d, i);
+    assert_true(due_enter_site(d, i, STR("other")));
+    for (recipient_key_t k = 1; k < MOST / 2; k++) {
+        i = due_find(d, k);
+        due_leave_site(d, i);
+    }
+    assert_int_equal(fill_site(d, &key, STR("slow"), MOST), 9); /* of what is left, as anybody */
+}
+
+static void a_key_that_was_turned_away_is_skipped_until_its_site_runs_dry(void **state) {
+    struct due *d = *state;
+    recipient_key_t key = 0;
+    struct str skip[10];
+    bool are_busy;
+    fill_site(d, &key, STR("slow"), MOST / 2);
+    assert_int_equal(due_skip_keys(d, false, skip, 10, &are_busy), 0);
+    assert_false(are_busy);
+    assert_false(due_is_crowded(d));
+    fill_site(d, &key, STR("slow"), 1);
+    assert_true(due_is_crowded(d));
+    assert_int_equal(due_skip_keys(d, false, skip, 10, &are_busy), 1);
+    assert_true(str_equal(skip[0], STR("d51")));
+    assert_true(are_busy);
+    /* what others have in it is taken */
+    assert_int_equal(put(d, 1000, "d51", LANE_TRANSACTIONAL), DUE_TAKEN);
+    drop(d, 1000);
+    for (recipient_key_t k = 1; k < MOST / 2 - PER_KEY / 4; k++)
+        drop(d, k);
+    assert_false(due_take_thirst(d));
+    drop(d, MOST / 2);
+    assert_true(due_take_thirst(d));
+    assert_int_equal(due_skip_keys(d, false, skip, 10, &are_busy), 0);
+    assert_false(due_is_crowded(d));
+}
+
+static void a_key_that_was_turned_away_is_loaded_with_the_busy_ones(void **state) {
+    struct due *d = *state;
+    recipient_key_t key = 0;
+    struct str skip[10];
+    bool are_busy;
+    fill_site(d, &key, STR("slow"), MOST / 2 + 3);
+    assert_int_equal(due_skip_keys(d, false, skip, 10, &are_busy), 3);
+    assert_int_equal(due_skip_keys(d, true, skip, 10, &are_busy), 0);
+    assert_true(are_busy);
+    assert_int_equal(due_skip_keys(d, false, skip, 10, &are_busy), 0);
+    assert_false(are_busy);
+}
+
 static void what_left_while_loading_is_remembered_for_that_load(void **state) {
     struct due *d = *state;
     put(d, 1, "k", LANE_BULK);
@@ -203,6 +295,11 @@ int main(void) {
         T(a_parked_key_takes_nothing_until_its_time),
         T(parked_and_well_filled_keys_are_skipped_by_a_load),
         T(a_skipped_key_calls_for_more_when_it_runs_dry),
+        T(a_site_has_no_more_than_a_key_however_many_lead_to_it),
+        T(a_site_has_a_quota),
+        T(who_goes_to_another_site_leaves_its_place_to_others),
+        T(a_key_that_was_turned_away_is_skipped_until_its_site_runs_dry),
+        T(a_key_that_was_turned_away_is_loaded_with_the_busy_ones),
         T(what_left_while_loading_is_remembered_for_that_load),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
