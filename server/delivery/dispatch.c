@@ -6,8 +6,9 @@
 
 enum {
     EXPIRED_AGAIN_MS = 30 * 1000,
-    RESERVE = 16,      /* of so many transactions one is for sites that have none */
-    PASSED_MOST = 256, /* for want of room, in a turn */
+    RESERVE = 16,     /* of so many transactions one is for sites that have none */
+    LOOKS_MOST = 256, /* in vain, for room, in a turn of a site */
+    ASKS_MOST = 16,   /* those that found none before */
 };
 
 const char DISPATCH_NO_SANDBOX[] = "a test message goes to a sandbox only, and there is none";
@@ -25,8 +26,8 @@ void dispatch_make_runnable(struct scheduler *s, struct site *site) {
 void dispatch_give_slot(struct scheduler *s, struct bundle *b) {
     if (!b->has_slot)
         return;
-    prepare_gives_room(s, b);
     site_give_slot(b->site, b);
+    room_given(s->room, b);
     dispatch_make_runnable(s, b->site);
 }
 
@@ -42,8 +43,8 @@ static void park(struct scheduler *s, struct site *site, int64_t until_mono_ms) 
 
 /* Back into its site's queue, in front: it was picked and cannot go on. */
 static void put_back(struct scheduler *s, struct bundle *b) {
-    prepare_gives_room(s, b);
     site_give_slot(b->site, b);
+    room_given(s->room, b);
     b->state = BUNDLE_QUEUED;
     fair_push_front(b->site->waiting, &b->fair);
 }
@@ -244,12 +245,44 @@ static bool is_out_of_place(const struct bundle *b) {
     return b->hop->site != b->site || clock_boot_ms() >= b->hop->hosts_until_boot_ms;
 }
 
-/* Who has no room for its content is passed by those that need none, or less, and keeps its place.
- */
-static void pick(struct scheduler *s, struct site *site) {
-    struct bundle *passed[PASSED_MOST];
+static bool may_pick(const struct scheduler *s, const struct site *site) {
+    return scheduler_may_claim(s) && site->picked < site_slots(site);
+}
+
+/* Those that have room by now wait with the others again, each at its place. */
+static void look_for_room(struct scheduler *s, struct site *site) {
+    struct bundle *asked[ASKS_MOST];
     size_t count = 0;
-    while (scheduler_may_claim(s) && site->picked < site_slots(site) && count < PASSED_MOST) {
+    while (count < ASKS_MOST) {
+        struct fair_entry *e = fair_pick(site->roomless, site_slots(site), site->picked_lane);
+        if (e == NULL)
+            break;
+        struct bundle *b = asked[count] = CONTAINER_OF(e, struct bundle, fair);
+        if (prepare_has_room(s, b)) {
+            b->wants_room = false;
+            fair_push(site->waiting, &b->fair);
+        } else {
+            count++;
+        }
+    }
+    while (count > 0)
+        fair_undo_pick(site->roomless, &asked[--count]->fair);
+}
+
+/* It was just picked, and keeps its place, but is looked at no more than a few are at a time. */
+static void found_no_room(struct site *site, struct bundle *b) {
+    fair_undo_pick(site->waiting, &b->fair);
+    fair_remove(site->waiting, &b->fair);
+    fair_push(site->roomless, &b->fair);
+    b->wants_room = true;
+}
+
+/* Who has no room for its content is passed by those that need none, or less. */
+static void pick(struct scheduler *s, struct site *site) {
+    if (may_pick(s, site))
+        look_for_room(s, site);
+    size_t in_vain = 0;
+    while (may_pick(s, site) && in_vain < LOOKS_MOST) {
         struct fair_entry *e = fair_pick(site->waiting, site_slots(site), site->picked_lane);
         if (e == NULL)
             break;
@@ -259,18 +292,17 @@ static void pick(struct scheduler *s, struct site *site) {
             gather_place_anew(s, b);
             continue;
         }
-        site_pick_slot(site, b);
         if (prepare_has_room(s, b)) {
+            site_pick_slot(site, b);
+            room_taken(s->room, b);
             prepare_bundle(s, b);
         } else {
-            site_give_slot(site, b);
-            passed[count++] = b;
+            found_no_room(site, b);
+            in_vain++;
         }
     }
-    if (count > 0)
+    if (fair_count(site->roomless) > 0 && may_pick(s, site))
         dispatch_make_runnable(s, site); /* looked at again in the next turn */
-    while (count > 0)
-        fair_undo_pick(site->waiting, &passed[--count]->fair);
 }
 
 /* The stored one, or, where it is of From's domain, the bounce address which that has by now. A

@@ -18,7 +18,7 @@ struct str gather_domain_of(struct str email) {
 void gather_free_bundle(struct scheduler *s, struct bundle *b) {
     ASSERT(TAILQ_EMPTY(&b->items) && b->letter->signer != b);
     dispatch_give_slot(s, b);
-    prepare_wants_no_room(s, b);
+    room_left(s->room, b);
     TAILQ_REMOVE(&b->letter->bundles, b, of_letter);
     letter_settle(s->letters, &b->letter);
     if (b->hop != NULL)
@@ -34,7 +34,7 @@ static void unlink_bundle(struct bundle *b) {
         TAILQ_REMOVE(&b->hop->waiting, b, wait);
         break;
     case BUNDLE_QUEUED:
-        fair_remove(b->site->waiting, &b->fair);
+        site_unqueue(b->site, b);
         break;
     case BUNDLE_WAITING:
         TAILQ_REMOVE(&b->letter->waiting, b, wait);
@@ -125,9 +125,9 @@ static void pause_bundle(struct scheduler *s, struct bundle *b, int64_t until_mo
 }
 
 void gather_pause_site(struct scheduler *s, struct site *site) {
-    struct fair_entry *e;
-    while ((e = fair_first(site->waiting)) != NULL)
-        pause_bundle(s, CONTAINER_OF(e, struct bundle, fair), site->window.dead_until_mono_ms);
+    struct bundle *b;
+    while ((b = site_first_queued(site)) != NULL)
+        pause_bundle(s, b, site->window.dead_until_mono_ms);
 }
 
 static void evict_letter(void *ctx, struct letter *l) {
@@ -145,9 +145,9 @@ void gather_evict_all(struct scheduler *s) {
     struct site *site;
     struct table_cursor c = table_begin(&s->sites.by_key);
     while ((site = table_next(&c)) != NULL) {
-        struct fair_entry *e;
-        while ((e = fair_first(site->waiting)) != NULL)
-            evict(s, CONTAINER_OF(e, struct bundle, fair));
+        struct bundle *b;
+        while ((b = site_first_queued(site)) != NULL)
+            evict(s, b);
     }
     letters_visit(s->letters, s, evict_letter);
     memset(s->load_at, 0, sizeof(s->load_at));
@@ -223,6 +223,7 @@ void gather_place_anew(struct scheduler *s, struct bundle *b) {
     TAILQ_FOREACH (i, &b->items, link) {
         due_leave_site(s->due, i);
     }
+    room_left(s->room, b);
     site_release(&b->site);
     find_place(s, b, clock_boot_ms());
 }

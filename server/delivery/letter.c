@@ -8,50 +8,50 @@ TAILQ_HEAD(letter_list, letter);
 
 struct letters {
     struct table by_key;
-    struct letter_list kept; /* oldest first */
-    struct letter_list idle; /* the same; some are picked again meanwhile: letters_make_room() */
-    size_t bytes, larger_bytes, kept_bytes, kept_bytes_max;
-    size_t larger_than;
+    struct room *room;
+    struct letter_list kept;             /* oldest first */
+    struct letter_list idle[ROOM_KINDS]; /* the same; some are picked again meanwhile */
+    size_t kept_bytes, kept_bytes_max;
     bool is_visiting;
 };
 
-struct letters *letters_new(size_t kept_bytes_max, size_t larger_than) {
+struct letters *letters_new(size_t kept_bytes_max, struct room *room) {
     struct letters *t = mem_zalloc(sizeof(*t));
     t->kept_bytes_max = kept_bytes_max;
-    t->larger_than = larger_than;
+    t->room = room;
     TAILQ_INIT(&t->kept);
-    TAILQ_INIT(&t->idle);
+    for (int i = 0; i < ROOM_KINDS; i++)
+        TAILQ_INIT(&t->idle[i]);
     return t;
 }
 
 /* What came with a notice lies in the store's budget as long as the outgoing lives. Were it counted
  * here as well, what waits for a slow site could take all the room from what must be read. */
-static size_t counted(const struct letter *l) {
-    return l->is_kept || l->outgoing->message == NULL ? l->held_bytes : 0;
+size_t letter_held_bytes(const struct letter *l) {
+    return l->is_kept || l->outgoing->message != NULL ? 0 : l->held_bytes;
 }
 
-static size_t *account(struct letters *t, const struct letter *l) {
+size_t letter_room_bytes(const struct letter *l) {
+    if (l->outgoing->message != NULL || l->state == LETTER_ERASED)
+        return 0;
+    return l->held_bytes > 0 ? l->held_bytes : (size_t)l->outgoing->size_bytes;
+}
+
+static void set_held(struct letters *t, struct letter *l, size_t held_bytes, bool is_kept) {
     if (l->is_kept)
-        return &t->kept_bytes;
-    return l->held_bytes > t->larger_than ? &t->larger_bytes : &t->bytes;
-}
-
-static void set_held(struct letters *t, struct letter *l, size_t held_bytes) {
-    *account(t, l) -= counted(l);
+        t->kept_bytes -= l->held_bytes;
+    room_remove(t->room, l->room, l->outgoing->project, letter_held_bytes(l));
     l->held_bytes = held_bytes;
-    *account(t, l) += counted(l);
-}
-
-static void set_kept(struct letters *t, struct letter *l, bool is_kept) {
-    *account(t, l) -= counted(l);
     l->is_kept = is_kept;
-    *account(t, l) += counted(l);
+    room_add(t->room, l->room, l->outgoing->project, letter_held_bytes(l));
+    if (l->is_kept)
+        t->kept_bytes += l->held_bytes;
 }
 
 static void hold(struct letters *t, struct letter *l, struct message *m) {
     message_unref(&l->message);
     l->message = m;
-    set_held(t, l, m != NULL ? message_size(m) : 0);
+    set_held(t, l, m != NULL ? message_size(m) : 0, l->is_kept);
 }
 
 static void set_idle(struct letters *t, struct letter *l, bool is_idle) {
@@ -59,9 +59,9 @@ static void set_idle(struct letters *t, struct letter *l, bool is_idle) {
         return;
     l->is_idle = is_idle;
     if (is_idle)
-        TAILQ_INSERT_TAIL(&t->idle, l, idle);
+        TAILQ_INSERT_TAIL(&t->idle[l->room], l, idle);
     else
-        TAILQ_REMOVE(&t->idle, l, idle);
+        TAILQ_REMOVE(&t->idle[l->room], l, idle);
 }
 
 static void letter_free(struct letters *t, struct letter *l) {
@@ -98,13 +98,14 @@ struct letter *letters_get(struct letters *t, struct outgoing *o, enum route_sig
         l = mem_zalloc(sizeof(*l));
         l->key = (struct letter_key){.seq = o->seq, .signing = signing};
         l->outgoing = outgoing_ref(o);
+        l->room = room_kind_of(t->room, (size_t)o->size_bytes);
         TAILQ_INIT(&l->bundles);
         TAILQ_INIT(&l->waiting);
         table_add(&t->by_key, &l->in_table, &l->key, sizeof(l->key), l);
     }
     if (l->is_kept) {
         TAILQ_REMOVE(&t->kept, l, kept);
-        set_kept(t, l, false);
+        set_held(t, l, l->held_bytes, false);
         set_idle(t, l, true);
     }
     l->has_retry = false;
@@ -117,7 +118,7 @@ struct letter *letters_get(struct letters *t, struct outgoing *o, enum route_sig
 
 void letter_set_loading(struct letters *t, struct letter *l) {
     hold(t, l, NULL);
-    set_held(t, l, (size_t)l->outgoing->size_bytes);
+    set_held(t, l, (size_t)l->outgoing->size_bytes, false);
     l->state = LETTER_LOADING;
 }
 
@@ -183,7 +184,7 @@ void letter_settle(struct letters *t, struct letter **lp) {
         letter_free(t, l);
         return;
     }
-    set_kept(t, l, true);
+    set_held(t, l, l->held_bytes, true);
     set_idle(t, l, false);
     TAILQ_INSERT_TAIL(&t->kept, l, kept);
     struct outgoing *carrier = l->outgoing;
@@ -210,26 +211,19 @@ static bool is_picked(const struct letter *l) {
 static void give_up_idle(struct letters *t, struct letter *l) {
     set_idle(t, l, false);
     bool has_content = l->state == LETTER_READY || l->state == LETTER_UNSIGNED;
-    if (!has_content || counted(l) == 0 || is_picked(l))
+    if (!has_content || letter_held_bytes(l) == 0 || is_picked(l))
         return;
     l->is_outdated = false;
     letter_set_bare(t, l);
 }
 
-void letters_make_room(struct letters *t, size_t most) {
-    struct letter *l;
-    while (t->bytes > most && (l = TAILQ_FIRST(&t->idle)) != NULL)
+bool letters_make_room(struct letters *t, const struct letter *for_whom) {
+    struct letter *l = TAILQ_FIRST(&t->idle[for_whom->room]);
+    if (l == for_whom)
+        l = TAILQ_NEXT(l, idle);
+    if (l != NULL)
         give_up_idle(t, l);
-}
-
-bool letters_make_room_for_larger(struct letters *t) {
-    struct letter *next;
-    for (struct letter *l = TAILQ_FIRST(&t->idle); l != NULL && t->larger_bytes > 0; l = next) {
-        next = TAILQ_NEXT(l, idle);
-        if (account(t, l) == &t->larger_bytes)
-            give_up_idle(t, l);
-    }
-    return t->larger_bytes == 0;
+    return l != NULL;
 }
 
 void letters_visit(struct letters *t, void *ctx, void (*fn)(void *ctx, struct letter *l)) {
@@ -240,10 +234,6 @@ void letters_visit(struct letters *t, void *ctx, void (*fn)(void *ctx, struct le
         fn(ctx, l);
     t->is_visiting = false;
     trim(t);
-}
-
-size_t letters_bytes(const struct letters *t) {
-    return t->bytes;
 }
 
 size_t letters_kept_bytes(const struct letters *t) {

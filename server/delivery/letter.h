@@ -31,6 +31,7 @@
 #include <sys/queue.h>
 
 #include "server/delivery/hop.h"
+#include "server/delivery/room.h"
 #include "server/delivery/signers.h"
 #include "storage/store.h"
 
@@ -53,6 +54,7 @@ struct letter {
     enum letter_state state;
     struct outgoing *outgoing; /* a reference */
     struct message *message;   /* a reference: as composed, in READY as it is sent */
+    enum room_kind room;       /* by the size that the message was accepted with */
     size_t held_bytes;         /* size of the message, or of the one that is asked for */
     struct bundles bundles;    /* all, by bundle.of_letter */
     struct bundles waiting;    /* picked, for content or signature, by bundle.wait */
@@ -69,8 +71,9 @@ struct letter {
 };
 
 struct letters;
-/* What is larger than `larger_than` is not in letters_bytes(). */
-struct letters *letters_new(size_t kept_bytes_max, size_t larger_than);
+/* `room`, which stays the caller's, is told of what is held for bundles, but not of what came with
+ * a notice: the store bounds that. */
+struct letters *letters_new(size_t kept_bytes_max, struct room *room);
 void letters_free(struct letters **tp); /* no bundle may be left */
 /* Finds, or makes with what `o` has. */
 struct letter *letters_get(struct letters *t, struct outgoing *o, enum route_signing signing);
@@ -97,17 +100,16 @@ void letter_set_unsigned(struct letters *t, struct letter *l);
 void letter_settle(struct letters *t, struct letter **lp);
 /* To be called when a bundle that was picked queues again. */
 void letter_unpicked(struct letters *t, struct letter *l);
-/* Until no more than `most` bytes are held, or nothing can be given up: letters whose bundles only
- * queue, for who knows how long, are BARE again, those first that have been so for longest. They
- * are read, and signed, again when a bundle is picked. What came with a notice would free nothing.
- */
-void letters_make_room(struct letters *t, size_t most);
-/* The same for all that stand apart. Is none of them held after it? */
-bool letters_make_room_for_larger(struct letters *t);
+/* Looks at another letter of the same kind of room whose bundles only queued, for who knows how
+ * long, that first which has been so for longest: if they do, it is BARE again, to be read, and
+ * signed, again when a bundle is picked. What came with a notice would free nothing. False: there
+ * was none to look at. */
+bool letters_make_room(struct letters *t, const struct letter *for_whom);
+/* What it has of the room; and what it wants of it, or has: 0 when its content came with a notice,
+ * or is gone. */
+size_t letter_held_bytes(const struct letter *l);
+size_t letter_room_bytes(const struct letter *l);
 /* Calls `fn` for each; it may end the letter that it is given, and no other. */
 void letters_visit(struct letters *t, void *ctx, void (*fn)(void *ctx, struct letter *l));
-/* Held for bundles, but for what stands apart, and what came with a notice: the store bounds that.
- */
-size_t letters_bytes(const struct letters *t);
 size_t letters_kept_bytes(const struct letters *t); /* held for retries */
 size_t letters_count(const struct letters *t);

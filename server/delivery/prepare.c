@@ -9,12 +9,6 @@ enum {
     LOOK_AT_SIGNERS_MS = 2 * SITE_AHEAD_MS, /* a site that answered may hang by then */
     READINGS_FAILED_MOST = 5,               /* of domains, in a row: a second each */
     KEY_LOOK_MS = 5 * 1000,                 /* a look at DNS takes a fraction of it */
-    ROOM_MS = 1000, /* who waits for room is looked at several times in it */
-    /* others wait for who waits for room: most transactions end in it; twice that the next time */
-    TURN_MS = 2000,
-    TURN_MOST_MS = 256 * 1000,
-    SMALL_PART = 256, /* of all the room: such a content takes none from a large one, to speak of */
-    SMALL_ROOM_PART = 16, /* of all the room: no more for many of them, while others wait */
 };
 
 static const char ERASED[] = "the content of the message was erased";
@@ -312,97 +306,8 @@ void prepare_signed(struct note *n) {
     prepare_letter_woken(s, l);
 }
 
-static void begin_turn(struct scheduler *s) {
-    s->room.passed_bytes = s->room.small_bytes = 0;
-    s->room.turn++;
-    s->room.held_since_mono_ms = 0;
-}
-
-/* Does it want room in vain, and longer than anybody else? */
-static void waits_for_room(struct scheduler *s, struct bundle *b, int64_t now_mono_ms) {
-    if (s->room.first == NULL || now_mono_ms >= s->room.until_mono_ms) {
-        s->room.first = b;
-        s->room.turn_ms = TURN_MS;
-        begin_turn(s);
-    }
-    if (s->room.first == b)
-        s->room.until_mono_ms = now_mono_ms + ROOM_MS;
-}
-
-static bool is_small(const struct scheduler *s, size_t size) {
-    return size <= s->settings->o.content_bytes_max / SMALL_PART;
-}
-
-/* Another one waits for room, and would have it but for those that passed it. They may hang: after
- * a while they are no longer held against who comes, until room that they do not hold is given
- * back. What waits for many slow ones to end has longer turns, in the end: small ones pass in them,
- * but have no more together than there is beside the one that waits, however many come. */
-static bool has_turn_before(struct scheduler *s, size_t size, int64_t now_mono_ms) {
-    if (s->room.first == NULL || now_mono_ms >= s->room.until_mono_ms)
-        return false;
-    size_t bytes = letters_bytes(s->letters), passed = s->room.passed_bytes;
-    size_t most = s->settings->o.content_bytes_max;
-    size_t first = (size_t)s->room.first->letter->outgoing->size_bytes;
-    size_t taken = (bytes > passed ? bytes - passed : 0) + first;
-    if (taken > most)
-        return false;
-    if (s->room.held_since_mono_ms == 0)
-        s->room.held_since_mono_ms = now_mono_ms;
-    int64_t held_ms = now_mono_ms - s->room.held_since_mono_ms;
-    if (held_ms >= s->room.turn_ms) {
-        if (s->room.turn_ms < TURN_MOST_MS)
-            s->room.turn_ms *= 2;
-        begin_turn(s);
-        return false;
-    }
-    size_t beside = most - taken;
-    if (beside > most / SMALL_ROOM_PART)
-        beside = most / SMALL_ROOM_PART;
-    return held_ms < TURN_MS || !is_small(s, size) || s->room.small_bytes + size > beside;
-}
-
-/* A site may have another content while it has no more than there is left: those that hang keep
- * what they have until they give up, and leave some to the next. */
 bool prepare_has_room(struct scheduler *s, struct bundle *b) {
-    if (b->letter->state != LETTER_BARE) {
-        prepare_wants_no_room(s, b);
-        return true;
-    }
-    size_t size = b->slot_bytes, most = s->settings->o.content_bytes_max;
-    if (size > most)
-        return letters_make_room_for_larger(s->letters);
-    int64_t now_mono_ms = clock_mono_ms();
-    size_t before = b->site->picked_bytes - size;
-    if (before > most / 2)
-        before = most / 2; /* what stands apart is in it */
-    letters_make_room(s->letters, most - (size > before ? size : before));
-    size_t bytes = letters_bytes(s->letters);
-    if (bytes > most - size) {
-        waits_for_room(s, b, now_mono_ms);
-        return false;
-    }
-    prepare_wants_no_room(s, b);
-    if (bytes > most - before || has_turn_before(s, size, now_mono_ms))
-        return false;
-    if (s->room.first != NULL) {
-        b->passed = s->room.turn;
-        s->room.passed_bytes += size;
-        if (is_small(s, size))
-            s->room.small_bytes += size;
-    }
-    return true;
-}
-
-void prepare_gives_room(struct scheduler *s, struct bundle *b) {
-    if (b->has_slot && b->passed != 0 && b->passed == s->room.turn) {
-        s->room.passed_bytes -= b->slot_bytes;
-        if (is_small(s, b->slot_bytes))
-            s->room.small_bytes -= b->slot_bytes;
-    }
-    b->passed = 0;
-}
-
-void prepare_wants_no_room(struct scheduler *s, const struct bundle *b) {
-    if (s->room.first == b)
-        s->room.first = NULL;
+    while (!room_fits(s->room, b) && letters_make_room(s->letters, b->letter))
+        continue;
+    return room_has(s->room, b, clock_mono_ms());
 }

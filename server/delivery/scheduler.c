@@ -409,7 +409,8 @@ struct scheduler *scheduler_start(struct settings *settings) {
     s->drain_box = mailbox_new();
     s->tlspolicy = tlspolicy_new();
     s->due = due_new(settings->o.due_in_memory, LIMIT_DUE_PER_KEY);
-    s->letters = letters_new(KEEP_BYTES, settings->o.content_bytes_max);
+    s->room = room_new(settings->o.content_bytes_max);
+    s->letters = letters_new(KEEP_BYTES, s->room);
     s->hops = hops_new(s->box, gather_resolved, s);
     hops_set_drop(s->hops, gather_hop_dropped);
     TAILQ_INIT(&s->runnable);
@@ -445,6 +446,7 @@ void scheduler_stop(struct scheduler **sp) {
     wakeups_free(&s->wakeups);
     hops_free(&s->hops);
     letters_free(&s->letters);
+    room_free(&s->room);
     sites_free(&s->sites);
     due_free(&s->due);
     signers_unref(&s->signers);

@@ -74,6 +74,7 @@ struct scheduler {
     struct tlspolicy *tlspolicy;
 
     struct due *due;
+    struct room *room;
     struct letters *letters;
     struct hops *hops;
     struct sites sites;
@@ -107,18 +108,6 @@ struct scheduler {
     unsigned readings_failed; /* since the last one that did */
 
     struct doubt doubt;
-
-    /* Whoever found no room for a content is passed by others that find some, but is not kept
-     * waiting by them: as soon as it had room but for what they hold, no more may pass, for as
-     * long as a turn is, but for some small ones. */
-    struct {
-        struct bundle *first;  /* who waits, longest of all; NULL: nobody */
-        int64_t until_mono_ms; /* that it counts: its site looks at it in each turn, or cannot */
-        uint64_t turn;
-        size_t passed_bytes;                 /* held by those that passed it, in this turn */
-        size_t small_bytes;                  /* of them: by those that are small */
-        int64_t turn_ms, held_since_mono_ms; /* others were kept waiting; 0: nobody yet */
-    } room;
 
     size_t jobs;          /* with workers */
     size_t jobs_unproven; /* of them: with sites that had not taken mail when they were sent */
@@ -221,14 +210,9 @@ bool prepare_is_being_signed(const struct letter *l);
  * is making it, or there is no content, or no key. */
 bool prepare_take_over(struct scheduler *s, struct bundle *b);
 void prepare_signed(struct note *n);
-/* Content that must be read for a bundle that has a slot needs room in memory, and as much left as
- * its site has taken; what nobody needs soon makes some. One that is larger than all the room there
- * is goes beside the others, when no other such is under way. */
+/* Is there room for the content of a bundle that is to be picked (room.h)? What nobody needs soon
+ * makes some. */
 bool prepare_has_room(struct scheduler *s, struct bundle *b);
-/* To be called before its slot is given back. */
-void prepare_gives_room(struct scheduler *s, struct bundle *b);
-/* It goes. */
-void prepare_wants_no_room(struct scheduler *s, const struct bundle *b);
 /* A domain without a key is said again. */
 void prepare_forget_logged(struct scheduler *s);
 

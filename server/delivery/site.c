@@ -32,6 +32,7 @@ struct site *sites_get(struct sites *t, const char *name, uint64_t tag, const st
         s->key = str_make(key, key_n);
         s->waiting = fair_new();
         s->ready = fair_new();
+        s->roomless = fair_new();
         s->recipients_most = SITE_RECIPIENTS_MAX;
         s->took_ms = QUICK_MS;
         window_init(&s->window, r->concurrency);
@@ -61,6 +62,7 @@ static void site_free(struct sites *t, struct site *s) {
     table_remove(&t->by_key, &s->in_table);
     fair_free(&s->waiting);
     fair_free(&s->ready);
+    fair_free(&s->roomless);
     free((char *)(uintptr_t)s->key.p);
     free(s->name);
     free(s);
@@ -146,13 +148,38 @@ unsigned site_share(const struct site *s, size_t loop, size_t loops, int64_t now
     return s->window.size / (unsigned)loops + (place_of(s, loop, loops) < s->window.size % loops);
 }
 
+struct bundle *site_first_queued(struct site *s) {
+    struct fair_entry *e = fair_first(s->waiting);
+    if (e == NULL)
+        e = fair_first(s->roomless);
+    return e != NULL ? CONTAINER_OF(e, struct bundle, fair) : NULL;
+}
+
+void site_unqueue(struct site *s, struct bundle *b) {
+    fair_remove(b->wants_room ? s->roomless : s->waiting, &b->fair);
+    b->wants_room = false;
+}
+
+/* Another one at its site for which the same content is held: a message to many domains of one
+ * provider is many bundles, and one content. */
+static struct bundle *find_companion(const struct bundle *b) {
+    struct bundle *c;
+    TAILQ_FOREACH (c, &b->letter->bundles, of_letter) {
+        if (c != b && c->has_slot && c->site == b->site)
+            return c;
+    }
+    return NULL;
+}
+
 void site_pick_slot(struct site *s, struct bundle *b) {
     ASSERT(!b->has_slot);
     b->has_slot = true;
     s->picked++;
     s->picked_lane[b->fair.lane]++;
-    b->slot_bytes = b->letter->state == LETTER_BARE ? (size_t)b->letter->outgoing->size_bytes : 0;
-    s->picked_bytes += b->slot_bytes;
+    b->slot_bytes = letter_room_bytes(b->letter);
+    if (b->slot_bytes > 0 && find_companion(b) != NULL)
+        b->slot_bytes = 0;
+    s->picked_bytes[b->letter->room] += b->slot_bytes;
 }
 
 void site_give_slot(struct site *s, struct bundle *b) {
@@ -161,7 +188,14 @@ void site_give_slot(struct site *s, struct bundle *b) {
     b->has_slot = false;
     s->picked--;
     s->picked_lane[b->fair.lane]--;
-    s->picked_bytes -= b->slot_bytes;
+    struct bundle *heir = b->slot_bytes > 0 ? find_companion(b) : NULL;
+    if (heir != NULL) {
+        heir->slot_bytes = b->slot_bytes;
+        heir->passed_all = b->passed_all;
+        heir->passed_own = b->passed_own;
+        b->slot_bytes = 0;
+    }
+    s->picked_bytes[b->letter->room] -= b->slot_bytes;
 }
 
 size_t site_choose_loop(const struct site *s, size_t loops) {

@@ -30,7 +30,7 @@
 /* Where a bundle is. */
 enum bundle_state {
     BUNDLE_RESOLVING, /* on hop.waiting */
-    BUNDLE_QUEUED,    /* in site.waiting */
+    BUNDLE_QUEUED,    /* in site.waiting, or in site.roomless */
     BUNDLE_WAITING,   /* on letter.waiting; with a slot, but while another site's job signs */
     BUNDLE_CLAIMING,  /* in a batch that goes or went to the store; from here on it has a slot,
                          unless it is preset, its content not readable, or its site dead */
@@ -48,8 +48,10 @@ struct bundle {
     struct due_items items;
     unsigned count;
     bool has_slot;
-    size_t slot_bytes; /* of the content that is read for it; 0: it is there, or another reads it */
-    uint64_t passed; /* scheduler.room.turn in which it was given room before another; 0: was not */
+    bool wants_room;   /* QUEUED: in site.roomless */
+    size_t slot_bytes; /* of its content; 0: that came with a notice, or another one of its site
+                          has it */
+    uint64_t passed_all, passed_own; /* of room.c: before whom it had room; 0: before nobody */
     bool is_unreadable; /* its content, just now: claimed, it is released for a while */
     /* instead of a job: what its recipients are settled with */
     bool is_preset;
@@ -67,8 +69,9 @@ struct site {
     struct window window;
     struct limit limit;
     struct fair *waiting, *ready;
+    struct fair *roomless; /* those of the waiting that found no room for their content */
     unsigned picked, picked_lane[LANE_COUNT];
-    size_t picked_bytes; /* contents that are read for them */
+    size_t picked_bytes[ROOM_KINDS]; /* contents for them, also those that other sites need */
     unsigned sent, sent_lane[LANE_COUNT];
     unsigned sent_loop[DELIVERY_LOOPS_MAX];
     unsigned recipients_most; /* per transaction, learned */
@@ -128,6 +131,10 @@ unsigned site_sends_most(const struct site *s, size_t loops, int64_t now_mono_ms
  * window, and site_choose_loop() gives no loop more than its share while no more than the window is
  * sent. */
 unsigned site_share(const struct site *s, size_t loop, size_t loops, int64_t now_mono_ms);
+/* Any bundle that is queued; NULL: none is. */
+struct bundle *site_first_queued(struct site *s);
+/* It leaves the queue that it is in. */
+void site_unqueue(struct site *s, struct bundle *b);
 void site_pick_slot(struct site *s, struct bundle *b);
 void site_give_slot(struct site *s, struct bundle *b);
 /* The loop with the fewest transactions of this site; at home while that is good enough. */

@@ -91,7 +91,8 @@ static void begin(struct fixture *f, const struct route *r, enum route_signing s
                                   .until_boot_ms = INT64_MAX,
                                   .hosts_until_boot_ms = INT64_MAX}};
     f->s.wakeups = wakeups_new();
-    f->s.letters = letters_new(0, SIZE_MAX);
+    f->s.room = room_new(SIZE_MAX);
+    f->s.letters = letters_new(0, f->s.room);
     f->s.settings = &f->settings;
     f->s.signers = signers_new(NULL, 0, NULL);
     f->s.workers = 1;
@@ -136,6 +137,7 @@ static void end(struct fixture *f) {
     site_release(&f->hop.site);
     sites_free(&f->s.sites);
     letters_free(&f->s.letters);
+    room_free(&f->s.room);
     signers_unref(&f->s.signers);
     wakeups_free(&f->s.wakeups);
 }

@@ -346,9 +346,11 @@ static void a_queue_that_nothing_is_added_to_is_looked_up_again_all_the_same(voi
     struct world *w = *state;
     struct lookups l;
     struct hop *h = resolved_hop(&l, w, urls);
+    struct room *room = room_new(SIZE_MAX);
     struct scheduler s = {.wakeups = wakeups_new(),
                           .hops = l.hops,
-                          .letters = letters_new(0, SIZE_MAX),
+                          .room = room,
+                          .letters = letters_new(0, room),
                           .settings = l.settings,
                           .signers = signers_new(NULL, 0, NULL)};
     TAILQ_INIT(&s.runnable);
@@ -377,6 +379,7 @@ static void a_queue_that_nothing_is_added_to_is_looked_up_again_all_the_same(voi
     site_release(&site);
     sites_free(&s.sites);
     letters_free(&s.letters);
+    room_free(&room);
     signers_unref(&s.signers);
     wakeups_free(&s.wakeups);
     hops_free(&l.hops);

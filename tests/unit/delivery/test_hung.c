@@ -340,7 +340,7 @@ static struct id begin_full(struct world *w, struct slow *slow, int64_t size_byt
 static void who_has_no_room_for_its_content_is_passed_by_who_needs_none(void **state) {
     struct world *w = *state;
     struct slow slow;
-    struct id id = begin_full(w, &slow, 300);
+    struct id id = begin_full(w, &slow, 225); /* what large ones have, of 300 */
     submit(w, "ok@example.net");
     await_completed(w, 1);
     assert_int_equal(recipient(w, id, 0).state, RECIPIENT_QUEUED);
@@ -375,13 +375,13 @@ static void a_content_that_waits_for_one_that_hangs_holds_up_others_for_a_moment
     w->o.content_bytes_max = 64 * KIB;
     w->o.retry_ms[0] = 600 * 1000;
     start(w);
-    submit_later(w, "hold@example.net", 20 * KIB);
-    submit_later(w, "hold@slow.test", 20 * KIB);
+    submit_later(w, "hold@example.net", 8 * KIB);
+    submit_later(w, "hold@slow.test", 8 * KIB);
     await_counter(w, &w->sink->held, 1);
     await_counter(w, &slow.sink->held, 1);
-    struct id waits = submit_later(w, "ok@example.net", 25 * KIB);
+    struct id waits = submit_later(w, "ok@example.net", 33 * KIB); /* of 48 for large ones */
     mailbox_wait(w->box, 400);
-    submit_later(w, "hold@slow.test", 20 * KIB);
+    submit_later(w, "hold@slow.test", 8 * KIB);
     await_counter(w, &slow.sink->held, 2);
     sink_on_loop(w->sink->loop, sink_close_all, w->sink);
     struct id small = submit_later(w, "ok@example.net", 0);
@@ -403,11 +403,11 @@ static bool has_room(struct world *w, struct id id, int64_t until_mono_ms) {
     return true;
 }
 
-/* One waits for all the room that there is. A small content has some of it at any time, and goes
+/* One waits for all that large ones have. Another one has some of it at any time, and goes
  * when the next one has some. In a turn that is longer than they take, all of them end. */
-static void small_contents_that_follow_each_other_keep_no_large_one_waiting(void **state) {
+static void contents_that_follow_each_other_keep_no_larger_one_waiting(void **state) {
     expect_log("sessions are aborted");
-    enum { ROOM = 64 * 1024, STEPS = 16, STEP_MS = 3000 };
+    enum { ROOM = 64 * 1024, LARGE = 48 * 1024, SIZE = 1024, STEPS = 16, STEP_MS = 3000 };
     struct world *w = *state;
     struct slow slow;
     add_slow_domain(w, &slow, &SLOW);
@@ -416,11 +416,11 @@ static void small_contents_that_follow_each_other_keep_no_large_one_waiting(void
     start(w);
     struct sink *sink[] = {w->sink, slow.sink};
     const char *to[] = {"hold@example.net", "hold@slow.test"};
-    submit_later(w, to[1], 0);
+    submit_later(w, to[1], SIZE);
     await_counter(w, &slow.sink->held, 1);
-    struct id large = submit_later(w, "ok@example.net", ROOM);
+    struct id large = submit_later(w, "ok@example.net", LARGE);
     for (int i = 0; i < STEPS; i++) {
-        submit_later(w, to[i % 2], 0);
+        submit_later(w, to[i % 2], SIZE);
         if (has_room(w, large, clock_mono_ms() + STEP_MS))
             break;
         struct sink *before = sink[(i + 1) % 2];
@@ -448,7 +448,7 @@ int main(void) {
         T(who_has_no_room_for_its_content_is_passed_by_who_needs_none),
         T(a_content_that_is_larger_than_all_the_room_waits_for_no_other),
         T(a_content_that_waits_for_one_that_hangs_holds_up_others_for_a_moment),
-        T(small_contents_that_follow_each_other_keep_no_large_one_waiting),
+        T(contents_that_follow_each_other_keep_no_larger_one_waiting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,6 +15,20 @@
 
 enum { KEPT_MAX = 1000, SIZE = 600 };
 
+static struct room *room; /* of the test's letters */
+
+static void end(struct letters **tp) {
+    letters_free(tp);
+    room_free(&room);
+}
+
+/* As somebody does who wants more than is there. */
+static void make_room(struct letters *t, size_t most) {
+    const struct letter another = {.room = ROOM_SMALL};
+    while (room_bytes(room) > most && letters_make_room(t, &another))
+        continue;
+}
+
 static struct message *content(void) {
     const struct id id = {{1}};
     return message_new(&id, mem_zalloc(SIZE), SIZE);
@@ -60,17 +74,17 @@ static void end_use(struct letters *t, struct bundle *b) {
 
 static void the_oldest_kept_ones_make_room(void **state) {
     (void)state;
-    struct letters *t = letters_new(KEPT_MAX, SIZE_MAX);
+    struct letters *t = letters_new(KEPT_MAX, room = room_new(SIZE_MAX));
     struct bundle *a = use(t, 1), *b = use(t, 2);
-    assert_int_equal(letters_bytes(t), 2 * SIZE);
+    assert_int_equal(room_bytes(room), 2 * SIZE);
     end_use(t, a);
     assert_int_equal(letters_kept_bytes(t), SIZE);
     end_use(t, b);
     assert_int_equal(letters_kept_bytes(t), SIZE);
-    assert_int_equal(letters_bytes(t), 0);
+    assert_int_equal(room_bytes(room), 0);
     assert_null(letters_find(t, 1, ROUTE_SIGNING_OFF));
     assert_non_null(letters_find(t, 2, ROUTE_SIGNING_OFF));
-    letters_free(&t);
+    end(&t);
 }
 
 struct visit {
@@ -89,31 +103,31 @@ static void end_all_uses(void *ctx, struct letter *l) {
 /* What the first visit leaves to be kept pushes out the second one, which is visited next. */
 static void a_visit_may_end_uses_while_much_is_kept(void **state) {
     (void)state;
-    struct letters *t = letters_new(KEPT_MAX, SIZE_MAX);
+    struct letters *t = letters_new(KEPT_MAX, room = room_new(SIZE_MAX));
     struct visit v = {.t = t};
     use(t, 1);
     end_use(t, use(t, 2));
     letters_visit(t, &v, end_all_uses);
     assert_int_equal(v.visited, 2);
     assert_int_equal(letters_kept_bytes(t), SIZE);
-    letters_free(&t);
+    end(&t);
 }
 
 static void what_came_with_a_notice_takes_no_room_from_what_is_read(void **state) {
     (void)state;
-    struct letters *t = letters_new(KEPT_MAX, SIZE_MAX);
+    struct letters *t = letters_new(KEPT_MAX, room = room_new(SIZE_MAX));
     struct message *m = content();
     struct outgoing *o = outgoing(1, m);
     message_unref(&m);
     struct bundle *b = use_of(t, o, ROUTE_SIGNING_OFF);
     outgoing_unref(&o);
     assert_int_equal(b->letter->state, LETTER_READY);
-    assert_int_equal(letters_bytes(t), 0);
+    assert_int_equal(room_bytes(room), 0);
     b->letter->has_retry = true;
     end_use(t, b);
-    assert_int_equal(letters_bytes(t), 0);
+    assert_int_equal(room_bytes(room), 0);
     assert_int_equal(letters_kept_bytes(t), SIZE);
-    letters_free(&t);
+    end(&t);
 }
 
 /* Of a thousand that were put off fresh mail would find the store's budget spent until their
@@ -122,7 +136,7 @@ static void what_is_kept_for_a_retry_gives_back_what_came_with_the_notice(void *
     (void)state;
     static const enum route_signing RULES[] = {ROUTE_SIGNING_FULL, ROUTE_SIGNING_OFF};
     for (size_t i = 0; i < sizeof(RULES) / sizeof(RULES[0]); i++) {
-        struct letters *t = letters_new(KEPT_MAX, SIZE_MAX);
+        struct letters *t = letters_new(KEPT_MAX, room = room_new(SIZE_MAX));
         struct content_budget *budget = content_budget_new(SIZE);
         struct message *m = content();
         const struct message_row row = {.seq = 1, .size_bytes = SIZE, .from_domain = STR("a.test")};
@@ -132,7 +146,7 @@ static void what_is_kept_for_a_retry_gives_back_what_came_with_the_notice(void *
         if (RULES[i] != ROUTE_SIGNING_OFF)
             letter_set_ready(t, b->letter, content());
         b->letter->has_retry = true;
-        assert_int_equal(letters_bytes(t), 0);
+        assert_int_equal(room_bytes(room), 0);
         end_use(t, b);
         struct letter *kept = letters_find(t, 1, RULES[i]);
         assert_non_null(kept);
@@ -147,10 +161,10 @@ static void what_is_kept_for_a_retry_gives_back_what_came_with_the_notice(void *
         outgoing_unref(&o);
         assert_int_equal(b->letter->state, LETTER_READY);
         assert_int_equal(letters_kept_bytes(t), 0);
-        assert_int_equal(letters_bytes(t), SIZE); /* nobody else counts it any more */
+        assert_int_equal(room_bytes(room), SIZE); /* nobody else counts it any more */
         end_use(t, b);
-        assert_int_equal(letters_bytes(t), 0);
-        letters_free(&t);
+        assert_int_equal(room_bytes(room), 0);
+        end(&t);
         message_unref(&m);
         content_budget_unref(&budget);
     }
@@ -172,7 +186,7 @@ static struct bundle *queue_too(struct bundle *first, enum bundle_state state) {
 static void those_that_only_queue_make_room_the_oldest_first(void **state) {
     (void)state;
     enum { COUNT = 6, ASKED = 1, RIDES = 2, RESOLVES = 3 };
-    struct letters *t = letters_new(KEPT_MAX, SIZE_MAX);
+    struct letters *t = letters_new(KEPT_MAX, room = room_new(SIZE_MAX));
     struct bundle *sent[COUNT], *queued[COUNT];
     for (int i = 0; i < COUNT; i++) {
         if (i == RIDES) {
@@ -189,85 +203,90 @@ static void those_that_only_queue_make_room_the_oldest_first(void **state) {
             letter_set_ready(t, sent[i]->letter, content());
         queued[i] = queue_too(sent[i], i == RESOLVES ? BUNDLE_RESOLVING : BUNDLE_QUEUED);
     }
-    assert_int_equal(letters_bytes(t), (COUNT - 1) * SIZE);
-    letters_make_room(t, 0);
-    assert_int_equal(letters_bytes(t), (COUNT - 1) * SIZE); /* all are on their way */
+    assert_int_equal(room_bytes(room), (COUNT - 1) * SIZE);
+    make_room(t, 0);
+    assert_int_equal(room_bytes(room), (COUNT - 1) * SIZE); /* all are on their way */
     for (int i = COUNT - 1; i > 0; i--)
         end_use(t, sent[i]);
     queued[COUNT - 1]->state = BUNDLE_WAITING;
-    letters_make_room(t, (COUNT - 1) * SIZE);
-    assert_int_equal(letters_bytes(t), (COUNT - 1) * SIZE);
-    letters_make_room(t, (COUNT - 1) * SIZE - 1);
+    make_room(t, (COUNT - 1) * SIZE);
+    assert_int_equal(room_bytes(room), (COUNT - 1) * SIZE);
+    make_room(t, (COUNT - 1) * SIZE - 1);
     assert_int_equal(state_of(t, COUNT - 1), LETTER_READY); /* picked again */
     assert_int_equal(state_of(t, COUNT - 2), LETTER_BARE);
     assert_int_equal(state_of(t, RESOLVES), LETTER_READY);
-    assert_int_equal(letters_bytes(t), (COUNT - 2) * SIZE);
+    assert_int_equal(room_bytes(room), (COUNT - 2) * SIZE);
     letters_find(t, RESOLVES, ROUTE_SIGNING_FULL)->is_outdated = true;
-    letters_make_room(t, 0);
+    make_room(t, 0);
     assert_int_equal(state_of(t, RESOLVES), LETTER_BARE);
     assert_false(queued[RESOLVES]->letter->is_outdated); /* it will be signed anew */
     assert_int_equal(state_of(t, RIDES), LETTER_READY);
     assert_int_equal(state_of(t, ASKED), LETTER_BARE);
-    assert_int_equal(letters_bytes(t), 2 * SIZE);
+    assert_int_equal(room_bytes(room), 2 * SIZE);
     queued[COUNT - 1]->state = BUNDLE_QUEUED; /* it gave its slot away */
-    letters_make_room(t, 0);
+    make_room(t, 0);
     assert_int_equal(state_of(t, COUNT - 1), LETTER_READY); /* nobody said so */
     letter_unpicked(t, queued[COUNT - 1]->letter);
-    letters_make_room(t, 0);
+    make_room(t, 0);
     assert_int_equal(state_of(t, COUNT - 1), LETTER_BARE);
     end_use(t, sent[0]);
     end_use(t, queued[0]); /* kept: it is on no other list */
-    letters_make_room(t, 0);
+    make_room(t, 0);
     assert_int_equal(state_of(t, 0), LETTER_READY);
     struct outgoing *o = outgoing(0, NULL);
     queued[0] = use_of(t, o, ROUTE_SIGNING_FULL);
     outgoing_unref(&o);
     queued[0]->state = BUNDLE_QUEUED; /* all retries at once */
-    assert_int_equal(letters_bytes(t), SIZE);
-    letters_make_room(t, 0);
+    assert_int_equal(room_bytes(room), SIZE);
+    make_room(t, 0);
     assert_int_equal(state_of(t, 0), LETTER_BARE);
-    assert_int_equal(letters_bytes(t), 0);
+    assert_int_equal(room_bytes(room), 0);
     for (int i = 0; i < COUNT; i++)
         end_use(t, queued[i]);
     assert_int_equal(letters_count(t), 1); /* what rode along is ready, and to be tried again */
-    letters_free(&t);
+    end(&t);
 }
 
-/* One that nobody may have beside it, when it only queues. */
-static void what_is_larger_than_all_the_room_stands_apart(void **state) {
+/* One that nobody may have beside it, when it only queues; what is of another kind stays. */
+static void each_kind_of_room_is_made_by_its_own(void **state) {
     (void)state;
-    struct letters *t = letters_new(KEPT_MAX, SIZE - 1);
+    struct letters *t = letters_new(KEPT_MAX, room = room_new(SIZE - 1));
     struct bundle *sent = use_with(t, 1, ROUTE_SIGNING_FULL);
     struct bundle *queued = queue_too(sent, BUNDLE_QUEUED);
-    assert_int_equal(letters_bytes(t), 0);
-    letters_make_room(t, 0);
-    assert_false(letters_make_room_for_larger(t));
+    const struct letter large = {.room = ROOM_LARGE}, apart = {.room = ROOM_APART};
+    assert_int_equal(sent->letter->room, ROOM_APART);
+    assert_int_equal(room_bytes(room), 0);
+    assert_int_equal(letter_held_bytes(sent->letter), SIZE);
     end_use(t, sent);
-    letters_make_room(t, 0);
+    assert_false(letters_make_room(t, queued->letter)); /* not at its own cost */
+    assert_false(letters_make_room(t, &large));
     assert_int_equal(state_of(t, 1), LETTER_UNSIGNED);
-    assert_true(letters_make_room_for_larger(t));
+    assert_true(letters_make_room(t, &apart));
     assert_int_equal(state_of(t, 1), LETTER_BARE);
+    assert_int_equal(letter_held_bytes(queued->letter), 0);
+    assert_int_equal(letter_room_bytes(queued->letter), SIZE);
+    assert_false(letters_make_room(t, &apart));
     end_use(t, queued);
-    letters_free(&t);
+    end(&t);
 }
 
 /* It was canceled while the content was read. */
 static void content_that_nobody_waits_for_any_more_makes_room(void **state) {
     (void)state;
-    struct letters *t = letters_new(KEPT_MAX, SIZE_MAX);
+    struct letters *t = letters_new(KEPT_MAX, room = room_new(SIZE_MAX));
     struct outgoing *o = outgoing(1, NULL);
     struct bundle *asks = use_of(t, o, ROUTE_SIGNING_FULL);
     struct bundle *queues = queue_too(asks, BUNDLE_QUEUED);
     outgoing_unref(&o);
     letter_set_loading(t, asks->letter);
     end_use(t, asks);
-    letters_make_room(t, 0);
+    make_room(t, 0);
     assert_int_equal(state_of(t, 1), LETTER_LOADING);
     letter_set_content(t, queues->letter, content());
-    letters_make_room(t, 0);
+    make_room(t, 0);
     assert_int_equal(state_of(t, 1), LETTER_BARE);
     end_use(t, queues);
-    letters_free(&t);
+    end(&t);
 }
 
 static struct bundle *use_signed(struct letters *t, int64_t seq) {
@@ -283,7 +302,7 @@ static struct signers *none(void) {
 
 /* Domains are read: does it outdate what was signed by the rule? */
 static bool outdates(struct signers *was, struct signers *are, enum route_signing signing) {
-    struct letters *t = letters_new(4 * KEPT_MAX, SIZE_MAX);
+    struct letters *t = letters_new(4 * KEPT_MAX, room = room_new(SIZE_MAX));
     struct bundle *b = use_with(t, 1, signing);
     if (signing != ROUTE_SIGNING_OFF)
         letter_set_ready(t, b->letter, content());
@@ -291,7 +310,7 @@ static bool outdates(struct signers *was, struct signers *are, enum route_signin
     bool is_outdated = !letter_is_ready(b->letter);
     end_use(t, b);
     assert_int_equal(letters_find(t, 1, signing) == NULL, is_outdated);
-    letters_free(&t);
+    end(&t);
     return is_outdated;
 }
 
@@ -374,7 +393,7 @@ static void what_has_the_same_keys_under_the_same_names_signs_the_same(void **st
 
 static void when_keys_change_nothing_that_was_signed_is_kept(void **state) {
     (void)state;
-    struct letters *t = letters_new(4 * KEPT_MAX, SIZE_MAX);
+    struct letters *t = letters_new(4 * KEPT_MAX, room = room_new(SIZE_MAX));
     struct signers *was = none(), *are = signers_of("example.org", "s1", false);
     end_use(t, use_signed(t, 1));
     end_use(t, use(t, 2));
@@ -388,7 +407,7 @@ static void when_keys_change_nothing_that_was_signed_is_kept(void **state) {
     assert_null(letters_find(t, 3, ROUTE_SIGNING_FULL));
     letter_set_unsigned(t, of_both->letter); /* its next bundle is picked */
     assert_int_equal(of_both->letter->state, LETTER_BARE);
-    assert_int_equal(letters_bytes(t), SIZE); /* of the last one */
+    assert_int_equal(room_bytes(room), SIZE); /* of the last one */
     letter_set_loading(t, of_both->letter);
     letter_set_content(t, of_both->letter, content());
     letter_set_ready(t, of_both->letter, content());
@@ -396,8 +415,8 @@ static void when_keys_change_nothing_that_was_signed_is_kept(void **state) {
     assert_non_null(letters_find(t, 4, ROUTE_SIGNING_FULL));
     end_use(t, bare);
     assert_non_null(letters_find(t, 5, ROUTE_SIGNING_OFF));
-    assert_int_equal(letters_bytes(t), 0);
-    letters_free(&t);
+    assert_int_equal(room_bytes(room), 0);
+    end(&t);
 }
 
 int main(void) {
@@ -407,7 +426,7 @@ int main(void) {
         cmocka_unit_test(what_came_with_a_notice_takes_no_room_from_what_is_read),
         cmocka_unit_test(what_is_kept_for_a_retry_gives_back_what_came_with_the_notice),
         cmocka_unit_test(those_that_only_queue_make_room_the_oldest_first),
-        cmocka_unit_test(what_is_larger_than_all_the_room_stands_apart),
+        cmocka_unit_test(each_kind_of_room_is_made_by_its_own),
         cmocka_unit_test(content_that_nobody_waits_for_any_more_makes_room),
         cmocka_unit_test(only_what_a_change_of_keys_concerns_is_signed_again),
         cmocka_unit_test(what_has_the_same_keys_under_the_same_names_signs_the_same),

@@ -190,19 +190,44 @@ static void a_content_counts_once_however_many_are_picked_for_it(void **state) {
     struct fixture f;
     begin(&f, 20, 0, 2);
     struct outgoing o = {.size_bytes = 1000};
-    struct letter l = {.state = LETTER_BARE, .outgoing = &o};
+    struct letter l = {.room = ROOM_LARGE, .outgoing = &o};
     struct bundle first = {.letter = &l, .site = f.site}, second = first;
+    const size_t *picked = &f.site->picked_bytes[ROOM_LARGE];
+    TAILQ_INIT(&l.bundles);
+    TAILQ_INSERT_TAIL(&l.bundles, &first, of_letter);
+    TAILQ_INSERT_TAIL(&l.bundles, &second, of_letter);
     site_pick_slot(f.site, &first);
-    assert_int_equal(f.site->picked_bytes, 1000);
-    l.state = LETTER_LOADING;
+    assert_int_equal(*picked, 1000);
     site_pick_slot(f.site, &second);
-    assert_int_equal(f.site->picked_bytes, 1000);
-    site_give_slot(f.site, &second);
-    assert_int_equal(f.site->picked_bytes, 1000);
+    assert_int_equal(*picked, 1000);
     site_give_slot(f.site, &first);
-    site_pick_slot(f.site, &second); /* it is here */
-    assert_int_equal(f.site->picked_bytes, 0);
+    assert_int_equal(*picked, 1000); /* the other one needs it */
     site_give_slot(f.site, &second);
+    assert_int_equal(*picked, 0);
+    end(&f);
+}
+
+/* It was read for another site, which may be done with it sooner. */
+static void a_content_counts_at_each_site_that_needs_it(void **state) {
+    (void)state;
+    struct fixture f;
+    begin(&f, 20, 0, 2);
+    struct site other = {0};
+    struct outgoing o = {.size_bytes = 1000};
+    struct letter l = {
+        .room = ROOM_LARGE, .state = LETTER_READY, .held_bytes = 1100, .outgoing = &o};
+    struct bundle here = {.letter = &l, .site = f.site}, there = {.letter = &l, .site = &other};
+    TAILQ_INIT(&l.bundles);
+    TAILQ_INSERT_TAIL(&l.bundles, &here, of_letter);
+    TAILQ_INSERT_TAIL(&l.bundles, &there, of_letter);
+    site_pick_slot(&other, &there);
+    site_pick_slot(f.site, &here);
+    assert_int_equal(other.picked_bytes[ROOM_LARGE], 1100);
+    assert_int_equal(f.site->picked_bytes[ROOM_LARGE], 1100);
+    site_give_slot(&other, &there);
+    assert_int_equal(other.picked_bytes[ROOM_LARGE], 0);
+    assert_int_equal(f.site->picked_bytes[ROOM_LARGE], 1100);
+    site_give_slot(f.site, &here);
     end(&f);
 }
 
@@ -243,6 +268,7 @@ int main(void) {
         cmocka_unit_test(no_loop_gets_more_than_its_share_of_the_window),
         cmocka_unit_test(a_limit_of_recipients_that_was_learned_is_doubted_in_time),
         cmocka_unit_test(a_content_counts_once_however_many_are_picked_for_it),
+        cmocka_unit_test(a_content_counts_at_each_site_that_needs_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,303 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdlib.h>
+
+#include "server/delivery/letter.h"
+#include "server/delivery/room.h"
+#include "server/delivery/site.h"
+
+enum { KIB = 1024, MOST = 1024 * KIB, SMALL = 4 * KIB, LARGE_MOST = 768 * KIB, NOW = 1000000 };
+
+/* A message for one site. */
+struct asker {
+    struct outgoing outgoing;
+    struct letter letter;
+    struct bundle bundle;
+};
+
+static struct asker *ask(const struct room *r, struct site *s, int64_t project, size_t size) {
+    struct asker *a = mem_zalloc(sizeof(*a));
+    a->outgoing = (struct outgoing){.project = project, .size_bytes = (int64_t)size};
+    a->letter = (struct letter){.outgoing = &a->outgoing, .room = room_kind_of(r, size)};
+    a->bundle = (struct bundle){.letter = &a->letter, .site = s};
+    TAILQ_INIT(&a->letter.bundles);
+    TAILQ_INSERT_TAIL(&a->letter.bundles, &a->bundle, of_letter);
+    return a;
+}
+
+static bool has(struct room *r, struct asker *a, int64_t after_ms) {
+    return room_has(r, &a->bundle, NOW + after_ms);
+}
+
+static void take(struct room *r, struct asker *a) {
+    site_pick_slot(a->bundle.site, &a->bundle);
+    room_taken(r, &a->bundle);
+    a->letter.held_bytes = (size_t)a->outgoing.size_bytes;
+    a->letter.state = LETTER_LOADING;
+    room_add(r, a->letter.room, a->outgoing.project, a->letter.held_bytes);
+}
+
+static void give(struct room *r, struct asker *a) {
+    site_give_slot(a->bundle.site, &a->bundle);
+    room_given(r, &a->bundle);
+    room_remove(r, a->letter.room, a->outgoing.project, a->letter.held_bytes);
+    a->letter.held_bytes = 0;
+    a->letter.state = LETTER_BARE;
+}
+
+static void end(struct room *r, struct asker *a) {
+    if (a->bundle.has_slot)
+        give(r, a);
+    room_left(r, &a->bundle);
+    free(a);
+}
+
+/* Takes as many as may be taken. */
+static size_t fill(struct room *r, struct site *s, int64_t project, size_t size, struct asker **out,
+                   size_t most) {
+    size_t n = 0;
+    while (n < most) {
+        out[n] = ask(r, s, project, size);
+        if (!has(r, out[n], 0)) {
+            end(r, out[n]);
+            return n;
+        }
+        take(r, out[n++]);
+    }
+    return n;
+}
+
+static void end_all(struct room *r, struct asker **a, size_t n) {
+    while (n > 0)
+        end(r, a[--n]);
+}
+
+static void each_size_has_its_kind(void **state) {
+    (void)state;
+    struct room *r = room_new(MOST);
+    assert_int_equal(room_kind_of(r, 0), ROOM_SMALL);
+    assert_int_equal(room_kind_of(r, SMALL), ROOM_SMALL);
+    assert_int_equal(room_kind_of(r, SMALL + 1), ROOM_LARGE);
+    assert_int_equal(room_kind_of(r, LARGE_MOST), ROOM_LARGE);
+    assert_int_equal(room_kind_of(r, LARGE_MOST + 1), ROOM_APART);
+    room_free(&r);
+}
+
+static void large_ones_take_nothing_from_small_ones_nor_small_ones_from_them(void **state) {
+    (void)state;
+    struct room *r = room_new(MOST);
+    struct site site[3] = {0};
+    struct asker *large = ask(r, &site[0], 1, LARGE_MOST), *small[1000];
+    assert_true(has(r, large, 0));
+    take(r, large);
+    struct asker *waits = ask(r, &site[1], 2, LARGE_MOST);
+    assert_false(has(r, waits, 0));
+    size_t n = fill(r, &site[2], 3, SMALL, small, 1000);
+    assert_in_range(n, 10, 1000);
+    end(r, large);
+    assert_true(has(r, waits, 0));
+    take(r, waits);
+    assert_int_equal(room_bytes(r), LARGE_MOST + n * SMALL);
+    end(r, waits);
+    end_all(r, small, n);
+    assert_int_equal(room_bytes(r), 0);
+    room_free(&r);
+}
+
+/* What came with a notice, or is gone, needs none. */
+static void who_needs_none_has_it(void **state) {
+    (void)state;
+    struct room *r = room_new(MOST);
+    struct site site = {0};
+    struct asker *full = ask(r, &site, 1, LARGE_MOST), *erased = ask(r, &site, 1, LARGE_MOST);
+    take(r, full);
+    assert_false(has(r, erased, 0));
+    erased->letter.state = LETTER_ERASED;
+    assert_true(has(r, erased, 0));
+    end(r, erased);
+    end(r, full);
+    room_free(&r);
+}
+
+/* However many sites of a project hang, each next one finds some, and the next project more. */
+static void a_site_and_a_project_leave_some_to_the_next(void **state) {
+    (void)state;
+    enum { SITES = 8, EACH = 300 };
+    for (size_t size = 256; size <= 64 * KIB; size *= 16) {
+        struct room *r = room_new(MOST);
+        struct site site[SITES + 1] = {0};
+        struct asker *held[SITES][EACH];
+        size_t n[SITES], all = 0;
+        for (int i = 0; i < SITES; i++) {
+            n[i] = fill(r, &site[i], 1, size, held[i], EACH);
+            all += n[i];
+            if (i > 0)
+                assert_true(n[i] <= n[i - 1]);
+        }
+        assert_true(n[0] > 0 && n[1] > 0);
+        assert_true(all * size <= MOST / 2);
+        struct asker *of_other = ask(r, &site[SITES], 2, size);
+        assert_true(has(r, of_other, 0));
+        end(r, of_other);
+        for (int i = 0; i < SITES; i++)
+            end_all(r, held[i], n[i]);
+        room_free(&r);
+    }
+}
+
+/* The smaller it is, the longer it finds some. */
+static void a_small_one_takes_little_of_what_is_left(void **state) {
+    (void)state;
+    struct room *r = room_new(MOST);
+    struct site site[2] = {0};
+    struct asker *held[1000];
+    size_t n = fill(r, &site[0], 1, SMALL, held, 1000);
+    struct asker *same = ask(r, &site[0], 1, SMALL), *tiny = ask(r, &site[0], 1, 256);
+    assert_false(has(r, same, 0));
+    assert_true(has(r, tiny, 0));
+    end(r, same);
+    end(r, tiny);
+    end_all(r, held, n);
+    room_free(&r);
+}
+
+/* One waits that had room but for the one that passed it, and that hangs until the next one passes.
+ * Small ones have their own. */
+static void who_waits_is_not_kept_waiting_for_ever_by_who_passes_it(void **state) {
+    (void)state;
+    static const int64_t turns_ms[] = {2000, 4000, 8000, 16000, 32000, 32000, 32000};
+    struct room *r = room_new(MOST);
+    struct site site[5] = {0};
+    struct asker *full = ask(r, &site[0], 1, 400 * KIB), *large = ask(r, &site[1], 2, 740 * KIB);
+    struct asker *small = ask(r, &site[4], 5, SMALL), *passed = ask(r, &site[2], 3, 40 * KIB);
+    take(r, full);
+    assert_false(has(r, large, 0));
+    assert_true(has(r, passed, 0)); /* it would have none without it */
+    take(r, passed);
+    end(r, full);
+    int64_t ms = 0;
+    for (size_t i = 0; i < sizeof(turns_ms) / sizeof(turns_ms[0]); i++) {
+        struct asker *next = ask(r, &site[2 + i % 2], 3 + (int64_t)i % 2, 40 * KIB);
+        for (int64_t until_ms = ms + turns_ms[i]; ms < until_ms; ms += 500) {
+            assert_false(has(r, large, ms));
+            assert_false(has(r, next, ms));
+            assert_true(has(r, small, ms));
+        }
+        assert_false(has(r, large, ms));
+        assert_true(has(r, next, ms));
+        take(r, next);
+        end(r, passed);
+        passed = next;
+    }
+    end(r, passed);
+    assert_true(has(r, large, ms));
+    end(r, large);
+    end(r, small);
+    room_free(&r);
+}
+
+/* It had its share but for another one of its project. Others have theirs. */
+static void who_waits_for_its_projects_share_holds_up_that_project_alone(void **state) {
+    (void)state;
+    struct room *r = room_new(MOST);
+    struct site site[4] = {0};
+    struct asker *full = ask(r, &site[0], 1, 200 * KIB), *large = ask(r, &site[2], 1, 500 * KIB);
+    struct asker *passed = ask(r, &site[1], 1, 150 * KIB), *next = ask(r, &site[1], 1, 60 * KIB);
+    struct asker *of_other = ask(r, &site[3], 2, 60 * KIB);
+    take(r, full);
+    assert_false(has(r, large, 0)); /* there is room, but more than half would be its project's */
+    assert_true(has(r, passed, 0));
+    take(r, passed);
+    end(r, full);
+    for (int64_t ms = 0; ms < 2000; ms += 500) {
+        assert_false(has(r, large, ms));
+        assert_false(has(r, next, ms));
+        assert_true(has(r, of_other, ms));
+    }
+    assert_false(has(r, large, 2000));
+    assert_true(has(r, next, 2000));
+    end(r, passed);
+    assert_true(has(r, large, 2001));
+    take(r, large);
+    end(r, large);
+    assert_true(has(r, next, 2002));
+    end(r, next);
+    end(r, of_other);
+    room_free(&r);
+}
+
+static void who_waits_and_is_asked_about_no_more_holds_up_nobody(void **state) {
+    (void)state;
+    struct room *r = room_new(MOST);
+    struct site site[4] = {0};
+    struct asker *full = ask(r, &site[0], 1, 600 * KIB), *large = ask(r, &site[1], 2, 500 * KIB);
+    struct asker *next = ask(r, &site[2], 3, 50 * KIB);
+    take(r, full);
+    assert_false(has(r, large, 0));
+    give(r, full);
+    assert_false(has(r, next, 999)); /* 500 of 768 are its, though 50 would fit beside them */
+    assert_true(has(r, next, 1000));
+    /* its site is parked, and cannot ask */
+    take(r, full);
+    assert_false(has(r, large, 2000));
+    give(r, full);
+    site[1].parked_until_mono_ms = NOW + 3500;
+    assert_false(has(r, next, 4499));
+    assert_true(has(r, next, 4500));
+    /* it was canceled */
+    take(r, full);
+    assert_false(has(r, large, 5000));
+    give(r, full);
+    assert_false(has(r, next, 5001));
+    end(r, large);
+    assert_true(has(r, next, 5001));
+    end(r, next);
+    end(r, full);
+    room_free(&r);
+}
+
+/* One at a time, in the order in which they asked, beside all others. */
+static void those_that_stand_apart_take_turns(void **state) {
+    (void)state;
+    struct room *r = room_new(MOST);
+    struct site site[3] = {0};
+    struct asker *one = ask(r, &site[0], 1, 2 * MOST), *two = ask(r, &site[1], 2, MOST);
+    struct asker *three = ask(r, &site[0], 1, 2 * MOST), *full = ask(r, &site[2], 3, LARGE_MOST);
+    take(r, full);
+    assert_true(has(r, one, 0));
+    take(r, one);
+    assert_int_equal(room_bytes(r), LARGE_MOST);
+    assert_false(has(r, two, 0));
+    assert_false(has(r, three, 0));
+    give(r, one);
+    assert_false(has(r, three, 1));
+    assert_true(has(r, two, 1));
+    take(r, two);
+    assert_false(has(r, three, 2));
+    end(r, two);
+    assert_true(has(r, three, 3));
+    end(r, three);
+    end(r, one);
+    end(r, full);
+    room_free(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_size_has_its_kind),
+        cmocka_unit_test(large_ones_take_nothing_from_small_ones_nor_small_ones_from_them),
+        cmocka_unit_test(who_needs_none_has_it),
+        cmocka_unit_test(a_site_and_a_project_leave_some_to_the_next),
+        cmocka_unit_test(a_small_one_takes_little_of_what_is_left),
+        cmocka_unit_test(who_waits_is_not_kept_waiting_for_ever_by_who_passes_it),
+        cmocka_unit_test(who_waits_for_its_projects_share_holds_up_that_project_alone),
+        cmocka_unit_test(who_waits_and_is_asked_about_no_more_holds_up_nobody),
+        cmocka_unit_test(those_that_stand_apart_take_turns),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
