@@ -4,6 +4,7 @@
  *   gather.c     rows -> recipients in memory -> bundles; loading; what is gone
  *   dispatch.c   bundles -> slots -> claims -> jobs
  *   prepare.c    a picked bundle's content, and whether it signs it
+ *   room.c       who may have its content in memory
  *   settle.c     reports -> the store; feedback to sites and letters
  *
  * A bundle's way, with the function on each edge:
