@@ -177,14 +177,27 @@ static struct str lower(struct arena *a, struct str s) {
     return str_make(z, s.n);
 }
 
+/* Who may read captures is not to read the keys of who posts. */
+static struct str value_to_keep(struct str name, struct str value) {
+    static const struct str secret[] = {STR("authorization"), STR("proxy-authorization"),
+                                        STR("cookie"), STR("x-api-key")};
+    for (size_t i = 0; i < sizeof(secret) / sizeof(secret[0]); i++) {
+        if (str_equal(name, secret[i]))
+            return STR("(not kept)");
+    }
+    return value;
+}
+
 void v1_sandbox_receive(struct request *r) {
     struct store_capture_put *q = ARENA_NEW(r->arena, struct store_capture_put);
     struct capture_header *headers =
         ARENA_ARRAY(r->arena, struct capture_header, r->header_count + 1);
     struct buf meta = BUF_INIT(LIMIT_SMALL_BODY);
-    for (size_t i = 0; i < r->header_count; i++)
-        headers[i] = (struct capture_header){.name = lower(r->arena, r->header[i].name),
-                                             .value = r->header[i].value};
+    for (size_t i = 0; i < r->header_count; i++) {
+        struct str name = lower(r->arena, r->header[i].name);
+        headers[i] = (struct capture_header){.name = name,
+                                             .value = value_to_keep(name, r->header[i].value)};
+    }
     render_capture_webhook(r->path, headers, r->header_count, r->body.n, &meta);
     q->capture = (struct capture_row){.id = id_new(r->started_wall_ms),
                                       .kind = CAPTURE_WEBHOOK,

@@ -98,6 +98,20 @@ def test_the_other_printed_commands_show_it(dev):
         "the message's webhooks in the receiver")  # fmt: skip
 
 
+def test_T23_the_webhook_receiver_keeps_no_credentials(dev):
+    url = dev.server.url + "/v1/sandbox/webhook-receiver"
+    secrets = {"Authorization": "Bearer pc_live_of_somebody", "COOKIE": "session=of-somebody", "Proxy-Authorization": "Basic b2Ytc29tZWJvZHk=",
+               "X-Api-Key": "of-somebody-else", "Webhook-Signature": "v1,kept"}  # fmt: skip
+    assert requests.post(url, data=b'{"data": {"mark": "credentials"}}', headers=secrets, timeout=10).status_code == 204
+    (found,) = [one for one in dev.get("/v1/sandbox/webhooks")["data"] if one["body"]["data"].get("mark") == "credentials"]
+    assert found["meta"]["headers"]["webhook-signature"] == "v1,kept"
+    assert {found["meta"]["headers"][name.lower()] for name in secrets if name != "Webhook-Signature"} == {"(not kept)"}
+    stored = b"".join(path.read_bytes() for path in dev.server.data.glob("outbox.db*"))
+    assert b"v1,kept" in stored
+    for name, value in secrets.items():
+        assert name == "Webhook-Signature" or value.encode() not in stored, name
+
+
 def test_the_steps_of_a_message_are_printed(dev):
     seen = send_pasted(dev)
     wait_until(lambda: "message.completed" in dev.printed.split(seen["id"])[-1], "the last step")
