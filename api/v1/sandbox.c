@@ -195,8 +195,8 @@ void v1_sandbox_receive(struct request *r) {
     struct buf meta = BUF_INIT(LIMIT_SMALL_BODY);
     for (size_t i = 0; i < r->header_count; i++) {
         struct str name = lower(r->arena, r->header[i].name);
-        headers[i] = (struct capture_header){.name = name,
-                                             .value = value_to_keep(name, r->header[i].value)};
+        headers[i] =
+            (struct capture_header){.name = name, .value = value_to_keep(name, r->header[i].value)};
     }
     render_capture_webhook(r->path, headers, r->header_count, r->body.n, &meta);
     q->capture = (struct capture_row){.id = id_new(r->started_wall_ms),

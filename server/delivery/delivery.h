@@ -57,7 +57,8 @@ struct delivery_options {
     size_t due_in_memory; /* recipients held; 0: LIMIT_DUE_IN_MEMORY */
     size_t sessions_max;  /* transactions at once, whole server; a sixteenth is kept for sites that
                              have none; 0: 1000 */
-    size_t content_bytes_max;              /* bodies read again from the store; 0: 64 MiB */
+    /* Contents that are read from the store: large ones, and half as much small ones; 0: 64 MiB. */
+    size_t content_bytes_max;
     int64_t idle_mx_ms, idle_smarthost_ms; /* idle sessions are kept so long; 0: 5 s, 45 s */
     int64_t session_age_max_ms;            /* 0: 300 s */
     int64_t site_dead_ms;                  /* 0: 60 s */

@@ -249,32 +249,27 @@ static bool may_pick(const struct scheduler *s, const struct site *site) {
     return scheduler_may_claim(s) && site->picked < site_slots(site);
 }
 
-/* Those that have room by now wait with the others again, each at its place. */
+/* Those that have room by now wait with the others again, each at its place; no more than may be
+ * picked. Who has waited longest of all is asked each time, the others in turn. */
 static void look_for_room(struct scheduler *s, struct site *site) {
-    struct bundle *asked[ASKS_MOST];
-    size_t count = 0;
-    while (count < ASKS_MOST) {
-        struct fair_entry *e = fair_pick(site->roomless, site_slots(site), site->picked_lane);
-        if (e == NULL)
-            break;
-        struct bundle *b = asked[count] = CONTAINER_OF(e, struct bundle, fair);
-        if (prepare_has_room(s, b)) {
-            b->wants_room = false;
-            fair_push(site->waiting, &b->fair);
-        } else {
-            count++;
+    unsigned slots = site_slots(site) - site->picked;
+    for (int kind = 0; kind < ROOM_KINDS && slots > 0; kind++) {
+        struct bundle *b = room_first(s->room, (enum room_kind)kind);
+        if (b != NULL && b->site == site && b->wants_room && prepare_has_room(s, b)) {
+            site_set_waiting(site, b);
+            slots--;
         }
     }
-    while (count > 0)
-        fair_undo_pick(site->roomless, &asked[--count]->fair);
-}
-
-/* It was just picked, and keeps its place, but is looked at no more than a few are at a time. */
-static void found_no_room(struct site *site, struct bundle *b) {
-    fair_undo_pick(site->waiting, &b->fair);
-    fair_remove(site->waiting, &b->fair);
-    fair_push(site->roomless, &b->fair);
-    b->wants_room = true;
+    size_t asks = site->roomless_count < ASKS_MOST ? site->roomless_count : ASKS_MOST;
+    for (; asks > 0 && slots > 0; asks--) {
+        struct bundle *b = TAILQ_FIRST(&site->roomless);
+        if (prepare_has_room(s, b)) {
+            site_set_waiting(site, b);
+            slots--;
+        } else {
+            site_set_roomless(site, b);
+        }
+    }
 }
 
 /* Who has no room for its content is passed by those that need none, or less. */
@@ -297,11 +292,12 @@ static void pick(struct scheduler *s, struct site *site) {
             room_taken(s->room, b);
             prepare_bundle(s, b);
         } else {
-            found_no_room(site, b);
+            fair_undo_pick(site->waiting, &b->fair); /* it pays for no turn */
+            site_set_roomless(site, b);
             in_vain++;
         }
     }
-    if (fair_count(site->roomless) > 0 && may_pick(s, site))
+    if (site->roomless_count > 0 && may_pick(s, site))
         dispatch_make_runnable(s, site); /* looked at again in the next turn */
 }
 

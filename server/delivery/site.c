@@ -32,7 +32,7 @@ struct site *sites_get(struct sites *t, const char *name, uint64_t tag, const st
         s->key = str_make(key, key_n);
         s->waiting = fair_new();
         s->ready = fair_new();
-        s->roomless = fair_new();
+        TAILQ_INIT(&s->roomless);
         s->recipients_most = SITE_RECIPIENTS_MAX;
         s->took_ms = QUICK_MS;
         window_init(&s->window, r->concurrency);
@@ -62,7 +62,6 @@ static void site_free(struct sites *t, struct site *s) {
     table_remove(&t->by_key, &s->in_table);
     fair_free(&s->waiting);
     fair_free(&s->ready);
-    fair_free(&s->roomless);
     free((char *)(uintptr_t)s->key.p);
     free(s->name);
     free(s);
@@ -150,18 +149,32 @@ unsigned site_share(const struct site *s, size_t loop, size_t loops, int64_t now
 
 struct bundle *site_first_queued(struct site *s) {
     struct fair_entry *e = fair_first(s->waiting);
-    if (e == NULL)
-        e = fair_first(s->roomless);
-    return e != NULL ? CONTAINER_OF(e, struct bundle, fair) : NULL;
+    return e != NULL ? CONTAINER_OF(e, struct bundle, fair) : TAILQ_FIRST(&s->roomless);
 }
 
 void site_unqueue(struct site *s, struct bundle *b) {
-    fair_remove(b->wants_room ? s->roomless : s->waiting, &b->fair);
+    if (!b->wants_room) {
+        fair_remove(s->waiting, &b->fair);
+        return;
+    }
+    TAILQ_REMOVE(&s->roomless, b, wait);
+    s->roomless_count--;
     b->wants_room = false;
 }
 
-/* Another one at its site for which the same content is held: a message to many domains of one
- * provider is many bundles, and one content. */
+void site_set_roomless(struct site *s, struct bundle *b) {
+    site_unqueue(s, b);
+    TAILQ_INSERT_TAIL(&s->roomless, b, wait);
+    s->roomless_count++;
+    b->wants_room = true;
+}
+
+void site_set_waiting(struct site *s, struct bundle *b) {
+    site_unqueue(s, b);
+    fair_push(s->waiting, &b->fair);
+}
+
+/* A message to many domains of one provider is many bundles, and one content. */
 static struct bundle *find_companion(const struct bundle *b) {
     struct bundle *c;
     TAILQ_FOREACH (c, &b->letter->bundles, of_letter) {
@@ -171,13 +184,17 @@ static struct bundle *find_companion(const struct bundle *b) {
     return NULL;
 }
 
+bool site_has_companion(const struct bundle *b) {
+    return find_companion(b) != NULL;
+}
+
 void site_pick_slot(struct site *s, struct bundle *b) {
     ASSERT(!b->has_slot);
     b->has_slot = true;
     s->picked++;
     s->picked_lane[b->fair.lane]++;
     b->slot_bytes = letter_room_bytes(b->letter);
-    if (b->slot_bytes > 0 && find_companion(b) != NULL)
+    if (b->slot_bytes > 0 && site_has_companion(b))
         b->slot_bytes = 0;
     s->picked_bytes[b->letter->room] += b->slot_bytes;
 }
@@ -191,8 +208,7 @@ void site_give_slot(struct site *s, struct bundle *b) {
     struct bundle *heir = b->slot_bytes > 0 ? find_companion(b) : NULL;
     if (heir != NULL) {
         heir->slot_bytes = b->slot_bytes;
-        heir->passed_all = b->passed_all;
-        heir->passed_own = b->passed_own;
+        heir->passed = b->passed;
         b->slot_bytes = 0;
     }
     s->picked_bytes[b->letter->room] -= b->slot_bytes;

@@ -48,10 +48,10 @@ struct bundle {
     struct due_items items;
     unsigned count;
     bool has_slot;
-    bool wants_room;   /* QUEUED: in site.roomless */
-    size_t slot_bytes; /* of its content; 0: that came with a notice, or another one of its site
-                          has it */
-    uint64_t passed_all, passed_own; /* of room.c: before whom it had room; 0: before nobody */
+    bool wants_room;    /* QUEUED: in site.roomless, by `wait` */
+    size_t slot_bytes;  /* of its content; 0: that came with a notice, or another one of its site
+                           has it */
+    uint64_t passed;    /* of room.c: the turn in which it had room before another; 0: it had not */
     bool is_unreadable; /* its content, just now: claimed, it is released for a while */
     /* instead of a job: what its recipients are settled with */
     bool is_preset;
@@ -69,9 +69,12 @@ struct site {
     struct window window;
     struct limit limit;
     struct fair *waiting, *ready;
-    struct fair *roomless; /* those of the waiting that found no room for their content */
+    struct bundles roomless; /* those of the waiting that found no room for their content */
+    size_t roomless_count;
     unsigned picked, picked_lane[LANE_COUNT];
     size_t picked_bytes[ROOM_KINDS]; /* contents for them, also those that other sites need */
+    uint64_t passed_turn;            /* of room.c */
+    size_t passed_bytes;             /* of it: what it holds of them by having passed another */
     unsigned sent, sent_lane[LANE_COUNT];
     unsigned sent_loop[DELIVERY_LOOPS_MAX];
     unsigned recipients_most; /* per transaction, learned */
@@ -135,6 +138,12 @@ unsigned site_share(const struct site *s, size_t loop, size_t loops, int64_t now
 struct bundle *site_first_queued(struct site *s);
 /* It leaves the queue that it is in. */
 void site_unqueue(struct site *s, struct bundle *b);
+/* It was picked, and there is no room for its content: to the end of those, or, when it was one of
+ * them and has some, to its place among the waiting. */
+void site_set_roomless(struct site *s, struct bundle *b);
+void site_set_waiting(struct site *s, struct bundle *b);
+/* Has another bundle a slot there, for which the same content is held? */
+bool site_has_companion(const struct bundle *b);
 void site_pick_slot(struct site *s, struct bundle *b);
 void site_give_slot(struct site *s, struct bundle *b);
 /* The loop with the fewest transactions of this site; at home while that is good enough. */

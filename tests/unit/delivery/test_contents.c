@@ -102,7 +102,7 @@ static void small_ones_wait_for_no_large_one(void **state) {
     submit_to(w, "hold", 0, 0);
     await_counter(w, &t.sink[2]->held, 1);
     await_counter(w, &t.sink[0]->held, 1);
-    struct id large = submit_later(w, "ok@example.net", ROOM - ROOM / 4);
+    struct id large = submit_later(w, "ok@example.net", ROOM / 2);
     wait_some_turns(w);
     int held[2] = {1, 0};
     for (int i = 1; i <= ROUNDS; i++) {
@@ -126,11 +126,11 @@ static void however_many_find_no_room_hold_up_none_that_needs_none(void **state)
     begin(w, &t, 1, 64 * KIB);
     submit_with(
         w, "hold@s0.test",
-        &(struct message_row){.created_wall_ms = clock_wall_ms() - 2000, .size_bytes = 48 * KIB});
+        &(struct message_row){.created_wall_ms = clock_wall_ms() - 2000, .size_bytes = 32 * KIB});
     for (int i = 0; i < MANY; i++) /* before the start: no content comes with a notice */
         submit_with(w, "ok@example.net",
                     &(struct message_row){.created_wall_ms = clock_wall_ms() - 1000,
-                                          .size_bytes = 2 * KIB});
+                                          .size_bytes = 20 * KIB});
     start(w);
     await_counter(w, &t.sink[0]->held, 1);
     wait_some_turns(w);

@@ -340,7 +340,7 @@ static struct id begin_full(struct world *w, struct slow *slow, int64_t size_byt
 static void who_has_no_room_for_its_content_is_passed_by_who_needs_none(void **state) {
     struct world *w = *state;
     struct slow slow;
-    struct id id = begin_full(w, &slow, 225); /* what large ones have, of 300 */
+    struct id id = begin_full(w, &slow, 100); /* more than half of what is left */
     submit(w, "ok@example.net");
     await_completed(w, 1);
     assert_int_equal(recipient(w, id, 0).state, RECIPIENT_QUEUED);
@@ -379,7 +379,7 @@ static void a_content_that_waits_for_one_that_hangs_holds_up_others_for_a_moment
     submit_later(w, "hold@slow.test", 8 * KIB);
     await_counter(w, &w->sink->held, 1);
     await_counter(w, &slow.sink->held, 1);
-    struct id waits = submit_later(w, "ok@example.net", 33 * KIB); /* of 48 for large ones */
+    struct id waits = submit_later(w, "ok@example.net", 26 * KIB); /* more than half of the rest */
     mailbox_wait(w->box, 400);
     submit_later(w, "hold@slow.test", 8 * KIB);
     await_counter(w, &slow.sink->held, 2);
@@ -403,11 +403,11 @@ static bool has_room(struct world *w, struct id id, int64_t until_mono_ms) {
     return true;
 }
 
-/* One waits for all that large ones have. Another one has some of it at any time, and goes
+/* One waits until there is nothing else. Another one has some of it at any time, and goes
  * when the next one has some. In a turn that is longer than they take, all of them end. */
 static void contents_that_follow_each_other_keep_no_larger_one_waiting(void **state) {
     expect_log("sessions are aborted");
-    enum { ROOM = 64 * 1024, LARGE = 48 * 1024, SIZE = 1024, STEPS = 16, STEP_MS = 3000 };
+    enum { ROOM = 64 * 1024, LARGE = ROOM / 2, SIZE = 1024, STEPS = 16, STEP_MS = 3000 };
     struct world *w = *state;
     struct slow slow;
     add_slow_domain(w, &slow, &SLOW);

@@ -25,7 +25,7 @@ static void end(struct letters **tp) {
 /* As somebody does who wants more than is there. */
 static void make_room(struct letters *t, size_t most) {
     const struct letter another = {.room = ROOM_SMALL};
-    while (room_bytes(room) > most && letters_make_room(t, &another))
+    while (room_bytes(room, ROOM_SMALL) > most && letters_make_room(t, &another))
         continue;
 }
 
@@ -76,12 +76,12 @@ static void the_oldest_kept_ones_make_room(void **state) {
     (void)state;
     struct letters *t = letters_new(KEPT_MAX, room = room_new(SIZE_MAX));
     struct bundle *a = use(t, 1), *b = use(t, 2);
-    assert_int_equal(room_bytes(room), 2 * SIZE);
+    assert_int_equal(room_bytes(room, ROOM_SMALL), 2 * SIZE);
     end_use(t, a);
     assert_int_equal(letters_kept_bytes(t), SIZE);
     end_use(t, b);
     assert_int_equal(letters_kept_bytes(t), SIZE);
-    assert_int_equal(room_bytes(room), 0);
+    assert_int_equal(room_bytes(room, ROOM_SMALL), 0);
     assert_null(letters_find(t, 1, ROUTE_SIGNING_OFF));
     assert_non_null(letters_find(t, 2, ROUTE_SIGNING_OFF));
     end(&t);
@@ -122,10 +122,10 @@ static void what_came_with_a_notice_takes_no_room_from_what_is_read(void **state
     struct bundle *b = use_of(t, o, ROUTE_SIGNING_OFF);
     outgoing_unref(&o);
     assert_int_equal(b->letter->state, LETTER_READY);
-    assert_int_equal(room_bytes(room), 0);
+    assert_int_equal(room_bytes(room, ROOM_SMALL), 0);
     b->letter->has_retry = true;
     end_use(t, b);
-    assert_int_equal(room_bytes(room), 0);
+    assert_int_equal(room_bytes(room, ROOM_SMALL), 0);
     assert_int_equal(letters_kept_bytes(t), SIZE);
     end(&t);
 }
@@ -146,7 +146,7 @@ static void what_is_kept_for_a_retry_gives_back_what_came_with_the_notice(void *
         if (RULES[i] != ROUTE_SIGNING_OFF)
             letter_set_ready(t, b->letter, content());
         b->letter->has_retry = true;
-        assert_int_equal(room_bytes(room), 0);
+        assert_int_equal(room_bytes(room, ROOM_SMALL), 0);
         end_use(t, b);
         struct letter *kept = letters_find(t, 1, RULES[i]);
         assert_non_null(kept);
@@ -161,9 +161,9 @@ static void what_is_kept_for_a_retry_gives_back_what_came_with_the_notice(void *
         outgoing_unref(&o);
         assert_int_equal(b->letter->state, LETTER_READY);
         assert_int_equal(letters_kept_bytes(t), 0);
-        assert_int_equal(room_bytes(room), SIZE); /* nobody else counts it any more */
+        assert_int_equal(room_bytes(room, ROOM_SMALL), SIZE); /* nobody else counts it any more */
         end_use(t, b);
-        assert_int_equal(room_bytes(room), 0);
+        assert_int_equal(room_bytes(room, ROOM_SMALL), 0);
         end(&t);
         message_unref(&m);
         content_budget_unref(&budget);
@@ -203,26 +203,26 @@ static void those_that_only_queue_make_room_the_oldest_first(void **state) {
             letter_set_ready(t, sent[i]->letter, content());
         queued[i] = queue_too(sent[i], i == RESOLVES ? BUNDLE_RESOLVING : BUNDLE_QUEUED);
     }
-    assert_int_equal(room_bytes(room), (COUNT - 1) * SIZE);
+    assert_int_equal(room_bytes(room, ROOM_SMALL), (COUNT - 1) * SIZE);
     make_room(t, 0);
-    assert_int_equal(room_bytes(room), (COUNT - 1) * SIZE); /* all are on their way */
+    assert_int_equal(room_bytes(room, ROOM_SMALL), (COUNT - 1) * SIZE); /* all are on their way */
     for (int i = COUNT - 1; i > 0; i--)
         end_use(t, sent[i]);
     queued[COUNT - 1]->state = BUNDLE_WAITING;
     make_room(t, (COUNT - 1) * SIZE);
-    assert_int_equal(room_bytes(room), (COUNT - 1) * SIZE);
+    assert_int_equal(room_bytes(room, ROOM_SMALL), (COUNT - 1) * SIZE);
     make_room(t, (COUNT - 1) * SIZE - 1);
     assert_int_equal(state_of(t, COUNT - 1), LETTER_READY); /* picked again */
     assert_int_equal(state_of(t, COUNT - 2), LETTER_BARE);
     assert_int_equal(state_of(t, RESOLVES), LETTER_READY);
-    assert_int_equal(room_bytes(room), (COUNT - 2) * SIZE);
+    assert_int_equal(room_bytes(room, ROOM_SMALL), (COUNT - 2) * SIZE);
     letters_find(t, RESOLVES, ROUTE_SIGNING_FULL)->is_outdated = true;
     make_room(t, 0);
     assert_int_equal(state_of(t, RESOLVES), LETTER_BARE);
     assert_false(queued[RESOLVES]->letter->is_outdated); /* it will be signed anew */
     assert_int_equal(state_of(t, RIDES), LETTER_READY);
     assert_int_equal(state_of(t, ASKED), LETTER_BARE);
-    assert_int_equal(room_bytes(room), 2 * SIZE);
+    assert_int_equal(room_bytes(room, ROOM_SMALL), 2 * SIZE);
     queued[COUNT - 1]->state = BUNDLE_QUEUED; /* it gave its slot away */
     make_room(t, 0);
     assert_int_equal(state_of(t, COUNT - 1), LETTER_READY); /* nobody said so */
@@ -237,10 +237,10 @@ static void those_that_only_queue_make_room_the_oldest_first(void **state) {
     queued[0] = use_of(t, o, ROUTE_SIGNING_FULL);
     outgoing_unref(&o);
     queued[0]->state = BUNDLE_QUEUED; /* all retries at once */
-    assert_int_equal(room_bytes(room), SIZE);
+    assert_int_equal(room_bytes(room, ROOM_SMALL), SIZE);
     make_room(t, 0);
     assert_int_equal(state_of(t, 0), LETTER_BARE);
-    assert_int_equal(room_bytes(room), 0);
+    assert_int_equal(room_bytes(room, ROOM_SMALL), 0);
     for (int i = 0; i < COUNT; i++)
         end_use(t, queued[i]);
     assert_int_equal(letters_count(t), 1); /* what rode along is ready, and to be tried again */
@@ -255,15 +255,18 @@ static void each_kind_of_room_is_made_by_its_own(void **state) {
     struct bundle *queued = queue_too(sent, BUNDLE_QUEUED);
     const struct letter large = {.room = ROOM_LARGE}, apart = {.room = ROOM_APART};
     assert_int_equal(sent->letter->room, ROOM_APART);
-    assert_int_equal(room_bytes(room), 0);
+    assert_int_equal(room_bytes(room, ROOM_LARGE), 0);
+    assert_int_equal(room_bytes(room, ROOM_APART), SIZE);
     assert_int_equal(letter_held_bytes(sent->letter), SIZE);
     end_use(t, sent);
+    assert_int_equal(letters_idle_bytes(t, ROOM_APART), SIZE);
     assert_false(letters_make_room(t, queued->letter)); /* not at its own cost */
     assert_false(letters_make_room(t, &large));
     assert_int_equal(state_of(t, 1), LETTER_UNSIGNED);
     assert_true(letters_make_room(t, &apart));
     assert_int_equal(state_of(t, 1), LETTER_BARE);
     assert_int_equal(letter_held_bytes(queued->letter), 0);
+    assert_int_equal(letters_idle_bytes(t, ROOM_APART), 0);
     assert_int_equal(letter_room_bytes(queued->letter), SIZE);
     assert_false(letters_make_room(t, &apart));
     end_use(t, queued);
@@ -407,7 +410,7 @@ static void when_keys_change_nothing_that_was_signed_is_kept(void **state) {
     assert_null(letters_find(t, 3, ROUTE_SIGNING_FULL));
     letter_set_unsigned(t, of_both->letter); /* its next bundle is picked */
     assert_int_equal(of_both->letter->state, LETTER_BARE);
-    assert_int_equal(room_bytes(room), SIZE); /* of the last one */
+    assert_int_equal(room_bytes(room, ROOM_SMALL), SIZE); /* of the last one */
     letter_set_loading(t, of_both->letter);
     letter_set_content(t, of_both->letter, content());
     letter_set_ready(t, of_both->letter, content());
@@ -415,7 +418,7 @@ static void when_keys_change_nothing_that_was_signed_is_kept(void **state) {
     assert_non_null(letters_find(t, 4, ROUTE_SIGNING_FULL));
     end_use(t, bare);
     assert_non_null(letters_find(t, 5, ROUTE_SIGNING_OFF));
-    assert_int_equal(room_bytes(room), 0);
+    assert_int_equal(room_bytes(room, ROOM_SMALL), 0);
     end(&t);
 }
 

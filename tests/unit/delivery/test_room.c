@@ -11,7 +11,7 @@
 #include "server/delivery/room.h"
 #include "server/delivery/site.h"
 
-enum { KIB = 1024, MOST = 1024 * KIB, SMALL = 4 * KIB, LARGE_MOST = 768 * KIB, NOW = 1000000 };
+enum { KIB = 1024, MOST = 1024 * KIB, SMALL = 4 * KIB, LARGE_MOST = MOST / 2, NOW = 1000000 };
 
 /* A message for one site. */
 struct asker {
@@ -102,10 +102,11 @@ static void large_ones_take_nothing_from_small_ones_nor_small_ones_from_them(voi
     end(r, large);
     assert_true(has(r, waits, 0));
     take(r, waits);
-    assert_int_equal(room_bytes(r), LARGE_MOST + n * SMALL);
+    assert_int_equal(room_bytes(r, ROOM_LARGE), LARGE_MOST);
+    assert_int_equal(room_bytes(r, ROOM_SMALL), n * SMALL);
     end(r, waits);
     end_all(r, small, n);
-    assert_int_equal(room_bytes(r), 0);
+    assert_int_equal(room_bytes(r, ROOM_SMALL), 0);
     room_free(&r);
 }
 
@@ -124,23 +125,27 @@ static void who_needs_none_has_it(void **state) {
     room_free(&r);
 }
 
-/* However many sites of a project hang, each next one finds some, and the next project more. */
+/* However many sites of a project hang, each next one finds some, until the rest is for projects
+ * that hold nothing. */
 static void a_site_and_a_project_leave_some_to_the_next(void **state) {
     (void)state;
     enum { SITES = 8, EACH = 300 };
-    for (size_t size = 256; size <= 64 * KIB; size *= 16) {
+    static const size_t sizes[] = {256, SMALL, 64 * KIB};
+    for (size_t at = 0; at < sizeof(sizes) / sizeof(sizes[0]); at++) {
+        size_t size = sizes[at];
         struct room *r = room_new(MOST);
+        size_t most = room_kind_of(r, size) == ROOM_SMALL ? MOST / 2 : MOST;
         struct site site[SITES + 1] = {0};
         struct asker *held[SITES][EACH];
         size_t n[SITES], all = 0;
         for (int i = 0; i < SITES; i++) {
             n[i] = fill(r, &site[i], 1, size, held[i], EACH);
             all += n[i];
-            if (i > 0)
-                assert_true(n[i] <= n[i - 1]);
+            assert_true(i == 0 || n[i] <= n[i - 1]);
         }
-        assert_true(n[0] > 0 && n[1] > 0);
-        assert_true(all * size <= MOST / 2);
+        assert_true(n[0] > 0 && n[1] > 0 && n[2] > 0);
+        assert_true(n[0] * size <= most / 2);
+        assert_true(all * size <= most - most / 8);
         struct asker *of_other = ask(r, &site[SITES], 2, size);
         assert_true(has(r, of_other, 0));
         end(r, of_other);
@@ -150,19 +155,41 @@ static void a_site_and_a_project_leave_some_to_the_next(void **state) {
     }
 }
 
-/* The smaller it is, the longer it finds some. */
-static void a_small_one_takes_little_of_what_is_left(void **state) {
+/* Else a stream of the smaller ones would keep the larger ones out. */
+static void small_ones_are_all_the_same(void **state) {
     (void)state;
     struct room *r = room_new(MOST);
     struct site site[2] = {0};
     struct asker *held[1000];
     size_t n = fill(r, &site[0], 1, SMALL, held, 1000);
-    struct asker *same = ask(r, &site[0], 1, SMALL), *tiny = ask(r, &site[0], 1, 256);
-    assert_false(has(r, same, 0));
-    assert_true(has(r, tiny, 0));
-    end(r, same);
+    struct asker *tiny = ask(r, &site[0], 1, 256), *elsewhere = ask(r, &site[1], 1, SMALL);
+    assert_false(has(r, tiny, 0));
+    assert_true(has(r, elsewhere, 0));
     end(r, tiny);
+    end(r, elsewhere);
     end_all(r, held, n);
+    room_free(&r);
+}
+
+/* One message for many domains of a provider. */
+static void who_needs_what_another_one_of_its_site_has_needs_no_more(void **state) {
+    (void)state;
+    struct room *r = room_new(MOST);
+    struct site site[2] = {0};
+    struct asker *a = ask(r, &site[0], 1, LARGE_MOST);
+    struct bundle second = {.letter = &a->letter, .site = &site[0]};
+    struct bundle elsewhere = {.letter = &a->letter, .site = &site[1]};
+    TAILQ_INSERT_TAIL(&a->letter.bundles, &second, of_letter);
+    TAILQ_INSERT_TAIL(&a->letter.bundles, &elsewhere, of_letter);
+    take(r, a);
+    struct asker *full = ask(r, &site[1], 2, LARGE_MOST / 2);
+    assert_true(has(r, full, 0));
+    take(r, full);
+    assert_true(room_has(r, &second, NOW));
+    assert_false(room_has(r, &elsewhere, NOW)); /* as if it had to be read: that site may hang */
+    room_left(r, &elsewhere);
+    end(r, full);
+    end(r, a);
     room_free(&r);
 }
 
@@ -173,7 +200,7 @@ static void who_waits_is_not_kept_waiting_for_ever_by_who_passes_it(void **state
     static const int64_t turns_ms[] = {2000, 4000, 8000, 16000, 32000, 32000, 32000};
     struct room *r = room_new(MOST);
     struct site site[5] = {0};
-    struct asker *full = ask(r, &site[0], 1, 400 * KIB), *large = ask(r, &site[1], 2, 740 * KIB);
+    struct asker *full = ask(r, &site[0], 1, 400 * KIB), *large = ask(r, &site[1], 2, 500 * KIB);
     struct asker *small = ask(r, &site[4], 5, SMALL), *passed = ask(r, &site[2], 3, 40 * KIB);
     take(r, full);
     assert_false(has(r, large, 0));
@@ -201,31 +228,33 @@ static void who_waits_is_not_kept_waiting_for_ever_by_who_passes_it(void **state
     room_free(&r);
 }
 
-/* It had its share but for another one of its project. Others have theirs. */
-static void who_waits_for_its_projects_share_holds_up_that_project_alone(void **state) {
+/* Others of its own site and project pass it no longer than those of other sites. */
+static void who_waits_at_a_busy_site_is_not_kept_waiting_for_ever(void **state) {
     (void)state;
     struct room *r = room_new(MOST);
-    struct site site[4] = {0};
-    struct asker *full = ask(r, &site[0], 1, 200 * KIB), *large = ask(r, &site[2], 1, 500 * KIB);
-    struct asker *passed = ask(r, &site[1], 1, 150 * KIB), *next = ask(r, &site[1], 1, 60 * KIB);
-    struct asker *of_other = ask(r, &site[3], 2, 60 * KIB);
+    struct site site[2] = {0};
+    struct asker *full = ask(r, &site[0], 1, 400 * KIB), *large = ask(r, &site[0], 1, 460 * KIB);
+    struct asker *passed = ask(r, &site[0], 1, 120 * KIB), *next = ask(r, &site[0], 1, 20 * KIB);
+    struct asker *of_other = ask(r, &site[1], 2, 20 * KIB);
     take(r, full);
-    assert_false(has(r, large, 0)); /* there is room, but more than half would be its project's */
+    assert_false(has(r, large, 0));
     assert_true(has(r, passed, 0));
     take(r, passed);
     end(r, full);
     for (int64_t ms = 0; ms < 2000; ms += 500) {
         assert_false(has(r, large, ms));
         assert_false(has(r, next, ms));
-        assert_true(has(r, of_other, ms));
+        assert_false(has(r, of_other, ms));
     }
-    assert_false(has(r, large, 2000));
-    assert_true(has(r, next, 2000));
     end(r, passed);
-    assert_true(has(r, large, 2001));
+    assert_true(has(r, large, 1999));
+    assert_false(has(r, next, 1999)); /* it goes at any moment */
+    assert_ptr_equal(room_first(r, ROOM_LARGE), &large->bundle);
     take(r, large);
+    assert_null(room_first(r, ROOM_LARGE));
+    assert_true(has(r, of_other, 1999));
     end(r, large);
-    assert_true(has(r, next, 2002));
+    assert_true(has(r, next, 1999));
     end(r, next);
     end(r, of_other);
     room_free(&r);
@@ -235,12 +264,12 @@ static void who_waits_and_is_asked_about_no_more_holds_up_nobody(void **state) {
     (void)state;
     struct room *r = room_new(MOST);
     struct site site[4] = {0};
-    struct asker *full = ask(r, &site[0], 1, 600 * KIB), *large = ask(r, &site[1], 2, 500 * KIB);
+    struct asker *full = ask(r, &site[0], 1, 500 * KIB), *large = ask(r, &site[1], 2, 400 * KIB);
     struct asker *next = ask(r, &site[2], 3, 50 * KIB);
     take(r, full);
     assert_false(has(r, large, 0));
     give(r, full);
-    assert_false(has(r, next, 999)); /* 500 of 768 are its, though 50 would fit beside them */
+    assert_false(has(r, next, 999)); /* though it would fit beside it */
     assert_true(has(r, next, 1000));
     /* its site is parked, and cannot ask */
     take(r, full);
@@ -271,7 +300,7 @@ static void those_that_stand_apart_take_turns(void **state) {
     take(r, full);
     assert_true(has(r, one, 0));
     take(r, one);
-    assert_int_equal(room_bytes(r), LARGE_MOST);
+    assert_int_equal(room_bytes(r, ROOM_LARGE), LARGE_MOST);
     assert_false(has(r, two, 0));
     assert_false(has(r, three, 0));
     give(r, one);
@@ -293,9 +322,10 @@ int main(void) {
         cmocka_unit_test(large_ones_take_nothing_from_small_ones_nor_small_ones_from_them),
         cmocka_unit_test(who_needs_none_has_it),
         cmocka_unit_test(a_site_and_a_project_leave_some_to_the_next),
-        cmocka_unit_test(a_small_one_takes_little_of_what_is_left),
+        cmocka_unit_test(small_ones_are_all_the_same),
+        cmocka_unit_test(who_needs_what_another_one_of_its_site_has_needs_no_more),
         cmocka_unit_test(who_waits_is_not_kept_waiting_for_ever_by_who_passes_it),
-        cmocka_unit_test(who_waits_for_its_projects_share_holds_up_that_project_alone),
+        cmocka_unit_test(who_waits_at_a_busy_site_is_not_kept_waiting_for_ever),
         cmocka_unit_test(who_waits_and_is_asked_about_no_more_holds_up_nobody),
         cmocka_unit_test(those_that_stand_apart_take_turns),
     };
