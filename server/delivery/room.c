@@ -153,7 +153,9 @@ static void wait_in(struct line *q, struct bundle *b, int64_t now_mono_ms) {
 /* Would the first one go but for those that passed it, and has it waited for them long enough? */
 static bool is_waited_for(struct room *r, struct line *q, int64_t now_mono_ms) {
     const struct site *s = q->first->site;
-    if (!fits(r, q->first, q->passed_bytes, s->passed_turn == q->turn ? s->passed_bytes : 0))
+    enum room_kind kind = q->first->letter->room;
+    size_t of_site = s->passed_turn[kind] == q->turn ? s->passed_bytes[kind] : 0;
+    if (!fits(r, q->first, q->passed_bytes, of_site))
         return false;
     if (q->held_since_mono_ms == 0)
         q->held_since_mono_ms = now_mono_ms;
@@ -180,22 +182,26 @@ struct bundle *room_first(const struct room *r, enum room_kind kind) {
 }
 
 void room_taken(struct room *r, struct bundle *b) {
-    struct line *q = &r->line[b->letter->room];
+    enum room_kind kind = b->letter->room;
+    struct line *q = &r->line[kind];
     struct site *s = b->site;
     room_left(r, b);
     b->passed = q->first != NULL && b->slot_bytes > 0 ? q->turn : 0;
     if (b->passed == 0)
         return;
     q->passed_bytes += b->slot_bytes;
-    s->passed_bytes = (s->passed_turn == q->turn ? s->passed_bytes : 0) + b->slot_bytes;
-    s->passed_turn = q->turn;
+    if (s->passed_turn[kind] != q->turn)
+        s->passed_bytes[kind] = 0;
+    s->passed_turn[kind] = q->turn;
+    s->passed_bytes[kind] += b->slot_bytes;
 }
 
 void room_given(struct room *r, struct bundle *b) {
-    struct line *q = &r->line[b->letter->room];
+    enum room_kind kind = b->letter->room;
+    struct line *q = &r->line[kind];
     if (b->passed != 0 && b->passed == q->turn) {
         q->passed_bytes -= b->slot_bytes;
-        b->site->passed_bytes -= b->slot_bytes;
+        b->site->passed_bytes[kind] -= b->slot_bytes;
     }
     b->passed = 0;
     b->slot_bytes = 0;

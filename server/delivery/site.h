@@ -72,9 +72,9 @@ struct site {
     struct bundles roomless; /* those of the waiting that found no room for their content */
     size_t roomless_count;
     unsigned picked, picked_lane[LANE_COUNT];
-    size_t picked_bytes[ROOM_KINDS]; /* contents for them, also those that other sites need */
-    uint64_t passed_turn;            /* of room.c */
-    size_t passed_bytes;             /* of it: what it holds of them by having passed another */
+    size_t picked_bytes[ROOM_KINDS];  /* contents for them, also those that other sites need */
+    uint64_t passed_turn[ROOM_KINDS]; /* of room.c */
+    size_t passed_bytes[ROOM_KINDS];  /* of them: held by those that passed another in that turn */
     unsigned sent, sent_lane[LANE_COUNT];
     unsigned sent_loop[DELIVERY_LOOPS_MAX];
     unsigned recipients_most; /* per transaction, learned */

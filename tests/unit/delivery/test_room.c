@@ -228,6 +228,32 @@ static void who_waits_is_not_kept_waiting_for_ever_by_who_passes_it(void **state
     room_free(&r);
 }
 
+/* What passed one of another kind, at the same site and in a turn of the same number. */
+static void each_kind_has_turns_of_its_own(void **state) {
+    (void)state;
+    struct room *r = room_new(MOST);
+    struct site site[3] = {0};
+    struct asker *full = ask(r, &site[0], 1, 500 * KIB), *large = ask(r, &site[1], 2, 500 * KIB);
+    struct asker *apart = ask(r, &site[0], 1, MOST), *next = ask(r, &site[1], 2, MOST);
+    struct asker *passed = ask(r, &site[2], 3, 40 * KIB), *last = ask(r, &site[2], 3, MOST);
+    take(r, full);
+    take(r, apart);
+    assert_false(has(r, large, 0));
+    assert_false(has(r, next, 0));
+    take(r, passed);
+    end(r, apart);
+    assert_true(has(r, last, 1000)); /* nobody asked for the next one */
+    take(r, last);
+    end(r, passed);
+    assert_int_equal(site[2].passed_bytes[ROOM_LARGE], 0);
+    end(r, last);
+    assert_int_equal(site[2].passed_bytes[ROOM_APART], 0);
+    end(r, full);
+    end(r, large);
+    end(r, next);
+    room_free(&r);
+}
+
 /* Others of its own site and project pass it no longer than those of other sites. */
 static void who_waits_at_a_busy_site_is_not_kept_waiting_for_ever(void **state) {
     (void)state;
@@ -327,6 +353,7 @@ int main(void) {
         cmocka_unit_test(who_waits_is_not_kept_waiting_for_ever_by_who_passes_it),
         cmocka_unit_test(who_waits_at_a_busy_site_is_not_kept_waiting_for_ever),
         cmocka_unit_test(who_waits_and_is_asked_about_no_more_holds_up_nobody),
+        cmocka_unit_test(each_kind_has_turns_of_its_own),
         cmocka_unit_test(those_that_stand_apart_take_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
