@@ -9,6 +9,7 @@ enum {
     RESERVE = 16,     /* of so many transactions one is for sites that have none */
     LOOKS_MOST = 256, /* in vain, for room, in a turn of a site */
     ASKS_MOST = 16,   /* those that found none before */
+    ASKS_EVERY_MS = 20,
 };
 
 const char DISPATCH_NO_SANDBOX[] = "a test message goes to a sandbox only, and there is none";
@@ -249,17 +250,40 @@ static bool may_pick(const struct scheduler *s, const struct site *site) {
     return scheduler_may_claim(s) && site->picked < site_slots(site);
 }
 
-/* Those that have room by now wait with the others again, each at its place; no more than may be
- * picked. Who has waited longest of all is asked each time, the others in turn. */
-static void look_for_room(struct scheduler *s, struct site *site) {
-    unsigned slots = site_slots(site) - site->picked;
-    for (int kind = 0; kind < ROOM_KINDS && slots > 0; kind++) {
-        struct bundle *b = room_first(s->room, (enum room_kind)kind);
-        if (b != NULL && b->site == site && b->wants_room && prepare_has_room(s, b)) {
-            site_set_waiting(site, b);
-            slots--;
-        }
+static void take(struct scheduler *s, struct site *site, struct bundle *b) {
+    site_pick_slot(site, b);
+    room_taken(s->room, b, clock_mono_ms());
+    prepare_bundle(s, b);
+}
+
+/* Who waits for room longest of all is asked each time; where the slots are taken it gets one more
+ * as soon as there is some, or others would pass it as long as they like. */
+static void look_at_first(struct scheduler *s, struct site *site, enum room_kind kind) {
+    struct bundle *b = room_first(s->room, kind);
+    if (b == NULL || b->site != site || !b->wants_room || site->picked > site_slots(site) ||
+        !prepare_has_room(s, b))
+        return;
+    if (may_pick(s, site)) {
+        site_set_waiting(site, b);
+        return;
     }
+    site_unqueue(site, b);
+    if (is_out_of_place(b))
+        gather_place_anew(s, b);
+    else
+        take(s, site, b);
+}
+
+/* Those that have room by now wait with the others again, each at its place, and no more than may
+ * be picked. They are asked in turn. */
+static void look_for_room(struct scheduler *s, struct site *site) {
+    int64_t now_mono_ms = clock_mono_ms();
+    for (int kind = 0; kind < ROOM_KINDS && scheduler_may_claim(s); kind++)
+        look_at_first(s, site, (enum room_kind)kind);
+    if (!may_pick(s, site) || now_mono_ms < site->asked_mono_ms + ASKS_EVERY_MS)
+        return;
+    site->asked_mono_ms = now_mono_ms;
+    unsigned slots = site_slots(site) - site->picked;
     size_t asks = site->roomless_count < ASKS_MOST ? site->roomless_count : ASKS_MOST;
     for (; asks > 0 && slots > 0; asks--) {
         struct bundle *b = TAILQ_FIRST(&site->roomless);
@@ -272,10 +296,19 @@ static void look_for_room(struct scheduler *s, struct site *site) {
     }
 }
 
+/* One of them is first, or may be picked: it is looked at again in the next turn. */
+static bool is_anybody_asked_again(const struct scheduler *s, const struct site *site) {
+    for (int kind = 0; kind < ROOM_KINDS; kind++) {
+        const struct bundle *b = room_first(s->room, (enum room_kind)kind);
+        if (b != NULL && b->site == site && b->wants_room)
+            return true;
+    }
+    return site->roomless_count > 0 && may_pick(s, site);
+}
+
 /* Who has no room for its content is passed by those that need none, or less. */
 static void pick(struct scheduler *s, struct site *site) {
-    if (may_pick(s, site))
-        look_for_room(s, site);
+    look_for_room(s, site);
     size_t in_vain = 0;
     while (may_pick(s, site) && in_vain < LOOKS_MOST) {
         struct fair_entry *e = fair_pick(site->waiting, site_slots(site), site->picked_lane);
@@ -288,17 +321,15 @@ static void pick(struct scheduler *s, struct site *site) {
             continue;
         }
         if (prepare_has_room(s, b)) {
-            site_pick_slot(site, b);
-            room_taken(s->room, b);
-            prepare_bundle(s, b);
+            take(s, site, b);
         } else {
             fair_undo_pick(site->waiting, &b->fair); /* it pays for no turn */
             site_set_roomless(site, b);
             in_vain++;
         }
     }
-    if (site->roomless_count > 0 && may_pick(s, site))
-        dispatch_make_runnable(s, site); /* looked at again in the next turn */
+    if (is_anybody_asked_again(s, site))
+        dispatch_make_runnable(s, site);
 }
 
 /* The stored one, or, where it is of From's domain, the bounce address which that has by now. A

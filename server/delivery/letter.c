@@ -11,7 +11,6 @@ struct letters {
     struct room *room;
     struct letter_list kept;             /* oldest first */
     struct letter_list idle[ROOM_KINDS]; /* the same; some are picked again meanwhile */
-    size_t idle_bytes[ROOM_KINDS];
     size_t kept_bytes, kept_bytes_max;
     bool is_visiting;
 };
@@ -42,13 +41,13 @@ static void set_held(struct letters *t, struct letter *l, size_t held_bytes, boo
     if (l->is_kept)
         t->kept_bytes -= l->held_bytes;
     if (l->is_idle)
-        t->idle_bytes[l->room] -= letter_held_bytes(l);
+        room_idle_remove(t->room, l->room, letter_held_bytes(l));
     room_remove(t->room, l->room, l->outgoing->project, letter_held_bytes(l));
     l->held_bytes = held_bytes;
     l->is_kept = is_kept;
     room_add(t->room, l->room, l->outgoing->project, letter_held_bytes(l));
     if (l->is_idle)
-        t->idle_bytes[l->room] += letter_held_bytes(l);
+        room_idle_add(t->room, l->room, letter_held_bytes(l));
     if (l->is_kept)
         t->kept_bytes += l->held_bytes;
 }
@@ -65,10 +64,10 @@ static void set_idle(struct letters *t, struct letter *l, bool is_idle) {
     l->is_idle = is_idle;
     if (is_idle) {
         TAILQ_INSERT_TAIL(&t->idle[l->room], l, idle);
-        t->idle_bytes[l->room] += letter_held_bytes(l);
+        room_idle_add(t->room, l->room, letter_held_bytes(l));
     } else {
         TAILQ_REMOVE(&t->idle[l->room], l, idle);
-        t->idle_bytes[l->room] -= letter_held_bytes(l);
+        room_idle_remove(t->room, l->room, letter_held_bytes(l));
     }
 }
 
@@ -232,10 +231,6 @@ bool letters_make_room(struct letters *t, const struct letter *for_whom) {
     if (l != NULL)
         give_up_idle(t, l);
     return l != NULL;
-}
-
-size_t letters_idle_bytes(const struct letters *t, enum room_kind kind) {
-    return t->idle_bytes[kind];
 }
 
 void letters_visit(struct letters *t, void *ctx, void (*fn)(void *ctx, struct letter *l)) {

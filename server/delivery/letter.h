@@ -105,8 +105,6 @@ void letter_unpicked(struct letters *t, struct letter *l);
  * signed, again when a bundle is picked. What came with a notice would free nothing. False: there
  * was none to look at. */
 bool letters_make_room(struct letters *t, const struct letter *for_whom);
-/* What may be given up so, at most. */
-size_t letters_idle_bytes(const struct letters *t, enum room_kind kind);
 /* What it has of the room; and what it wants of it, or has: 0 when its content came with a notice,
  * or is gone. */
 size_t letter_held_bytes(const struct letter *l);

@@ -307,10 +307,8 @@ void prepare_signed(struct note *n) {
 }
 
 bool prepare_has_room(struct scheduler *s, struct bundle *b) {
-    const struct letter *l = b->letter;
-    if (!room_fits(s->room, b, 0) &&
-        room_fits(s->room, b, letters_idle_bytes(s->letters, l->room))) {
-        while (letters_make_room(s->letters, l) && !room_fits(s->room, b, 0))
+    if (!room_fits(s->room, b, false) && room_fits(s->room, b, true)) {
+        while (letters_make_room(s->letters, b->letter) && !room_fits(s->room, b, false))
             continue;
     }
     return room_has(s->room, b, clock_mono_ms());

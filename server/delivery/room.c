@@ -8,14 +8,17 @@
 enum {
     SMALL_PART = 256, /* of what large ones have: no larger is a small one */
     WAITS_MS = 1000,  /* who waits is asked about several times in it */
+    SERVED_MS = 100,  /* each site asks in it */
     TURN_MS = 2000,   /* most transactions end in it; twice that the next time */
     TURN_MOST_MS = 32 * 1000,
 };
 
 /* Who waits longest, and who passed it. */
 struct line {
-    struct bundle *first;  /* NULL: nobody waits */
-    int64_t until_mono_ms; /* that it counts: it is asked about in each turn, or cannot go */
+    struct bundle *first;      /* NULL: nobody waits */
+    int64_t until_mono_ms;     /* that it counts: it is asked about in each turn, or cannot go */
+    const struct site *served; /* whose had the place before: others come first, for a moment */
+    int64_t served_until_mono_ms;
     uint64_t turn;
     size_t passed_bytes;                 /* held by those that passed it, in this turn */
     int64_t turn_ms, held_since_mono_ms; /* others were kept waiting; 0: nobody yet */
@@ -31,7 +34,8 @@ struct project {
 struct room {
     size_t small_max;
     size_t most[ROOM_KINDS], bytes[ROOM_KINDS];
-    struct line line[ROOM_KINDS]; /* nobody is in that of small ones */
+    size_t idle[ROOM_KINDS];
+    struct line line[ROOM_KINDS];
     struct table projects;
 };
 
@@ -89,6 +93,14 @@ void room_remove(struct room *r, enum room_kind kind, int64_t project, size_t by
     free(p);
 }
 
+void room_idle_add(struct room *r, enum room_kind kind, size_t bytes) {
+    r->idle[kind] += bytes;
+}
+
+void room_idle_remove(struct room *r, enum room_kind kind, size_t bytes) {
+    r->idle[kind] -= bytes;
+}
+
 size_t room_bytes(const struct room *r, enum room_kind kind) {
     return r->bytes[kind];
 }
@@ -121,9 +133,9 @@ static bool fits(const struct room *r, const struct bundle *b, size_t without, s
     return left - size >= most / 8 || !has_some(r, l);
 }
 
-bool room_fits(const struct room *r, const struct bundle *b, size_t given_up_bytes) {
+bool room_fits(const struct room *r, const struct bundle *b, bool without_idle) {
     return letter_room_bytes(b->letter) == 0 || site_has_companion(b) ||
-           fits(r, b, given_up_bytes, 0);
+           fits(r, b, without_idle ? r->idle[b->letter->room] : 0, 0);
 }
 
 /* ---- who waits ---------------------------------------------------------------------------------
@@ -141,10 +153,14 @@ static bool is_anybody_in(const struct line *q, int64_t now_mono_ms) {
 }
 
 static void wait_in(struct line *q, struct bundle *b, int64_t now_mono_ms) {
+    if (b->site == q->served && now_mono_ms < q->served_until_mono_ms)
+        return;
     if (!is_anybody_in(q, now_mono_ms)) {
         q->first = b;
         q->turn_ms = TURN_MS;
         begin_turn(q);
+    } else if (b->fair.since_ms < q->first->fair.since_ms) {
+        q->first = b;
     }
     if (q->first == b)
         q->until_mono_ms = now_mono_ms + WAITS_MS;
@@ -155,13 +171,13 @@ static bool is_waited_for(struct room *r, struct line *q, int64_t now_mono_ms) {
     const struct site *s = q->first->site;
     enum room_kind kind = q->first->letter->room;
     size_t of_site = s->passed_turn[kind] == q->turn ? s->passed_bytes[kind] : 0;
-    if (!fits(r, q->first, q->passed_bytes, of_site))
+    if (!fits(r, q->first, q->passed_bytes + r->idle[kind], of_site))
         return false;
     if (q->held_since_mono_ms == 0)
         q->held_since_mono_ms = now_mono_ms;
     if (now_mono_ms - q->held_since_mono_ms < q->turn_ms)
         return true;
-    if (q->turn_ms < TURN_MOST_MS)
+    if (kind != ROOM_SMALL && q->turn_ms < TURN_MOST_MS)
         q->turn_ms *= 2;
     begin_turn(q);
     return false;
@@ -169,11 +185,10 @@ static bool is_waited_for(struct room *r, struct line *q, int64_t now_mono_ms) {
 
 bool room_has(struct room *r, struct bundle *b, int64_t now_mono_ms) {
     struct line *q = &r->line[b->letter->room];
-    if (room_fits(r, b, 0))
+    if (room_fits(r, b, false))
         return letter_room_bytes(b->letter) == 0 || q->first == b ||
                !is_anybody_in(q, now_mono_ms) || !is_waited_for(r, q, now_mono_ms);
-    if (b->letter->room != ROOM_SMALL)
-        wait_in(q, b, now_mono_ms);
+    wait_in(q, b, now_mono_ms);
     return false;
 }
 
@@ -181,11 +196,15 @@ struct bundle *room_first(const struct room *r, enum room_kind kind) {
     return r->line[kind].first;
 }
 
-void room_taken(struct room *r, struct bundle *b) {
+void room_taken(struct room *r, struct bundle *b, int64_t now_mono_ms) {
     enum room_kind kind = b->letter->room;
     struct line *q = &r->line[kind];
     struct site *s = b->site;
-    room_left(r, b);
+    if (q->first == b) {
+        q->first = NULL;
+        q->served = s;
+        q->served_until_mono_ms = now_mono_ms + SERVED_MS;
+    }
     b->passed = q->first != NULL && b->slot_bytes > 0 ? q->turn : 0;
     if (b->passed == 0)
         return;

@@ -10,14 +10,15 @@
  * projects that have nothing. Of small ones each needs what the largest of them needs, so that it
  * makes no difference which one comes first.
  *
- * A large one that finds no room is passed by others that find some, but is not kept waiting by
+ * Who finds no room is passed by others of its kind that find some, but is not kept waiting by
  * them: as soon as it had room but for what they hold, no more may pass, until it has its room or
  * has waited for long: they may hang. Then they are no longer held against who comes, and it begins
- * anew when room that they do not hold is given back.
+ * anew when room that they do not hold is given back. With small ones, of which each needs little,
+ * that takes seconds at most.
  *
  * What is in memory and only queues takes none from who asks: it is given up (letters_make_room()).
  *
- *     if (room_has(r, b, now)) { site_pick_slot(site, b); room_taken(r, b); }   // picked
+ *     if (room_has(r, b, now)) { site_pick_slot(site, b); room_taken(r, b, now); }   // picked
  *     site_give_slot(site, b); room_given(r, b);                                // over
  *
  * Sizes in octets. Thread: the scheduler's.
@@ -37,21 +38,24 @@ struct room *room_new(size_t bytes_max);
 void room_free(struct room **rp); /* nothing may be held */
 enum room_kind room_kind_of(const struct room *r, size_t size);
 
+/* Of what is held so much more, or less, may be given up: nobody needs it soon. */
+void room_idle_add(struct room *r, enum room_kind kind, size_t bytes);
+void room_idle_remove(struct room *r, enum room_kind kind, size_t bytes);
 /* A content of this project is held from now on, or no longer. */
 void room_add(struct room *r, enum room_kind kind, int64_t project, size_t bytes);
 void room_remove(struct room *r, enum room_kind kind, int64_t project, size_t bytes);
 size_t room_bytes(const struct room *r, enum room_kind kind);
 
-/* Would it have room if so much of its kind were given up, and nobody waited? The bundle is queued
- * at its site. */
-bool room_fits(const struct room *r, const struct bundle *b, size_t given_up_bytes);
+/* Would it have room if nobody waited, as it is, or if all were given up that may be? The bundle is
+ * queued at its site. */
+bool room_fits(const struct room *r, const struct bundle *b, bool without_idle);
 /* May it be picked? Else it waits, and is to be asked about again; the first one of its kind
  * several times a second, unless its site is parked, or others go before it. */
 bool room_has(struct room *r, struct bundle *b, int64_t now_mono_ms);
-/* Who has waited for longest; NULL: nobody waits. */
+/* Who waits, and has for longest, but that sites take turns; NULL: nobody. */
 struct bundle *room_first(const struct room *r, enum room_kind kind);
 /* It has its slot. */
-void room_taken(struct room *r, struct bundle *b);
+void room_taken(struct room *r, struct bundle *b, int64_t now_mono_ms);
 /* Its slot was given back. */
 void room_given(struct room *r, struct bundle *b);
 /* It goes, or to another site. */

@@ -71,6 +71,7 @@ struct site {
     struct fair *waiting, *ready;
     struct bundles roomless; /* those of the waiting that found no room for their content */
     size_t roomless_count;
+    int64_t asked_mono_ms; /* when they were asked last */
     unsigned picked, picked_lane[LANE_COUNT];
     size_t picked_bytes[ROOM_KINDS];  /* contents for them, also those that other sites need */
     uint64_t passed_turn[ROOM_KINDS]; /* of room.c */

@@ -158,6 +158,35 @@ static void sites_take_turns_with_contents_that_stand_apart(void **state) {
     end(w, &t);
 }
 
+/* It waits at a site that has no slot to spare; others, which have, would pass it for ever. */
+static void who_waits_longest_needs_no_free_slot(void **state) {
+    enum { ROOM = 64 * KIB };
+    struct world *w = *state;
+    struct slows t;
+    begin(w, &t, 2, ROOM);
+    t.route[1].concurrency = 1;
+    submit_with(
+        w, "hold@s0.test",
+        &(struct message_row){.created_wall_ms = clock_wall_ms() - 3000, .size_bytes = ROOM / 4});
+    struct id large = submit_with(
+        w, "ok@s1.test",
+        &(struct message_row){.created_wall_ms = clock_wall_ms() - 2000, .size_bytes = ROOM / 2});
+    for (int i = 0; i < 4; i++) /* they take the slots of its site */
+        submit_with(w, "hold@s1.test",
+                    &(struct message_row){.created_wall_ms = clock_wall_ms() - 1000});
+    start(w);
+    await_counter(w, &t.sink[0]->held, 1);
+    await_counter(w, &t.sink[1]->held, 1);
+    wait_some_turns(w);
+    assert_int_equal(recipient(w, large, 0).state, RECIPIENT_QUEUED);
+    sink_on_loop(t.sink[0]->loop, sink_close_all, t.sink[0]);
+    for (int i = 0; i < 500 && recipient(w, large, 0).state == RECIPIENT_QUEUED; i++)
+        mailbox_wait(w->box, 20);
+    assert_int_equal(recipient(w, large, 0).state,
+                     RECIPIENT_SENDING); /* claimed, behind the one that hangs */
+    end(w, &t);
+}
+
 /* Somebody else read the contents, and is done with them. */
 static void what_others_read_counts_for_who_holds_it(void **state) {
     struct world *w = *state;
@@ -200,6 +229,7 @@ int main(void) {
         T(small_ones_wait_for_no_large_one),
         T(however_many_find_no_room_hold_up_none_that_needs_none),
         T(sites_take_turns_with_contents_that_stand_apart),
+        T(who_waits_longest_needs_no_free_slot),
         T(what_others_read_counts_for_who_holds_it),
         T(what_was_kept_for_another_attempt_takes_no_more_than_what_is_read),
     };

@@ -259,14 +259,12 @@ static void each_kind_of_room_is_made_by_its_own(void **state) {
     assert_int_equal(room_bytes(room, ROOM_APART), SIZE);
     assert_int_equal(letter_held_bytes(sent->letter), SIZE);
     end_use(t, sent);
-    assert_int_equal(letters_idle_bytes(t, ROOM_APART), SIZE);
     assert_false(letters_make_room(t, queued->letter)); /* not at its own cost */
     assert_false(letters_make_room(t, &large));
     assert_int_equal(state_of(t, 1), LETTER_UNSIGNED);
     assert_true(letters_make_room(t, &apart));
     assert_int_equal(state_of(t, 1), LETTER_BARE);
     assert_int_equal(letter_held_bytes(queued->letter), 0);
-    assert_int_equal(letters_idle_bytes(t, ROOM_APART), 0);
     assert_int_equal(letter_room_bytes(queued->letter), SIZE);
     assert_false(letters_make_room(t, &apart));
     end_use(t, queued);

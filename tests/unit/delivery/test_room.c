@@ -36,7 +36,7 @@ static bool has(struct room *r, struct asker *a, int64_t after_ms) {
 
 static void take(struct room *r, struct asker *a) {
     site_pick_slot(a->bundle.site, &a->bundle);
-    room_taken(r, &a->bundle);
+    room_taken(r, &a->bundle, NOW);
     a->letter.held_bytes = (size_t)a->outgoing.size_bytes;
     a->letter.state = LETTER_LOADING;
     room_add(r, a->letter.room, a->outgoing.project, a->letter.held_bytes);
@@ -228,6 +228,108 @@ static void who_waits_is_not_kept_waiting_for_ever_by_who_passes_it(void **state
     room_free(&r);
 }
 
+/* What only queues would be given up for it, together with what those that passed it hold. */
+static void who_waits_counts_on_what_is_given_up(void **state) {
+    (void)state;
+    enum { IDLE = 300 * KIB };
+    struct room *r = room_new(MOST);
+    struct site site[4] = {0};
+    struct asker *full = ask(r, &site[0], 1, 400 * KIB), *large = ask(r, &site[1], 2, 500 * KIB);
+    struct asker *passed = ask(r, &site[2], 3, 100 * KIB), *next = ask(r, &site[3], 4, 50 * KIB);
+    room_add(r, ROOM_LARGE, 9, IDLE);
+    room_idle_add(r, ROOM_LARGE, IDLE);
+    take(r, full);
+    assert_false(has(r, large, 0));
+    assert_true(has(r, passed, 0));
+    take(r, passed);
+    end(r, full);
+    assert_false(room_fits(r, &large->bundle, true));
+    assert_false(has(r, next, 1));
+    end(r, passed);
+    assert_true(room_fits(r, &large->bundle, true));
+    assert_false(room_fits(r, &large->bundle, false));
+    room_idle_remove(r, ROOM_LARGE, IDLE);
+    room_remove(r, ROOM_LARGE, 9, IDLE);
+    assert_true(has(r, large, 2));
+    end(r, large);
+    end(r, next);
+    room_free(&r);
+}
+
+/* Where it is busy; each of the others is the first of its site, which needs less to be left. */
+static void a_small_one_waits_for_seconds_at_most(void **state) {
+    (void)state;
+    enum { OTHERS = 40, TURNS = 4 };
+    struct room *r = room_new(MOST);
+    struct site site[4 + OTHERS] = {0};
+    struct asker *held[3][200], *other[OTHERS];
+    size_t n[3], others = 0;
+    n[0] = fill(r, &site[0], 1, SMALL, held[0], 2);
+    n[1] = fill(r, &site[1], 1, SMALL, held[1], 200);
+    n[2] = fill(r, &site[2], 1, SMALL, held[2], 200);
+    struct asker *waits = ask(r, &site[0], 1, SMALL);
+    assert_false(has(r, waits, 0));
+    int64_t ms = 0;
+    for (int turn = 0; turn < TURNS; turn++) {
+        other[others] = ask(r, &site[3 + others], 1, SMALL);
+        assert_true(has(r, other[others], ms));
+        take(r, other[others++]);
+        end(r, held[1][--n[1]]); /* now it had room but for that one */
+        struct asker *next = ask(r, &site[3 + others], 1, SMALL);
+        for (int64_t until_ms = ms + 2000; ms < until_ms; ms += 500) {
+            assert_false(has(r, waits, ms));
+            assert_false(has(r, next, ms));
+        }
+        assert_false(has(r, waits, ms));
+        end(r, next);
+        next = ask(r, &site[3 + others], 1, SMALL);
+        assert_true(has(r, next, ms));
+        end(r, next);
+    }
+    end(r, held[1][--n[1]]);
+    assert_true(has(r, waits, ms));
+    end(r, waits);
+    end_all(r, other, others);
+    for (int i = 0; i < 3; i++)
+        end_all(r, held[i], n[i]);
+    room_free(&r);
+}
+
+/* Of those that ask in vain who is oldest; but after one of its own a site leaves the place to
+ * others for a moment. */
+static void the_oldest_has_the_place_and_sites_take_turns(void **state) {
+    (void)state;
+    struct room *r = room_new(MOST);
+    struct site site[3] = {0};
+    struct asker *full = ask(r, &site[0], 1, 500 * KIB), *a[4];
+    take(r, full);
+    for (int i = 0; i < 4; i++) {
+        a[i] = ask(r, &site[1 + i / 3], 2 + i, 500 * KIB);
+        a[i]->bundle.fair.since_ms = 100 - i;
+    }
+    for (int i = 0; i < 3; i++) {
+        assert_false(has(r, a[i], 0));
+        assert_ptr_equal(room_first(r, ROOM_LARGE), &a[i]->bundle);
+    }
+    assert_false(has(r, a[0], 0));
+    assert_ptr_equal(room_first(r, ROOM_LARGE), &a[2]->bundle);
+    end(r, full);
+    assert_false(has(r, a[3], 0));
+    assert_true(has(r, a[2], 0));
+    take(r, a[2]);
+    assert_false(has(r, a[1], 99));
+    assert_null(room_first(r, ROOM_LARGE));
+    a[3]->bundle.fair.since_ms = 1000; /* the youngest, of the other site */
+    assert_false(has(r, a[3], 99));
+    assert_ptr_equal(room_first(r, ROOM_LARGE), &a[3]->bundle);
+    end(r, a[3]);
+    assert_false(has(r, a[1], 100));
+    assert_ptr_equal(room_first(r, ROOM_LARGE), &a[1]->bundle);
+    for (int i = 0; i < 3; i++)
+        end(r, a[i]);
+    room_free(&r);
+}
+
 /* What passed one of another kind, at the same site and in a turn of the same number. */
 static void each_kind_has_turns_of_its_own(void **state) {
     (void)state;
@@ -353,6 +455,9 @@ int main(void) {
         cmocka_unit_test(who_waits_is_not_kept_waiting_for_ever_by_who_passes_it),
         cmocka_unit_test(who_waits_at_a_busy_site_is_not_kept_waiting_for_ever),
         cmocka_unit_test(who_waits_and_is_asked_about_no_more_holds_up_nobody),
+        cmocka_unit_test(who_waits_counts_on_what_is_given_up),
+        cmocka_unit_test(a_small_one_waits_for_seconds_at_most),
+        cmocka_unit_test(the_oldest_has_the_place_and_sites_take_turns),
         cmocka_unit_test(each_kind_has_turns_of_its_own),
         cmocka_unit_test(those_that_stand_apart_take_turns),
     };
