@@ -11,7 +11,7 @@ struct slows {
     struct sink *sink[SLOW_MOST];
     struct smarthost host[SLOW_MOST];
     struct route route[SLOW_MOST + 1];
-    char name[SLOW_MOST][16], domain[SLOW_MOST][16];
+    char name[SLOW_MOST][32], domain[SLOW_MOST][32];
     struct str of[SLOW_MOST];
 };
 
