@@ -12,7 +12,8 @@
  * closed instead of an answer. `says_421`: to MAIL, whoever it is for. `is_plain`: it offers no
  * extension, and has one connection at a time. A server without SMTP
  * (`sink_hostile`) closes, talks nonsense, or stays silent. Thread: counters are read from the
- * test's thread; all else on the sink's loop. */
+ * test's thread, `holds_all` and `later_times` may be set there while it runs, atomically; all else
+ * is of the sink's loop. */
 #pragma once
 
 #include <poll.h>
@@ -146,7 +147,8 @@ SINK void sink_on_message(void *ctx, struct receive *r, const struct received *m
     sink_add(&s->utf8_messages, m->smtputf8);
     if (m->rcpt_count > 1)
         sink_add(&s->many, 1);
-    if (s->holds_all || str_starts_with(m->rcpt[0], STR("hold"))) {
+    if (__atomic_load_n(&s->holds_all, __ATOMIC_SEQ_CST) ||
+        str_starts_with(m->rcpt[0], STR("hold"))) {
         sink_add(&s->held, 1);
         return;
     }
