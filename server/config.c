@@ -232,7 +232,8 @@ static enum err read_hostname(struct config *c, struct errinfo *info) {
     if (c->hostname.n == 0)
         return OK;
     if (domain_parse(c->hostname, true, c->private_->arena, &name, &why) != OK)
-        return err_set(info, ERR_INVALID, "POSTCHUTE_HOSTNAME", "%s", why.text);
+        return err_set(info, ERR_INVALID, "POSTCHUTE_HOSTNAME",
+                       "expects this host's DNS name, as mail.example.org: %s", why.text);
     c->hostname = name;
     return OK;
 }
@@ -251,8 +252,7 @@ bool config_uses_mx(const struct config *c) {
 static bool is_full_name(struct str hostname, struct errinfo *why) {
     struct arena *a = arena_new();
     struct str name = STR_NONE;
-    bool is = hostname.n > 0 && domain_parse(hostname, false, a, &name, why) == OK &&
-              !domain_is_literal(name);
+    bool is = hostname.n > 0 && domain_parse(hostname, false, a, &name, why) == OK;
     arena_free(&a);
     return is;
 }
