@@ -138,7 +138,9 @@ static bool is_ours(const struct config *c, struct str listen, bool is_https) {
     return ours;
 }
 
-/* 0: free; EINVAL: no address in numbers and a port; else why not. */
+enum { NOT_TRIED = -1 };
+
+/* 0: free; NOT_TRIED: no address in numbers and a port; else why not. */
 static int try_bind(struct str listen) {
     struct str host = listen, port = STR_NONE;
     struct sockaddr_any at;
@@ -155,7 +157,7 @@ static int try_bind(struct str listen) {
         host = STR("0.0.0.0");
     if (str_parse_u64(port, 65535, &number) != OK ||
         sockaddr_parse(host, (uint16_t)number, &at) != OK)
-        return EINVAL;
+        return NOT_TRIED;
     int fd = socket(at.ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return errno;
@@ -172,7 +174,7 @@ static void examine_listener(struct doctor *d, struct str listen, bool is_https,
     else if (is_running)
         doctor_bad(d, "listen", "was the setting changed? Restart the server",
                    "%.*s: the server runs but does not answer there", STR_ARG(listen));
-    else if (why == EINVAL)
+    else if (why == NOT_TRIED)
         doctor_look(d, "listen", "`postchute check-config` says whether it will do",
                     "%.*s: not tried", STR_ARG(listen));
     else if (why)

@@ -248,6 +248,12 @@ static void doctor_says_what_to_mend(void **state) {
     assert_non_null(strstr(o.out, "-> another program has it"));
     assert_non_null(strstr(o.out, "ok    store"));
     assert_non_null(strstr(o.out, "\n1 to mend"));
+
+    char nowhere[] = "POSTCHUTE_LISTEN=[fe80::1]:18"; /* without the link that it is of */
+    bad[2] = nowhere;
+    o = run_cli("doctor|--offline", bad);
+    assert_int_equal(o.code, CLI_FAILED);
+    assert_non_null(strstr(o.out, "BAD   listen        [fe80::1]:18: "));
 }
 
 /* Of the doctor and of check-config the same is heard. */
