@@ -305,7 +305,8 @@ static void print_row(enum config_help form, const char *name, const struct fiel
 
 void config_declare_print(enum config_help form, struct buf *out) {
     char name[64];
-    buf_putz(out, "\nThe YAML file alone has lists of declarations, too:\n\n");
+    buf_putz(out, "\nThe YAML file alone has lists of declarations, too (the parameters of a "
+                  "smarthost are those of POSTCHUTE_ROUTE as well):\n\n");
     if (form == CONFIG_HELP_MARKDOWN)
         buf_putz(out, "| declaration | value | what |\n|---|---|---|\n");
     for (size_t k = 0; k < COUNT(kinds); k++)

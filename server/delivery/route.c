@@ -247,8 +247,8 @@ enum parameter {
 };
 const struct smarthost_parameter smarthost_parameters[] = {
     [PARAMETER_TLS] = {{"tls", 3},
-                       "none, opportunistic, encrypt or verify; left out: verify with credentials, "
-                       "else opportunistic"},
+                       "none, opportunistic, encrypt or verify; left out: verify with credentials "
+                       "or a pin, else opportunistic; smtps:// is always verify"},
     [PARAMETER_CA] = {{"ca", 2}, "file with certificate authorities (PEM); left out: ca_file"},
     [PARAMETER_PIN] = {{"pin", 3},
                        "sha256: and the hash of the server's public key; several with commas"},
