@@ -115,6 +115,24 @@ static void a_lane_that_had_no_room_keeps_its_turn(void **state) {
     }
 }
 
+static void a_lane_that_has_room_but_no_quota_begins_anew(void **state) {
+    struct kit *k = *state;
+    put_many(k, "a.example", LANE_BULK, 1, 1);
+    put_many(k, "b.example", LANE_BULK, 1, 1);
+    struct store_due q = {.until_wall_ms = k->now_wall_ms, .per_key = 1, .most = 1};
+    RUN_OK(k, STORE_DUE, &q);
+    assert_int_not_equal(q.at[LANE_BULK].number, 0);
+    kit_due_release(&q);
+    put_many(k, "b.example", LANE_TRANSACTIONAL, 1, 1);
+    q.most = 10;
+    RUN_OK(k, STORE_DUE, &q);
+    assert_int_equal(q.count, 1);
+    assert_int_equal(q.due[0].queue_key.p[0], 'b');
+    assert_int_equal(q.at[LANE_BULK].number, 0);
+    assert_true(q.more);
+    kit_due_release(&q);
+}
+
 static void a_project_with_much_does_not_starve_one_with_little(void **state) {
     struct kit *k = *state;
     put_many(k, "big.example", LANE_BULK, 1, 50);
@@ -414,6 +432,7 @@ static void after_what_there_will_never_be_there_is_nothing(void **state) {
     T(loading_is_fair_to_keys_lanes_and_projects),                                                 \
         T(each_queue_has_its_turn_however_many_come_again),                                        \
         T(a_lane_that_had_no_room_keeps_its_turn),                                                 \
+        T(a_lane_that_has_room_but_no_quota_begins_anew),                                          \
         T(a_project_with_much_does_not_starve_one_with_little), T(the_next_due_time_is_told),      \
         T(due_rows_carry_what_delivery_needs), T(the_feed_is_in_order_and_can_be_paged),           \
         T(an_event_carries_its_message), T(messages_are_found_by_each_filter),                     \
