@@ -250,6 +250,7 @@ static void a_fault_says_what_is_wrong(void **state) {
         {"ann@example.net>", "a '>' has no '<' before it"},
         {"ann", "the address has no @"},
         {"\"a@b, c\" ann", "the address has a second @"},
+        {"\"a\\\"@b, c@d\" ann", "the address has a second @"},
         {"Acme, Inc <a@example.net>",
          "the name has a ','; put the name in double quotes, or give it in a field of its own"},
         {"a@exa,mple.net", "the domain has a character that is no letter, digit or hyphen"},
