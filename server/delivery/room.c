@@ -133,9 +133,15 @@ static bool fits(const struct room *r, const struct bundle *b, size_t without, s
     return left - size >= most / 8 || !has_some(r, l);
 }
 
+/* What may be given up for it: not its own. */
+static size_t idle_for(const struct room *r, const struct bundle *b) {
+    const struct letter *l = b->letter;
+    return r->idle[l->room] - (l->is_idle ? letter_held_bytes(l) : 0);
+}
+
 bool room_fits(const struct room *r, const struct bundle *b, bool without_idle) {
     return letter_room_bytes(b->letter) == 0 || site_has_companion(b) ||
-           fits(r, b, without_idle ? r->idle[b->letter->room] : 0, 0);
+           fits(r, b, without_idle ? idle_for(r, b) : 0, 0);
 }
 
 /* ---- who waits ---------------------------------------------------------------------------------
@@ -171,7 +177,7 @@ static bool is_waited_for(struct room *r, struct line *q, int64_t now_mono_ms) {
     const struct site *s = q->first->site;
     enum room_kind kind = q->first->letter->room;
     size_t of_site = s->passed_turn[kind] == q->turn ? s->passed_bytes[kind] : 0;
-    if (!fits(r, q->first, q->passed_bytes + r->idle[kind], of_site))
+    if (!fits(r, q->first, q->passed_bytes + idle_for(r, q->first), of_site))
         return false;
     if (q->held_since_mono_ms == 0)
         q->held_since_mono_ms = now_mono_ms;

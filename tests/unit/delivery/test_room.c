@@ -256,6 +256,30 @@ static void who_waits_counts_on_what_is_given_up(void **state) {
     room_free(&r);
 }
 
+/* It is here from an earlier attempt; given up for itself it would take the room again. */
+static void who_waits_does_not_count_on_its_own_content(void **state) {
+    (void)state;
+    struct room *r = room_new(MOST);
+    struct site site[3] = {0};
+    struct asker *full = ask(r, &site[0], 1, 400 * KIB), *large = ask(r, &site[1], 2, 350 * KIB);
+    struct asker *next = ask(r, &site[2], 3, 20 * KIB);
+    take(r, full);
+    large->letter.held_bytes = 350 * KIB;
+    large->letter.state = LETTER_READY;
+    large->letter.is_idle = true;
+    room_add(r, ROOM_LARGE, 2, 350 * KIB);
+    room_idle_add(r, ROOM_LARGE, 350 * KIB);
+    assert_false(room_fits(r, &large->bundle, true));
+    assert_false(has(r, large, 0));
+    assert_true(has(r, next, 1)); /* nobody passed the large one yet */
+    room_idle_remove(r, ROOM_LARGE, 350 * KIB);
+    room_remove(r, ROOM_LARGE, 2, 350 * KIB);
+    end(r, large);
+    end(r, next);
+    end(r, full);
+    room_free(&r);
+}
+
 /* Where it is busy; each of the others is the first of its site, which needs less to be left. */
 static void a_small_one_waits_for_seconds_at_most(void **state) {
     (void)state;
@@ -456,6 +480,7 @@ int main(void) {
         cmocka_unit_test(who_waits_at_a_busy_site_is_not_kept_waiting_for_ever),
         cmocka_unit_test(who_waits_and_is_asked_about_no_more_holds_up_nobody),
         cmocka_unit_test(who_waits_counts_on_what_is_given_up),
+        cmocka_unit_test(who_waits_does_not_count_on_its_own_content),
         cmocka_unit_test(a_small_one_waits_for_seconds_at_most),
         cmocka_unit_test(the_oldest_has_the_place_and_sites_take_turns),
         cmocka_unit_test(each_kind_has_turns_of_its_own),
