@@ -141,6 +141,15 @@ static void share_lane(struct due_share *row, size_t from, size_t to, const stru
     free(lane);
 }
 
+/* Of what is left: who has much that comes again and again would take all of it each time. */
+static int64_t part_behind(const struct due_share *row, size_t to, size_t count, int64_t left) {
+    enum { LANE_PART = 8 };
+    int64_t waiting = 0;
+    for (size_t i = to; i < count; i++)
+        waiting += row[i].count;
+    return smaller(waiting, left / LANE_PART);
+}
+
 void due_shares(struct due_share *row, size_t count, size_t per_key, size_t most) {
     struct key_use *use = mem_zalloc((count + 1) * sizeof(*use));
     for (size_t i = 0; i < count; i++) {
@@ -152,7 +161,9 @@ void due_shares(struct due_share *row, size_t count, size_t per_key, size_t most
     for (size_t from = 0, to; from < count; from = to) {
         for (to = from; to < count && row[to].lane == row[from].lane; to++)
             ;
-        share_lane(row, from, to, use, count, per_key, &left);
+        int64_t behind = part_behind(row, to, count, left), here = left - behind;
+        share_lane(row, from, to, use, count, per_key, &here);
+        left = here + behind;
     }
     free(use);
 }

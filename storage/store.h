@@ -380,9 +380,9 @@ struct time_place {
 /* Recipients that may go soon. Quota per key, parked keys skipped, room kept for high. Those that
  * cannot be read are left out, and the log says so.
  *
- * Of more queues than `most` those that wait longest have a part. `at` says where the next load
- * goes on, behind them, so that each has its turn, however many come again and again: those who
- * repeat the call hand it back as it is. */
+ * Of more queues than `most` those that wait longest have a part, and a lane leaves some to those
+ * behind it. `at` says where the next load goes on, so that each has its turn, however many come
+ * again and again: those who repeat the call hand it back as it is. */
 struct store_due {
     struct store_call call;
     int64_t until_wall_ms;      /* due at or before */

@@ -233,7 +233,8 @@ int64_t key_published_wall_ms(const struct store_domain_checked *q,
 /* The event of a change of state. */
 enum event_type event_type_of_state(enum recipient_state to);
 /* Who gets how many of `most` rows: key after key and row after row get equal parts of what is
- * left, `high` first. In and out: `give` of each, rows sorted by lane. */
+ * left, `high` first; an eighth of it is for the lanes behind. In and out: `give` of each, rows
+ * sorted by lane. */
 struct due_share {
     struct str key;
     enum lane lane;

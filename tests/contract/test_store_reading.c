@@ -133,6 +133,21 @@ static void a_lane_that_has_room_but_no_quota_begins_anew(void **state) {
     kit_due_release(&q);
 }
 
+/* They may be here already, or have no place here: rows that come again as long as they cannot go.
+ */
+static void however_much_comes_again_in_a_lane_the_next_one_has_a_part(void **state) {
+    struct kit *k = *state;
+    put_many(k, "a.example", LANE_TRANSACTIONAL, 1, 6);
+    put_many(k, "b.example", LANE_TRANSACTIONAL, 1, 6);
+    put_many(k, "c.example", LANE_BULK, 1, 6);
+    struct store_due q = {.per_key = 10, .most = 8};
+    for (int i = 0; i < 3; i++) {
+        struct due_counts c = due_with(k, &q, STR("c.example"));
+        assert_int_equal(c.all, 8);
+        assert_int_equal(c.of_key, 1);
+    }
+}
+
 static void a_project_with_much_does_not_starve_one_with_little(void **state) {
     struct kit *k = *state;
     put_many(k, "big.example", LANE_BULK, 1, 50);
@@ -433,6 +448,7 @@ static void after_what_there_will_never_be_there_is_nothing(void **state) {
         T(each_queue_has_its_turn_however_many_come_again),                                        \
         T(a_lane_that_had_no_room_keeps_its_turn),                                                 \
         T(a_lane_that_has_room_but_no_quota_begins_anew),                                          \
+        T(however_much_comes_again_in_a_lane_the_next_one_has_a_part),                             \
         T(a_project_with_much_does_not_starve_one_with_little), T(the_next_due_time_is_told),      \
         T(due_rows_carry_what_delivery_needs), T(the_feed_is_in_order_and_can_be_paged),           \
         T(an_event_carries_its_message), T(messages_are_found_by_each_filter),                     \
