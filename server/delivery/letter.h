@@ -58,6 +58,9 @@ struct letter {
     size_t held_bytes;         /* size of the message, or of the one that is asked for */
     struct bundles bundles;    /* all, by bundle.of_letter */
     struct bundles waiting;    /* picked, for content or signature, by bundle.wait */
+    unsigned slots;            /* of its bundles, at all sites */
+    uint64_t passed;           /* of room.c: as bundle.passed, of the first of them */
+    size_t passed_bytes;       /* that it counts for */
     struct bundle *signer;     /* SIGNING: whose job signs for all; else NULL */
     bool is_kept;              /* on the list of kept ones: no bundle uses it */
     bool is_idle;              /* on the list of idle ones: it may be that all its bundles queue */

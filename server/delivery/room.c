@@ -20,7 +20,7 @@ struct line {
     const struct site *served; /* whose had the place before: others come first, for a moment */
     int64_t served_until_mono_ms;
     uint64_t turn;
-    size_t passed_bytes;                 /* held by those that passed it, in this turn */
+    size_t passed_bytes;                 /* of contents that passed it, in this turn */
     int64_t turn_ms, held_since_mono_ms; /* others were kept waiting; 0: nobody yet */
 };
 
@@ -202,6 +202,25 @@ struct bundle *room_first(const struct room *r, enum room_kind kind) {
     return r->line[kind].first;
 }
 
+/* A content is held once, however many sites have it: it is the first one that takes the room, and
+ * the last one that gives it back. That of who waits is held whoever passes. */
+static void letter_passes(struct line *q, const struct bundle *b) {
+    struct letter *l = b->letter;
+    if (l->slots > 1 || l == q->first->letter)
+        return;
+    l->passed = b->passed;
+    l->passed_bytes = b->slot_bytes;
+    q->passed_bytes += l->passed_bytes;
+}
+
+static void letter_given(struct line *q, struct letter *l) {
+    if (l->slots > 0)
+        return;
+    if (l->passed != 0 && l->passed == q->turn)
+        q->passed_bytes -= l->passed_bytes;
+    l->passed = 0;
+}
+
 void room_taken(struct room *r, struct bundle *b, int64_t now_mono_ms) {
     enum room_kind kind = b->letter->room;
     struct line *q = &r->line[kind];
@@ -214,7 +233,7 @@ void room_taken(struct room *r, struct bundle *b, int64_t now_mono_ms) {
     b->passed = q->first != NULL && b->slot_bytes > 0 ? q->turn : 0;
     if (b->passed == 0)
         return;
-    q->passed_bytes += b->slot_bytes;
+    letter_passes(q, b);
     if (s->passed_turn[kind] != q->turn)
         s->passed_bytes[kind] = 0;
     s->passed_turn[kind] = q->turn;
@@ -224,10 +243,9 @@ void room_taken(struct room *r, struct bundle *b, int64_t now_mono_ms) {
 void room_given(struct room *r, struct bundle *b) {
     enum room_kind kind = b->letter->room;
     struct line *q = &r->line[kind];
-    if (b->passed != 0 && b->passed == q->turn) {
-        q->passed_bytes -= b->slot_bytes;
+    letter_given(q, b->letter);
+    if (b->passed != 0 && b->passed == q->turn)
         b->site->passed_bytes[kind] -= b->slot_bytes;
-    }
     b->passed = 0;
     b->slot_bytes = 0;
 }

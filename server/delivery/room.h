@@ -14,7 +14,8 @@
  * them: as soon as it had room but for what they hold, no more may pass, until it has its room or
  * has waited for long: they may hang. Then they are no longer held against who comes, and it begins
  * anew when room that they do not hold is given back. With small ones, of which each needs little,
- * that takes seconds at most.
+ * that takes seconds at most. A content that others had before has not passed, however many more
+ * sites have it by now.
  *
  * What is in memory and only queues takes none from who asks: it is given up (letters_make_room()).
  *

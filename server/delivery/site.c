@@ -191,6 +191,7 @@ bool site_has_companion(const struct bundle *b) {
 void site_pick_slot(struct site *s, struct bundle *b) {
     ASSERT(!b->has_slot);
     b->has_slot = true;
+    b->letter->slots++;
     s->picked++;
     s->picked_lane[b->fair.lane]++;
     b->slot_bytes = letter_room_bytes(b->letter);
@@ -203,6 +204,7 @@ void site_give_slot(struct site *s, struct bundle *b) {
     if (!b->has_slot)
         return;
     b->has_slot = false;
+    b->letter->slots--;
     s->picked--;
     s->picked_lane[b->fair.lane]--;
     struct bundle *heir = b->slot_bytes > 0 ? find_companion(b) : NULL;

@@ -256,6 +256,55 @@ static void who_waits_counts_on_what_is_given_up(void **state) {
     room_free(&r);
 }
 
+static void take_too(struct room *r, struct bundle *b) {
+    site_pick_slot(b->site, b);
+    room_taken(r, b, NOW);
+}
+
+static void give_too(struct room *r, struct bundle *b) {
+    site_give_slot(b->site, b);
+    room_given(r, b);
+}
+
+/* One message for several sites: who passes with what is held already takes nothing. */
+static void who_waits_is_passed_by_a_content_once(void **state) {
+    (void)state;
+    struct room *r = room_new(MOST);
+    struct site site[6] = {0};
+    struct asker *held = ask(r, &site[0], 1, 400 * KIB), *large = ask(r, &site[1], 2, 500 * KIB);
+    struct asker *next = ask(r, &site[2], 3, 40 * KIB), *passed = ask(r, &site[3], 4, 60 * KIB);
+    struct bundle second = {.letter = &held->letter, .site = &site[4]};
+    struct bundle third = {.letter = &passed->letter, .site = &site[4]};
+    struct bundle other = {.letter = &large->letter, .site = &site[5]};
+    TAILQ_INSERT_TAIL(&held->letter.bundles, &second, of_letter);
+    TAILQ_INSERT_TAIL(&passed->letter.bundles, &third, of_letter);
+    TAILQ_INSERT_TAIL(&large->letter.bundles, &other, of_letter);
+    take(r, held);
+    assert_false(has(r, large, 0));
+    assert_true(room_has(r, &second, NOW));
+    take_too(r, &second);
+    assert_true(has(r, next, 0)); /* the first one of it hangs, whoever passes */
+    take_too(r, &other);
+    assert_true(has(r, next, 0)); /* its own is none that passed it */
+    give_too(r, &other);
+    take(r, passed);
+    assert_true(room_has(r, &third, NOW));
+    take_too(r, &third);
+    give_too(r, &second);
+    give(r, held);
+    assert_false(has(r, next, 0));
+    give_too(r, &passed->bundle);
+    assert_false(has(r, next, 0)); /* the second one of it has it still */
+    give_too(r, &third);
+    room_remove(r, ROOM_LARGE, 4, 60 * KIB);
+    assert_true(has(r, large, 0));
+    end(r, held);
+    end(r, large);
+    end(r, next);
+    end(r, passed);
+    room_free(&r);
+}
+
 /* It is here from an earlier attempt; given up for itself it would take the room again. */
 static void who_waits_does_not_count_on_its_own_content(void **state) {
     (void)state;
@@ -480,6 +529,7 @@ int main(void) {
         cmocka_unit_test(who_waits_at_a_busy_site_is_not_kept_waiting_for_ever),
         cmocka_unit_test(who_waits_and_is_asked_about_no_more_holds_up_nobody),
         cmocka_unit_test(who_waits_counts_on_what_is_given_up),
+        cmocka_unit_test(who_waits_is_passed_by_a_content_once),
         cmocka_unit_test(who_waits_does_not_count_on_its_own_content),
         cmocka_unit_test(a_small_one_waits_for_seconds_at_most),
         cmocka_unit_test(the_oldest_has_the_place_and_sites_take_turns),
