@@ -252,6 +252,7 @@ static bool may_pick(const struct scheduler *s, const struct site *site) {
 
 static void take(struct scheduler *s, struct site *site, struct bundle *b) {
     site_pick_slot(site, b);
+    letter_picked(s->letters, b->letter);
     room_taken(s->room, b, clock_mono_ms());
     prepare_bundle(s, b);
 }

@@ -10,7 +10,7 @@ struct letters {
     struct table by_key;
     struct room *room;
     struct letter_list kept;             /* oldest first */
-    struct letter_list idle[ROOM_KINDS]; /* the same; some are picked again meanwhile */
+    struct letter_list idle[ROOM_KINDS]; /* the same; none has a slot */
     size_t kept_bytes, kept_bytes_max;
     bool is_visiting;
 };
@@ -137,7 +137,7 @@ void letter_set_bare(struct letters *t, struct letter *l) {
 void letter_set_content(struct letters *t, struct letter *l, struct message *m) {
     hold(t, l, m);
     if (TAILQ_EMPTY(&l->waiting)) /* who asked for it may have left */
-        set_idle(t, l, true);
+        set_idle(t, l, l->slots == 0);
     l->key_reading = 0;
     l->key_until_mono_ms = 0;
     l->state = l->key.signing == ROUTE_SIGNING_OFF ? LETTER_READY : LETTER_UNSIGNED;
@@ -183,7 +183,7 @@ void letter_settle(struct letters *t, struct letter **lp) {
     if (l->is_kept)
         return;
     if (!TAILQ_EMPTY(&l->bundles)) {
-        set_idle(t, l, true);
+        set_idle(t, l, l->slots == 0);
         return;
     }
     /* LOADING: the answer will look for it by its key, and throw away what it does not find */
@@ -201,8 +201,12 @@ void letter_settle(struct letters *t, struct letter **lp) {
         trim(t);
 }
 
+void letter_picked(struct letters *t, struct letter *l) {
+    set_idle(t, l, false);
+}
+
 void letter_unpicked(struct letters *t, struct letter *l) {
-    set_idle(t, l, true);
+    set_idle(t, l, l->slots == 0);
 }
 
 static bool is_picked(const struct letter *l) {

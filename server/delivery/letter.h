@@ -63,10 +63,10 @@ struct letter {
     size_t passed_bytes;       /* that it counts for */
     struct bundle *signer;     /* SIGNING: whose job signs for all; else NULL */
     bool is_kept;              /* on the list of kept ones: no bundle uses it */
-    bool is_idle;              /* on the list of idle ones: it may be that all its bundles queue */
-    bool has_retry;            /* keep it when the last bundle is gone */
-    bool is_outdated;          /* READY or SIGNING: by keys, or for want of them, as they were */
-    uint64_t key_reading;      /* UNSIGNED: the reading of domains that is waited for; 0: none */
+    bool is_idle;         /* on the list of idle ones: no bundle has a slot; one may wait without */
+    bool has_retry;       /* keep it when the last bundle is gone */
+    bool is_outdated;     /* READY or SIGNING: by keys, or for want of them, as they were */
+    uint64_t key_reading; /* UNSIGNED: the reading of domains that is waited for; 0: none */
     int64_t key_until_mono_ms; /* UNSIGNED: so long a new key may be found in DNS; 0: not asked */
     TAILQ_ENTRY(letter) kept;
     TAILQ_ENTRY(letter) idle;
@@ -101,7 +101,8 @@ void letter_set_unsigned(struct letters *t, struct letter *l);
 /* To be called when a bundle left: frees or keeps the letter once none is left. What is kept gives
  * back what came with a notice: the store's budget of that is for fresh mail. */
 void letter_settle(struct letters *t, struct letter **lp);
-/* To be called when a bundle that was picked queues again. */
+/* To be called when a bundle was picked, and when one that was queues again. */
+void letter_picked(struct letters *t, struct letter *l);
 void letter_unpicked(struct letters *t, struct letter *l);
 /* Looks at another letter of the same kind of room whose bundles only queued, for who knows how
  * long, that first which has been so for longest: if they do, it is BARE again, to be read, and

@@ -271,6 +271,35 @@ static void each_kind_of_room_is_made_by_its_own(void **state) {
     end(&t);
 }
 
+static void what_has_a_slot_is_not_counted_among_what_may_be_given_up(void **state) {
+    (void)state;
+    struct letters *t = letters_new(KEPT_MAX, room = room_new(2 * SIZE));
+    struct site site[2] = {0};
+    struct bundle *sent = use(t, 1), *queued = queue_too(sent, BUNDLE_QUEUED);
+    struct outgoing *o = outgoing(2, NULL);
+    struct bundle *asks = use_of(t, o, ROUTE_SIGNING_OFF);
+    outgoing_unref(&o);
+    sent->site = queued->site = &site[0];
+    asks->site = &site[1];
+    assert_int_equal(asks->letter->room, ROOM_LARGE);
+    site_pick_slot(&site[0], queued);
+    queued->state = BUNDLE_SENT;
+    end_use(t, sent);
+    assert_false(room_fits(room, asks, true));
+    site_give_slot(&site[0], queued);
+    queued->state = BUNDLE_QUEUED;
+    letter_unpicked(t, queued->letter);
+    assert_true(room_fits(room, asks, true));
+    site_pick_slot(&site[0], queued);
+    queued->state = BUNDLE_SENT;
+    letter_picked(t, queued->letter);
+    assert_false(room_fits(room, asks, true));
+    site_give_slot(&site[0], queued);
+    end_use(t, queued);
+    end_use(t, asks);
+    end(&t);
+}
+
 /* It was canceled while the content was read. */
 static void content_that_nobody_waits_for_any_more_makes_room(void **state) {
     (void)state;
@@ -428,6 +457,7 @@ int main(void) {
         cmocka_unit_test(what_is_kept_for_a_retry_gives_back_what_came_with_the_notice),
         cmocka_unit_test(those_that_only_queue_make_room_the_oldest_first),
         cmocka_unit_test(each_kind_of_room_is_made_by_its_own),
+        cmocka_unit_test(what_has_a_slot_is_not_counted_among_what_may_be_given_up),
         cmocka_unit_test(content_that_nobody_waits_for_any_more_makes_room),
         cmocka_unit_test(only_what_a_change_of_keys_concerns_is_signed_again),
         cmocka_unit_test(what_has_the_same_keys_under_the_same_names_signs_the_same),
