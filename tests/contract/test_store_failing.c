@@ -495,6 +495,27 @@ static void direct_run(struct kit *k, struct direct *d, struct store_call *call,
     kit_keep(k, call);
 }
 
+static void another_file_is_not_opened_again(void **state) {
+    struct kit *k = *state;
+    struct direct d;
+    struct backend_file was;
+    struct errinfo info = {0};
+    direct_open(k, &d);
+    d.ops->file(d.b, &was);
+    d.ops->close(&d.b);
+    was.device++; /* the same number on another file system */
+    assert_int_equal(d.ops->open(&k->options, &was, &d.b, &info), ERR_UNAVAILABLE);
+    assert_non_null(strstr(info.text, "is not the file that was opened at the start"));
+    was.device--;
+    /* of what cannot be read nobody knows what it was */
+    sqlite_fail(&(struct sqlite_fault){.rc = SQLITE_IOERR, .at = 1, .only = "PRAGMA user_version"});
+    assert_int_equal(d.ops->open(&k->options, &was, &d.b, &info), ERR_UNAVAILABLE);
+    assert_int_equal(sqlite_fail_end(), 1);
+    assert_null(strstr(info.text, "emptied or replaced"));
+    assert_int_equal(d.ops->open(&k->options, &was, &d.b, &info), OK);
+    direct_close(k, &d);
+}
+
 /* A queue that gets one and gives it away before anybody looks. */
 static void what_comes_and_goes_in_one_transaction_leaves_its_queue_as_it_was(void **state) {
     struct kit *k = *state;
@@ -2265,6 +2286,19 @@ static void what_was_under_way_is_found_by_a_start_that_was_told_of_none(void **
     assert_int_equal(now.recipient[0].state, RECIPIENT_QUEUED);
     assert_true(now.recipient[0].possible_duplicate);
     kit_check(k);
+    /* it is the next start that finds it, when it cannot be counted; and nobody need listen */
+    silence_log();
+    assert_true(kit_claim(k, m->recipient[0].key));
+    store_close(&k->store);
+    damage(k, "UPDATE counter SET sending = 0");
+    sqlite_fail(&(struct sqlite_fault){
+        .rc = SQLITE_IOERR, .at = 1, .only = "SELECT count(*) FROM open_message"});
+    struct errinfo info = {0};
+    assert_int_equal(store_open(&k->options, &k->store, &info), ERR_UNAVAILABLE);
+    assert_int_equal(sqlite_fail_end(), 1);
+    kit_open_with(k, k->options);
+    assert_int_equal(kit_message(k, m->id).recipient[0].state, RECIPIENT_QUEUED);
+    kit_check(k);
 }
 
 /* ---- the self-check ---- */
@@ -2336,6 +2370,7 @@ int main(void) {
         TEST(a_page_ends_at_no_damaged_id),
         TEST(a_probe_that_cannot_begin_finds_no_room),
         TEST(what_fails_fails_as_well_in_silence),
+        TEST(another_file_is_not_opened_again),
         TEST(what_comes_and_goes_in_one_transaction_leaves_its_queue_as_it_was),
         TEST(queues_beyond_what_is_remembered_are_forgotten),
         TEST(a_search_rests_between_its_statements),

@@ -376,6 +376,18 @@ static void a_reply_too_many_behind_a_refusal_ends_the_opening(void **state) {
     }
 }
 
+/* The failure's own words; else the server's; else those of its kind. */
+static void a_result_has_words(void **state) {
+    (void)state;
+    struct reply said = {.code = 550, .text = STR("no such user")};
+    struct session_result r = {.failure = FAILURE_CLOSED};
+    assert_true(str_equal(session_result_text(&r), str_of(failure_text(FAILURE_CLOSED))));
+    r.reply = &said;
+    assert_true(str_equal(session_result_text(&r), said.text));
+    r.text = STR("refused by the kernel");
+    assert_true(str_equal(session_result_text(&r), r.text));
+}
+
 static void it_may_end_without_words(void **state) {
     struct world *w = *state;
     w->s.state = SESSION_EHLO;
@@ -398,6 +410,7 @@ int main(void) {
         TEST(a_reply_in_a_state_that_awaits_none_ends_it),
         TEST(an_answer_to_starttls_before_it_has_left_ends_it),
         TEST(a_reply_too_many_behind_a_refusal_ends_the_opening),
+        cmocka_unit_test(a_result_has_words),
         TEST(it_may_end_without_words),
     };
     return cmocka_run_group_tests_name("session", tests, NULL, NULL);

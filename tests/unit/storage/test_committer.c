@@ -190,11 +190,14 @@ static const struct store_ops fake_ops = {
 /* ---- what the test has ---- */
 
 /* The disk (--wrap). */
-static atomic_llong disk_free_bytes;
+static atomic_llong disk_free_bytes; /* -1: it cannot be asked */
 int __wrap_statvfs(const char *path, struct statvfs *out);
 int __wrap_statvfs(const char *path, struct statvfs *out) {
     (void)path;
-    *out = (struct statvfs){.f_frsize = 1, .f_bavail = (fsblkcnt_t)disk_free_bytes};
+    long long free_bytes = disk_free_bytes;
+    if (free_bytes < 0)
+        return -1;
+    *out = (struct statvfs){.f_frsize = 1, .f_bavail = (fsblkcnt_t)free_bytes};
     return 0;
 }
 
@@ -666,22 +669,25 @@ static void what_is_left_of_a_batch_shares_no_failure(void **state) {
 /* The one whose content is all in comes last, and is not put off for ever. */
 static void a_large_one_goes_in_with_any_batch(void **state) {
     struct world *w = *state;
-    struct store_key_put q[3] = {0};
+    struct store_key_put q[4] = {0};
     struct id id = {{1}};
     struct store_accept a = {
         .content = message_new(&id, mem_zalloc(LIMIT_BODY_CHUNK + 2), LIMIT_BODY_CHUNK + 1)};
     f.writes[0] = LIMIT_BATCH_CHANGES;
     hold(w);
     post(w, &a.call, STORE_ACCEPT);
-    post_many(w, q, 3);
-    let_go(w, 4);
+    post_many(w, q, 4);
+    let_go(w, 5);
     assert_int_equal(f.batch_size[1], 1); /* with a piece each */
     assert_int_equal(f.batch_size[2], 1);
     assert_int_equal(f.batch_size[3], 2);
+    assert_int_equal(f.batch_size[4], 1);
     assert_int_equal(f.unstaged, 1);
     assert_int_equal(a.call.err, OK);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(q[i].call.err, OK);
     store_call_release(&a.call);
-    release(q, 3);
+    release(q, 4);
 }
 
 /* Who does not say how many recipients a message has is taken to have the most. */
@@ -893,18 +899,21 @@ static void what_was_posted_is_done_before_it_stops(void **state) {
     release(q, CALLS);
 }
 
-static void a_disk_that_cannot_be_asked_has_room(void **state) {
-    struct world *w = *state;
-    assert_int_equal(committer_health(w->c).disk_free_bytes, INT64_MAX);
-    committer_set_floor(w->c, INT64_MAX);
-    assert_int_equal(run(w, STORE_KEYS_USED), OK);
-    assert_int_equal(run_large(w, 1), OK);
-}
-
 static void see_disk(struct world *w, int64_t free_bytes) {
     disk_free_bytes = free_bytes;
     while (committer_health(w->c).disk_free_bytes != free_bytes)
         mailbox_wait(w->box, 50);
+}
+
+static void a_disk_that_cannot_be_asked_has_room(void **state) {
+    struct world *w = *state;
+    see_disk(w, 1);
+    disk_free_bytes = -1;
+    while (committer_health(w->c).disk_free_bytes != INT64_MAX)
+        mailbox_wait(w->box, 50);
+    committer_set_floor(w->c, INT64_MAX);
+    assert_int_equal(run(w, STORE_KEYS_USED), OK);
+    assert_int_equal(run_large(w, 1), OK);
 }
 
 /* The log is told, not at each look: what is not accepted is answered to others. */
@@ -926,6 +935,25 @@ static void the_floor_is_told_when_it_is_crossed(void **state) {
     committer_set_floor(w->c, 20);
     assert_int_equal(logged(TOLD), 3);
     assert_int_equal(committer_health(w->c).disk_floor_bytes, 20);
+}
+
+/* Nothing hangs on somebody listening. */
+static void what_the_log_would_be_told_is_so_in_silence(void **state) {
+    struct world *w = *state;
+    silence_log();
+    see_disk(w, 10);
+    committer_set_floor(w->c, 11);
+    assert_int_equal(run_large(w, 1), ERR_UNAVAILABLE);
+    committer_set_floor(w->c, 10);
+    assert_int_equal(run_large(w, 1), OK);
+    f.status = BACKEND_BROKEN;
+    f.open = ERR_UNAVAILABLE;
+    assert_int_equal(run(w, STORE_KEY_PUT), ERR_UNAVAILABLE);
+    while (strcmp(committer_health(w->c).text, "still broken") != 0)
+        mailbox_wait(w->box, 50);
+    f.open = OK;
+    assert_true(becomes_writable(w));
+    assert_int_equal(run(w, STORE_KEY_PUT), OK);
 }
 
 int main(void) {
@@ -955,6 +983,7 @@ int main(void) {
         TEST(what_was_posted_is_done_before_it_stops),
         TEST(a_disk_that_cannot_be_asked_has_room),
         TEST(the_floor_is_told_when_it_is_crossed),
+        TEST(what_the_log_would_be_told_is_so_in_silence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
