@@ -474,34 +474,37 @@ static void what_is_due_is_found_in_any_order(void **state) {
 }
 
 /* A queue counts what is due later, too, so that its share can be more than it has. What is left
- * is shared out again, but not without end: here each round empties one queue. */
+ * is shared out again, but not without end: here each round finds one queue empty, and gives the
+ * next one its rest. The last has use for it; that comes in a later load. */
 static void shares_that_stay_empty_are_given_to_others_a_few_times(void **state) {
-    enum { QUEUES = 9, LATER = 600, MOST = 600 };
-    static const int due_now[QUEUES] = {2, 210, 300, 1, 30, 44, 1, 5, 6};
+    enum { ROUNDS = 8 };
     struct kit *k = *state;
     int budget = calm(k);
     int64_t now = k->now_wall_ms;
-    size_t all = 0;
-    for (int i = 0; i < QUEUES; i++)
-        for (int later = 0; later < 2; later++) {
-            const char *to[LATER + 1] = {NULL};
-            int n = later ? LATER : due_now[i];
-            for (int r = 0; r < n; r++)
-                to[r] = arena_printf(k->arena, "a%d@d%d.example", r, i).p;
-            struct store_accept *q = kit_accept_for(k, to);
-            q->message.lane = (enum lane)(i / 3);
-            for (int r = 0; r < n; r++)
-                q->message.recipient[r].due_wall_ms = now + later * 1000;
-            RUN_OK(k, STORE_ACCEPT, q);
-            all += later ? 0 : (size_t)n;
+    for (size_t queues = ROUNDS; queues <= ROUNDS + 1; queues++) {
+        for (size_t i = 0; i < queues; i++) {
+            const char *name = arena_printf(k->arena, "a@d%zu-%zu.example", queues, i).p;
+            accept_as(k, LANE_BULK, 1, name, now);
+            accept_as(k, LANE_BULK, 1, name, i + 1 < queues ? now + 1000 : now);
         }
-    fail_each_step(k, budget > 0 ? 1 : 0);
-    struct store_due q = {.until_wall_ms = now, .per_key = MOST, .most = MOST};
-    RUN_OK(k, STORE_DUE, &q);
-    assert_true(q.count <= all && q.count >= all - 6); /* the last queue at the utmost */
-    assert_int_equal(q.more, q.count < all);
-    assert_int_equal(q.next_due_wall_ms, now + 1000);
-    kit_due_release(&q);
+        fail_each_step(k, budget > 0 ? 1 : 0);
+        size_t due = queues + 1, rest = k->backend == STORE_SQLITE && queues > ROUNDS ? 1 : 0;
+        struct store_due q = {.until_wall_ms = now, .per_key = due, .most = due};
+        RUN_OK(k, STORE_DUE, &q);
+        assert_int_equal(q.count, due - rest);
+        assert_int_equal(q.more, rest > 0);
+        assert_int_equal(q.next_due_wall_ms, now + 1000);
+        calm(k);
+        for (size_t i = 0; i < q.count; i++)
+            assert_true(kit_claim(k, q.due[i].key));
+        kit_due_release(&q);
+        RUN_OK(k, STORE_DUE, &q);
+        assert_int_equal(q.count, rest);
+        assert_false(q.more);
+        for (size_t i = 0; i < q.count; i++)
+            assert_true(kit_claim(k, q.due[i].key));
+        kit_due_release(&q);
+    }
 }
 
 static void content_came(struct store_call *c) {
