@@ -334,6 +334,80 @@ static void the_last_reply_stays_while_its_message_is_open(void **state) {
     assert_int_equal(left->event[0].result.code, 451);
 }
 
+static void defer(struct kit *k, recipient_key_t key, struct last_result last) {
+    struct settle_result r = kit_result(k, key, RECIPIENT_QUEUED);
+    r.last = last;
+    assert_true(kit_claim(k, key));
+    assert_int_equal(kit_settle(k, r), OK);
+}
+
+static void assert_said(const struct last_result *got, const struct last_result *want) {
+    assert_int_equal(got->code, want->code);
+    assert_int_equal(got->failure, want->failure);
+    assert_int_equal(got->class_, want->class_);
+    assert_int_equal(got->text.n, want->text.n);
+}
+
+/* Whatever it was that was said last, and however much that says nothing of it came behind. */
+static void of_what_one_that_is_open_was_told_only_the_last_stays(void **state) {
+    struct kit *k = *state;
+    static const struct last_result said[] = {
+        {.code = 421},
+        {.failure = FAILURE_TLS_PIN},
+        {.class_ = CLASS_GREYLISTED},
+        {.text = STR("words alone")},
+    };
+    enum { ROWS = sizeof(said) / sizeof(said[0]) };
+    static const struct last_result nothing = {.stage = STAGE_RCPT, .mx = STR("mx.example.net")};
+    struct message_row *m[ROWS];
+    for (size_t i = 0; i < ROWS; i++) {
+        m[i] = kit_accept(k, TO("ann@example.net", "bob@example.net"));
+        kit_attempt(k, m[i]->recipient[0].key, RECIPIENT_QUEUED);
+        defer(k, m[i]->recipient[0].key, said[(i + 1) % ROWS]);
+        defer(k, m[i]->recipient[0].key, said[i]);
+        defer(k, m[i]->recipient[0].key, nothing);
+        defer(k, m[i]->recipient[1].key, said[(i + 1) % ROWS]);
+        struct message_row *other = kit_accept(k, TO("ann@example.net"));
+        kit_attempt(k, other->recipient[0].key, RECIPIENT_DELIVERED);
+    }
+    k->now_wall_ms += 1000;
+    struct store_retain q = {.events_before_wall_ms = k->now_wall_ms, .most = 1000};
+    for (int times = 0; times < 2; times++) { /* again, when the others are gone */
+        kit_retain_all(k, q);
+        assert_int_equal(kit_events(k, 1, 0)->count, 2 * ROWS);
+        for (size_t i = 0; i < ROWS; i++) {
+            struct store_events e = {.project = 1, .message_id = m[i]->id, .limit = 10};
+            RUN_OK(k, STORE_EVENTS, &e);
+            assert_int_equal(e.count, 2);
+            assert_int_equal(e.event[0].recipient_index, 0);
+            assert_said(&e.event[0].result, &said[i]);
+            assert_int_equal(e.event[1].recipient_index, 1);
+            assert_said(&e.event[1].result, &said[(i + 1) % ROWS]);
+            struct message_row now = kit_message(k, m[i]->id);
+            assert_said(&now.recipient[0].last, &said[i]);
+            assert_said(&now.recipient[1].last, &said[(i + 1) % ROWS]);
+        }
+    }
+}
+
+static void an_event_that_is_about_no_message_goes_when_it_is_old(void **state) {
+    struct kit *k = *state;
+    struct store_webhook_test t = {
+        .id = kit_webhook(k, 1, "*"), .project = 1, .now_wall_ms = k->now_wall_ms};
+    RUN_OK(k, STORE_WEBHOOK_TEST, &t);
+    struct store_notify_claim *c = kit_notify_claim(k);
+    assert_int_equal(c->count, 1);
+    struct notify_result r = {
+        .seq = c->notification[0].seq, .state = NOTIFICATION_DELIVERED, .counts = true};
+    assert_int_equal(kit_notify_settle(k, r), OK);
+    struct store_retain q = {.events_before_wall_ms = k->now_wall_ms, .most = 100};
+    kit_retain_all(k, q);
+    assert_int_equal(kit_events(k, 1, 0)->count, 1);
+    q.events_before_wall_ms++;
+    kit_retain_all(k, q);
+    assert_int_equal(kit_events(k, 1, 0)->count, 0);
+}
+
 /* ---- the clock was wrong ---- */
 
 enum { YEAR_S = 365 * 86400 };
@@ -523,6 +597,8 @@ static void a_key_answers_its_whole_time_after_a_clock_that_was_behind(void **st
         T(a_key_outlives_its_message), T(what_is_freed_is_given_back),                             \
         T(a_file_that_cannot_become_smaller_ends_a_sweep), T(a_step_removes_few_large_captures),   \
         T(the_last_reply_stays_while_its_message_is_open),                                         \
+        T(of_what_one_that_is_open_was_told_only_the_last_stays),                                  \
+        T(an_event_that_is_about_no_message_goes_when_it_is_old),                                  \
         T(what_was_written_in_the_future_becomes_old_like_the_rest),                               \
         T(a_key_made_in_the_future_ends_like_one_that_is_made_now),                                \
         T(what_lies_beyond_reach_after_a_step_back_is_due_now),                                    \
