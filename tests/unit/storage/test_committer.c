@@ -666,28 +666,36 @@ static void what_is_left_of_a_batch_shares_no_failure(void **state) {
     release(q, 3);
 }
 
-/* The one whose content is all in comes last, and is not put off for ever. */
-static void a_large_one_goes_in_with_any_batch(void **state) {
-    struct world *w = *state;
-    struct store_key_put q[4] = {0};
+/* The one whose content is all in comes last, and is not put off for ever, whether others of its
+ * batch are put back or not. */
+static void a_large_one_goes_with(struct world *w, int others) {
+    struct store_key_put q[CALLS] = {0};
     struct id id = {{1}};
     struct store_accept a = {
         .content = message_new(&id, mem_zalloc(LIMIT_BODY_CHUNK + 2), LIMIT_BODY_CHUNK + 1)};
     f.writes[0] = LIMIT_BATCH_CHANGES;
     hold(w);
     post(w, &a.call, STORE_ACCEPT);
-    post_many(w, q, 4);
-    let_go(w, 5);
+    post_many(w, q, others);
+    let_go(w, (size_t)others + 1);
     assert_int_equal(f.batch_size[1], 1); /* with a piece each */
     assert_int_equal(f.batch_size[2], 1);
     assert_int_equal(f.batch_size[3], 2);
-    assert_int_equal(f.batch_size[4], 1);
+    assert_int_equal(f.batch_size[4], others - 3);
     assert_int_equal(f.unstaged, 1);
     assert_int_equal(a.call.err, OK);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < others; i++)
         assert_int_equal(q[i].call.err, OK);
     store_call_release(&a.call);
-    release(q, 4);
+    release(q, (size_t)others);
+}
+
+static void a_large_one_goes_in_with_any_batch(void **state) {
+    a_large_one_goes_with(*state, 3);
+}
+
+static void a_large_one_goes_in_before_those_that_are_put_back(void **state) {
+    a_large_one_goes_with(*state, 4);
 }
 
 /* Who does not say how many recipients a message has is taken to have the most. */
@@ -972,6 +980,7 @@ int main(void) {
         TEST(a_batch_ends_when_much_was_written),
         TEST(what_is_left_of_a_batch_shares_no_failure),
         TEST(a_large_one_goes_in_with_any_batch),
+        TEST(a_large_one_goes_in_before_those_that_are_put_back),
         TEST(what_changes_whole_messages_weighs_all_their_recipients),
         TEST(a_step_of_a_sweep_weighs_what_it_may_change),
         TEST(many_calls_and_large_ones_are_several_batches),
