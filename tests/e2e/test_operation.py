@@ -677,6 +677,7 @@ def test_the_certificate_and_key_of_https_may_come_through_a_pipe_which_is_read_
     writer.start()
     server.start()
     writer.join(10)
+    assert not writer.is_alive()
 
 
 def requests_get(url, bundle):
