@@ -102,21 +102,30 @@ static int compare_use(const void *a, const void *b) {
     return c != 0 ? c : (x->row > y->row) - (x->row < y->row);
 }
 
+/* Of what is left: who has much that comes again and again would take all of it each time. */
+static int64_t part_behind(int64_t waiting, int64_t left) {
+    enum { LANE_PART = 8 };
+    return smaller(waiting, left / LANE_PART);
+}
+
 /* Of the rows use[0..n) of one key those in [from, to): how much each may take of what the key's
- * quota has left after the lanes before, into lane[].count. */
+ * quota has left after the lanes before, but for the part of those behind, into lane[].count. */
 static void share_key(const struct due_share *row, size_t from, size_t to,
                       const struct key_use *use, size_t n, int64_t per_key,
                       struct due_share *lane) {
     struct due_share *of_key = mem_zalloc(n * sizeof(*of_key));
     size_t members = 0;
+    int64_t behind = 0;
     for (size_t k = 0; k < n; k++) {
         size_t r = use[k].row;
         if (r < from)
             per_key -= row[r].give;
         else if (r < to)
             of_key[members++].count = row[r].count;
+        else
+            behind += row[r].count;
     }
-    share_out(of_key, members, per_key);
+    share_out(of_key, members, per_key - part_behind(behind, per_key));
     for (size_t k = 0, m = 0; k < n; k++)
         if (use[k].row >= from && use[k].row < to)
             lane[use[k].row - from].count = of_key[m++].give;
@@ -141,13 +150,11 @@ static void share_lane(struct due_share *row, size_t from, size_t to, const stru
     free(lane);
 }
 
-/* Of what is left: who has much that comes again and again would take all of it each time. */
-static int64_t part_behind(const struct due_share *row, size_t to, size_t count, int64_t left) {
-    enum { LANE_PART = 8 };
+static int64_t waiting_in(const struct due_share *row, size_t from, size_t to) {
     int64_t waiting = 0;
-    for (size_t i = to; i < count; i++)
+    for (size_t i = from; i < to; i++)
         waiting += row[i].count;
-    return smaller(waiting, left / LANE_PART);
+    return waiting;
 }
 
 void due_shares(struct due_share *row, size_t count, size_t per_key, size_t most) {
@@ -161,7 +168,7 @@ void due_shares(struct due_share *row, size_t count, size_t per_key, size_t most
     for (size_t from = 0, to; from < count; from = to) {
         for (to = from; to < count && row[to].lane == row[from].lane; to++)
             ;
-        int64_t behind = part_behind(row, to, count, left), here = left - behind;
+        int64_t behind = part_behind(waiting_in(row, to, count), left), here = left - behind;
         share_lane(row, from, to, use, count, per_key, &here);
         left = here + behind;
     }

@@ -276,7 +276,8 @@ static void look_at_first(struct scheduler *s, struct site *site, enum room_kind
 }
 
 /* Those that have room by now wait with the others again, each at its place, and no more than may
- * be picked. They are asked in turn. */
+ * be picked. They are asked in turn, but the oldest first: by asking it gets the place of who waits
+ * longest, and the others leave it the room. */
 static void look_for_room(struct scheduler *s, struct site *site) {
     int64_t now_mono_ms = clock_mono_ms();
     for (int kind = 0; kind < ROOM_KINDS && scheduler_may_claim(s); kind++)
@@ -284,6 +285,7 @@ static void look_for_room(struct scheduler *s, struct site *site) {
     if (!may_pick(s, site) || now_mono_ms < site->asked_mono_ms + ASKS_EVERY_MS)
         return;
     site->asked_mono_ms = now_mono_ms;
+    site_put_oldest_first(site);
     unsigned slots = site_slots(site) - site->picked;
     size_t asks = site->roomless_count < ASKS_MOST ? site->roomless_count : ASKS_MOST;
     for (; asks > 0 && slots > 0; asks--) {

@@ -172,12 +172,18 @@ static void wait_in(struct line *q, struct bundle *b, int64_t now_mono_ms) {
         q->until_mono_ms = now_mono_ms + WAITS_MS;
 }
 
+/* But for its own, which is held whoever passes, and not against it. */
+static size_t passed_the_first(const struct line *q) {
+    const struct letter *l = q->first->letter;
+    return q->passed_bytes - (l->passed == q->turn ? l->passed_bytes : 0);
+}
+
 /* Would the first one go but for those that passed it, and has it waited for them long enough? */
 static bool is_waited_for(struct room *r, struct line *q, int64_t now_mono_ms) {
     const struct site *s = q->first->site;
     enum room_kind kind = q->first->letter->room;
     size_t of_site = s->passed_turn[kind] == q->turn ? s->passed_bytes[kind] : 0;
-    if (!fits(r, q->first, q->passed_bytes + idle_for(r, q->first), of_site))
+    if (!fits(r, q->first, passed_the_first(q) + idle_for(r, q->first), of_site))
         return false;
     if (q->held_since_mono_ms == 0)
         q->held_since_mono_ms = now_mono_ms;
@@ -203,10 +209,10 @@ struct bundle *room_first(const struct room *r, enum room_kind kind) {
 }
 
 /* A content is held once, however many sites have it: it is the first one that takes the room, and
- * the last one that gives it back. That of who waits is held whoever passes. */
+ * the last one that gives it back. */
 static void letter_passes(struct line *q, const struct bundle *b) {
     struct letter *l = b->letter;
-    if (l->slots > 1 || l == q->first->letter)
+    if (l->slots > 1)
         return;
     l->passed = b->passed;
     l->passed_bytes = b->slot_bytes;

@@ -174,6 +174,21 @@ void site_set_waiting(struct site *s, struct bundle *b) {
     fair_push(s->waiting, &b->fair);
 }
 
+void site_put_oldest_first(struct site *s) {
+    struct bundle *oldest[ROOM_KINDS] = {NULL}, *b;
+    TAILQ_FOREACH (b, &s->roomless, wait) {
+        struct bundle **of_kind = &oldest[b->letter->room];
+        if (*of_kind == NULL || b->fair.since_ms < (*of_kind)->fair.since_ms)
+            *of_kind = b;
+    }
+    for (int kind = 0; kind < ROOM_KINDS; kind++) {
+        if (oldest[kind] == NULL)
+            continue;
+        TAILQ_REMOVE(&s->roomless, oldest[kind], wait);
+        TAILQ_INSERT_HEAD(&s->roomless, oldest[kind], wait);
+    }
+}
+
 /* A message to many domains of one provider is many bundles, and one content. */
 static struct bundle *find_companion(const struct bundle *b) {
     struct bundle *c;

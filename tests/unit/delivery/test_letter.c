@@ -294,8 +294,20 @@ static void what_has_a_slot_is_not_counted_among_what_may_be_given_up(void **sta
     queued->state = BUNDLE_SENT;
     letter_picked(t, queued->letter);
     assert_false(room_fits(room, asks, true));
+    struct bundle *other = queue_too(queued, BUNDLE_QUEUED); /* of the same content */
+    other->site = &site[0];
+    site_pick_slot(&site[0], other);
+    site_give_slot(&site[0], other);
+    letter_unpicked(t, other->letter);
+    assert_false(room_fits(room, asks, true));
+    letter_set_bare(t, other->letter); /* other keys: it is read again, for who has left by then */
+    letter_set_loading(t, other->letter);
+    letter_set_content(t, other->letter, content());
+    assert_false(room_fits(room, asks, true));
     site_give_slot(&site[0], queued);
     end_use(t, queued);
+    assert_true(room_fits(room, asks, true));
+    end_use(t, other);
     end_use(t, asks);
     end(&t);
 }

@@ -305,6 +305,35 @@ static void who_waits_is_passed_by_a_content_once(void **state) {
     room_free(&r);
 }
 
+/* It passed the first one at another site, and is older. */
+static void who_waits_is_not_passed_by_its_own_content(void **state) {
+    (void)state;
+    struct room *r = room_new(MOST);
+    struct site site[4] = {0};
+    struct asker *hangs = ask(r, &site[1], 1, 400 * KIB), *large = ask(r, &site[2], 2, 500 * KIB);
+    struct asker *own = ask(r, &site[0], 3, 300 * KIB), *next = ask(r, &site[3], 4, 20 * KIB);
+    struct bundle second = {.letter = &own->letter, .site = &site[1]};
+    TAILQ_INSERT_TAIL(&own->letter.bundles, &second, of_letter);
+    large->bundle.fair.since_ms = 10;
+    second.fair.since_ms = own->bundle.fair.since_ms = 5;
+    take(r, hangs);
+    assert_false(has(r, large, 0));
+    assert_true(has(r, own, 0));
+    take(r, own);
+    assert_false(room_has(r, &second, NOW));
+    assert_ptr_equal(room_first(r, ROOM_LARGE), &second);
+    assert_true(has(r, next, 1)); /* nothing but what hangs is in its way */
+    give(r, own);
+    assert_false(room_has(r, &second, NOW + 2));
+    assert_true(has(r, next, 2)); /* nor is it counted any more */
+    room_left(r, &second);
+    end(r, own);
+    end(r, large);
+    end(r, next);
+    end(r, hangs);
+    room_free(&r);
+}
+
 /* It is here from an earlier attempt; given up for itself it would take the room again. */
 static void who_waits_does_not_count_on_its_own_content(void **state) {
     (void)state;
@@ -531,6 +560,7 @@ int main(void) {
         cmocka_unit_test(who_waits_counts_on_what_is_given_up),
         cmocka_unit_test(who_waits_is_passed_by_a_content_once),
         cmocka_unit_test(who_waits_does_not_count_on_its_own_content),
+        cmocka_unit_test(who_waits_is_not_passed_by_its_own_content),
         cmocka_unit_test(a_small_one_waits_for_seconds_at_most),
         cmocka_unit_test(the_oldest_has_the_place_and_sites_take_turns),
         cmocka_unit_test(each_kind_has_turns_of_its_own),

@@ -231,6 +231,37 @@ static void a_content_counts_at_each_site_that_needs_it(void **state) {
     end(&f);
 }
 
+static void of_those_without_room_the_oldest_of_each_kind_is_asked_first(void **state) {
+    (void)state;
+    enum { COUNT = 6 };
+    static const struct {
+        enum room_kind kind;
+        int64_t since_ms;
+    } rows[COUNT] = {{ROOM_LARGE, 30}, {ROOM_SMALL, 20}, {ROOM_LARGE, 10},
+                     {ROOM_APART, 40}, {ROOM_SMALL, 20}, {ROOM_LARGE, 10}};
+    static const int want[COUNT] = {3, 2, 1, 0, 4, 5};
+    struct fixture f;
+    begin(&f, 20, 0, 2);
+    struct letter l[COUNT] = {0};
+    struct bundle b[COUNT] = {0};
+    site_put_oldest_first(f.site);
+    assert_null(site_first_queued(f.site));
+    for (int i = 0; i < COUNT; i++) {
+        l[i].room = rows[i].kind;
+        b[i].letter = &l[i];
+        b[i].fair = (struct fair_entry){.cost = 1, .since_ms = rows[i].since_ms};
+        fair_push(f.site->waiting, &b[i].fair);
+        site_set_roomless(f.site, &b[i]);
+    }
+    site_put_oldest_first(f.site);
+    for (int i = 0; i < COUNT; i++) {
+        struct bundle *first = site_first_queued(f.site);
+        assert_ptr_equal(first, &b[want[i]]);
+        site_unqueue(f.site, first);
+    }
+    end(&f);
+}
+
 /* The disk was full for a moment, or somebody set another limit. */
 static void a_limit_of_recipients_that_was_learned_is_doubted_in_time(void **state) {
     (void)state;
@@ -269,6 +300,7 @@ int main(void) {
         cmocka_unit_test(a_limit_of_recipients_that_was_learned_is_doubted_in_time),
         cmocka_unit_test(a_content_counts_once_however_many_are_picked_for_it),
         cmocka_unit_test(a_content_counts_at_each_site_that_needs_it),
+        cmocka_unit_test(of_those_without_room_the_oldest_of_each_kind_is_asked_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
