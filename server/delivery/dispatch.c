@@ -275,9 +275,9 @@ static void look_at_first(struct scheduler *s, struct site *site, enum room_kind
         take(s, site, b);
 }
 
-/* Those that have room by now wait with the others again, each at its place, and no more than may
- * be picked. They are asked in turn, but the oldest first: by asking it gets the place of who waits
- * longest, and the others leave it the room. */
+/* Those that have room by now wait with the others again, each at its place: which of them goes is
+ * told by its lane and its project, not by who was asked. They are asked in turn, but the oldest
+ * first: by asking it gets the place of who waits longest, and the others leave it the room. */
 static void look_for_room(struct scheduler *s, struct site *site) {
     int64_t now_mono_ms = clock_mono_ms();
     for (int kind = 0; kind < ROOM_KINDS && scheduler_may_claim(s); kind++)
@@ -286,16 +286,13 @@ static void look_for_room(struct scheduler *s, struct site *site) {
         return;
     site->asked_mono_ms = now_mono_ms;
     site_put_oldest_first(site);
-    unsigned slots = site_slots(site) - site->picked;
     size_t asks = site->roomless_count < ASKS_MOST ? site->roomless_count : ASKS_MOST;
-    for (; asks > 0 && slots > 0; asks--) {
+    for (; asks > 0; asks--) {
         struct bundle *b = TAILQ_FIRST(&site->roomless);
-        if (prepare_has_room(s, b)) {
+        if (prepare_has_room(s, b))
             site_set_waiting(site, b);
-            slots--;
-        } else {
+        else
             site_set_roomless(site, b);
-        }
     }
 }
 

@@ -175,17 +175,18 @@ void site_set_waiting(struct site *s, struct bundle *b) {
 }
 
 void site_put_oldest_first(struct site *s) {
-    struct bundle *oldest[ROOM_KINDS] = {NULL}, *b;
+    enum { SORTS = LANE_COUNT * ROOM_KINDS };
+    struct bundle *oldest[SORTS] = {NULL}, *b;
     TAILQ_FOREACH (b, &s->roomless, wait) {
-        struct bundle **of_kind = &oldest[b->letter->room];
-        if (*of_kind == NULL || b->fair.since_ms < (*of_kind)->fair.since_ms)
-            *of_kind = b;
+        struct bundle **of_sort = &oldest[b->fair.lane * ROOM_KINDS + b->letter->room];
+        if (*of_sort == NULL || b->fair.since_ms < (*of_sort)->fair.since_ms)
+            *of_sort = b;
     }
-    for (int kind = 0; kind < ROOM_KINDS; kind++) {
-        if (oldest[kind] == NULL)
+    for (int i = SORTS - 1; i >= 0; i--) {
+        if (oldest[i] == NULL)
             continue;
-        TAILQ_REMOVE(&s->roomless, oldest[kind], wait);
-        TAILQ_INSERT_HEAD(&s->roomless, oldest[kind], wait);
+        TAILQ_REMOVE(&s->roomless, oldest[i], wait);
+        TAILQ_INSERT_HEAD(&s->roomless, oldest[i], wait);
     }
 }
 

@@ -143,7 +143,7 @@ void site_unqueue(struct site *s, struct bundle *b);
  * them and has some, to its place among the waiting. */
 void site_set_roomless(struct site *s, struct bundle *b);
 void site_set_waiting(struct site *s, struct bundle *b);
-/* Of those without room: that of each kind which has waited longest goes to the front. */
+/* Of those without room: that of each lane and kind which has waited longest goes to the front. */
 void site_put_oldest_first(struct site *s);
 /* Has another bundle a slot there, for which the same content is held? */
 bool site_has_companion(const struct bundle *b);

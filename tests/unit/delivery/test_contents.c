@@ -222,6 +222,33 @@ static void what_was_kept_for_another_attempt_takes_no_more_than_what_is_read(vo
     end(w, &t);
 }
 
+/* Bulk has its one slot of two; the other is free, and room is there. */
+static void what_is_no_bulk_waits_behind_none_that_found_no_room(void **state) {
+    enum { ROOM = 64 * KIB, MANY = 600 };
+    struct world *w = *state;
+    struct slows t;
+    begin(w, &t, 2, ROOM);
+    t.route[0].concurrency = 1;
+    struct message_row like = {.created_wall_ms = clock_wall_ms() - 9000, .size_bytes = ROOM / 2};
+    submit_with(w, "hold@s1.test", &like);
+    like = (struct message_row){
+        .created_wall_ms = clock_wall_ms() - 8000, .lane = LANE_BULK, .size_bytes = 20 * KIB};
+    for (int i = 0; i < MANY; i++)
+        submit_with(w, "ok@s0.test", &like);
+    like = (struct message_row){.created_wall_ms = clock_wall_ms() - 100, .lane = LANE_BULK};
+    submit_with(w, "hold@s0.test", &like);
+    like = (struct message_row){.created_wall_ms = clock_wall_ms() - 50, .size_bytes = 20 * KIB};
+    struct id id = submit_with(w, "ok@s0.test", &like);
+    start(w);
+    await_counter(w, &t.sink[1]->held, 1);
+    await_counter(w, &t.sink[0]->held, 1);
+    wait_some_turns(w);
+    assert_int_equal(recipient(w, id, 0).state, RECIPIENT_QUEUED);
+    sink_on_loop(t.sink[1]->loop, sink_close_all, t.sink[1]);
+    await_state(w, id, RECIPIENT_SENDING, 0);
+    end(w, &t);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -232,6 +259,7 @@ int main(void) {
         T(who_waits_longest_needs_no_free_slot),
         T(what_others_read_counts_for_who_holds_it),
         T(what_was_kept_for_another_attempt_takes_no_more_than_what_is_read),
+        T(what_is_no_bulk_waits_behind_none_that_found_no_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -231,15 +231,20 @@ static void a_content_counts_at_each_site_that_needs_it(void **state) {
     end(&f);
 }
 
-static void of_those_without_room_the_oldest_of_each_kind_is_asked_first(void **state) {
+static void of_those_without_room_the_oldest_of_each_lane_and_kind_is_asked_first(void **state) {
     (void)state;
-    enum { COUNT = 6 };
+    enum { COUNT = 8 };
     static const struct {
         enum room_kind kind;
         int64_t since_ms;
-    } rows[COUNT] = {{ROOM_LARGE, 30}, {ROOM_SMALL, 20}, {ROOM_LARGE, 10},
-                     {ROOM_APART, 40}, {ROOM_SMALL, 20}, {ROOM_LARGE, 10}};
-    static const int want[COUNT] = {3, 2, 1, 0, 4, 5};
+        enum lane lane;
+    } rows[COUNT] = {
+        {ROOM_LARGE, 30, LANE_TRANSACTIONAL}, {ROOM_SMALL, 20, LANE_TRANSACTIONAL},
+        {ROOM_LARGE, 10, LANE_TRANSACTIONAL}, {ROOM_APART, 40, LANE_TRANSACTIONAL},
+        {ROOM_SMALL, 20, LANE_TRANSACTIONAL}, {ROOM_LARGE, 10, LANE_TRANSACTIONAL},
+        {ROOM_SMALL, 5, LANE_BULK},           {ROOM_LARGE, 50, LANE_HIGH},
+    };
+    static const int want[COUNT] = {7, 1, 2, 3, 6, 0, 4, 5};
     struct fixture f;
     begin(&f, 20, 0, 2);
     struct letter l[COUNT] = {0};
@@ -249,7 +254,8 @@ static void of_those_without_room_the_oldest_of_each_kind_is_asked_first(void **
     for (int i = 0; i < COUNT; i++) {
         l[i].room = rows[i].kind;
         b[i].letter = &l[i];
-        b[i].fair = (struct fair_entry){.cost = 1, .since_ms = rows[i].since_ms};
+        b[i].fair =
+            (struct fair_entry){.cost = 1, .since_ms = rows[i].since_ms, .lane = rows[i].lane};
         fair_push(f.site->waiting, &b[i].fair);
         site_set_roomless(f.site, &b[i]);
     }
@@ -300,7 +306,7 @@ int main(void) {
         cmocka_unit_test(a_limit_of_recipients_that_was_learned_is_doubted_in_time),
         cmocka_unit_test(a_content_counts_once_however_many_are_picked_for_it),
         cmocka_unit_test(a_content_counts_at_each_site_that_needs_it),
-        cmocka_unit_test(of_those_without_room_the_oldest_of_each_kind_is_asked_first),
+        cmocka_unit_test(of_those_without_room_the_oldest_of_each_lane_and_kind_is_asked_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
