@@ -55,6 +55,13 @@ static void note_later(struct store_due *q, int64_t due_wall_ms) {
         q->next_due_wall_ms = due_wall_ms;
 }
 
+/* One with something due has one at least, and it makes no difference how many more than a load
+ * brings: sums of what a damaged row says must not run over. */
+static int64_t count_of(const struct load *l, int64_t stored) {
+    int64_t most = (int64_t)l->q->most, count = stored < most ? stored : most;
+    return count > 1 ? count : 1;
+}
+
 /* The queues of one lane with something due, and the first that has something later. */
 static void find_sources(struct load *l, enum lane lane) {
     const struct time_place *from = &l->q->at[lane];
@@ -74,9 +81,8 @@ static void find_sources(struct load *l, enum lane lane) {
         l->share = rows_grow(l->a, l->share, sizeof(*l->share), l->count);
         l->source[l->count] = (struct source){.queue = sq_int(st, 0), .at = {INT64_MIN, 0}};
         (void)time_place_move(&l->source[l->count].place, st, 5, 0);
-        int64_t count = sq_int(st, 4); /* one with something due has one at least */
         l->share[l->count] = (struct due_share){
-            .key = sq_str(st, 1, l->a), .lane = lane, .count = count > 0 ? count : 1};
+            .key = sq_str(st, 1, l->a), .lane = lane, .count = count_of(l, sq_int(st, 4))};
         l->count++;
     }
     sq_end(st);

@@ -1839,6 +1839,20 @@ static void who_comes_to_a_queue_that_counts_too_few_makes_it_right(void **state
     assert_int_equal(kit_due_count(k, k->now_wall_ms), 3);
 }
 
+/* Sums of such numbers run over, which UBSan tells. */
+static void queues_that_count_too_many_are_loaded_as_they_are(void **state) {
+    struct kit *k = *state;
+    kit_accept(k, TO("a@example.net"));
+    struct store_accept *q = kit_accept_for(k, TO("b@example.org", "c@example.com"));
+    q->message.lane = LANE_BULK;
+    RUN_OK(k, STORE_ACCEPT, q);
+    damage(k, "UPDATE queue SET count = 9223372036854775807");
+    kit_reopen(k);
+    struct store_due *d = kit_due(k, k->now_wall_ms);
+    assert_int_equal(d->count, 3);
+    kit_due_release(d);
+}
+
 static void a_retry_is_whole_or_nothing(void **state) {
     expect_log("the store is not writable");
     struct kit *k = *state;
@@ -2405,6 +2419,7 @@ int main(void) {
         TEST(a_queue_that_counts_too_few_is_counted_anew),
         cmocka_unit_test(nobody_is_forgotten_by_a_queue_that_counts_too_few),
         TEST(who_comes_to_a_queue_that_counts_too_few_makes_it_right),
+        TEST(queues_that_count_too_many_are_loaded_as_they_are),
         TEST(a_retry_is_whole_or_nothing),
         cmocka_unit_test(a_damaged_notification_is_not_replayed),
         cmocka_unit_test(a_notification_with_an_impossible_number_of_attempts_is_passed_over),
