@@ -44,10 +44,10 @@ static ptrdiff_t find_at(struct str s) {
 
 static enum err check_mailbox(struct str m) {
     ptrdiff_t at = find_at(m);
-    if (at < 0) /* R2: <postmaster> alone is a mailbox of every server */
+    if (at <= 0) /* R2: <postmaster> alone is a mailbox of every server */
         return str_equal_nocase(m, STR("postmaster")) ? OK : ERR_INVALID;
     size_t domain = m.n - (size_t)at - 1;
-    if (at == 0 || domain == 0)
+    if (domain == 0)
         return ERR_INVALID;
     _Static_assert(PATH_DOMAIN_MAX > PATH_MAX_OCTETS - 3, "a longer domain makes too long a path");
     if (at > PATH_LOCAL_MAX)
