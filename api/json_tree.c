@@ -8,9 +8,11 @@
 
 enum {
     NUMBER_MOST = 512, /* characters of a real number */
+    NAME_MOST = 64,    /* of one that is told */
     FEW_MEMBERS = 8,   /* compared one by one */
 };
 
+static const char TWINS[] = "an object has a member twice";
 static const char NO_MEMORY[] = "there is no memory for the body now";
 
 struct parser {
@@ -19,6 +21,7 @@ struct parser {
     size_t values, depth;
     bool has_escapes; /* anywhere */
     const char *fault;
+    struct str twin; /* what TWINS is about, as it stands in the text; absent: it has escapes */
 };
 
 /* Always NULL, false: so that it can be returned. */
@@ -386,7 +389,7 @@ static struct str *sort_names(struct str *name, struct str *room, size_t count) 
 
 /* Sorted, since nobody can choose names that are slow to sort, as one can choose some that are slow
  * to hash. */
-static bool has_twins_among_many(struct parser *p, const struct json_node *n) {
+static bool find_twin_among_many(struct parser *p, const struct json_node *n, struct str *out) {
     struct str *name = mem_try_zalloc(2 * (size_t)n->count * sizeof(*name));
     size_t count = 0;
     if (name == NULL)
@@ -395,20 +398,38 @@ static bool has_twins_among_many(struct parser *p, const struct json_node *n) {
     for (const struct json_node *m = n->first; m != NULL; m = m->next)
         name[count++] = m->name;
     const struct str *sorted = sort_names(name, name + count, count);
-    for (size_t i = 1; i < count; i++)
-        found |= compare_names(sorted[i - 1], sorted[i]) == 0;
+    for (size_t i = 1; i < count && !found; i++) {
+        *out = sorted[i];
+        found = compare_names(sorted[i - 1], sorted[i]) == 0;
+    }
     free(name);
     return found;
 }
 
-static bool has_twins(struct parser *p, const struct json_node *n) {
+/* *out: the name that comes for the second time. */
+static bool find_twin(struct parser *p, const struct json_node *n, struct str *out) {
     if (n->count > FEW_MEMBERS)
-        return has_twins_among_many(p, n);
+        return find_twin_among_many(p, n, out);
     for (const struct json_node *a = n->first; a != NULL; a = a->next)
         for (const struct json_node *b = a->next; b != NULL; b = b->next)
-            if (str_equal(a->name, b->name))
+            if (str_equal(a->name, b->name)) {
+                *out = b->name;
                 return true;
+            }
     return false;
+}
+
+static void check_twins(struct parser *p, const struct json_node *n) {
+    struct str name = STR_NONE;
+    if (!find_twin(p, n, &name))
+        return;
+    (void)fail(p, TWINS);
+    bool is_in_text =
+        (uintptr_t)name.p >= (uintptr_t)p->begin && (uintptr_t)name.p < (uintptr_t)p->at;
+    if (!is_in_text)
+        return;
+    p->twin = name;
+    p->at = p->begin + (name.p - p->begin);
 }
 
 static void take_object(struct parser *p, struct json_node *n) {
@@ -428,8 +449,8 @@ static void take_object(struct parser *p, struct json_node *n) {
         link = &v->next;
         n->count++;
     } while (goes_on(p, '}'));
-    if (p->fault == NULL && has_twins(p, n))
-        (void)fail(p, "an object has a member twice");
+    if (p->fault == NULL)
+        check_twins(p, n);
 }
 
 /* NULL: a fault was found. Recursion ends at LIMIT_JSON_DEPTH. */
@@ -475,13 +496,18 @@ static enum err report(const struct parser *p, struct errinfo *info) {
         column = *s == '\n' ? 1 : column + 1;
         line += *s == '\n';
     }
-    return err_set(info, ERR_INVALID, "", "line %zu, column %zu: %s", line, column, p->fault);
+    struct str name = p->twin.n <= NAME_MOST ? p->twin : STR_NONE;
+    return err_set(info, ERR_INVALID, "", "line %zu, column %zu: %s%s%.*s", line, column, p->fault,
+                   name.n > 0 ? ": " : "", STR_ARG(name));
 }
 
 enum err json_parse(char *text, size_t size, struct arena *a, struct json_node **out,
                     struct errinfo *info) {
+    static const char mark[] = "\xEF\xBB\xBF";
     struct parser p = {.begin = text, .at = text, .end = text + size, .arena = a, .values = 1};
-    struct json_node *n = take_value(&p);
+    struct json_node *n = size >= 3 && memcmp(text, mark, 3) == 0
+                              ? fail(&p, "it begins with a byte order mark: leave that out")
+                              : take_value(&p);
     if (n != NULL && (skip_space(&p), p.at < p.end))
         n = fail(&p, "something follows the value");
     if (n == NULL)

@@ -24,7 +24,7 @@
 #include "server/provision.h"
 
 struct server {
-    struct config *config;
+    struct config *config, *config_at_start;
     char *const *env;
     struct seal *seal;
     struct store *store;
@@ -308,9 +308,9 @@ static enum err prepare(struct server *s, struct change *c, struct errinfo *info
     return e;
 }
 
-static void say_what_was_left_out(const struct config *before, const struct config *now) {
+static void say_what_waits(const struct server *s) {
     struct buf names = BUF_INIT(4096);
-    config_print_left_out(before, now, &names);
+    config_print_left_out(s->config_at_start, s->config, &names);
     if (names.n > 0)
         log_warn("server", "changed, but taken at the next start only",
                  LOG_STR("settings", buf_str(&names)));
@@ -357,7 +357,7 @@ static enum err take(struct server *s, struct change *c, struct errinfo *info) {
     struct config *config_before = s->config;
     s->config = c->config;
     c->config = config_before;
-    say_what_was_left_out(c->config, s->config);
+    say_what_waits(s);
     set_housekeeping(s);
     store_set_disk_floor(s->store, s->config->disk_floor_bytes);
     log_setup((enum log_level)s->config->log_level, lifecycle_log_format(s->config));
@@ -471,7 +471,10 @@ static void let_signals_kill(void) {
 }
 
 int lifecycle_run(struct config *config, char *const *env) {
-    struct server s = {.config = config_ref(config), .env = env, .dev_key = BUF_INIT(256)};
+    struct server s = {.config = config_ref(config),
+                       .config_at_start = config_ref(config),
+                       .env = env,
+                       .dev_key = BUF_INIT(256)};
     struct errinfo info = {0};
     int code = 0;
     process_tune_heap();
@@ -509,5 +512,6 @@ int lifecycle_run(struct config *config, char *const *env) {
         log_info("server", "stopped");
     close(signals);
     config_unref(&s.config);
+    config_unref(&s.config_at_start);
     return code;
 }

@@ -27,6 +27,12 @@ bool v1_had_place(struct request *r, const struct store_call *call) {
     return v1_is_good(r);
 }
 
+void v1_problem_reused(struct request *r, const struct store_call *call) {
+    faults_add(&r->faults, STR("header:Idempotency-Key"), "idempotency_key_reused",
+               "%s: take a new one for another", call->info.text);
+    request_problem_faults(r, PROBLEM_IDEMPOTENCY_REUSED);
+}
+
 bool v1_has_room(struct request *r, const struct page *page, size_t recipients) {
     if (page_set_aside(r, page, recipients))
         return true;
@@ -66,18 +72,11 @@ bool v1_read_body(struct request *r, const struct json_field *fields, size_t cou
     return false;
 }
 
-/* Nothing, or an object of nothing. */
-static bool is_empty_form(struct str body) {
-    body = str_trim(body);
-    if (body.n < 2 || body.p[0] != '{' || body.p[body.n - 1] != '}')
-        return body.n == 0;
-    return str_trim(str_slice(body, 1, body.n - 1)).n == 0;
-}
-
 bool v1_read_nothing(struct request *r) {
+    struct json_node *root;
+    if (str_trim(buf_str(&r->body)).n > 0)
+        return v1_read_body(r, NULL, 0, NULL, &root) && v1_is_good(r);
     request_check_query(r, NULL, 0);
-    if (!is_empty_form(buf_str(&r->body)))
-        faults_add(&r->faults, STR("#"), "unknown_field", "this takes no fields");
     return v1_is_good(r);
 }
 

@@ -28,6 +28,8 @@ bool v1_read_body(struct request *r, const struct json_field *fields, size_t cou
 /* As it is stored: a test key's has a space in front, so that tests and mail never share one. Lives
  * in the request. Absent when there is none, or when it is refused, which is a fault. */
 struct str v1_idempotency_key(struct request *r);
+/* 422 about the Idempotency-Key, with what the store says of it. */
+void v1_problem_reused(struct request *r, const struct store_call *call);
 /* No query, and no body or an empty object. */
 bool v1_read_nothing(struct request *r);
 /* 200 with {"data": list}; takes it. For what is shown as a whole. */

@@ -353,7 +353,7 @@ static void retried(struct request *r, struct store_call *call) {
     struct store_retry *q = CONTAINER_OF(call, struct store_retry, call);
     char id[ID_TEXT_SIZE];
     if (call->err == ERR_CONFLICT && strcmp(call->info.field, "Idempotency-Key") == 0) {
-        request_problem(r, PROBLEM_IDEMPOTENCY_REUSED, "%s", call->info.text);
+        v1_problem_reused(r, call);
         request_finish(r);
         return;
     }

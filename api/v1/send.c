@@ -194,7 +194,7 @@ static void accepted(struct request *r, struct store_call *call) {
     struct sending *s = r->state;
     if (call->err != OK) {
         if (call->err == ERR_CONFLICT)
-            request_problem(r, PROBLEM_IDEMPOTENCY_REUSED, "%s", call->info.text);
+            v1_problem_reused(r, call);
         else
             request_problem_store(r, call->err, &call->info);
         finish(r);

@@ -82,6 +82,16 @@ invalid:
                    "the address literal is neither [192.0.2.1] nor [IPv6:2001:db8::1]");
 }
 
+static bool is_ipv4(struct str text) {
+    char ip[INET_ADDRSTRLEN];
+    unsigned char raw[4];
+    if (text.n >= sizeof ip || memchr(text.p, 0, text.n))
+        return false;
+    memcpy(ip, text.p, text.n);
+    ip[text.n] = 0;
+    return inet_pton(AF_INET, ip, raw) == 1;
+}
+
 /* Characters that are not seen, that readers cut off or split at (JavaScript's trim() takes a
  * no-break space and a BOM), that turn the direction of the text, or that are an "@" once
  * normalised. */
@@ -238,6 +248,9 @@ NODISCARD static enum err parse_one(struct address *out, struct str text, struct
         e = parse_literal(rest, a, &addr.domain, info);
     } else if (ends_in_dot(rest)) {
         e = err_set(info, ERR_INVALID, "address", "the domain ends in a dot");
+    } else if (is_ipv4(rest)) {
+        e = err_set(info, ERR_INVALID, "address",
+                    "an IP address stands in brackets after the @, as in [192.0.2.1]");
     } else {
         e = domain_parse(rest, false, a, &addr.domain, info);
     }

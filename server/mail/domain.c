@@ -46,7 +46,7 @@ static const char *ldh_fault(struct str name, bool single_ok) {
         return "the domain has a single label; a full name is needed";
     /* no top-level domain is a number: this is an IPv4 address without its brackets */
     if (is_last_numeric)
-        return "the domain ends in a number; an address literal is written [192.0.2.1]";
+        return "the domain ends in a number, as no name does";
     return NULL;
 }
 

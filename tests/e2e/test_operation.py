@@ -278,6 +278,18 @@ def test_sighup_says_what_takes_a_restart(postchute, sink):
     three = {**GOOD, "to": ["a@far.test", "b@far.test", "c@far.test"]}
     assert server.api().post("/send", json=three).status_code == 422  # what can be taken is, at the address as before
 
+    def read_again(count):
+        server.write_declared()
+        server.reload()
+        wait_until(lambda: server.log().count('"settings read again"') == count, "another reload")
+        return [record["settings"] for record in server.records() if "next start only" in record["msg"]]
+
+    server.declared.update(listen=server.address)
+    del server.declared["http_threads"]
+    assert read_again(2)[1:] == ["POSTCHUTE_DELIVERY_THREADS"]  # what still waits is named again
+    del server.declared["delivery_threads"]
+    assert len(read_again(3)) == 2  # nothing waits
+
 
 def test_every_smarthost_wants_a_verified_domain_when_the_setting_says_so(postchute, sink):
     server = postchute(start=False, route=route(sink), require_verified_domain="true")

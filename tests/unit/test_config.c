@@ -62,7 +62,8 @@ static void bad_settings_are_named_with_the_reason(void **state) {
         {"POSTCHUTE_TLS_KEY=/x", "POSTCHUTE_TLS_CERT", "both"},
         {"POSTCHUTE_ROUTE=mx", "POSTCHUTE_HOSTNAME", "EHLO"},
         {"POSTCHUTE_HOSTNAME=192.0.2.1", "POSTCHUTE_HOSTNAME",
-         "expects this host's DNS name, as mail.example.org: the domain ends in a number"},
+         "expects this host's DNS name, as mail.example.org: the domain ends in a number, as no "
+         "name does"},
         {"POSTCHUTE_RETRY_AFTER=1m,x", "POSTCHUTE_RETRY_AFTER", "'x'"},
         {"POSTCHUTE_RETRY_AFTER=1m,99ms", "POSTCHUTE_RETRY_AFTER", "'99ms'"},
         {"POSTCHUTE_RETRY_AFTER=30d,721h", "POSTCHUTE_RETRY_AFTER", "'721h'"},

@@ -129,7 +129,10 @@ static void test_same_key_with_another_message_is_422(void **state) {
     ask(w, "POST", "/send", &w->key, "Idempotency-Key: k1\r\n",
         STR("{\"from\":\"a@acme.test\",\"to\":\"b@example.net\",\"text\":\"other\"}"), &a);
     assert_problem(&a, 422, "idempotency_key_reused");
-    assert_true(str_find(a.body, STR("the key was used so and so")) >= 0);
+    assert_true(
+        str_find(a.body, STR("{\"pointer\":\"header:Idempotency-Key\",\"code\":\"idempotency_"
+                             "key_reused\",\"detail\":\"the key was used so and so: take a "
+                             "new one for another\"}")) >= 0);
     client_release(&a);
 }
 

@@ -150,6 +150,29 @@ static void test_routes_and_verified_domains(void **state) {
     }
 }
 
+static void test_all_that_depends_on_the_server_is_told_at_once(void **state) {
+    static struct str list[] = {{"staging.test", 12}};
+    static const char *const wanted[] = {"#/route route_unknown", "#/to/0 recipient_not_allowed",
+                                         "#/expires_in out_of_range"};
+    struct fixture f;
+    struct intake_settings s = settings_of();
+    (void)state;
+    s.only_to = (struct str_list){list, 1};
+    begin(&f, &s, "a@x.test", "b@c.test");
+    f.s.route = STR("nope");
+    f.s.expires_in_ms = s.expires_max_ms + 1;
+    submit(&f);
+    assert_int_equal(f.result, SUBMIT_INVALID);
+    assert_int_equal(f.faults.count, sizeof(wanted) / sizeof(wanted[0]));
+    for (size_t i = 0; i < f.faults.count; i++) {
+        char said[128];
+        snprintf(said, sizeof said, "%.*s %s", STR_ARG(f.faults.list[i].pointer),
+                 f.faults.list[i].code);
+        assert_string_equal(said, wanted[i]);
+    }
+    end(&f);
+}
+
 static void test_without_routes_mail_goes_by_mx(void **state) {
     struct fixture f;
     struct intake_settings s = settings_of();
@@ -487,6 +510,7 @@ static void test_settings_that_cannot_be(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_routes_and_verified_domains),
+        cmocka_unit_test(test_all_that_depends_on_the_server_is_told_at_once),
         cmocka_unit_test(test_without_routes_mail_goes_by_mx),
         cmocka_unit_test(test_one_mailbox_gets_one_copy),
         cmocka_unit_test(test_staging_lets_only_listed_recipients_through),

@@ -253,6 +253,8 @@ static void a_fault_says_what_is_wrong(void **state) {
         {"\"a\\\"@b, c@d\" ann", "the address has a second @"},
         {"Acme, Inc <a@example.net>",
          "the name has a ','; put the name in double quotes, or give it in a field of its own"},
+        {"a@192.0.2.1", "an IP address stands in brackets after the @, as in [192.0.2.1]"},
+        {"a@1.2", "the domain ends in a number, as no name does"},
         {"a@exa,mple.net", "the domain has a character that is no letter, digit or hyphen"},
     };
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
