@@ -191,6 +191,19 @@ def test_what_is_not_checked_has_not_passed(tree):
     assert status == 0 and "lint: 1 checks passed, 0 failed; not checked: format" in output, output
 
 
+HARNESSES = ("crash/points", "crash/run", "crash/server", "fault/run", "fault/server", "power/run", "soak/run", "bench/slow", "bench/tenants")
+
+
+@pytest.mark.parametrize("name", HARNESSES)
+def test_a_harness_without_what_it_runs_says_so_and_makes_nothing(tmp_path, name):
+    build = tmp_path / "asan"
+    where = ["--binary", build / "postchute"] if name.startswith("bench") else ["--build", build]
+    done = subprocess.run([TOP / "tests" / name, *where], cwd=tmp_path, capture_output=True, text=True, timeout=60, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
+    assert ": missing: asan/" in done.stderr and "`make VARIANT=asan tools`" in done.stderr, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_a_boolean_to_some_readers_of_yaml_is_not_embedded(tree, tmp_path):
     tree.add("openapi/embed", (TOP / "openapi/embed").read_text())
     made = tmp_path / "api/v1/openapi_json.inc"
