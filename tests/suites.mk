@@ -36,50 +36,53 @@ proof:
 
 ## conformance  each line of the mail RFCs and each threat, and whether its tests pass (tests/conformance.md, tests/PROOF.md)
 .PHONY: conformance
-conformance: build unit-bins tools
+conformance: unit-bins tools
 	@tests/conformance
+
+## tools      the program and all that these suites run with it or preload: what the scripts of tests/PROOF.md need that are run directly
+.PHONY: tools
+tools: build $(TOOL_BIN) $(B)/tests/power/shim.so $(SOAK_SO)
 
 ## crash      kills a loaded server CRASH_CYCLES=500 times and compares promises with deliveries
 CRASH_CYCLES ?= 500
 CRASH_BATCH ?= 250
-.PHONY: crash bench tools
-tools: $(TOOL_BIN) $(B)/tests/soak/clock.so
-crash: build tools $(B)/tests/power/shim.so
+.PHONY: crash bench
+crash: tools
 	@tests/crash/run --cycles $(CRASH_CYCLES) --batch $(CRASH_BATCH) --build $(B)
 
 ## points     kills the store at each system call that changes it (POINTS_STEP=20: at about one of 20)
 POINTS_STEP ?= 1
 .PHONY: points
-points: tools $(B)/tests/power/shim.so
+points: tools
 	@tests/crash/points --build $(B) --step $(POINTS_STEP)
 
 ## points-server  the same for the whole server, at each call that changes or sends something (POINTS_STEP as well)
 .PHONY: points-server
-points-server: build tools $(B)/tests/power/shim.so
+points-server: tools
 	@tests/crash/server --build $(B) --step $(POINTS_STEP)
 
 ## power      cuts the disk's power in POWER_IMAGES=100000 ways and looks for what had been acknowledged
 POWER_IMAGES ?= 100000
 .PHONY: power
-power: tools $(B)/tests/power/shim.so
+power: tools
 	@tests/power/run --images $(POWER_IMAGES) --build $(B)
 
 ## faults     lets the disk and the memory fail under the store at each call (FAULTS_STEP=20: at about one of 20)
 FAULTS_STEP ?= 1
 .PHONY: faults
-faults: tools $(B)/tests/power/shim.so
+faults: tools
 	@tests/fault/run --build $(B) --step $(FAULTS_STEP)
 
 ## faults-server  the same for the whole server under load, all of its libraries: each kind of fault once (FAULTS_SHORT=1: what once found something)
 FAULTS_SHORT ?=
 .PHONY: faults-server
-faults-server: build tools $(B)/tests/power/shim.so
+faults-server: tools
 	@tests/fault/server --build $(B) $(if $(FAULTS_SHORT),--short,--each-kind --together 4)
 
 ## soak       mixed load with faults for SOAK_SECONDS=3600: nothing lost, nothing grows (tests/soak/run --hours 72 is the long form)
 SOAK_SECONDS ?= 3600
 .PHONY: soak
-soak: build tools $(B)/tests/power/shim.so $(SOAK_SO)
+soak: tools
 	@tests/soak/run --seconds $(SOAK_SECONDS) --build $(B)
 
 ## bench      measures accepting, delivering and memory beside a load generator and a sink
@@ -96,7 +99,7 @@ timing: tools
 	@$(B)/tests/bench/tool_timing
 
 ## tenants    what one tenant's flood does to another's p99; nothing passes or fails
-tenants: build tools
+tenants: tools
 	@tests/bench/tenants --binary $(B)/postchute
 
 ## coverage   the tests with counters, lines and branches by folder; the report is build/coverage/report.txt

@@ -19,7 +19,9 @@ import sys
 import threading
 import time
 
-import subjects
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "power"))
+import built  # noqa: E402
+import subjects  # noqa: E402
 
 TOOLS = subjects.TOOLS
 SCRATCH = pathlib.Path(os.environ.get("BENCH_SCRATCH", "/tmp"))
@@ -457,11 +459,26 @@ SHAPES = {
 }
 
 
+WHAT = ("accept", "end to end", "beside", "queued")
+
+
+def some_of(known):
+    """Reads an argument: a list of these, separated by commas."""
+
+    def split(text):
+        words = text.split(",")
+        if wrong := [word for word in words if word not in known]:
+            raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of: {', '.join(known)}")
+        return words
+
+    return split
+
+
 def plan(args, b, kinds, is_first):
     """(key, function) in the order of one round, the first or another: subjects interleaved."""
     for kind in kinds:
         yield ("accept", kind.name), lambda k=kind: b.accept(k)
-    shapes = args.shapes.split(",") if args.shapes else list(SHAPES) if args.long else ["2 KiB"]
+    shapes = args.shapes or (list(SHAPES) if args.long else ["2 KiB"])
     for shape in shapes:
         for algorithm in ("rsa", "ed25519", "none"):
             for kind in kinds:
@@ -483,10 +500,11 @@ def plan(args, b, kinds, is_first):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--long", action="store_true")
-    parser.add_argument("--only", help="subjects, separated by commas: " + ", ".join(k.name for k in subjects.ALL))
+    names = [k.name for k in subjects.ALL]
+    parser.add_argument("--only", type=some_of(names), default=names, help="subjects, separated by commas: " + ", ".join(names))
     parser.add_argument("--alone", action="store_true", help="postchute alone, without private namespaces")
-    parser.add_argument("--what", help="accept, 'end to end', beside, queued; separated by commas")
-    parser.add_argument("--shapes", help="of 'end to end': " + ", ".join(SHAPES) + "; separated by commas")
+    parser.add_argument("--what", type=some_of(WHAT), default=WHAT, help="accept, 'end to end', beside, queued; separated by commas")
+    parser.add_argument("--shapes", type=some_of(SHAPES), help="of 'end to end': " + ", ".join(SHAPES) + "; separated by commas")
     parser.add_argument("--queued", type=int, nargs="*", help="how many messages wait; 1000 100000 1000000 in the long form; the others: in the first round, no more than 100000")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--messages", type=int, default=10000)
@@ -494,17 +512,19 @@ def main():
     parser.add_argument("--binary", default=str(subjects.TOP / "build/release/postchute"))
     parser.add_argument("--sync-us", type=int, help="so long takes each sync at least, the raw ones, too: as on another disk")
     parser.add_argument("--json", help="all figures of all rounds")
+    parser.add_argument("--check", action="store_true", help="looks at the arguments and for what was built, and ends")
     args = parser.parse_args()
     args.binary = os.path.abspath(args.binary)
+    built.need("bench", TOOLS.parents[1], args.binary, *(f"tests/bench/tool_{name}" for name in ("limits", "load", "sink", "smtp", "store", "under")))
+    if args.check:
+        return 0
     if args.sync_us:
         os.environ[subjects.SYNC_US] = str(args.sync_us)
         print(f"Each sync is made to take {args.sync_us} us at least; OpenSMTPD makes none when it accepts.\n")
     if args.queued is None:
         args.queued = [1000, 100000, 1000000] if args.long else []
     args.rounds = args.rounds or (3 if args.long else 1)
-    wanted = args.only.split(",") if args.only else [k.name for k in subjects.ALL]
-    if args.alone:
-        wanted = ["postchute"]
+    wanted = ["postchute"] if args.alone else args.only
     kinds = [k for k in subjects.ALL if k.name in wanted]
     began = time.monotonic()
     results, limits, steal = {}, {name: [] for name in LIMITS}, []
@@ -514,7 +534,7 @@ def main():
         for name, measure in LIMITS.items():
             limits[name].append(measure()["per_second"])
         for key, run in plan(args, b, kinds, n == 0):
-            if args.what and key[0] not in args.what.split(","):
+            if key[0] not in args.what:
                 continue
             at = f"{time.monotonic() - began:4.0f} s"
             print(f"bench: {at}: round {n + 1} of {args.rounds}: {', '.join(str(k) for k in key)}", file=sys.stderr, flush=True)

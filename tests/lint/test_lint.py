@@ -191,6 +191,34 @@ def test_what_is_not_checked_has_not_passed(tree):
     assert status == 0 and "lint: 1 checks passed, 0 failed; not checked: format" in output, output
 
 
+HARNESSES = ("crash/points", "crash/run", "crash/server", "fault/run", "fault/server", "power/run", "soak/run", "bench/slow", "bench/tenants")
+
+
+@pytest.mark.parametrize("name", HARNESSES)
+def test_a_harness_without_what_it_runs_says_so_and_makes_nothing(tmp_path, name):
+    build = tmp_path / "asan"
+    where = ["--binary", build / "postchute"] if name.startswith("bench") else ["--build", build]
+    done = subprocess.run([TOP / "tests" / name, *where], cwd=tmp_path, capture_output=True, text=True, timeout=60, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
+    assert ": missing: asan/" in done.stderr and "`make VARIANT=asan tools`" in done.stderr, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments, status, said", [
+    (["--help"], 0, "--sync-us"), (["--only", "nosuch"], 2, "'nosuch' is none of: postchute,"), (["--shapes", "2 KiB,x"], 2, "'x' is none of: 2 KiB,"),
+    (["--nosuch"], 2, "--nosuch"), (["--binary", "nosuch"], 1, "bench: missing: "),
+])  # fmt: skip
+def test_the_bench_answers_wrong_arguments_before_it_fetches(tree, tmp_path, arguments, status, said):
+    for name in ("bench/run", "bench/bench.py", "bench/subjects.py", "power/built.py"):
+        tree.add(f"tests/{name}", (TOP / "tests" / name).read_text())
+    tree.add("tests/bench/fetch", "#!/bin/sh\necho fetched\n")
+    for name in ("run", "fetch"):
+        (tmp_path / "tests/bench" / name).chmod(0o755)
+    done = subprocess.run([tmp_path / "tests/bench/run", *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == status and said in done.stdout + done.stderr and "fetched" not in done.stdout, done.stdout + done.stderr
+    assert not (tmp_path / "build").exists()
+
+
 def test_what_is_a_boolean_to_some_readers_of_yaml_is_not_embedded(tree, tmp_path):
     tree.add("openapi/embed", (TOP / "openapi/embed").read_text())
     made = tmp_path / "api/v1/openapi_json.inc"
