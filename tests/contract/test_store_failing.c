@@ -1851,6 +1851,8 @@ static void queues_that_count_too_many_are_loaded_as_they_are(void **state) {
     struct store_due *d = kit_due(k, k->now_wall_ms);
     assert_int_equal(d->count, 3);
     kit_due_release(d);
+    damage(k, "UPDATE queue SET count = 1"); /* store_check() sums them */
+    kit_reopen(k);
 }
 
 static void a_retry_is_whole_or_nothing(void **state) {
