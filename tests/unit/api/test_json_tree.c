@@ -109,7 +109,7 @@ static void a_fault_is_named_with_its_place(void **state) {
         {"{\"\":{\"b\":1,\n\"ab\":2,\"b\":3}}",
          "line 2, column 9: an object has a member twice: b"},
         {"{\"b\":1,\"a\":1,\"c\":3,\"d\":4,\"e\":5,\"f\":6,\"g\":7,\"h\":8,\"b\":9}",
-         "line 1, column 59: an object has a member twice: b"},
+         "line 1, column 51: an object has a member twice: b"},
         {"{\"a\":1,\"b\":2,\"c\":3,\"d\":4,\"e\":5,\"f\":6,\"g\":7,\"h\":8,\"\\u0061\":9}",
          "line 1, column 61: an object has a member twice"},
         {"\xEF\xBB\xBF{}", "line 1, column 1: it begins with a byte order mark: leave that out"},
