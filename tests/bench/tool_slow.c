@@ -1,7 +1,7 @@
 /* tool_slow: many clients that are as slow as they dare, and one that is not, beside each other.
  *
  *     tool_slow --to 127.0.0.1:8025 --key KEY --slow 10000 --seconds 30 [--requests 300]
- * [--addresses 64] [--pid PID] [--smtp 1]
+ * [--addresses 64] [--pid PID] [--smtp 1] [--slow-to 127.0.0.1:8026]
  *
  * A quarter of the slow ones each: H sends its header an octet a second, B its body, R asks for
  * much and reads nothing, X says nothing at all. They come from 127.1.0.1 upwards, so many
@@ -11,6 +11,9 @@
  * With --smtp 1 all speak SMTP: H sends its EHLO an octet a second, B a message, R asks for help
  * and reads nothing, X says nothing; the healthy one has a message captured on a connection of its
  * own.
+ *
+ * With --slow-to the slow ones go elsewhere, which tells what the machine makes of them: what the
+ * healthy one feels then is not its server's doing.
  *
  * Prints one JSON line: latencies (ms) alone, while they come (three seconds), and during; the
  * ratio, how many slow connections were open at most, refused, closed by the server and how old
@@ -46,7 +49,7 @@ struct client {
     int64_t since_ms;
 };
 
-static struct sockaddr_in to;
+static struct sockaddr_in to, slow_to; /* slow_to without a port: `to` */
 static const char *api_key = "";
 static size_t slow_count = 10000, request_count = 300, address_count = 64;
 static int64_t seconds = 30;
@@ -97,7 +100,8 @@ static void come(struct client *c, size_t number, int epoll_fd) {
     if (c->kind == 'R')
         setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &little, sizeof little);
     if (bind(c->fd, (struct sockaddr *)&from, sizeof from) != 0 ||
-        (connect(c->fd, (struct sockaddr *)&to, sizeof to) != 0 && errno != EINPROGRESS)) {
+        (connect(c->fd, (struct sockaddr *)&slow_to, sizeof slow_to) != 0 &&
+         errno != EINPROGRESS)) {
         drop(c, true);
         return;
     }
@@ -336,6 +340,8 @@ static void take(int argc, char **argv) {
         const char *name = argv[i], *value = argv[i + 1];
         if (strcmp(name, "--to") == 0) {
             to = address_of(name, value);
+        } else if (strcmp(name, "--slow-to") == 0) {
+            slow_to = address_of(name, value);
         } else if (strcmp(name, "--key") == 0) {
             api_key = value;
         } else if (strcmp(name, "--slow") == 0) {
@@ -355,6 +361,8 @@ static void take(int argc, char **argv) {
             exit(2);
         }
     }
+    if (slow_to.sin_port == 0)
+        slow_to = to;
     if (argc % 2 == 0 || to.sin_port == 0 || request_count == 0 || address_count == 0) {
         fprintf(stderr, "tool_slow: see the beginning of its source\n");
         exit(2);
