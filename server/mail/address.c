@@ -59,37 +59,29 @@ static struct str print_local(struct str content, struct arena *a) {
     return str_make(p, n);
 }
 
+static bool read_ip(int family, struct str text, unsigned char raw[16]) {
+    char ip[INET6_ADDRSTRLEN];
+    if (text.n >= sizeof ip || memchr(text.p, 0, text.n))
+        return false;
+    memcpy(ip, text.p, text.n);
+    ip[text.n] = 0;
+    return inet_pton(family, ip, raw) == 1;
+}
+
 /* [IPv4] and [IPv6:...] (RFC 5321 4.1.3), printed in their one canonical way. */
 NODISCARD static enum err parse_literal(struct str text, struct arena *a, struct str *out,
                                         struct errinfo *info) {
     char ip[INET6_ADDRSTRLEN];
     unsigned char raw[16];
-    struct str inner = domain_is_literal(text) ? str_slice(text, 1, text.n - 1) : STR_NONE;
+    struct str inner = domain_is_literal(text) ? str_slice(text, 1, text.n - 1) : STR("");
     bool is_v6 = str_starts_with_nocase(inner, STR("IPv6:"));
-    if (is_v6)
-        inner = str_from(inner, 5);
-    if (inner.n == 0 || inner.n >= sizeof ip || memchr(inner.p, 0, inner.n))
-        goto invalid;
-    memcpy(ip, inner.p, inner.n);
-    ip[inner.n] = 0;
     int family = is_v6 ? AF_INET6 : AF_INET;
-    if (inet_pton(family, ip, raw) != 1 || !inet_ntop(family, raw, ip, sizeof ip))
-        goto invalid;
+    if (!read_ip(family, is_v6 ? str_from(inner, 5) : inner, raw) ||
+        !inet_ntop(family, raw, ip, sizeof ip))
+        return err_set(info, ERR_INVALID, "address",
+                       "the address literal is neither [192.0.2.1] nor [IPv6:2001:db8::1]");
     *out = arena_printf(a, is_v6 ? "[IPv6:%s]" : "[%s]", ip);
     return OK;
-invalid:
-    return err_set(info, ERR_INVALID, "address",
-                   "the address literal is neither [192.0.2.1] nor [IPv6:2001:db8::1]");
-}
-
-static bool is_ipv4(struct str text) {
-    char ip[INET_ADDRSTRLEN];
-    unsigned char raw[4];
-    if (text.n >= sizeof ip || memchr(text.p, 0, text.n))
-        return false;
-    memcpy(ip, text.p, text.n);
-    ip[text.n] = 0;
-    return inet_pton(AF_INET, ip, raw) == 1;
 }
 
 /* Characters that are not seen, that readers cut off or split at (JavaScript's trim() takes a
@@ -248,7 +240,7 @@ NODISCARD static enum err parse_one(struct address *out, struct str text, struct
         e = parse_literal(rest, a, &addr.domain, info);
     } else if (ends_in_dot(rest)) {
         e = err_set(info, ERR_INVALID, "address", "the domain ends in a dot");
-    } else if (is_ipv4(rest)) {
+    } else if (rest.n > 0 && read_ip(AF_INET, rest, (unsigned char[16]){0})) {
         e = err_set(info, ERR_INVALID, "address",
                     "an IP address stands in brackets after the @, as in [192.0.2.1]");
     } else {
