@@ -10,8 +10,8 @@ struct knock {
     struct loop *loop;
     struct session *session;
     bool is_ready;
-    bool is_not_asked; /* for the login: it cannot be used there */
-    enum stage stage;  /* where it ended */
+    bool has_no_auth;
+    enum stage stage; /* where it ended */
     char text[TEXT_MAX];
     struct tls_info tls;
 };
@@ -27,8 +27,7 @@ static void on_ready(void *ctx) {
 static void on_failed(void *ctx, const struct session_result *r) {
     struct knock *k = ctx;
     k->stage = r->stage;
-    k->is_not_asked = r->failure == FAILURE_AUTH_UNAVAILABLE;
-    k->tls = session_info_of(k->session)->tls;
+    k->has_no_auth = r->failure == FAILURE_AUTH_UNAVAILABLE;
     struct str text = session_result_text(r);
     if (r->failure == FAILURE_NONE)
         snprintf(k->text, sizeof k->text, "%d %.*s", r->reply->code, STR_ARG(text));
@@ -94,12 +93,10 @@ static void say_failed(struct doctor *d, const struct smarthost *h, const struct
                     "%s:%u: its TLS cannot be used: %s", h->host, (unsigned)h->port, k->text);
         return;
     }
-    if (k->stage == STAGE_AUTH && !k->is_not_asked)
+    if (k->stage == STAGE_AUTH && !k->has_no_auth)
         mend = "correct user and password in its URL";
-    else if (k->stage == STAGE_AUTH && (k->tls.is_verified || h->insecure_auth))
-        mend = "is it the port for submissions? One that asks for no login gets a URL without";
     else if (k->stage == STAGE_AUTH)
-        mend = "its URL may name its authority (ca=) or its key (pin=)";
+        mend = "is it the port for submissions? One that asks for no login gets a URL without";
     else if (k->stage == STAGE_STARTTLS || k->stage == STAGE_TLS)
         mend = "is it the right server? Its URL may name its authority (ca=) or its key (pin=)";
     else if (k->stage == STAGE_GREETING || k->stage == STAGE_EHLO)
