@@ -12,7 +12,6 @@ enum {
     FEW_MEMBERS = 8,   /* compared one by one */
 };
 
-static const char TWINS[] = "an object has a member twice";
 static const char NO_MEMORY[] = "there is no memory for the body now";
 
 struct parser {
@@ -21,7 +20,8 @@ struct parser {
     size_t values, depth;
     bool has_escapes; /* anywhere */
     const char *fault;
-    struct str twin; /* what TWINS is about, as it stands in the text; absent: it has escapes */
+    struct str
+        twin; /* the fault: a name that comes twice, and stands in the text without escapes */
 };
 
 /* Always NULL, false: so that it can be returned. */
@@ -423,7 +423,7 @@ static void check_twins(struct parser *p, const struct json_node *n) {
     struct str name = STR_NONE;
     if (!find_twin(p, n, &name))
         return;
-    (void)fail(p, TWINS);
+    (void)fail(p, "an object has a member twice");
     bool is_in_text =
         (uintptr_t)name.p >= (uintptr_t)p->begin && (uintptr_t)name.p < (uintptr_t)p->at;
     if (!is_in_text)

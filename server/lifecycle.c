@@ -24,7 +24,8 @@
 #include "server/provision.h"
 
 struct server {
-    struct config *config, *config_at_start;
+    struct config *config;
+    struct config *config_at_start; /* what runs of the settings that no reload takes */
     char *const *env;
     struct seal *seal;
     struct store *store;

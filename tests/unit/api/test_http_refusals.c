@@ -249,6 +249,8 @@ static void test_what_takes_nothing_takes_an_empty_object(void **state) {
                 {"[]", 422, "this must be an object, not an array"},
                 {"x", 400, "column 1"},
                 {"{", 400, "column 2"},
+                {"}", 400, "column 1"},
+                {"{{}}", 400, "column 2"},
                 {"{}{}", 400, "something follows the value"}};
     struct world *w = *state;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
