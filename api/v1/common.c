@@ -29,7 +29,7 @@ bool v1_had_place(struct request *r, const struct store_call *call) {
 
 void v1_problem_reused(struct request *r, const struct store_call *call) {
     faults_add(&r->faults, STR("header:Idempotency-Key"), "idempotency_key_reused",
-               "%s: take a new one for another", call->info.text);
+               "%s: take a new key", call->info.text);
     request_problem_faults(r, PROBLEM_IDEMPOTENCY_REUSED);
 }
 
