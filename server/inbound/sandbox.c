@@ -15,8 +15,10 @@ enum {
     META_MAX = 1024 * 1024,
     CONNECTIONS_LEAST = 256, /* half of the process's descriptors, between these */
     CONNECTIONS_MOST = 12 * 1024,
+    SPARE_SHARE = 4, /* and a quarter more for a while */
+    TRIM_SHARE = 8,  /* of which an eighth goes at each look */
     HELD_MOST = 256 * 1024 * 1024,
-    LOOK_MS = 1000, /* how often the sizes are added up */
+    LOOK_MS = 1000, /* how often connections are counted, and sizes added up */
 };
 
 struct connection {
@@ -81,9 +83,7 @@ static void end_connection(struct connection *c, bool shutting_down) {
     finish_stop(s);
 }
 
-/* Whoever has been of no use for longest goes, so that many who only hold connections shut nobody
- * out. False: all wait for the store. */
-static bool make_room(struct connections *list) {
+static bool end_oldest(struct connections *list) {
     struct connection *c;
     TAILQ_FOREACH (c, list, link) {
         if (c->storing)
@@ -94,10 +94,24 @@ static bool make_room(struct connections *list) {
     return false;
 }
 
+/* Whoever has been of no use for longest goes, so that many who only hold connections shut nobody
+ * out. False: all wait for the store. */
+static bool make_room(struct sandbox *s) {
+    return end_oldest(&s->idle_list) || end_oldest(&s->busy_list);
+}
+
+/* Who was sent away comes again at once, and if another went for it, and one for that one, each
+ * that comes would set off a chain of them: so more than `most` are borne, and made fewer slowly.
+ */
+static void trim(struct sandbox *s) {
+    size_t over = s->count > s->most ? s->count - s->most : 0;
+    for (size_t n = (over + TRIM_SHARE - 1) / TRIM_SHARE; n > 0 && make_room(s); n--)
+        ;
+}
+
 /* Who began longest ago goes first, until what is held is bearable. Who waits for the store stays:
  * the store has the message, or will say so. */
-static void look_at_sizes(void *arg) {
-    struct sandbox *s = arg;
+static void free_sizes(struct sandbox *s) {
     struct connection *c, *next;
     size_t held = 0;
     TAILQ_FOREACH (c, &s->busy_list, link)
@@ -110,6 +124,12 @@ static void look_at_sizes(void *arg) {
         held -= own;
         end_connection(c, true);
     }
+}
+
+static void look(void *arg) {
+    struct sandbox *s = arg;
+    trim(s);
+    free_sizes(s);
     timer_set(s->look, LOOK_MS);
 }
 
@@ -211,8 +231,7 @@ static const struct receive_policy policy = {
 static void on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
     struct sandbox *s = ctx;
     (void)peer;
-    if (s->stopper ||
-        (s->count >= s->most && !make_room(&s->idle_list) && !make_room(&s->busy_list))) {
+    if (s->stopper || (s->count >= s->most + s->most / SPARE_SHARE && !make_room(s))) {
         static const char sorry[] = "421 4.3.2 too many connections\r\n"; /* RFC 5321 3.8 */
         /* into an empty socket buffer; whoever does not get it sees the end */
         (void)!send(fd, sorry, sizeof sorry - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -220,7 +239,7 @@ static void on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
         return;
     }
     if (!s->look) {
-        s->look = timer_new(s->loop, look_at_sizes, s);
+        s->look = timer_new(s->loop, look, s);
         timer_set(s->look, LOOK_MS);
     }
     struct connection *c = mem_zalloc(sizeof *c);

@@ -36,7 +36,7 @@ struct dialogue {
     struct str *rcpt;
     size_t rcpt_room;
     struct received message;
-    size_t errors, commands;
+    size_t errors, commands, steps;
 };
 
 struct dialogue *dialogue_new(const struct dialogue_options *o) {
@@ -122,8 +122,16 @@ struct received *dialogue_message(struct dialogue *d) {
     return &d->message;
 }
 
+static size_t data_kib(const struct dialogue *d) {
+    return d->phase == PHASE_DATA ? d->reader.octets / 1024 : 0;
+}
+
 size_t dialogue_progress(const struct dialogue *d) {
-    return d->commands + (d->phase == PHASE_DATA ? d->reader.octets / 1024 : 0);
+    return d->commands + data_kib(d);
+}
+
+size_t dialogue_steps(const struct dialogue *d) {
+    return d->steps + data_kib(d);
 }
 
 bool dialogue_is_in_data(const struct dialogue *d) {
@@ -272,6 +280,7 @@ static void do_rcpt(struct dialogue *d, struct str arg, struct buf *out) {
         refuse(d, out, 555, "5.5.4", "unknown parameter");
         return;
     }
+    d->steps++; /* whatever is answered: who has many recipients asks for each */
     if (d->message.rcpt_count >= d->o.rcpt_max) {
         answer(out, 452, "4.5.3", "too many recipients"); /* R10 */
         return;
@@ -426,11 +435,15 @@ enum dialogue_wants dialogue_answer(struct dialogue *d, struct receive_answer a,
 }
 
 enum dialogue_wants dialogue_feed(struct dialogue *d, struct str *in, struct buf *out) {
-    while (in->n > 0 && d->phase < PHASE_ANSWERING && out->n < OUT_ENOUGH) {
-        if (d->phase == PHASE_DATA)
+    size_t errors = d->errors;
+    while (in->n > 0 && d->phase < PHASE_ANSWERING && out->n < OUT_ENOUGH && d->errors == errors) {
+        enum phase phase = d->phase;
+        if (phase == PHASE_DATA)
             feed_data(d, in, out);
         else
             feed_command(d, in, out);
+        if (d->phase > phase)
+            d->steps++;
     }
     return d->phase == PHASE_ANSWERING ? DIALOGUE_ANSWER
            : d->phase == PHASE_TLS     ? DIALOGUE_TLS

@@ -37,8 +37,8 @@ struct dialogue_options {
 struct dialogue *dialogue_new(const struct dialogue_options *o); /* host_name is copied */
 void dialogue_free(struct dialogue **dp);
 void dialogue_greet(struct dialogue *d, struct buf *out);
-/* Consumes from the front of *in until it is empty, something else is wanted, or `out` (room for
- * 128 KiB) holds much: then it is called again. */
+/* Consumes from the front of *in until it is empty, something else is wanted, a command was
+ * refused, or `out` (room for 128 KiB) holds much: then it is called again. */
 enum dialogue_wants dialogue_feed(struct dialogue *d, struct str *in, struct buf *out);
 /* The message that waits for its answer; peer and tls are the caller's to fill in. */
 struct received *dialogue_message(struct dialogue *d);
@@ -47,5 +47,9 @@ enum dialogue_wants dialogue_answer(struct dialogue *d, struct receive_answer an
 void dialogue_secured(struct dialogue *d);
 /* How much was done: changes with each command and each KiB of data, for progress timers. */
 size_t dialogue_progress(const struct dialogue *d);
+/* How far mail was brought: changes with the session's first EHLO, each command that takes a
+ * transaction further, each recipient that is asked for and each KiB of data; not with NOOP, RSET,
+ * or what else is refused. */
+size_t dialogue_steps(const struct dialogue *d);
 bool dialogue_is_in_data(const struct dialogue *d);
 size_t dialogue_held_bytes(const struct dialogue *d); /* of the message that comes */

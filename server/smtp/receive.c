@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/smtp/dialogue.h"
 
@@ -10,6 +11,7 @@ enum {
     OUT_MAX = 256 * 1024,        /* replies that a peer may leave unread before we stop reading */
     CONNECTION_MS = 3600 * 1000, /* R25: nobody needs longer */
     TLS_TIMEOUT_MS = 30000,
+    FREE_TURNS = 8, /* in a row that bring no mail on, before the next one has to wait */
 };
 
 struct receive {
@@ -19,7 +21,11 @@ struct receive {
     const struct receive_policy *policy;
     void *ctx;
     struct timer *idle, *whole, *resume;
-    size_t progress;   /* dialogue_progress() when the idle timer was set */
+    size_t progress; /* dialogue_progress() when the idle timer was set */
+    size_t steps;    /* dialogue_steps() after the last turn */
+    /* When the turns that brought no mail on will have been paid for, at one each turn_ms. */
+    int64_t paid_mono_ms;
+    bool is_resting;   /* the next turn has to wait */
     bool is_switching; /* from STARTTLS to the end of the handshake: nothing may be written */
     bool is_early;     /* the peer talked before the greeting */
     bool is_answering; /* a message waits for receive_answer_data() */
@@ -93,6 +99,26 @@ static void watch_progress(struct receive *r, bool anew) {
               dialogue_is_in_data(r->dialogue) ? r->o.data_timeout_ms : r->o.command_timeout_ms);
 }
 
+/* Who talks and brings no mail on (an octet now and then, HELP, NOOP) is heard once in turn_ms when
+ * its free turns are used up: ten thousand of them must not take the time of those who send mail.
+ */
+static void watch_steps(struct receive *r) {
+    size_t steps = dialogue_steps(r->dialogue);
+    int64_t now_ms = clock_mono_ms();
+    if (steps != r->steps) {
+        r->steps = steps;
+        r->paid_mono_ms = 0;
+        return;
+    }
+    r->paid_mono_ms = (r->paid_mono_ms > now_ms ? r->paid_mono_ms : now_ms) + r->o.turn_ms;
+    int64_t wait_ms = r->paid_mono_ms - now_ms - FREE_TURNS * r->o.turn_ms;
+    if (wait_ms > 0) {
+        r->is_resting = true;
+        stream_set_reading(r->stream, false);
+        timer_set(r->resume, wait_ms);
+    }
+}
+
 /* ---- input ---- */
 
 static void deliver(struct receive *r) {
@@ -126,7 +152,7 @@ static void follow(struct receive *r, enum dialogue_wants wants) {
 }
 
 static void feed(struct receive *r) {
-    while (!r->is_ended && !r->is_closed && !r->is_answering && !r->is_ending) {
+    while (!r->is_ended && !r->is_closed && !r->is_answering && !r->is_ending && !r->is_resting) {
         struct str in = stream_peek(r->stream);
         if (in.n == 0)
             return;
@@ -143,6 +169,8 @@ static void feed(struct receive *r) {
             return;
         }
         watch_progress(r, false);
+        if (wants == DIALOGUE_MORE)
+            watch_steps(r);
         follow(r, wants);
         if (wants == DIALOGUE_TLS)
             return;
@@ -152,6 +180,10 @@ static void feed(struct receive *r) {
 static void resume(void *arg) {
     struct receive *r = arg;
     enter_frame(r);
+    if (r->is_resting) {
+        r->is_resting = false;
+        stream_set_reading(r->stream, true);
+    }
     if (r->is_ending)
         end(r);
     else
@@ -191,7 +223,7 @@ static void on_read(void *ctx) {
 static void on_drained(void *ctx) {
     struct receive *r = ctx;
     enter_frame(r);
-    if (!r->is_ended && !r->is_closed && !r->is_answering) {
+    if (!r->is_ended && !r->is_closed && !r->is_answering && !r->is_resting) {
         stream_set_reading(r->stream, true);
         feed(r);
     }
@@ -234,6 +266,8 @@ struct receive *receive_new(struct loop *l, int fd, const struct receive_options
         r->o.command_timeout_ms = 300 * 1000;
     if (r->o.data_timeout_ms == 0)
         r->o.data_timeout_ms = 180 * 1000;
+    if (r->o.turn_ms == 0)
+        r->o.turn_ms = 5 * 1000;
     r->policy = p;
     r->ctx = ctx;
     struct dialogue_options d = {.host_name = o->host_name,

@@ -97,7 +97,7 @@ static int setup(void **state) {
     struct rlimit limit;
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
     rlim_t before = limit.rlim_cur;
-    limit.rlim_cur = 512; /* half of it is for connections */
+    limit.rlim_cur = 512; /* half of it is for connections, and a quarter of that for a while */
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
     assert_int_equal(store_open(&so, &w->store, &info), OK);
     struct sandbox_options o = {.store = w->store,
@@ -224,7 +224,7 @@ static void name_recipient(int fd) {
 
 /* So many who only hold connections shut nobody out. */
 static void one_connection_too_many_takes_the_place_of_the_idlest(void **state) {
-    enum { MOST = 256 };
+    enum { MOST = 256 + 64 };
     struct world *w = *state;
     static int fd[MOST];
     for (size_t i = 0; i < MOST; i++) {
@@ -245,6 +245,33 @@ static void one_connection_too_many_takes_the_place_of_the_idlest(void **state) 
     assert_true(str_starts_with(str_of(ask(fd[0], "DATA")), STR("354 ")));
     assert_true(str_starts_with(str_of(ask(fd[0], "x\r\n.")), STR("250 ")));
     for (size_t i = 0; i < MOST; i++)
+        close(fd[i]);
+}
+
+static bool hears_within(int fd, int ms) {
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return poll(&p, 1, ms) != 0;
+}
+
+/* Those that are too many are told one after the other, the idlest first, and the others stay. */
+static void connections_are_made_fewer_slowly(void **state) {
+    enum { MOST = 256, MORE = 16, LEFT = 6 };
+    struct world *w = *state;
+    static int fd[MOST + MORE];
+    for (size_t i = 0; i < MOST + MORE; i++) {
+        fd[i] = dial(w);
+        assert_true(str_starts_with(str_of(reply(fd[i])), STR("220 ")));
+    }
+    assert_true(str_starts_with(str_of(reply(fd[0])), STR("421 4.3.2 ")));
+    assert_false(hears_within(fd[MORE - 1], 300)); /* its turn comes seconds later */
+    for (size_t i = MOST + LEFT; i < MOST + MORE; i++)
+        assert_string_equal(ask(fd[i], "QUIT"), "221 2.0.0 bye");
+    for (size_t i = 0; i < LEFT; i++)
+        assert_true(hears_within(fd[i], PATIENCE_MS));
+    assert_false(hears_within(fd[LEFT], 1500)); /* the next look finds nobody too many */
+    for (size_t i = LEFT; i < MOST + LEFT; i++)
+        assert_true(str_starts_with(str_of(ask(fd[i], "NOOP")), STR("250 ")));
+    for (size_t i = 0; i < MOST + MORE; i++)
         close(fd[i]);
 }
 
@@ -358,6 +385,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         WORLD(the_local_part_chooses_the_answer),
         WORLD(one_connection_too_many_takes_the_place_of_the_idlest),
+        WORLD(connections_are_made_fewer_slowly),
         WORLD(who_began_first_goes_when_too_much_is_held),
         WORLD(who_waits_for_the_store_keeps_nobody_behind_it),
         WORLD(a_message_that_there_is_no_memory_for_comes_later),

@@ -443,6 +443,53 @@ static void test_R26_a_message_that_runs_in_circles(void **state) {
     }
 }
 
+static void test_T17_what_counts_as_a_step(void **state) {
+    static const struct {
+        const char *in;
+        bool is_step;
+    } lines[] = {
+        {"NOOP\r\n", false},
+        {"EHLO", false},
+        {" x\r\n", true},
+        {"EHLO x\r\n", false},
+        {"STARTTLS\r\n", true},
+        {"HELO x\r\n", true},
+        {"RSET\r\n", false},
+        {"VRFY a\r\n", false},
+        {"HELP\r\n", false},
+        {RCPT, false},
+        {MAIL, true},
+        {MAIL, false},
+        {"DATA\r\n", false},
+        {"RCPT TO:<nobody@d.example>\r\n", true},
+        {"RCPT TO:<@>\r\n", false},
+        {RCPT, true},
+        {RCPT, true},
+        {"DATA\r\n", true},
+        {"a: b\r\n", false},
+        {".\r\n", true},
+        {"RSET\r\n", false},
+        {MAIL RCPT "DATA\r\n", true},
+    };
+    (void)state;
+    struct dialogue *d = make(10000, 0, true);
+    struct buf out = BUF_INIT(65536);
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        size_t steps = dialogue_steps(d);
+        assert_true(feed(d, str_of(lines[i].in), SIZE_MAX, &out));
+        if ((dialogue_steps(d) != steps) != lines[i].is_step)
+            fail_msg("line %zu: %s", i, lines[i].in);
+    }
+    size_t steps = dialogue_steps(d);
+    for (int i = 0; i < 1023; i++)
+        assert_true(feed(d, STR("x"), 1, &out));
+    assert_int_equal(dialogue_steps(d), steps);
+    assert_true(feed(d, STR("x"), 1, &out));
+    assert_int_equal(dialogue_steps(d), steps + 1);
+    buf_release(&out);
+    dialogue_free(&d);
+}
+
 static void test_R22_a_transaction_leaves_nothing_behind(void **state) {
     (void)state;
     struct dialogue *d = make(1000, 0, false);
@@ -475,6 +522,7 @@ int main(void) {
         cmocka_unit_test(test_R10_many_recipients_may_be_refused),
         cmocka_unit_test(test_R25_refused_recipients_take_no_memory),
         cmocka_unit_test(test_R26_a_message_that_runs_in_circles),
+        cmocka_unit_test(test_T17_what_counts_as_a_step),
         cmocka_unit_test(test_R22_a_transaction_leaves_nothing_behind),
     };
     return cmocka_run_group_tests_name("dialogue", tests, NULL, NULL);

@@ -8,6 +8,8 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,6 +25,7 @@ struct world {
     struct receive_options options;
     struct tls_server_ctx *tls;
     int fd;         /* the client's end */
+    int server_fd;  /* the stream's */
     struct buf got; /* by the client */
     bool is_eof, ended, waits, close_in_callback;
     size_t messages;
@@ -75,7 +78,7 @@ static int make_pair(struct world *w) {
     int fd[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd), 0);
     w->fd = fd[0];
-    return fd[1];
+    return w->server_fd = fd[1];
 }
 
 static void open_receive(struct world *w) {
@@ -150,6 +153,101 @@ static void test_T17_a_byte_now_and_then_holds_nothing(void **state) {
         assert_true(clock_mono_ms() < begin_mono_ms + PATIENCE_MS);
     }
     assert_true(str_find(buf_str(&w->got), STR("421 4.4.2")) > 0);
+}
+
+/* Octets that were sent and that the server has not read. */
+static size_t unread(const struct world *w) {
+    int n = 0;
+    assert_int_equal(ioctl(w->server_fd, FIONREAD, &n), 0);
+    return (size_t)n;
+}
+
+static void say_and_turn(struct world *w, struct str s) {
+    say(w, s);
+    for (int i = 0; i < 3; i++)
+        loop_dispatch_once(w->loop, 0);
+    take_input(w);
+}
+
+enum { FREE_TURNS = 8, FOR_EVER_MS = 3600 * 1000 };
+
+static void test_T17_who_brings_no_mail_on_is_heard_rarely(void **state) {
+    static const char *const pieces[] = {"x", "NOOP\r\n", "RSET\r\n", "EHLO again\r\n"};
+    struct world *w = *state;
+    w->options.turn_ms = FOR_EVER_MS;
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+        open_receive(w);
+        wait_for(w, "220 ");
+        say_and_turn(w, STR("EHLO x\r\n"));
+        for (size_t turn = 0; turn < 3 * (size_t)FREE_TURNS; turn++)
+            say_and_turn(w, str_of(pieces[i]));
+        assert_int_equal(unread(w), (2 * FREE_TURNS - 1) * strlen(pieces[i]));
+        assert_false(w->ended);
+        receive_close(&w->receive, false);
+        close(w->fd);
+        buf_clear(&w->got);
+    }
+}
+
+static void test_T17_who_is_heard_rarely_is_heard(void **state) {
+    struct world *w = *state;
+    w->options.turn_ms = 20;
+    open_receive(w);
+    wait_for(w, "220 ");
+    for (const char *p = "EHLO a-name-of-some-length\r\nNOOP\r\nMAIL FROM:<a@b>\r\n"; *p; p++)
+        say_and_turn(w, str_make(p, 1));
+    wait_for(w, "250 2.1.0 OK\r\n");
+    say(w, STR("RCPT TO:<c@d>\r\nDATA\r\n"));
+    wait_for(w, "354 ");
+}
+
+static void test_T17_refused_commands_wait_for_their_turns(void **state) {
+    struct world *w = *state;
+    struct buf all = BUF_INIT(4096);
+    for (int i = 0; i < 30; i++)
+        buf_putz(&all, "HELP\r\n");
+    w->options.turn_ms = FOR_EVER_MS;
+    open_receive(w);
+    wait_for(w, "220 ");
+    buf_clear(&w->got);
+    say_and_turn(w, buf_str(&all));
+    for (int i = 0; i < 20; i++)
+        say_and_turn(w, STR("x"));
+    assert_int_equal(w->got.n, (FREE_TURNS + 1) * strlen("500 5.5.2 unknown command\r\n"));
+    receive_close(&w->receive, false);
+    close(w->fd);
+    buf_clear(&w->got);
+    w->options.turn_ms = 5;
+    open_receive(w);
+    wait_for(w, "220 ");
+    say(w, buf_str(&all));
+    wait_for_end(w);
+    assert_true(str_ends_with(buf_str(&w->got), STR("421 4.7.0 too many errors, closing\r\n")));
+    buf_release(&all);
+}
+
+static void test_who_brings_mail_on_never_waits(void **state) {
+    static const char piece[] = "a piece of a line that is a quarter of a KiB or so long "
+                                "a piece of a line that is a quarter of a KiB or so long "
+                                "a piece of a line that is a quarter of a KiB or so long\r\n";
+    struct world *w = *state;
+    w->options.turn_ms = FOR_EVER_MS;
+    open_receive(w);
+    wait_for(w, "220 ");
+    say_and_turn(w, STR("EHLO x\r\n"));
+    for (int i = 0; i < 2 * FREE_TURNS; i++) {
+        say_and_turn(w, STR("MAIL FROM:<a@b>\r\n"));
+        say_and_turn(w, STR("RSET\r\n"));
+    }
+    say_and_turn(w, STR("MAIL FROM:<a@b>\r\n"));
+    for (int i = 0; i < 2 * FREE_TURNS; i++)
+        say_and_turn(w, STR("RCPT TO:<c@d>\r\n"));
+    say_and_turn(w, STR("DATA\r\n"));
+    for (int i = 0; i < 10 * FREE_TURNS; i++)
+        say_and_turn(w, str_of(piece));
+    assert_int_equal(unread(w), 0);
+    say_and_turn(w, STR(".\r\n"));
+    assert_true(w->waits);
 }
 
 static void test_data_has_its_own_patience(void **state) {
@@ -236,29 +334,32 @@ static void test_the_peer_goes_while_its_message_waits(void **state) {
 /* Two megabytes of commands whose answers are not read: nothing grows, nothing is lost. */
 static void test_a_peer_that_does_not_read_its_replies(void **state) {
     struct world *w = *state;
-    enum { COMMANDS = 300000 };
-    static char noops[COMMANDS * 6];
-    for (size_t i = 0; i < COMMANDS; i++)
-        memcpy(noops + i * 6, "NOOP\r\n", 6);
+    enum { PAIRS = 150000, PAIR_SIZE = 20, REPLIES_SIZE = 28 };
+    static char
+        pairs[PAIRS * PAIR_SIZE]; /* of which one is a beginning, so that none has to wait */
+    for (size_t i = 0; i < PAIRS; i++)
+        memcpy(pairs + i * PAIR_SIZE, "MAIL FROM:<>\r\nRSET\r\n", PAIR_SIZE);
     open_receive(w);
     wait_for(w, "220 ");
+    say(w, STR("HELO x\r\n"));
+    wait_for(w, "250 mx.test\r\n");
     size_t sent = 0, stalls = 0;
     while (stalls < 50) { /* until nothing moves any more */
-        ssize_t n = send(w->fd, noops + sent, sizeof(noops) - sent, MSG_NOSIGNAL);
+        ssize_t n = send(w->fd, pairs + sent, sizeof(pairs) - sent, MSG_NOSIGNAL);
         stalls = n > 0 ? 0 : stalls + 1;
         sent += n > 0 ? (size_t)n : 0;
         loop_dispatch_once(w->loop, 1);
     }
-    assert_true(sent < sizeof(noops)); /* the server stopped reading */
+    assert_true(sent < sizeof(pairs)); /* the server stopped reading */
     buf_clear(&w->got);
     int64_t until_mono_ms = clock_mono_ms() + PATIENCE_MS;
-    while (w->got.n < (size_t)COMMANDS * 14 && clock_mono_ms() < until_mono_ms) {
-        ssize_t n = send(w->fd, noops + sent, sizeof(noops) - sent, MSG_NOSIGNAL);
+    while (w->got.n < (size_t)PAIRS * REPLIES_SIZE && clock_mono_ms() < until_mono_ms) {
+        ssize_t n = send(w->fd, pairs + sent, sizeof(pairs) - sent, MSG_NOSIGNAL);
         sent += n > 0 ? (size_t)n : 0;
         loop_dispatch_once(w->loop, 1);
         take_input(w);
     }
-    assert_int_equal(w->got.n, (size_t)COMMANDS * 14);
+    assert_int_equal(w->got.n, (size_t)PAIRS * REPLIES_SIZE);
 }
 
 /* No memory for more than so many bytes at once; 0: there is. */
@@ -387,6 +488,10 @@ int main(void) {
         WORLD(test_T2_early_talk_is_refused),
         WORLD(test_R14_silence_ends_in_421),
         WORLD(test_T17_a_byte_now_and_then_holds_nothing),
+        WORLD(test_T17_who_brings_no_mail_on_is_heard_rarely),
+        WORLD(test_T17_who_is_heard_rarely_is_heard),
+        WORLD(test_T17_refused_commands_wait_for_their_turns),
+        WORLD(test_who_brings_mail_on_never_waits),
         WORLD(test_data_has_its_own_patience),
         WORLD(test_R17_shutting_down_says_421),
         WORLD(test_R9_QUIT_is_answered_before_the_end),
