@@ -13,10 +13,9 @@
 
 enum {
     META_MAX = 1024 * 1024,
-    CONNECTIONS_LEAST = 256, /* half of the process's descriptors, between these */
+    CONNECTIONS_LEAST = 256, /* five eighths of the process's descriptors, between these */
     CONNECTIONS_MOST = 12 * 1024,
-    SPARE_SHARE = 4, /* and a quarter more for a while */
-    TRIM_SHARE = 8,  /* of which an eighth goes at each look */
+    TRIM_SHARE = 8, /* of those that are too many an eighth goes at each look */
     HELD_MOST = 256 * 1024 * 1024,
     LOOK_MS = 1000, /* how often connections are counted, and sizes added up */
 };
@@ -26,7 +25,7 @@ struct connection {
     struct sandbox *sandbox;
     struct receive *receive;
     struct capture_note *storing; /* under way; it forgets us when the connection ends first */
-    bool is_busy;                 /* it has named a recipient, and sent no message since */
+    bool is_busy;                 /* it was granted a recipient, and sent no message since */
 };
 TAILQ_HEAD(connections, connection);
 
@@ -37,7 +36,7 @@ struct sandbox {
     struct tls_server_ctx *tls;
     size_t message_bytes_max, held_bytes_max;
     uint16_t port;
-    size_t count, most; /* connections */
+    size_t count, usual, most; /* connections, how many stay, and how many there may be */
     struct timer *look;
     size_t storing;                          /* captures on their way to the store */
     struct connections idle_list, busy_list; /* who came, or named a recipient, last is last */
@@ -100,11 +99,10 @@ static bool make_room(struct sandbox *s) {
     return end_oldest(&s->idle_list) || end_oldest(&s->busy_list);
 }
 
-/* Who was sent away comes again at once, and if another went for it, and one for that one, each
- * that comes would set off a chain of them: so more than `most` are borne, and made fewer slowly.
- */
+/* Who is sent away to make room may come again at once, so that another goes, and one for that one:
+ * short of `most` nobody goes for another, and those above `usual` go slowly. */
 static void trim(struct sandbox *s) {
-    size_t over = s->count > s->most ? s->count - s->most : 0;
+    size_t over = s->count > s->usual ? s->count - s->usual : 0;
     for (size_t n = (over + TRIM_SHARE - 1) / TRIM_SHARE; n > 0 && make_room(s); n--)
         ;
 }
@@ -154,9 +152,10 @@ static struct receive_answer answer_for(struct str address, bool at_end) {
 }
 
 static struct receive_answer on_rcpt(void *ctx, struct str to) {
-    struct connection *c = ctx;
-    set_busy(c, true);
-    return answer_for(to, false);
+    struct receive_answer a = answer_for(to, false);
+    if (a.code < 400)
+        set_busy(ctx, true);
+    return a;
 }
 
 static const struct receive_answer not_stored = {451, "4.3.0", "not stored, try again"};
@@ -231,7 +230,7 @@ static const struct receive_policy policy = {
 static void on_accept(void *ctx, int fd, const struct sockaddr_any *peer) {
     struct sandbox *s = ctx;
     (void)peer;
-    if (s->stopper || (s->count >= s->most + s->most / SPARE_SHARE && !make_room(s))) {
+    if (s->stopper || (s->count >= s->most && !make_room(s))) {
         static const char sorry[] = "421 4.3.2 too many connections\r\n"; /* RFC 5321 3.8 */
         /* into an empty socket buffer; whoever does not get it sees the end */
         (void)!send(fd, sorry, sizeof sorry - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -288,7 +287,7 @@ static enum err open_listener(struct sandbox *s, const struct sockaddr_any *at,
 static size_t connections_most(void) {
     struct rlimit files = {0};
     (void)getrlimit(RLIMIT_NOFILE, &files);
-    size_t share = files.rlim_cur / 2;
+    size_t share = files.rlim_cur / 8 * 5;
     return share < CONNECTIONS_LEAST  ? CONNECTIONS_LEAST
            : share < CONNECTIONS_MOST ? share
                                       : CONNECTIONS_MOST;
@@ -301,6 +300,7 @@ enum err sandbox_start(const struct sandbox_options *o, struct sandbox **out,
     TAILQ_INIT(&s->idle_list);
     TAILQ_INIT(&s->busy_list);
     s->most = connections_most();
+    s->usual = s->most / 5 * 4;
     s->store = o->store;
     s->message_bytes_max = o->message_bytes_max;
     s->held_bytes_max = o->held_bytes_max ? o->held_bytes_max : HELD_MOST;

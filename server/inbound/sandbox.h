@@ -22,12 +22,12 @@ struct sandbox_options {
     size_t message_bytes_max; /* of one message; what is larger gets 552 */
     size_t held_bytes_max;    /* of all messages that are coming; 0: 256 MiB */
 };
-/* Serves as many connections as half of the process's descriptors, from 256 up to 12,288, and for a
- * while a quarter more. The next one takes the place of the one that is idle for longest, which
- * gets a 421; so do, once a second, an eighth of what is more than the half, and those that began
- * their messages first when too much is held. A connection can hold a message and its copy on the
- * way to the store, and no more. The store is borrowed until sandbox_stop(). ERR_CONFLICT: the port
- * is in use; ERR_UNAVAILABLE: no such address, or no right to it; ERR_INVALID: no address. */
+/* Serves as many connections as five eighths of the process's descriptors, from 256 up to 12,288.
+ * The next one takes the place of the one that is idle for longest, which gets a 421; so do, once a
+ * second, an eighth of those that are more than four fifths of that, and those that began their
+ * messages first when too much is held. A connection can hold a message and its copy on the way to
+ * the store, and no more. The store is borrowed until sandbox_stop(). ERR_CONFLICT: the port is in
+ * use; ERR_UNAVAILABLE: no such address, or no right to it; ERR_INVALID: no address. */
 NODISCARD enum err sandbox_start(const struct sandbox_options *o, struct sandbox **out,
                                  struct errinfo *info);
 uint16_t sandbox_port(const struct sandbox *s);

@@ -10,6 +10,10 @@ enum {
     ERRORS_MAX = 20,        /* R25: then 421 */
     OUT_ENOUGH = 64 * 1024, /* replies for one call; the caller comes back with the rest */
     RECEIVED_MAX = 100,     /* R26 */
+    /* What is a step, of transactions since the last message, and of data without an end of line:
+     * who sends it line by line has a turn for each (over TLS one record is read at a time). */
+    BEGINNINGS_MAX = 20,
+    STEP_OCTETS = 64,
 };
 
 enum phase {
@@ -37,6 +41,7 @@ struct dialogue {
     size_t rcpt_room;
     struct received message;
     size_t errors, commands, steps;
+    size_t beginnings, asked; /* MAIL and RCPT since the last message */
 };
 
 struct dialogue *dialogue_new(const struct dialogue_options *o) {
@@ -122,16 +127,12 @@ struct received *dialogue_message(struct dialogue *d) {
     return &d->message;
 }
 
-static size_t data_kib(const struct dialogue *d) {
-    return d->phase == PHASE_DATA ? d->reader.octets / 1024 : 0;
-}
-
 size_t dialogue_progress(const struct dialogue *d) {
-    return d->commands + data_kib(d);
+    return d->commands + (d->phase == PHASE_DATA ? d->reader.octets / 1024 : 0);
 }
 
 size_t dialogue_steps(const struct dialogue *d) {
-    return d->steps + data_kib(d);
+    return d->steps;
 }
 
 bool dialogue_is_in_data(const struct dialogue *d) {
@@ -152,6 +153,7 @@ static void do_helo(struct dialogue *d, struct str arg, bool is_esmtp, struct bu
     }
     buf_clear(&d->helo);
     buf_put(&d->helo, arg);
+    d->steps += d->phase == PHASE_EXPECT_HELO;
     d->phase = PHASE_READY;
     reset(d);
     if (!is_esmtp) {
@@ -239,10 +241,13 @@ static void do_mail(struct dialogue *d, struct str arg, struct buf *out) {
     if (d->o.policy && d->o.policy->on_mail)
         a = d->o.policy->on_mail(d->o.ctx, d->message.mail_from);
     put_answer(out, a);
-    if (a.code >= 400)
+    if (a.code >= 400) {
         reset(d);
-    else
-        d->phase = PHASE_MAIL;
+        return;
+    }
+    d->phase = PHASE_MAIL;
+    if (++d->beginnings <= BEGINNINGS_MAX)
+        d->steps++;
 }
 
 static void add_recipient(struct dialogue *d, struct str mailbox) {
@@ -280,7 +285,9 @@ static void do_rcpt(struct dialogue *d, struct str arg, struct buf *out) {
         refuse(d, out, 555, "5.5.4", "unknown parameter");
         return;
     }
-    d->steps++; /* whatever is answered: who has many recipients asks for each */
+    /* whatever is answered: who has many recipients asks for each */
+    if (++d->asked <= 2 * d->o.rcpt_max)
+        d->steps++;
     if (d->message.rcpt_count >= d->o.rcpt_max) {
         answer(out, 452, "4.5.3", "too many recipients"); /* R10 */
         return;
@@ -304,6 +311,7 @@ static void do_data(struct dialogue *d, struct str arg, bool is_last, struct buf
         refuse_and_close(d, out, 554, "5.5.0", "wait for 354 before the message"); /* T2 */
     } else {
         buf_putz(out, "354 end with <CRLF>.<CRLF>\r\n");
+        d->steps++;
         data_init(&d->reader);
         d->phase = PHASE_DATA;
     }
@@ -320,6 +328,7 @@ static void do_starttls(struct dialogue *d, struct str arg, struct buf *out) {
         refuse(d, out, 503, "5.5.1", "say EHLO first");
     } else {
         answer(out, 220, "2.0.0", "go ahead");
+        d->steps++;
         d->phase = PHASE_TLS;
     }
 }
@@ -402,7 +411,11 @@ static size_t count_received(struct str data) {
 }
 
 static void feed_data(struct dialogue *d, struct str *in, struct buf *out) {
+    size_t pieces = d->reader.octets / STEP_OCTETS;
+    const char *from = in->p;
     enum err e = data_read(&d->reader, in, &d->data);
+    if (memchr(from, '\n', (size_t)(in->p - from)) || d->reader.octets / STEP_OCTETS != pieces)
+        d->steps++;
     if (e == ERR_AGAIN)
         return;
     d->commands++;
@@ -421,6 +434,7 @@ static void feed_data(struct dialogue *d, struct str *in, struct buf *out) {
         refuse(d, out, 554, "5.4.6", "too many hops");
     } else {
         d->message.data = buf_str(&d->data);
+        d->beginnings = d->asked = 0;
         d->phase = PHASE_ANSWERING;
     }
 }
@@ -437,13 +451,10 @@ enum dialogue_wants dialogue_answer(struct dialogue *d, struct receive_answer a,
 enum dialogue_wants dialogue_feed(struct dialogue *d, struct str *in, struct buf *out) {
     size_t errors = d->errors;
     while (in->n > 0 && d->phase < PHASE_ANSWERING && out->n < OUT_ENOUGH && d->errors == errors) {
-        enum phase phase = d->phase;
-        if (phase == PHASE_DATA)
+        if (d->phase == PHASE_DATA)
             feed_data(d, in, out);
         else
             feed_command(d, in, out);
-        if (d->phase > phase)
-            d->steps++;
     }
     return d->phase == PHASE_ANSWERING ? DIALOGUE_ANSWER
            : d->phase == PHASE_TLS     ? DIALOGUE_TLS

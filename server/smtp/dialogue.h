@@ -47,9 +47,10 @@ enum dialogue_wants dialogue_answer(struct dialogue *d, struct receive_answer an
 void dialogue_secured(struct dialogue *d);
 /* How much was done: changes with each command and each KiB of data, for progress timers. */
 size_t dialogue_progress(const struct dialogue *d);
-/* How far mail was brought: changes with the session's first EHLO, each command that takes a
- * transaction further, each recipient that is asked for and each KiB of data; not with NOOP, RSET,
- * or what else is refused. */
+/* How far mail was brought: grows with the first EHLO, in clear and in TLS, STARTTLS, MAIL that is
+ * accepted, each recipient that is asked for, DATA, and what holds the end of a line of data or
+ * brings another 64 octets; not with NOOP, RSET, other refusals, nor with MAIL and recipients when
+ * there were many without a message. */
 size_t dialogue_steps(const struct dialogue *d);
 bool dialogue_is_in_data(const struct dialogue *d);
 size_t dialogue_held_bytes(const struct dialogue *d); /* of the message that comes */

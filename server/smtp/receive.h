@@ -55,7 +55,8 @@ struct receive_options {
 /* Takes the descriptor. Callbacks run on the loop, never inside a receive_* call. A peer that talks
  * before the greeting is refused; one that sends neither a command nor a KiB of data in its
  * timeout, or stays for an hour, gets a 421. T17: one that talks and brings no mail on (a few
- * octets, NOOP, what is refused) is heard once in turn_ms after some such turns, until it does. */
+ * octets, NOOP, what is refused: dialogue_steps()) is heard once in turn_ms after some such turns,
+ * until it does. */
 struct receive *receive_new(struct loop *l, int fd, const struct receive_options *o,
                             const struct receive_policy *p, void *ctx);
 void receive_answer_data(struct receive *r, struct receive_answer answer);

@@ -86,6 +86,13 @@ static void open_receive(struct world *w) {
     w->receive = receive_new(w->loop, fd, &w->options, &policy, w);
 }
 
+static void hang_up(struct world *w) {
+    receive_close(&w->receive, false);
+    close(w->fd);
+    w->fd = -1;
+    buf_clear(&w->got);
+}
+
 static void take_input(struct world *w) {
     char piece[65536];
     ssize_t n;
@@ -183,10 +190,52 @@ static void test_T17_who_brings_no_mail_on_is_heard_rarely(void **state) {
             say_and_turn(w, str_of(pieces[i]));
         assert_int_equal(unread(w), (2 * FREE_TURNS - 1) * strlen(pieces[i]));
         assert_false(w->ended);
-        receive_close(&w->receive, false);
-        close(w->fd);
-        buf_clear(&w->got);
+        hang_up(w);
     }
+}
+
+static void rest(struct world *w) {
+    w->options.turn_ms = FOR_EVER_MS;
+    open_receive(w);
+    wait_for(w, "220 ");
+    for (size_t turn = 0; turn < 2 * (size_t)FREE_TURNS; turn++)
+        say_and_turn(w, STR("x"));
+    assert_int_equal(unread(w), FREE_TURNS - 1);
+}
+
+static void test_T17_who_rests_is_told_the_end(void **state) {
+    struct world *w = *state;
+    rest(w);
+    receive_close(&w->receive, true);
+    wait_for_end(w);
+    assert_string_equal(w->got.p, "220 mx.test ESMTP\r\n421 4.3.2 shutting down\r\n");
+    close(w->fd);
+    buf_clear(&w->got);
+    w->is_eof = false;
+    w->options.command_timeout_ms = 100;
+    open_receive(w);
+    wait_for(w, "220 ");
+    for (size_t turn = 0; turn < 2 * (size_t)FREE_TURNS; turn++)
+        say_and_turn(w, STR("x"));
+    wait_for_end(w);
+    assert_true(str_ends_with(buf_str(&w->got), STR("421 4.4.2 timed out, closing\r\n")));
+    assert_true(w->ended);
+}
+
+static void test_T17_who_goes_while_it_rests_is_noticed(void **state) {
+    struct world *w = *state;
+    rest(w);
+    hang_up(w);
+    w->options.turn_ms = 50;
+    open_receive(w);
+    wait_for(w, "220 ");
+    for (size_t turn = 0; turn < 2 * (size_t)FREE_TURNS; turn++)
+        say_and_turn(w, STR("x"));
+    close(w->fd);
+    w->fd = -1;
+    for (int i = 0; i < 1000 && !w->ended; i++)
+        loop_dispatch_once(w->loop, 100);
+    assert_true(w->ended);
 }
 
 static void test_T17_who_is_heard_rarely_is_heard(void **state) {
@@ -214,9 +263,7 @@ static void test_T17_refused_commands_wait_for_their_turns(void **state) {
     for (int i = 0; i < 20; i++)
         say_and_turn(w, STR("x"));
     assert_int_equal(w->got.n, (FREE_TURNS + 1) * strlen("500 5.5.2 unknown command\r\n"));
-    receive_close(&w->receive, false);
-    close(w->fd);
-    buf_clear(&w->got);
+    hang_up(w);
     w->options.turn_ms = 5;
     open_receive(w);
     wait_for(w, "220 ");
@@ -227,15 +274,15 @@ static void test_T17_refused_commands_wait_for_their_turns(void **state) {
 }
 
 static void test_who_brings_mail_on_never_waits(void **state) {
-    static const char piece[] = "a piece of a line that is a quarter of a KiB or so long "
-                                "a piece of a line that is a quarter of a KiB or so long "
-                                "a piece of a line that is a quarter of a KiB or so long\r\n";
+    static const char *const pieces[] = {
+        "}\r\n", "a line, one of many\r\n",
+        "as many octets of a line as bring a message on when it has no end"};
     struct world *w = *state;
     w->options.turn_ms = FOR_EVER_MS;
     open_receive(w);
     wait_for(w, "220 ");
     say_and_turn(w, STR("EHLO x\r\n"));
-    for (int i = 0; i < 2 * FREE_TURNS; i++) {
+    for (int i = 0; i < FREE_TURNS; i++) {
         say_and_turn(w, STR("MAIL FROM:<a@b>\r\n"));
         say_and_turn(w, STR("RSET\r\n"));
     }
@@ -243,10 +290,11 @@ static void test_who_brings_mail_on_never_waits(void **state) {
     for (int i = 0; i < 2 * FREE_TURNS; i++)
         say_and_turn(w, STR("RCPT TO:<c@d>\r\n"));
     say_and_turn(w, STR("DATA\r\n"));
-    for (int i = 0; i < 10 * FREE_TURNS; i++)
-        say_and_turn(w, str_of(piece));
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
+        for (int n = 0; n < 3 * FREE_TURNS; n++)
+            say_and_turn(w, str_of(pieces[i]));
     assert_int_equal(unread(w), 0);
-    say_and_turn(w, STR(".\r\n"));
+    say_and_turn(w, STR("\r\n.\r\n"));
     assert_true(w->waits);
 }
 
@@ -331,35 +379,33 @@ static void test_the_peer_goes_while_its_message_waits(void **state) {
     assert_true(w->ended);
 }
 
-/* Two megabytes of commands whose answers are not read: nothing grows, nothing is lost. */
+/* Megabytes of commands whose answers are not read: nothing grows, nothing is lost. */
 static void test_a_peer_that_does_not_read_its_replies(void **state) {
     struct world *w = *state;
-    enum { PAIRS = 150000, PAIR_SIZE = 20, REPLIES_SIZE = 28 };
-    static char
-        pairs[PAIRS * PAIR_SIZE]; /* of which one is a beginning, so that none has to wait */
-    for (size_t i = 0; i < PAIRS; i++)
-        memcpy(pairs + i * PAIR_SIZE, "MAIL FROM:<>\r\nRSET\r\n", PAIR_SIZE);
+    enum { COMMANDS = 300000 };
+    static char noops[COMMANDS * 6];
+    for (size_t i = 0; i < COMMANDS; i++)
+        memcpy(noops + i * 6, "NOOP\r\n", 6);
+    w->options.turn_ms = 1; /* it is not their pace that is looked at here */
     open_receive(w);
     wait_for(w, "220 ");
-    say(w, STR("HELO x\r\n"));
-    wait_for(w, "250 mx.test\r\n");
     size_t sent = 0, stalls = 0;
     while (stalls < 50) { /* until nothing moves any more */
-        ssize_t n = send(w->fd, pairs + sent, sizeof(pairs) - sent, MSG_NOSIGNAL);
+        ssize_t n = send(w->fd, noops + sent, sizeof(noops) - sent, MSG_NOSIGNAL);
         stalls = n > 0 ? 0 : stalls + 1;
         sent += n > 0 ? (size_t)n : 0;
         loop_dispatch_once(w->loop, 1);
     }
-    assert_true(sent < sizeof(pairs)); /* the server stopped reading */
+    assert_true(sent < sizeof(noops)); /* the server stopped reading */
     buf_clear(&w->got);
     int64_t until_mono_ms = clock_mono_ms() + PATIENCE_MS;
-    while (w->got.n < (size_t)PAIRS * REPLIES_SIZE && clock_mono_ms() < until_mono_ms) {
-        ssize_t n = send(w->fd, pairs + sent, sizeof(pairs) - sent, MSG_NOSIGNAL);
+    while (w->got.n < (size_t)COMMANDS * 14 && clock_mono_ms() < until_mono_ms) {
+        ssize_t n = send(w->fd, noops + sent, sizeof(noops) - sent, MSG_NOSIGNAL);
         sent += n > 0 ? (size_t)n : 0;
         loop_dispatch_once(w->loop, 1);
         take_input(w);
     }
-    assert_int_equal(w->got.n, (size_t)PAIRS * REPLIES_SIZE);
+    assert_int_equal(w->got.n, (size_t)COMMANDS * 14);
 }
 
 /* No memory for more than so many bytes at once; 0: there is. */
@@ -468,6 +514,73 @@ static void test_T6_commands_behind_STARTTLS_are_dropped(void **state) {
     buf_release(&c.got);
 }
 
+/* Sends one line, in a record of its own, in each turn of the loop. */
+static void line_by_line(struct world *w, struct client *c, struct str all) {
+    while (all.n > 0) {
+        size_t n = (size_t)str_find_char(all, '\n') + 1;
+        stream_write(c->stream, str_slice(all, 0, n));
+        all = str_from(all, n);
+        for (int i = 0; i < 3; i++)
+            loop_dispatch_once(w->loop, 0);
+    }
+}
+
+static void quiet_read(void *ctx) {
+    struct client *c = ctx;
+    struct str in = stream_peek(c->stream);
+    buf_put(&c->got, in);
+    stream_drain(c->stream, in.n);
+}
+
+static void quiet_open(void *ctx) {
+    (void)ctx;
+}
+
+static void await_client(struct world *w, struct client *c, const char *text) {
+    int64_t until_mono_ms = clock_mono_ms() + PATIENCE_MS;
+    while (str_find(buf_str(&c->got), str_of(text)) < 0) {
+        assert_true(!c->is_over && clock_mono_ms() < until_mono_ms);
+        loop_dispatch_once(w->loop, 100);
+    }
+}
+
+/* Over TLS one record is read at a time, however much has come. */
+static void test_lines_in_records_of_their_own_never_wait(void **state) {
+    static const struct stream_events events = {.on_open = quiet_open,
+                                                .on_read = quiet_read,
+                                                .on_failed = client_failed,
+                                                .on_closed = client_closed};
+    struct world *w = *state;
+    struct client c = {0};
+    struct tls_client_options o = {0};
+    buf_init(&c.got, 65536);
+    assert_int_equal(tls_server_ctx_new_selfsigned("mx.test", &w->tls, NULL), OK);
+    assert_int_equal(tls_client_ctx_new(&o, &c.tls, NULL), OK);
+    w->options.tls = w->tls;
+    w->options.turn_ms = FOR_EVER_MS;
+    open_receive(w);
+    c.stream = stream_accept(w->loop, w->fd, &events, &c);
+    w->fd = -1;
+    await_client(w, &c, "220 ");
+    stream_write(c.stream, STR("EHLO x\r\nSTARTTLS\r\n"));
+    await_client(w, &c, "220 2.0.0 go ahead");
+    stream_start_tls_client(c.stream, c.tls, TLS_VERIFY_NONE, "mx.test", 5000);
+    stream_write(c.stream, STR("EHLO x\r\n"));
+    await_client(w, &c, "250 ENHANCEDSTATUSCODES\r\n");
+    stream_write(c.stream, STR("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n"));
+    await_client(w, &c, "354 ");
+    for (int i = 0; i < 10 * FREE_TURNS; i++)
+        line_by_line(w, &c, STR("if (a)\r\n{\r\n}\r\n\r\n"));
+    line_by_line(w, &c, STR(".\r\n"));
+    int64_t until_mono_ms = clock_mono_ms() + PATIENCE_MS;
+    while (!w->waits && clock_mono_ms() < until_mono_ms)
+        loop_dispatch_once(w->loop, 100);
+    assert_true(w->waits);
+    stream_close(&c.stream, false);
+    tls_client_ctx_unref(&c.tls);
+    buf_release(&c.got);
+}
+
 static void test_closing_in_the_middle_of_a_handshake(void **state) {
     struct world *w = *state;
     assert_int_equal(tls_server_ctx_new_selfsigned("mx.test", &w->tls, NULL), OK);
@@ -489,6 +602,8 @@ int main(void) {
         WORLD(test_R14_silence_ends_in_421),
         WORLD(test_T17_a_byte_now_and_then_holds_nothing),
         WORLD(test_T17_who_brings_no_mail_on_is_heard_rarely),
+        WORLD(test_T17_who_rests_is_told_the_end),
+        WORLD(test_T17_who_goes_while_it_rests_is_noticed),
         WORLD(test_T17_who_is_heard_rarely_is_heard),
         WORLD(test_T17_refused_commands_wait_for_their_turns),
         WORLD(test_who_brings_mail_on_never_waits),
@@ -501,6 +616,7 @@ int main(void) {
         WORLD(test_a_peer_that_does_not_read_its_replies),
         WORLD(test_replies_that_there_is_no_memory_for_end_it),
         WORLD(test_T6_commands_behind_STARTTLS_are_dropped),
+        WORLD(test_lines_in_records_of_their_own_never_wait),
         WORLD(test_closing_in_the_middle_of_a_handshake),
     };
     return cmocka_run_group_tests_name("receive", tests, NULL, NULL);
