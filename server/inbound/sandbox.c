@@ -25,7 +25,7 @@ struct connection {
     struct sandbox *sandbox;
     struct receive *receive;
     struct capture_note *storing; /* under way; it forgets us when the connection ends first */
-    bool is_busy;                 /* it was granted a recipient, and sent no message since */
+    bool is_busy; /* it was granted a recipient, and its message not answered since */
 };
 TAILQ_HEAD(connections, connection);
 
@@ -100,10 +100,10 @@ static bool make_room(struct sandbox *s) {
 }
 
 /* Who is sent away to make room may come again at once, so that another goes, and one for that one:
- * short of `most` nobody goes for another, and those above `usual` go slowly. */
+ * short of `most` nobody goes for another, and idle ones above `usual` go slowly. */
 static void trim(struct sandbox *s) {
     size_t over = s->count > s->usual ? s->count - s->usual : 0;
-    for (size_t n = (over + TRIM_SHARE - 1) / TRIM_SHARE; n > 0 && make_room(s); n--)
+    for (size_t n = (over + TRIM_SHARE - 1) / TRIM_SHARE; n > 0 && end_oldest(&s->idle_list); n--)
         ;
 }
 
@@ -187,6 +187,7 @@ static void on_message(void *ctx, struct receive *r, const struct received *m) {
     for (size_t i = 0; i < m->rcpt_count; i++) {
         struct receive_answer a = answer_for(m->rcpt[i], true);
         if (a.code >= 400) {
+            set_busy(c, false);
             receive_answer_data(r, a);
             return;
         }

@@ -24,7 +24,7 @@ struct sandbox_options {
 };
 /* Serves as many connections as five eighths of the process's descriptors, from 256 up to 12,288.
  * The next one takes the place of the one that is idle for longest, which gets a 421; so do, once a
- * second, an eighth of those that are more than four fifths of that, and those that began their
+ * second, an eighth of the idle ones beyond four fifths of that, and those that began their
  * messages first when too much is held. A connection can hold a message and its copy on the way to
  * the store, and no more. The store is borrowed until sandbox_stop(). ERR_CONFLICT: the port is in
  * use; ERR_UNAVAILABLE: no such address, or no right to it; ERR_INVALID: no address. */

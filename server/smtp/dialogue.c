@@ -10,10 +10,8 @@ enum {
     ERRORS_MAX = 20,        /* R25: then 421 */
     OUT_ENOUGH = 64 * 1024, /* replies for one call; the caller comes back with the rest */
     RECEIVED_MAX = 100,     /* R26 */
-    /* What is a step, of transactions since the last message, and of data without an end of line:
-     * who sends it line by line has a turn for each (over TLS one record is read at a time). */
-    BEGINNINGS_MAX = 20,
-    STEP_OCTETS = 64,
+    BEGINNINGS_MAX = 20,    /* of transactions since the last message, that are steps */
+    STEP_OCTETS = 64,       /* of data are a step, or a line: some clients send each by itself */
 };
 
 enum phase {
@@ -268,6 +266,9 @@ static void add_recipient(struct dialogue *d, struct str mailbox) {
 static void do_rcpt(struct dialogue *d, struct str arg, struct buf *out) {
     struct str mailbox = STR_NONE, parameters = STR_NONE;
     bool is_utf8 = false;
+    /* whatever is answered: who has many recipients asks for each */
+    if (++d->asked <= 2 * d->o.rcpt_max)
+        d->steps++;
     if (d->phase != PHASE_MAIL && d->phase != PHASE_RCPT) {
         refuse(d, out, 503, "5.5.1", "say MAIL first"); /* R6 */
         return;
@@ -285,9 +286,6 @@ static void do_rcpt(struct dialogue *d, struct str arg, struct buf *out) {
         refuse(d, out, 555, "5.5.4", "unknown parameter");
         return;
     }
-    /* whatever is answered: who has many recipients asks for each */
-    if (++d->asked <= 2 * d->o.rcpt_max)
-        d->steps++;
     if (d->message.rcpt_count >= d->o.rcpt_max) {
         answer(out, 452, "4.5.3", "too many recipients"); /* R10 */
         return;

@@ -47,10 +47,10 @@ enum dialogue_wants dialogue_answer(struct dialogue *d, struct receive_answer an
 void dialogue_secured(struct dialogue *d);
 /* How much was done: changes with each command and each KiB of data, for progress timers. */
 size_t dialogue_progress(const struct dialogue *d);
-/* How far mail was brought: grows with the first EHLO, in clear and in TLS, STARTTLS, MAIL that is
- * accepted, each recipient that is asked for, DATA, and what holds the end of a line of data or
- * brings another 64 octets; not with NOOP, RSET, other refusals, nor with MAIL and recipients when
- * there were many without a message. */
+/* How far mail was brought: grows with the first EHLO (once more in TLS), STARTTLS, MAIL that is
+ * accepted, RCPT, DATA, each call that brings the end of a line of the message, and each 64 octets
+ * of it; not with NOOP, RSET or other refusals, nor with the 21st MAIL without a message and the
+ * RCPT above twice rcpt_max. */
 size_t dialogue_steps(const struct dialogue *d);
 bool dialogue_is_in_data(const struct dialogue *d);
 size_t dialogue_held_bytes(const struct dialogue *d); /* of the message that comes */

@@ -11,7 +11,8 @@ enum {
     OUT_MAX = 256 * 1024,        /* replies that a peer may leave unread before we stop reading */
     CONNECTION_MS = 3600 * 1000, /* R25: nobody needs longer */
     TLS_TIMEOUT_MS = 30000,
-    FREE_TURNS = 8, /* in a row that bring no mail on, before the next one has to wait */
+    FREE_TURNS = 8,   /* in a row that bring no mail on, before the next one has to wait */
+    TLS_TURN_MS = 50, /* a turn's length: what has come is many records, each read by itself */
 };
 
 struct receive {
@@ -25,7 +26,8 @@ struct receive {
     size_t steps;    /* dialogue_steps() after the last turn */
     /* When the turns that brought no mail on will have been paid for, at one each turn_ms. */
     int64_t paid_mono_ms;
-    bool is_resting;   /* the next turn has to wait */
+    int64_t turn_ends_mono_ms; /* of the turn after a rest, in TLS */
+    bool is_resting;           /* the next turn has to wait */
     bool is_switching; /* from STARTTLS to the end of the handshake: nothing may be written */
     bool is_early;     /* the peer talked before the greeting */
     bool is_answering; /* a message waits for receive_answer_data() */
@@ -110,6 +112,8 @@ static void watch_steps(struct receive *r) {
         r->paid_mono_ms = 0;
         return;
     }
+    if (now_ms < r->turn_ends_mono_ms)
+        return;
     r->paid_mono_ms = (r->paid_mono_ms > now_ms ? r->paid_mono_ms : now_ms) + r->o.turn_ms;
     int64_t wait_ms = r->paid_mono_ms - now_ms - FREE_TURNS * r->o.turn_ms;
     if (wait_ms > 0) {
@@ -182,6 +186,8 @@ static void resume(void *arg) {
     enter_frame(r);
     if (r->is_resting) {
         r->is_resting = false;
+        if (stream_tls_info(r->stream).version[0])
+            r->turn_ends_mono_ms = clock_mono_ms() + TLS_TURN_MS;
         stream_set_reading(r->stream, true);
     }
     if (r->is_ending)

@@ -387,7 +387,7 @@ int main(int argc, char **argv) {
         snprintf(body_header, sizeof body_header,
                  "EHLO slow.test\r\nMAIL FROM:<>\r\nRCPT TO:<c@example.net>\r\nDATA\r\n");
     }
-    struct figures alone = measure(now_ms() + 5000);
+    struct figures alone = measure(now_ms() + seconds * 1000);
     long before_kib = resident_kib();
     pthread_t attacker, watcher;
     pthread_create(&watcher, NULL, watch, NULL);

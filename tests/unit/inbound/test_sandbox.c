@@ -280,6 +280,22 @@ static void connections_are_made_fewer_slowly(void **state) {
         close(fd[i]);
 }
 
+static void who_sends_mail_does_not_go_while_there_is_room(void **state) {
+    enum { MOST = 256, MORE = 4 };
+    struct world *w = *state;
+    static int fd[MOST + MORE];
+    for (size_t i = 0; i < MOST + MORE; i++) {
+        fd[i] = dial(w);
+        assert_true(str_starts_with(str_of(reply(fd[i])), STR("220 ")));
+        name_recipient(fd[i]);
+    }
+    assert_false(hears_within(fd[0], 1500)); /* a look has been */
+    for (size_t i = 0; i < MOST + MORE; i++) {
+        assert_true(str_starts_with(str_of(ask(fd[i], "NOOP")), STR("250 ")));
+        close(fd[i]);
+    }
+}
+
 static void who_began_first_goes_when_too_much_is_held(void **state) {
     struct world *w = *state;
     struct buf part = BUF_INIT(65536);
@@ -391,6 +407,7 @@ int main(void) {
         WORLD(the_local_part_chooses_the_answer),
         WORLD(one_connection_too_many_takes_the_place_of_the_idlest),
         WORLD(connections_are_made_fewer_slowly),
+        WORLD(who_sends_mail_does_not_go_while_there_is_room),
         WORLD(who_began_first_goes_when_too_much_is_held),
         WORLD(who_waits_for_the_store_keeps_nobody_behind_it),
         WORLD(a_message_that_there_is_no_memory_for_comes_later),

@@ -209,14 +209,10 @@ static void test_T17_who_rests_is_told_the_end(void **state) {
     receive_close(&w->receive, true);
     wait_for_end(w);
     assert_string_equal(w->got.p, "220 mx.test ESMTP\r\n421 4.3.2 shutting down\r\n");
-    close(w->fd);
-    buf_clear(&w->got);
+    hang_up(w);
     w->is_eof = false;
-    w->options.command_timeout_ms = 100;
-    open_receive(w);
-    wait_for(w, "220 ");
-    for (size_t turn = 0; turn < 2 * (size_t)FREE_TURNS; turn++)
-        say_and_turn(w, STR("x"));
+    w->options.command_timeout_ms = 1000;
+    rest(w);
     wait_for_end(w);
     assert_true(str_ends_with(buf_str(&w->got), STR("421 4.4.2 timed out, closing\r\n")));
     assert_true(w->ended);
@@ -514,10 +510,11 @@ static void test_T6_commands_behind_STARTTLS_are_dropped(void **state) {
     buf_release(&c.got);
 }
 
-/* Sends one line, in a record of its own, in each turn of the loop. */
-static void line_by_line(struct world *w, struct client *c, struct str all) {
+/* Sends a line, or an octet, in each turn of the loop, and so in a record of its own. */
+static void in_records(struct world *w, struct client *c, const char *text, bool is_by_octet) {
+    struct str all = str_of(text);
     while (all.n > 0) {
-        size_t n = (size_t)str_find_char(all, '\n') + 1;
+        size_t n = is_by_octet ? 1 : (size_t)str_find_char(all, '\n') + 1;
         stream_write(c->stream, str_slice(all, 0, n));
         all = str_from(all, n);
         for (int i = 0; i < 3; i++)
@@ -544,41 +541,60 @@ static void await_client(struct world *w, struct client *c, const char *text) {
     }
 }
 
-/* Over TLS one record is read at a time, however much has come. */
-static void test_lines_in_records_of_their_own_never_wait(void **state) {
+static void secure(struct world *w, struct client *c) {
     static const struct stream_events events = {.on_open = quiet_open,
                                                 .on_read = quiet_read,
                                                 .on_failed = client_failed,
                                                 .on_closed = client_closed};
+    struct tls_client_options o = {0};
+    buf_init(&c->got, 65536);
+    assert_int_equal(tls_server_ctx_new_selfsigned("mx.test", &w->tls, NULL), OK);
+    assert_int_equal(tls_client_ctx_new(&o, &c->tls, NULL), OK);
+    w->options.tls = w->tls;
+    open_receive(w);
+    c->stream = stream_accept(w->loop, w->fd, &events, c);
+    w->fd = -1;
+    await_client(w, c, "220 ");
+    stream_write(c->stream, STR("EHLO x\r\nSTARTTLS\r\n"));
+    await_client(w, c, "220 2.0.0 go ahead");
+    stream_start_tls_client(c->stream, c->tls, TLS_VERIFY_NONE, "mx.test", 5000);
+    stream_write(c->stream, STR("EHLO x\r\n"));
+    await_client(w, c, "250 ENHANCEDSTATUSCODES\r\n");
+}
+
+static void forget(struct client *c) {
+    stream_close(&c->stream, false);
+    tls_client_ctx_unref(&c->tls);
+    buf_release(&c->got);
+}
+
+/* Over TLS one record is read at a time, however much has come. */
+static void test_lines_in_records_of_their_own_never_wait(void **state) {
     struct world *w = *state;
     struct client c = {0};
-    struct tls_client_options o = {0};
-    buf_init(&c.got, 65536);
-    assert_int_equal(tls_server_ctx_new_selfsigned("mx.test", &w->tls, NULL), OK);
-    assert_int_equal(tls_client_ctx_new(&o, &c.tls, NULL), OK);
-    w->options.tls = w->tls;
     w->options.turn_ms = FOR_EVER_MS;
-    open_receive(w);
-    c.stream = stream_accept(w->loop, w->fd, &events, &c);
-    w->fd = -1;
-    await_client(w, &c, "220 ");
-    stream_write(c.stream, STR("EHLO x\r\nSTARTTLS\r\n"));
-    await_client(w, &c, "220 2.0.0 go ahead");
-    stream_start_tls_client(c.stream, c.tls, TLS_VERIFY_NONE, "mx.test", 5000);
-    stream_write(c.stream, STR("EHLO x\r\n"));
-    await_client(w, &c, "250 ENHANCEDSTATUSCODES\r\n");
+    secure(w, &c);
     stream_write(c.stream, STR("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n"));
     await_client(w, &c, "354 ");
     for (int i = 0; i < 10 * FREE_TURNS; i++)
-        line_by_line(w, &c, STR("if (a)\r\n{\r\n}\r\n\r\n"));
-    line_by_line(w, &c, STR(".\r\n"));
+        in_records(w, &c, "if (a)\r\n{\r\n}\r\n\r\n", false);
+    in_records(w, &c, ".\r\n", false);
     int64_t until_mono_ms = clock_mono_ms() + PATIENCE_MS;
     while (!w->waits && clock_mono_ms() < until_mono_ms)
         loop_dispatch_once(w->loop, 100);
     assert_true(w->waits);
-    stream_close(&c.stream, false);
-    tls_client_ctx_unref(&c.tls);
-    buf_release(&c.got);
+    forget(&c);
+}
+
+/* All that has come until a rest's end is one turn: by itself each octet would wait for its own. */
+static void test_octets_in_records_of_their_own_are_heard(void **state) {
+    struct world *w = *state;
+    struct client c = {0};
+    w->options.turn_ms = 500;
+    secure(w, &c);
+    in_records(w, &c, "MAIL FROM:<somebody-with-a-name-that-takes-many-octets@b.test>\r\n", true);
+    await_client(w, &c, "250 2.1.0 OK\r\n");
+    forget(&c);
 }
 
 static void test_closing_in_the_middle_of_a_handshake(void **state) {
@@ -617,6 +633,7 @@ int main(void) {
         WORLD(test_replies_that_there_is_no_memory_for_end_it),
         WORLD(test_T6_commands_behind_STARTTLS_are_dropped),
         WORLD(test_lines_in_records_of_their_own_never_wait),
+        WORLD(test_octets_in_records_of_their_own_are_heard),
         WORLD(test_closing_in_the_middle_of_a_handshake),
     };
     return cmocka_run_group_tests_name("receive", tests, NULL, NULL);
