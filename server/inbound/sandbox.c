@@ -39,7 +39,7 @@ struct sandbox {
     size_t count, usual, most; /* connections, how many stay, and how many there may be */
     struct timer *look;
     size_t storing;                          /* captures on their way to the store */
-    struct connections idle_list, busy_list; /* who came, or named a recipient, last is last */
+    struct connections idle_list, busy_list; /* who came, or was granted one, last is last */
     /* stopping: set on the loop; main waits until both counts are 0 */
     struct mailbox *stop_box; /* main's, handed over with the note */
     struct mailbox *stopper;  /* the same, once the loop knows */
