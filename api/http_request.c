@@ -41,12 +41,17 @@ static struct MHD_Response *make_response(struct http_reply *reply) {
 static void add_header(struct MHD_Response **response, const char *name, struct str value) {
     if (*response == NULL)
         return;
-    char *z = str_dupz(value);
+    char small[128], *z = value.n < sizeof(small) ? small : str_dupz(value);
+    if (z == small) {
+        memcpy(small, value.p, value.n);
+        small[value.n] = '\0';
+    }
     if (MHD_add_response_header(*response, name, z) != MHD_YES) {
         MHD_destroy_response(*response);
         *response = NULL;
     }
-    free(z);
+    if (z != small)
+        free(z);
 }
 
 struct MHD_Response *http_response_short_new(void) {
@@ -213,7 +218,9 @@ static enum MHD_Result copy_header(void *cls, enum MHD_ValueKind kind, const cha
 static bool read_header(struct request *r, struct MHD_Connection *mhd) {
     struct header_copy copy = {
         .request = r, .cost = r->target.n + ELEMENT_COST * (count_any(r->target, "?&") + 1)};
-    r->header = ARENA_ARRAY(r->arena, struct request_field, HEADER_FIELDS);
+    int count = MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, NULL, NULL);
+    r->header =
+        ARENA_ARRAY(r->arena, struct request_field, count < HEADER_FIELDS ? count : HEADER_FIELDS);
     MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, copy_header, &copy);
     bool is_too_large = copy.cost > LIMIT_HTTP_HEADER_BYTES;
     if (!copy.is_too_many && !copy.is_folded && !is_too_large)

@@ -75,6 +75,17 @@ void request_json(struct request *r, int status, json_t *v) {
         reply_short(r);
 }
 
+void request_json_text(struct request *r, int status, struct buf *json) {
+    struct http_reply *reply = &r->reply;
+    reply->status = status;
+    reply->content_type = "application/json";
+    buf_release_secret(&reply->body);
+    reply->body = *json;
+    *json = BUF_INIT(json->max);
+    if (mem_is_short())
+        reply_short(r);
+}
+
 void request_problem_short(struct request *r) {
     reply_short(r);
 }

@@ -155,7 +155,8 @@ void request_check_query(struct request *r, const char *const *names, size_t cou
 /* NULL (and a 404 in the reply): not an id. */
 bool request_param_id(struct request *r, size_t index, struct id *out);
 
-void request_json(struct request *r, int status, json_t *v); /* takes v */
+void request_json(struct request *r, int status, json_t *v);             /* takes v */
+void request_json_text(struct request *r, int status, struct buf *json); /* takes what is in it */
 void request_problem(struct request *r, enum problem_code code, const char *fmt, ...) PRINTF(3, 4);
 /* What the request's faults say; 422 unless told otherwise. */
 void request_problem_faults(struct request *r, enum problem_code code);

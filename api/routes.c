@@ -81,6 +81,9 @@ bool http_method_parse(struct str s, enum http_method *out) {
 
 /* Segment by segment; an empty one is no parameter. */
 static bool path_matches(const char *pattern, struct str path, struct str param[ROUTE_PARAMS]) {
+    for (size_t i = 0; pattern[i] != '\0' && pattern[i] != '{'; i++) /* most end here */
+        if (i >= path.n || path.p[i] != pattern[i])
+            return false;
     struct str wanted = str_of(pattern);
     size_t params = 0;
     while (!str_is_absent(wanted) && !str_is_absent(path)) {

@@ -17,8 +17,8 @@ struct sending {
     struct id id; /* of what was stored: with a replay not the one that was composed */
     bool is_replay;
     /* waiting */
-    int wait_s;       /* -1: not asked for */
-    json_t *accepted; /* the answer when nothing better is known */
+    int wait_s;          /* -1: not asked for */
+    struct buf accepted; /* the answer when nothing better is known */
     struct store_message *look;
     bool is_reading, is_over, is_last_look;
 };
@@ -32,7 +32,7 @@ static void release_input(struct sending *s) {
 static void finish(struct request *r) {
     struct sending *s = r->state;
     release_input(s);
-    json_decref(s->accepted);
+    buf_release(&s->accepted);
     request_finish(r);
 }
 
@@ -128,7 +128,7 @@ static void prepare(struct request *r) {
 
 static void answer_accepted(struct request *r) {
     struct sending *s = r->state;
-    request_json(r, 202, render_accepted(&s->accept->message));
+    request_json_text(r, 202, &s->accepted);
 }
 
 /* Location, and what was special about it. Whatever is answered: after this, no other reply is set.
@@ -159,8 +159,7 @@ static void looked(struct request *r, struct store_call *call) {
     s->is_reading = false;
     if (call->err != OK) {
         wait_cancel(r); /* it is stored; only how it goes on cannot be told */
-        request_json(r, 202, s->accepted);
-        s->accepted = NULL;
+        answer_accepted(r);
     } else if (is_final(&s->look->message) || s->is_last_look) {
         wait_cancel(r);
         request_json(r, is_final(&s->look->message) ? 200 : 202, render_message(&s->look->message));
@@ -206,8 +205,9 @@ static void accepted(struct request *r, struct store_call *call) {
              LOG_STR("from", s->accept->message.from_domain),
              LOG_INT("recipients", s->accept->message.recipient_count),
              LOG_INT("bytes", s->accept->message.size_bytes));
+    s->accepted = BUF_INIT(HTTP_REPLY_MAX);
+    render_accepted(&s->accept->message, &s->accepted);
     if (s->wait_s > 0) {
-        s->accepted = render_accepted(&s->accept->message);
         release_input(s);
         wait_for(r, &s->id, s->wait_s * INT64_C(1000), waited);
         look(r); /* after the watch began, so that its end cannot be missed */

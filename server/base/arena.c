@@ -7,7 +7,7 @@
 enum { FIRST_BLOCK_BYTES = 4096, LARGEST_BLOCK_BYTES = 64 * 1024 };
 
 /* Blocks are a stack, and the newest is the one being filled. The first, at the bottom, stays when
- * the arena is cleared. What is free in a block is zero. */
+ * the arena is cleared. */
 struct block {
     struct block *below;
     size_t room, used;
@@ -20,12 +20,18 @@ struct arena {
     size_t next_block; /* usual size of the next block */
 };
 
-static struct block *block_new(struct block *below, size_t room) {
+static size_t block_bytes(size_t room) {
     ASSERT(room <= SIZE_MAX - sizeof(struct block));
-    struct block *b = mem_zalloc(sizeof(*b) + room);
-    b->below = below;
-    b->room = room;
+    return sizeof(struct block) + room;
+}
+
+static struct block *block_begin(struct block *b, struct block *below, size_t room) {
+    *b = (struct block){.below = below, .room = room};
     return b;
+}
+
+static struct block *block_new(struct block *below, size_t room) {
+    return block_begin(mem_regrow(NULL, 1, block_bytes(room)), below, room);
 }
 
 struct arena *arena_new(void) {
@@ -59,7 +65,6 @@ void arena_clear(struct arena *a) {
         a->top = b->below;
         free(b);
     }
-    memset(a->top->bytes, 0, a->top->used);
     a->top->used = 0;
     a->size = 0;
     a->next_block = (size_t)FIRST_BLOCK_BYTES * 2;
@@ -82,7 +87,7 @@ static void add_block(struct arena *a, struct block *b) {
         a->next_block *= 2;
 }
 
-void *arena_alloc(struct arena *a, size_t n) {
+static void *take(struct arena *a, size_t n) {
     size_t step = step_of(n);
     if (!has_room(a, n))
         add_block(a, block_new(a->top, step > a->next_block ? step : a->next_block));
@@ -92,16 +97,18 @@ void *arena_alloc(struct arena *a, size_t n) {
     return p;
 }
 
+void *arena_alloc(struct arena *a, size_t n) {
+    return memset(take(a, n), 0, step_of(n));
+}
+
 void *arena_try_alloc(struct arena *a, size_t n) {
     size_t step = step_of(n);
     if (!has_room(a, n) && step > a->next_block) {
-        ASSERT(step <= SIZE_MAX - sizeof(struct block));
-        struct block *b = mem_try_zalloc(sizeof(*b) + step);
+        struct block *b = mem_try_zalloc(block_bytes(step)); /* what is large may cost nothing so */
         if (b == NULL)
             return NULL;
-        b->below = a->top;
-        b->room = step;
-        add_block(a, b);
+        add_block(a, block_begin(b, a->top, step));
+        return take(a, n);
     }
     return arena_alloc(a, n);
 }
@@ -120,9 +127,10 @@ struct str arena_dup(struct arena *a, struct str s) {
 
 char *arena_dupz(struct arena *a, struct str s) {
     ASSERT(s.n < SIZE_MAX);
-    char *z = arena_alloc(a, s.n + 1);
+    char *z = take(a, s.n + 1);
     if (s.n > 0)
         memcpy(z, s.p, s.n);
+    z[s.n] = '\0';
     return z;
 }
 
@@ -136,9 +144,8 @@ struct str arena_printf(struct arena *a, const char *fmt, ...) {
     va_end(args);
     ASSERT(n >= 0);
     if (has_room(a, (size_t)n + 1))
-        return (struct str){arena_alloc(a, (size_t)n + 1), (size_t)n};
-    memset(place, 0, left); /* what is free is zero */
-    char *z = arena_alloc(a, (size_t)n + 1);
+        return (struct str){take(a, (size_t)n + 1), (size_t)n};
+    char *z = take(a, (size_t)n + 1);
     va_start(args, fmt);
     vsnprintf(z, (size_t)n + 1, fmt, args);
     va_end(args);

@@ -41,14 +41,32 @@ struct civil_time clock_civil(int64_t wall_ms) {
     };
 }
 
+char *clock_put_digits(char *p, int value, int digits) {
+    for (int i = digits - 1; i >= 0; i--) {
+        p[i] = (char)('0' + value % 10);
+        value /= 10;
+    }
+    return p + digits;
+}
+
 void clock_print_rfc3339(int64_t wall_ms, char out[CLOCK_RFC3339_SIZE]) {
     ASSERT(wall_ms >= 0 && wall_ms <= CLOCK_LAST_WALL_MS);
     struct civil_time t = clock_civil(wall_ms);
-    /* Unsigned and reduced, so that the compiler sees that the text fits. */
-    snprintf(out, CLOCK_RFC3339_SIZE, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ",
-             (unsigned)t.year % 10000u, (unsigned)t.month % 100u, (unsigned)t.day % 100u,
-             (unsigned)t.hour % 100u, (unsigned)t.minute % 100u, (unsigned)t.second % 100u,
-             (unsigned)(wall_ms % 1000));
+    const struct {
+        int value, digits;
+        char then;
+    } part[] = {{t.year, 4, '-'},
+                {t.month, 2, '-'},
+                {t.day, 2, 'T'},
+                {t.hour, 2, ':'},
+                {t.minute, 2, ':'},
+                {t.second, 2, '.'},
+                {(int)(wall_ms % 1000), 3, 'Z'}};
+    for (size_t i = 0; i < sizeof(part) / sizeof(part[0]); i++) {
+        out = clock_put_digits(out, part[i].value, part[i].digits);
+        *out++ = part[i].then;
+    }
+    *out = '\0';
 }
 
 /* Takes exactly `digits` digits with a value in low..high off the front. */

@@ -16,6 +16,9 @@ enum { CLOCK_RFC3339_SIZE = 25 };
 #define CLOCK_LAST_WALL_MS INT64_C(253402300799999)
 /* "2026-01-31T12:00:00.123Z" plus NUL (RFC 3339 5.6). 0..CLOCK_LAST_WALL_MS; ASSERTs otherwise. */
 void clock_print_rfc3339(int64_t wall_ms, char out[CLOCK_RFC3339_SIZE]);
+/* The last `digits` decimal digits of `value`, which is not negative, without a NUL: where they
+ * end. */
+char *clock_put_digits(char *p, int value, int digits);
 /* Date-time with offset or Z, fraction optional (cut to milliseconds); ERR_INVALID otherwise and
  * outside of the years 1970..9999 in UTC, so that what was parsed can be printed. */
 NODISCARD enum err clock_parse_rfc3339(struct str s, int64_t *wall_ms);

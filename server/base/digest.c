@@ -62,8 +62,11 @@ bool digest_equal(const void *a, const void *b, size_t n) {
     return n == 0 || CRYPTO_memcmp(a, b, n) == 0;
 }
 
+/* Pieces of a few octets are collected: each call of the library costs more than they do. */
 struct sha256 {
     EVP_MD_CTX *md;
+    size_t held;
+    uint8_t bytes[256];
 };
 
 struct sha256 *sha256_new(void) {
@@ -75,14 +78,28 @@ struct sha256 *sha256_new(void) {
     return h;
 }
 
+static void put_held(struct sha256 *h) {
+    if (h->held > 0)
+        NEED(EVP_DigestUpdate(h->md, h->bytes, h->held) == 1);
+    h->held = 0;
+}
+
 void sha256_put(struct sha256 *h, const void *p, size_t n) {
-    if (n > 0)
+    if (n > sizeof(h->bytes) - h->held)
+        put_held(h);
+    if (n > sizeof(h->bytes)) {
         NEED(EVP_DigestUpdate(h->md, p, n) == 1);
+    } else if (n > 0) {
+        memcpy(h->bytes + h->held, p, n);
+        h->held += n;
+    }
 }
 
 void sha256_finish(struct sha256 **hp, uint8_t out[SHA256_BYTES]) {
     struct sha256 *h = *hp;
     unsigned n = 0;
+    put_held(h);
+    explicit_bzero(h->bytes, sizeof(h->bytes));
     NEED(EVP_DigestFinal_ex(h->md, out, &n) == 1);
     ASSERT(n == SHA256_BYTES);
     EVP_MD_CTX_free(h->md);

@@ -207,6 +207,14 @@ static enum err name_several(struct str text, enum err e, struct errinfo *info) 
     return err_set(info, e, "address", "several addresses stand where one is taken");
 }
 
+static struct str joined(struct str local, struct str domain, struct arena *a) {
+    char *z = arena_alloc(a, local.n + 1 + domain.n + 1);
+    memcpy(z, local.p, local.n);
+    z[local.n] = '@';
+    memcpy(z + local.n + 1, domain.p, domain.n);
+    return str_make(z, local.n + 1 + domain.n);
+}
+
 NODISCARD static enum err parse_one(struct address *out, struct str text, struct arena *a,
                                     struct errinfo *info) {
     *out = (struct address){0};
@@ -249,7 +257,7 @@ NODISCARD static enum err parse_one(struct address *out, struct str text, struct
     if (e != OK)
         return e;
     addr.is_utf8_local = !str_is_ascii(addr.local);
-    addr.email = arena_printf(a, "%.*s@%.*s", STR_ARG(addr.local), STR_ARG(addr.domain));
+    addr.email = joined(addr.local, addr.domain, a);
     if (addr.email.n > LIMIT_ADDRESS)
         return err_set(info, ERR_INVALID, "address", "the address is longer than 254 octets");
     *out = addr;

@@ -164,13 +164,19 @@ static void put_header(struct composing *c, const struct compose_input *in,
 /* ---- parts ---------------------------------------------------------------------------------- */
 
 static void put_encoding(struct composing *c, enum encoding e) {
-    buf_printf(&c->out, "Content-Transfer-Encoding: %s\r\n", encoding_name(e));
+    buf_put(&c->out, STR("Content-Transfer-Encoding: "));
+    buf_putz(&c->out, encoding_name(e));
+    buf_put(&c->out, STR("\r\n"));
 }
 
 static void put_text_part(struct composing *c, const char *subtype, struct str text,
                           enum encoding e) {
     const char *charset = str_is_ascii(text) ? "us-ascii" : "utf-8";
-    buf_printf(&c->out, "Content-Type: text/%s; charset=%s\r\n", subtype, charset);
+    buf_put(&c->out, STR("Content-Type: text/"));
+    buf_putz(&c->out, subtype);
+    buf_put(&c->out, STR("; charset="));
+    buf_putz(&c->out, charset);
+    buf_put(&c->out, STR("\r\n"));
     put_encoding(c, e);
     buf_put(&c->out, STR("\r\n"));
     encode_text(text, e, &c->out);

@@ -9,7 +9,19 @@ void date_print(int64_t wall_ms, char out[DATE_SIZE]) {
     struct civil_time t = clock_civil(wall_ms);
     ASSERT(t.year >= 1970 && t.year <= 9999);
     ASSERT(t.month >= 1 && t.month <= 12 && t.weekday >= 0 && t.weekday <= 6);
-    int n = snprintf(out, DATE_SIZE, "%s, %d %s %04d %02d:%02d:%02d +0000", day[t.weekday], t.day,
-                     month[t.month - 1], t.year, t.hour, t.minute, t.second);
-    ASSERT(n > 0 && n < DATE_SIZE);
+    char *p = out; /* each message has one: printf takes a microsecond */
+    memcpy(p, day[t.weekday], 3);
+    memcpy(p + 3, ", ", 2);
+    p = clock_put_digits(p + 5, t.day, t.day < 10 ? 1 : 2);
+    *p++ = ' ';
+    memcpy(p, month[t.month - 1], 3);
+    p[3] = ' ';
+    p = clock_put_digits(p + 4, t.year, 4);
+    *p++ = ' ';
+    p = clock_put_digits(p, t.hour, 2);
+    *p++ = ':';
+    p = clock_put_digits(p, t.minute, 2);
+    *p++ = ':';
+    p = clock_put_digits(p, t.second, 2);
+    memcpy(p, " +0000", 7);
 }

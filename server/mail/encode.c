@@ -51,6 +51,28 @@ static const uint8_t qp_class[256] = {
     ['\t'] = QP_WSP,
 };
 
+/* Octets at the beginning that stand for themselves in the middle of a line. Eight at once, and
+ * only where one of them is a control, above us-ascii, DEL or "=", one by one. */
+static size_t plain_run(const char *p, size_t n) {
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
+    size_t i = 0;
+    for (;;) {
+        uint64_t w;
+        for (; n - i >= sizeof w; i += sizeof w) {
+            memcpy(&w, p + i, sizeof w);
+            uint64_t del = w ^ ones * 0x7F, equals = w ^ ones * '=';
+            if (((w | (w - ones * ' ') | (del - ones) | (equals - ones)) & tops) != 0)
+                break;
+        }
+        size_t end = n - i < sizeof w ? n : i + sizeof w;
+        for (; i < end; i++)
+            if ((qp_class[(uint8_t)p[i]] & (QP_LITERAL | QP_WSP)) == 0)
+                return i;
+        if (i == n)
+            return n;
+    }
+}
+
 static bool is_wsp(char c) {
     return c == ' ' || c == '\t';
 }
@@ -73,10 +95,10 @@ enum encoding encode_choose(struct str text) {
     bool has_end;
     while (encode_next_line(&rest, &line, &has_end)) {
         size_t line_escapes = 0;
-        for (size_t i = 0; i < line.n; i++) {
-            unsigned class = qp_class[(uint8_t)line.p[i]];
-            line_escapes += (class & (QP_LITERAL | QP_WSP)) == 0;
-            is_plain &= class != 0;
+        for (size_t i = plain_run(line.p, line.n); i < line.n;
+             i += 1 + plain_run(line.p + i + 1, line.n - i - 1)) {
+            line_escapes++;
+            is_plain &= line.p[i] == '=';
         }
         is_plain = is_plain && line_is_plain(line);
         escapes += line_escapes;
@@ -96,14 +118,10 @@ enum encoding encode_choose(struct str text) {
 /* How many octets from `at` on stand for themselves on the output line that has `column` already.
  * The last of a text line is not among them: it has rules of its own. */
 static size_t qp_run(struct str line, size_t at, size_t column) {
-    size_t left = line.n - at - 1, room = ENCODE_LINE - 1 - column, n = 0;
+    size_t left = line.n - at - 1, room = ENCODE_LINE - 1 - column;
     if (column == 0 && str_starts_with(str_from(line, at), STR("From ")))
         return 0;
-    if (room < left)
-        left = room;
-    while (n < left && (qp_class[(uint8_t)line.p[at + n]] & (QP_LITERAL | QP_WSP)) != 0)
-        n++;
-    return n;
+    return plain_run(line.p + at, room < left ? room : left);
 }
 
 /* One line into `p`, which has room for 3 output octets an input octet and the soft breaks. */

@@ -54,6 +54,8 @@ static const struct field_rule text_rule = {"*", NULL, FIELD_TEXT, false};
 
 const struct field_rule *field_rule_of(struct str name) {
     for (size_t i = 0; i < sizeof rule / sizeof *rule; i++) {
+        if (name.n == 0 || ascii_lower(name.p[0]) != rule[i].name[0])
+            continue;
         struct str known = str_of(rule[i].name);
         if (str_ends_with(known, STR("*"))
                 ? str_starts_with_nocase(name, str_slice(known, 0, known.n - 1))

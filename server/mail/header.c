@@ -11,7 +11,8 @@ enum header_text header_text_check(struct str text, bool allow_tab) {
     if (str_has_control(text, allow_tab))
         return HEADER_TEXT_CONTROL;
     /* line and paragraph separator: some readers break lines there */
-    if (str_find(text, STR("\xE2\x80\xA8")) >= 0 || str_find(text, STR("\xE2\x80\xA9")) >= 0)
+    if (!str_is_ascii(text) &&
+        (str_find(text, STR("\xE2\x80\xA8")) >= 0 || str_find(text, STR("\xE2\x80\xA9")) >= 0))
         return HEADER_TEXT_CONTROL;
     return HEADER_TEXT_OK;
 }

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "server/base/clock.h"
 #include "server/render/value.h"
 
 static const char *kind_name(enum recipient_kind k) {
@@ -80,25 +81,28 @@ static enum recipient_state accepted_state(const struct recipient_row *r) {
     }
 }
 
-json_t *render_accepted(const struct message_row *m) {
-    json_t *list = json_array();
+/* Without a tree of values: the answer that is given most often took a tenth of its thread. */
+void render_accepted(const struct message_row *m, struct buf *out) {
+    char id[ID_TEXT_SIZE], created[CLOCK_RFC3339_SIZE];
     struct recipient_row *then = mem_zalloc((m->recipient_count + 1) * sizeof(*then));
-    for (size_t i = 0; i < m->recipient_count; i++) {
+    for (size_t i = 0; i < m->recipient_count; i++)
         then[i].state = accepted_state(&m->recipient[i]);
-        json_t *r = json_object();
-        json_object_set_new(r, "email", value_str(m->recipient[i].email));
-        json_object_set_new(r, "state", json_string(recipient_shown_state(&then[i])));
-        json_array_append_new(list, r);
+    id_print(&m->id, id);
+    clock_print_rfc3339(m->created_wall_ms, created);
+    value_put_member(out, "{\"id\":", str_of(id));
+    value_put_member(out, ",\"message_id\":", m->message_id);
+    value_put_member(out, ",\"state\":", str_of(message_state_name(then, m->recipient_count)));
+    buf_put(out, STR(",\"recipients\":["));
+    for (size_t i = 0; i < m->recipient_count; i++) {
+        value_put_member(out, i > 0 ? ",{\"email\":" : "{\"email\":", m->recipient[i].email);
+        value_put_member(out, ",\"state\":", str_of(recipient_shown_state(&then[i])));
+        buf_putc(out, '}');
     }
-    json_t *o = json_object();
-    json_object_set_new(o, "id", value_id(&m->id));
-    json_object_set_new(o, "message_id", value_str(m->message_id));
-    json_object_set_new(o, "state", json_string(message_state_name(then, m->recipient_count)));
-    json_object_set_new(o, "recipients", list);
-    json_object_set_new(o, "created_at", value_time(m->created_wall_ms));
-    value_set_str(o, "external_id", m->external_id);
+    value_put_member(out, "],\"created_at\":", str_of(created));
+    if (!str_is_absent(m->external_id))
+        value_put_member(out, ",\"external_id\":", m->external_id);
+    buf_putc(out, '}');
     free(then);
-    return o;
 }
 
 static json_t *from_of(const struct message_row *m) {

@@ -1,6 +1,6 @@
 /* message: rows of the outbox as the JSON that the API shows.
  *
- * Each function returns one reference, the caller's. Thread: any.
+ * What a function returns is one reference, the caller's. Thread: any.
  */
 #pragma once
 
@@ -11,7 +11,7 @@
 /* The answer to a submission: what was accepted, as it was when it was accepted. A message that has
  * moved on in the meantime renders the same, so that a repetition with the same Idempotency-Key
  * gets the first answer again. */
-json_t *render_accepted(const struct message_row *m);
+void render_accepted(const struct message_row *m, struct buf *out);
 /* The message as it is now, with every recipient and what was last heard about it. */
 json_t *render_message(const struct message_row *m);
 /* About what that takes as text: for memory that is set aside before it is rendered. */

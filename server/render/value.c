@@ -71,6 +71,26 @@ void value_print(const json_t *v, struct buf *out) {
     NEED(json_dump_callback(v, put, out, JSON_COMPACT | JSON_ENCODE_ANY) == 0 || mem_is_short());
 }
 
+static bool is_plain(struct str s) {
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] < ' ' || s.p[i] > '~' || s.p[i] == '"' || s.p[i] == '\\')
+            return false;
+    return !str_is_absent(s);
+}
+
+void value_put_member(struct buf *out, const char *before, struct str s) {
+    buf_putz(out, before);
+    if (is_plain(s)) {
+        buf_putc(out, '"');
+        buf_put(out, s);
+        buf_putc(out, '"');
+        return;
+    }
+    json_t *v = value_str(s);
+    value_print(v, out);
+    json_decref(v);
+}
+
 void value_print_strings(const struct str *list, size_t count, struct buf *out) {
     if (count == 0)
         return;

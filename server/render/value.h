@@ -37,6 +37,9 @@ void value_set_stored(json_t *object, const char *name, struct str json);
 /* Compact JSON, members in the order in which they were set. */
 void value_print(const json_t *v, struct buf *out);
 
+/* `before`, which ends in the member's name and a colon, and then what value_str() would be. */
+void value_put_member(struct buf *out, const char *before, struct str s);
+
 /* Lists that are stored as JSON text: ["a","b"] and {"k":"v"}. Nothing is written for none. */
 void value_print_strings(const struct str *list, size_t count, struct buf *out);
 struct pair;

@@ -618,21 +618,24 @@ int posix_memalign(void **p, size_t align, size_t n) {
 
 /* ---- a crash says where ---- */
 
-/* In one write: what another thread or a child logs meanwhile must not stand between the lines that tests/fault/server reads. */
+/* In one write: what another thread or a child logs meanwhile must not stand between the lines that
+ * tests/fault/server reads. */
 static void crashed(int number) {
     enum { FRAMES = 40 };
     static char text[FRAMES * 256];
     void *at[FRAMES];
     int n = backtrace(at, FRAMES);
-    size_t len = (size_t)snprintf(text, sizeof text, "shim: signal %d, last refused: library %d\n", number,
-                                  (int)control->last_failed_alloc_library);
+    size_t len = (size_t)snprintf(text, sizeof text, "shim: signal %d, last refused: library %d\n",
+                                  number, (int)control->last_failed_alloc_library);
     control->alloc_fail_at = control->fail_at = 0;
     for (int i = 0; i < n && len < sizeof text; i++) {
         Dl_info in = {0};
         if (dladdr(at[i], &in) == 0 || in.dli_fname == NULL)
             in = (Dl_info){.dli_fname = "?"};
-        len += (size_t)snprintf(text + len, sizeof text - len, "%s(%s+0x%zx)\n", in.dli_fname, in.dli_sname == NULL ? "" : in.dli_sname,
-                                (size_t)((char *)at[i] - (char *)(in.dli_saddr == NULL ? in.dli_fbase : in.dli_saddr)));
+        len += (size_t)snprintf(
+            text + len, sizeof text - len, "%s(%s+0x%zx)\n", in.dli_fname,
+            in.dli_sname == NULL ? "" : in.dli_sname,
+            (size_t)((char *)at[i] - (char *)(in.dli_saddr == NULL ? in.dli_fbase : in.dli_saddr)));
     }
     syscall(SYS_write, STDERR_FILENO, text, len < sizeof text ? len : sizeof text - 1);
     signal(number, SIG_DFL);

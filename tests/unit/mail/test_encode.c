@@ -225,6 +225,44 @@ static void a_line_end_is_found_wherever_it_stands(void **state) {
     free(text);
 }
 
+static bool stands_for_itself(unsigned char c) {
+    return c == '\t' || (c >= ' ' && c <= '~' && c != '=');
+}
+
+/* Two octets of each kind in each place of a line: what looks at eight at once must not carry from
+ * one to the next. */
+static void each_octet_is_written_the_same_wherever_it_stands(void **state) {
+    enum { LENGTH = 24 };
+    (void)state;
+    for (int first = 0; first < 256; first++) {
+        for (size_t at = 0; at < LENGTH - 2; at++) {
+            unsigned char second = (unsigned char)(first * 7 + (int)at * 31);
+            char line[LENGTH + 1], want[3 * LENGTH + 1];
+            memset(line, 'x', LENGTH);
+            line[at] = (char)first;
+            line[at + 1] = (char)second;
+            if (memchr(line, '\r', LENGTH) != NULL || memchr(line, '\n', LENGTH) != NULL)
+                continue;
+            size_t n = 0;
+            for (size_t i = 0; i < LENGTH; i++) {
+                unsigned char c = (unsigned char)line[i];
+                if (stands_for_itself(c))
+                    want[n++] = (char)c;
+                else
+                    n += (size_t)snprintf(want + n, sizeof want - n, "=%02X", c);
+            }
+            struct buf out = BUF_INIT(1024);
+            encode_text(str_make(line, LENGTH), ENCODING_QUOTED_PRINTABLE, &out);
+            assert_int_equal(out.n, n);
+            assert_memory_equal(out.p, want, n);
+            buf_release(&out);
+            bool is_plain = (stands_for_itself((unsigned char)first) || first == '=') &&
+                            (stands_for_itself(second) || second == '=');
+            assert_int_equal(encode_choose(str_make(line, LENGTH)) == ENCODING_7BIT, is_plain);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_M15_quoted_printable_is_written_by_the_rules),
@@ -235,6 +273,7 @@ int main(void) {
         cmocka_unit_test(test_M14_what_is_7bit),
         cmocka_unit_test(lines_are_found_in_the_time_of_one_look_at_each_octet),
         cmocka_unit_test(a_line_end_is_found_wherever_it_stands),
+        cmocka_unit_test(each_octet_is_written_the_same_wherever_it_stands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
