@@ -34,6 +34,12 @@ __attribute__((constructor)) static void begin(void) {
     close(fd);
 }
 
+/* What is written at a place is written to a file; else it is looked at. */
+static void written_at(ssize_t n) {
+    if (n > 0)
+        atomic_fetch_add(&counts->bytes, (unsigned long long)n);
+}
+
 static void written(int fd, ssize_t n) {
     struct stat st;
     int saved = errno;
@@ -95,20 +101,20 @@ ssize_t writev(int fd, const struct iovec *v, int count) {
 ssize_t pwrite(int fd, const void *p, size_t size, off_t at) {
     REAL(pwrite);
     ssize_t n = real(fd, p, size, at);
-    written(fd, n);
+    written_at(n);
     return n;
 }
 
 ssize_t pwrite64(int fd, const void *p, size_t size, off64_t at) {
     REAL(pwrite64);
     ssize_t n = real(fd, p, size, at);
-    written(fd, n);
+    written_at(n);
     return n;
 }
 
 ssize_t pwritev(int fd, const struct iovec *v, int count, off_t at) {
     REAL(pwritev);
     ssize_t n = real(fd, v, count, at);
-    written(fd, n);
+    written_at(n);
     return n;
 }
