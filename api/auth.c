@@ -176,9 +176,12 @@ void keyring_unref(struct keyring **kp) {
     free(k);
 }
 
+bool identity_is_in_force(const struct identity *who, int64_t now_wall_ms) {
+    return who->expires_wall_ms == 0 || who->expires_wall_ms > now_wall_ms;
+}
+
 static bool is_in_force(const struct entry *e, int64_t now_wall_ms) {
-    return !e->is_revoked &&
-           (e->identity.expires_wall_ms == 0 || e->identity.expires_wall_ms > now_wall_ms);
+    return !e->is_revoked && identity_is_in_force(&e->identity, now_wall_ms);
 }
 
 size_t keyring_count(const struct keyring *k, int64_t project, int64_t now_wall_ms) {

@@ -60,6 +60,7 @@ struct identity {
     const struct str *from_domains;
     size_t from_domain_count;
 };
+bool identity_is_in_force(const struct identity *who, int64_t now_wall_ms);
 /* NULL: malformed, unknown, wrong secret, revoked or expired: nobody learns which. The
  * whole key is hashed and the hash compared in constant time, with the key that stands nearest when
  * none has the prefix: the same work, whoever asks. Marks the key as used. Thread: any. */

@@ -58,7 +58,8 @@ static struct str origin_form(struct str target, struct arena *a) {
 }
 
 static bool parse_query(struct request *r, struct str query) {
-    r->query = ARENA_ARRAY(r->arena, struct request_field, REQUEST_PARAMETERS);
+    if (!str_is_absent(query))
+        r->query = ARENA_ARRAY(r->arena, struct request_field, REQUEST_PARAMETERS);
     while (!str_is_absent(query)) {
         struct str value = str_split(&query, '&');
         if (value.n == 0)

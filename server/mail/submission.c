@@ -72,20 +72,25 @@ static bool is_faulty(const struct faults *f, const char *pointer) {
 
 /* "#/headers/X~1Y": RFC 6901 3 and 6. */
 static struct str pointer_to_key(struct faults *f, const char *parent, struct str key) {
-    struct buf b = BUF_INIT(4096);
-    buf_printf(&b, "#/%s/", parent);
-    for (size_t i = 0; i < key.n && i < 128; i++) {
+    enum { SHOWN = 128, OCTET = 3 };
+    size_t head = strlen(parent), shown = key.n < SHOWN ? key.n : SHOWN;
+    char *z = arena_alloc(f->arena, 2 + head + 1 + OCTET * shown + 1), *p = z;
+    *p++ = '#';
+    *p++ = '/';
+    memcpy(p, parent, head);
+    p += head;
+    *p++ = '/';
+    for (size_t i = 0; i < shown; i++) {
         char c = key.p[i];
-        if (c == '~' || c == '/')
-            buf_putz(&b, c == '~' ? "~0" : "~1");
-        else if (ascii_is_alnum(c) || (c && strchr("-._!$&'()*+,;=:@?", c)))
-            buf_putc(&b, c);
-        else
-            buf_printf(&b, "%%%02X", (unsigned char)c);
+        if (ascii_is_alnum(c) || (c && strchr("-._!$&'()*+,;=:@?", c)))
+            *p++ = c;
+        else if (c == '~' || c == '/') {
+            *p++ = '~';
+            *p++ = c == '~' ? '0' : '1';
+        } else
+            p += snprintf(p, OCTET + 1, "%%%02X", (unsigned char)c);
     }
-    struct str out = arena_dup(f->arena, buf_str(&b));
-    buf_release(&b);
-    return out;
+    return str_make(z, (size_t)(p - z));
 }
 
 /* ---- values --------------------------------------------------------------------------------- */

@@ -87,6 +87,7 @@ void render_accepted(const struct message_row *m, struct buf *out) {
     struct recipient_row *then = mem_zalloc((m->recipient_count + 1) * sizeof(*then));
     for (size_t i = 0; i < m->recipient_count; i++)
         then[i].state = accepted_state(&m->recipient[i]);
+    (void)buf_reserve(out, 512); /* most are shorter */
     id_print(&m->id, id);
     clock_print_rfc3339(m->created_wall_ms, created);
     value_put_member(out, "{\"id\":", str_of(id));

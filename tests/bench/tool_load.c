@@ -216,6 +216,7 @@ static void answers(struct line *l) {
             }
             return;
         }
+        bool is_all = (size_t)n < sizeof l->in - 1 - l->in_n; /* epoll tells of what comes later */
         l->in_n += (size_t)n;
         l->in[l->in_n] = '\0';
         char *head = strstr(l->in, "\r\n\r\n");
@@ -233,7 +234,7 @@ static void answers(struct line *l) {
         memmove(l->in, l->in + whole, l->in_n - whole);
         l->in_n -= whole;
         start(l);
-        if (l->fd < 0)
+        if (l->fd < 0 || (is_all && l->in_n == 0))
             return;
     }
 }

@@ -316,6 +316,37 @@ static void test_key_revoked_while_its_body_comes_is_refused(void **state) {
     buf_release(&b);
 }
 
+static void test_key_that_expires_while_its_body_comes_is_refused(void **state) {
+    enum { GOOD_FOR_MS = 1500 };
+    struct world *w = *state;
+    struct answer a;
+    struct auth_key_text made;
+    struct buf b = BUF_INIT(4096), form = BUF_INIT(4096);
+    char until[CLOCK_RFC3339_SIZE];
+    int64_t end_wall_ms = clock_wall_ms() + GOOD_FOR_MS;
+    clock_print_rfc3339(end_wall_ms, until);
+    buf_printf(&form, "{\"name\":\"app\",\"scopes\":\"send\",\"expires_at\":\"%s\"}", until);
+    ask(w, "POST", "/v1/keys", &w->key, "", buf_str(&form), &a);
+    assert_int_equal(a.status, 201);
+    json_t *v = json_of(&a);
+    snprintf(made.z, sizeof(made.z), "%s", json_string_value(json_object_get(v, "key")));
+    json_decref(v);
+    client_release(&a);
+    put_request(&b, "POST", "/send", &made, "", body_text());
+    int fd = client_connect(w->port);
+    client_send(fd, str_slice(buf_str(&b), 0, b.n - 1));
+    while (clock_wall_ms() <= end_wall_ms)
+        poll(NULL, 0, 20);
+    client_send(fd, str_slice(buf_str(&b), b.n - 1, b.n));
+    client_read(fd, false, &a);
+    assert_problem(&a, 401, "invalid_key");
+    assert_int_equal(w->store->message_count, 0);
+    client_release(&a);
+    close(fd);
+    buf_release(&b);
+    buf_release(&form);
+}
+
 static void test_a_limited_key_makes_no_key_with_fewer_limits(void **state) {
 #define SEND "{\"name\":\"k\",\"scopes\":\"send\""
     static const struct {
@@ -677,6 +708,7 @@ int main(void) {
         SERVED(test_T16_keys_and_domains_are_read_by_pages),
         SERVED(test_T16_a_limited_key_that_revokes_reads_one_key),
         SERVED(test_key_revoked_while_its_body_comes_is_refused),
+        SERVED(test_key_that_expires_while_its_body_comes_is_refused),
         SERVED(test_a_limited_key_makes_no_key_with_fewer_limits),
         SERVED(test_T21_a_limited_key_revokes_no_key_that_may_more),
         SERVED(test_a_limited_key_revokes_itself),
