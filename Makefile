@@ -181,27 +181,27 @@ asan tsan:
 	@$(MAKE) VARIANT=$@ unit
 
 # What a fuzz target finds stays in build/<variant>/corpus, the seeds are only read. So is, under ASan, what the fast build found: it is run first.
-## fuzz       every fuzz target for FUZZ_SECONDS=20, or FUZZ_RUNS=100000000 executions each, under ASan and UBSan (FUZZ="url reply": these)
+## fuzz       every fuzz target for FUZZ_SECONDS=20, or FUZZ_RUNS=100000000 executions each, under ASan and UBSan (FUZZ="url reply": these; FUZZ_JOBS: so many side by side)
 ## fuzzfast   the same at several times the speed: UBSan's traps, no ASan
 FUZZ_RUNS ?=
+FUZZ_JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= $(if $(FUZZ_RUNS),0,20)
 FUZZ ?= $(FUZZ_SRC:tests/fuzz/fuzz_%.c=%)
 .PHONY: fuzz fuzzfast fuzz-bins fuzz-run
 fuzz fuzzfast:
-	@$(MAKE) VARIANT=$@ fuzz-run
+	@$(MAKE) -j$(FUZZ_JOBS) VARIANT=$@ fuzz-run
 fuzz-bins: $(FUZZ_BIN)
-fuzz-run: $(FUZZ:%=$(B)/tests/fuzz/fuzz_%)
-	@for room in $(FUZZ); do \
-	    found=$(B)/corpus/$$room; seeds=tests/fuzz/corpus/$$room; fast=build/fuzzfast/corpus/$$room; mkdir -p $$found; \
-	    echo "  FUZZ $$room ($(if $(FUZZ_RUNS),$(FUZZ_RUNS) executions$(if $(filter-out 0,$(FUZZ_SECONDS)), or $(FUZZ_SECONDS) s),$(FUZZ_SECONDS) s))"; \
-	    $(B)/tests/fuzz/fuzz_$$room -runs=$(or $(FUZZ_RUNS),-1) -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
-	        -max_len=$$(sed -n "s/^$$room //p" tests/fuzz/max_len | grep . || echo 1000) \
-	        $$( [ ! -f tests/fuzz/dict/$$room.dict ] || echo -dict=tests/fuzz/dict/$$room.dict ) \
-	        -artifact_prefix=$(B)/ $$found $$( [ ! -d $$seeds ] || echo $$seeds ) \
-	        $$( [ $$found = $$fast ] || [ ! -d $$fast ] || echo $$fast ) >$(B)/$$room.log 2>&1 \
-	        || { cat $(B)/$$room.log; echo "fuzz: $$room failed; the input is in $(B)/"; exit 1; }; \
-	    sed -n 's/^stat::number_of_executed_units: */    executions: /p; s/^stat::average_exec_per_sec: */    a second: /p' $(B)/$$room.log; \
-	done
+fuzz-run: $(FUZZ:%=fuzz-run-%)
+fuzz-run-%: $(B)/tests/fuzz/fuzz_%
+	@found=$(B)/corpus/$*; seeds=tests/fuzz/corpus/$*; fast=build/fuzzfast/corpus/$*; mkdir -p $$found; \
+	$(B)/tests/fuzz/fuzz_$* -runs=$(or $(FUZZ_RUNS),-1) -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
+	    -max_len=$$(sed -n "s/^$* //p" tests/fuzz/max_len | grep . || echo 1000) \
+	    $$( [ ! -f tests/fuzz/dict/$*.dict ] || echo -dict=tests/fuzz/dict/$*.dict ) \
+	    -artifact_prefix=$(B)/ $$found $$( [ ! -d $$seeds ] || echo $$seeds ) \
+	    $$( [ $$found = $$fast ] || [ ! -d $$fast ] || echo $$fast ) >$(B)/$*.log 2>&1 \
+	    || { cat $(B)/$*.log; echo "fuzz: $* failed; the input is in $(B)/"; exit 1; }; \
+	echo "  FUZZ $* ($(if $(FUZZ_RUNS),$(FUZZ_RUNS) executions$(if $(filter-out 0,$(FUZZ_SECONDS)), or $(FUZZ_SECONDS) s),$(FUZZ_SECONDS) s))" \
+	    "$$(sed -n 's/^stat::number_of_executed_units: */executions: /p; s/^stat::average_exec_per_sec: */a second: /p' $(B)/$*.log | paste -sd' ')"
 
 ## install    the program, its service for systemd and its user (PREFIX=/usr/local, DESTDIR; UNITDIR, SYSUSERSDIR, SYSCONFDIR)
 PREFIX ?= /usr/local
