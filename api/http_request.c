@@ -219,6 +219,7 @@ static bool read_header(struct request *r, struct MHD_Connection *mhd) {
     struct header_copy copy = {
         .request = r, .cost = r->target.n + ELEMENT_COST * (count_any(r->target, "?&") + 1)};
     int count = MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, NULL, NULL);
+    ASSERT(count >= 0);
     r->header =
         ARENA_ARRAY(r->arena, struct request_field, count < HEADER_FIELDS ? count : HEADER_FIELDS);
     MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, copy_header, &copy);

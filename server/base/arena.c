@@ -145,6 +145,7 @@ struct str arena_printf(struct arena *a, const char *fmt, ...) {
     ASSERT(n >= 0);
     if (has_room(a, (size_t)n + 1))
         return (struct str){take(a, (size_t)n + 1), (size_t)n};
+    explicit_bzero(place, left); /* a part of it, which may be secret, and belongs to nobody */
     char *z = take(a, (size_t)n + 1);
     va_start(args, fmt);
     vsnprintf(z, (size_t)n + 1, fmt, args);

@@ -208,6 +208,7 @@ static enum err name_several(struct str text, enum err e, struct errinfo *info) 
 }
 
 static struct str joined(struct str local, struct str domain, struct arena *a) {
+    ASSERT(local.n > 0 && domain.n > 0);
     char *z = arena_alloc(a, local.n + 1 + domain.n + 1);
     memcpy(z, local.p, local.n);
     z[local.n] = '@';

@@ -2,6 +2,12 @@
 
 #include "server/base/clock.h"
 
+static char *put_name(char *p, const char *name) {
+    while (*name)
+        *p++ = *name++;
+    return p;
+}
+
 void date_print(int64_t wall_ms, char out[DATE_SIZE]) {
     static const char day[7][4] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
     static const char month[12][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
@@ -10,13 +16,14 @@ void date_print(int64_t wall_ms, char out[DATE_SIZE]) {
     ASSERT(t.year >= 1970 && t.year <= 9999);
     ASSERT(t.month >= 1 && t.month <= 12 && t.weekday >= 0 && t.weekday <= 6);
     char *p = out; /* each message has one: printf takes a microsecond */
-    memcpy(p, day[t.weekday], 3);
-    memcpy(p + 3, ", ", 2);
-    p = clock_put_digits(p + 5, t.day, t.day < 10 ? 1 : 2);
+    p = put_name(p, day[t.weekday]);
+    *p++ = ',';
     *p++ = ' ';
-    memcpy(p, month[t.month - 1], 3);
-    p[3] = ' ';
-    p = clock_put_digits(p + 4, t.year, 4);
+    p = clock_put_digits(p, t.day, t.day < 10 ? 1 : 2);
+    *p++ = ' ';
+    p = put_name(p, month[t.month - 1]);
+    *p++ = ' ';
+    p = clock_put_digits(p, t.year, 4);
     *p++ = ' ';
     p = clock_put_digits(p, t.hour, 2);
     *p++ = ':';

@@ -77,8 +77,8 @@ static struct str pointer_to_key(struct faults *f, const char *parent, struct st
     char *z = arena_alloc(f->arena, 2 + head + 1 + OCTET * shown + 1), *p = z;
     *p++ = '#';
     *p++ = '/';
-    memcpy(p, parent, head);
-    p += head;
+    for (size_t i = 0; i < head; i++)
+        *p++ = parent[i];
     *p++ = '/';
     for (size_t i = 0; i < shown; i++) {
         char c = key.p[i];
