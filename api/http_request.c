@@ -43,7 +43,8 @@ static void add_header(struct MHD_Response **response, const char *name, struct 
         return;
     char small[128], *z = value.n < sizeof(small) ? small : str_dupz(value);
     if (z == small) {
-        memcpy(small, value.p, value.n);
+        if (value.n > 0)
+            memcpy(small, value.p, value.n);
         small[value.n] = '\0';
     }
     if (MHD_add_response_header(*response, name, z) != MHD_YES) {

@@ -12,8 +12,9 @@ struct arena;
 
 struct arena *arena_new(void);
 void arena_free(struct arena **ap);
-void arena_free_secret(struct arena **ap); /* wipes all of it first */
-void arena_clear(struct arena *a);         /* empty, keeps its first block */
+/* Wipes first all that was handed out since it was new: not for one that was cleared. */
+void arena_free_secret(struct arena **ap);
+void arena_clear(struct arena *a); /* empty, keeps its first block */
 void *arena_alloc(struct arena *a, size_t n)
     __attribute__((malloc, returns_nonnull)); /* zeroed, aligned for any type */
 /* The same for a size that an outsider chose: NULL: there is not so much, and mem_is_short(). */

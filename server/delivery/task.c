@@ -277,7 +277,8 @@ static void transact(struct task *t) {
                                    .recipient = t->rcpt,
                                    .count = t->count,
                                    .message = j->message,
-                                   .needs_smtputf8 = j->needs_smtputf8};
+                                   .needs_smtputf8 = j->needs_smtputf8,
+                                   .avoid_chunking = worker_chunking_is_broken(t->w, t->at->addr)};
     session_send(t->conn->session, &tx);
 }
 
@@ -350,8 +351,19 @@ static void give_back(struct task *t, enum todo what) {
     }
 }
 
+/* Said once a host and loop, while it is remembered. */
+static void note_chunking(struct task *t) {
+    if (!session_info_of(t->conn->session)->is_chunking_broken ||
+        worker_chunking_is_broken(t->w, t->at->addr))
+        return;
+    worker_chunking_broke(t->w, t->at->addr);
+    log_info("delivery", "the host offers CHUNKING and broke at BDAT: DATA for an hour",
+             LOG_ID("message", &t->job->message_id), LOG_STRZ("host", t->at->host->name));
+}
+
 static void on_done(void *ctx, bool is_reusable) {
     struct task *t = ctx;
+    note_chunking(t);
     if (!is_reusable && was_stale(t)) {
         release_session(t, false);
         t->sessions--;

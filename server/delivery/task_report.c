@@ -96,7 +96,7 @@ void task_judge(struct task *t, struct report_entry *e, size_t i, const struct s
     e->unknown_outcome = r->failure != FAILURE_NONE && r->stage == STAGE_END;
     e->is_shutdown = r->failure == FAILURE_SHUTDOWN;
     fill_last(t, e, r);
-    if (e->verdict.retry_at_once && r->rcpt_accepted_before > t->accepted_most)
+    if (e->verdict.retry_at_once && r->reply != NULL && r->rcpt_accepted_before > t->accepted_most)
         t->accepted_most = (unsigned)r->rcpt_accepted_before;
 }
 

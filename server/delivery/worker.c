@@ -7,9 +7,10 @@
 #include "server/delivery/worker_state.h"
 
 enum {
-    DEAD_MOST = 5000,        /* addresses remembered, a loop */
+    REMEMBERED_MOST = 5000,  /* addresses of a kind, a loop */
     DEAD_MS = 3 * 60 * 1000, /* long enough to spare others the wait, short against a retry */
-    SIGN_AT_ONCE = 4,        /* in one turn */
+    NO_CHUNKING_MS = 60 * 60 * 1000,
+    SIGN_AT_ONCE = 4, /* in one turn */
 };
 
 struct worker *worker_start(size_t index, const struct worker_options *o) {
@@ -24,55 +25,71 @@ struct worker *worker_start(size_t index, const struct worker_options *o) {
     return w;
 }
 
-/* ---- dead addresses -------------------------------------------------------------------------- */
+/* ---- addresses that are remembered ------------------------------------------------------------
+ */
 
-static struct dead_address *dead_find(const struct worker *w, const char *text) {
-    return table_find(&w->dead, text, strlen(text));
+static void forget(struct table *t, struct bad_address *b) {
+    table_remove(t, &b->in_table);
+    free(b);
 }
 
-static void dead_forget(struct worker *w, struct dead_address *d) {
-    table_remove(&w->dead, &d->in_table);
-    free(d);
-}
-
-/* NULL: it is not dead, or no more. */
-static const struct dead_address *dead_now(struct worker *w, const struct sockaddr_any *a) {
-    if (table_count(&w->dead) == 0)
+/* NULL: it is not there, or no more. */
+static const struct bad_address *find(struct table *t, const struct sockaddr_any *a) {
+    if (table_count(t) == 0)
         return NULL;
     char text[SOCKADDR_TEXT_SIZE];
     sockaddr_print(a, text);
-    struct dead_address *d = dead_find(w, text);
-    if (d != NULL && d->until_mono_ms <= clock_mono_ms()) {
-        dead_forget(w, d);
-        d = NULL;
+    struct bad_address *b = table_find(t, text, strlen(text));
+    if (b != NULL && b->until_mono_ms <= clock_mono_ms()) {
+        forget(t, b);
+        b = NULL;
     }
-    return d;
+    return b;
+}
+
+static void remember(struct table *t, const struct sockaddr_any *a, uint64_t refused_tag,
+                     int64_t ms) {
+    struct bad_address *b = mem_zalloc(sizeof(*b));
+    b->refused_tag = refused_tag;
+    sockaddr_print(a, b->text);
+    b->until_mono_ms = clock_mono_ms() + ms;
+    struct bad_address *old = table_find(t, b->text, strlen(b->text));
+    if (old == NULL && table_count(t) >= REMEMBERED_MOST)
+        old = table_oldest(t);
+    if (old != NULL)
+        forget(t, old);
+    table_add(t, &b->in_table, b->text, strlen(b->text), b);
+}
+
+static void forget_all(struct table *t) {
+    struct bad_address *b;
+    while ((b = table_oldest(t)) != NULL)
+        forget(t, b);
 }
 
 bool worker_address_is_dead(struct worker *w, const struct sockaddr_any *a) {
-    return dead_now(w, a) != NULL;
+    return find(&w->dead, a) != NULL;
 }
 
 bool worker_login_is_refused(struct worker *w, const struct sockaddr_any *a, uint64_t session_tag) {
-    const struct dead_address *d = dead_now(w, a);
-    return d != NULL && d->refused_tag == session_tag;
+    const struct bad_address *b = find(&w->dead, a);
+    return b != NULL && b->refused_tag == session_tag;
 }
 
 void worker_address_died(struct worker *w, const struct sockaddr_any *a) {
-    worker_login_refused(w, a, 0);
+    remember(&w->dead, a, 0, DEAD_MS);
 }
 
 void worker_login_refused(struct worker *w, const struct sockaddr_any *a, uint64_t session_tag) {
-    struct dead_address *d = mem_zalloc(sizeof(*d));
-    d->refused_tag = session_tag;
-    sockaddr_print(a, d->text);
-    d->until_mono_ms = clock_mono_ms() + DEAD_MS;
-    struct dead_address *old = dead_find(w, d->text);
-    if (old == NULL && table_count(&w->dead) >= DEAD_MOST)
-        old = table_oldest(&w->dead);
-    if (old != NULL)
-        dead_forget(w, old);
-    table_add(&w->dead, &d->in_table, d->text, strlen(d->text), d);
+    remember(&w->dead, a, session_tag, DEAD_MS);
+}
+
+bool worker_chunking_is_broken(struct worker *w, const struct sockaddr_any *a) {
+    return find(&w->no_chunking, a) != NULL;
+}
+
+void worker_chunking_broke(struct worker *w, const struct sockaddr_any *a) {
+    remember(&w->no_chunking, a, 0, NO_CHUNKING_MS);
 }
 
 /* ---- notes ----------------------------------------------------------------------------------- */
@@ -170,8 +187,7 @@ void worker_stop(struct worker **wp) {
         ;
     loop_stop(&w->loop);
     mailbox_free(&w->stop_reply);
-    struct dead_address *d;
-    while ((d = table_oldest(&w->dead)) != NULL)
-        dead_forget(w, d);
+    forget_all(&w->dead);
+    forget_all(&w->no_chunking);
     free(w);
 }

@@ -13,8 +13,8 @@ LIST_HEAD(task_list, task);
 
 enum { WORKER_IDLE_MOST = 500 /* sessions kept open for nothing, a loop */ };
 
-/* An address that did not answer, or refused our login, a while ago. */
-struct dead_address {
+/* An address that did not answer, refused our login, or broke at BDAT, a while ago. */
+struct bad_address {
     char text[SOCKADDR_TEXT_SIZE];
     int64_t until_mono_ms;
     uint64_t refused_tag; /* of the smarthost's sessions (settings.h); 0: it did not answer */
@@ -30,6 +30,7 @@ struct worker {
     struct timer *sign_timer;            /* set while there are some */
     struct shares *shares;               /* jobs that are running, and those that are held */
     struct table dead;                   /* oldest first */
+    struct table no_chunking;            /* the same, of hosts that break at BDAT */
     bool is_aborting;
     int64_t local_told_mono_ms; /* trouble of this machine's own was logged; 0: never */
     struct note stop_note;
@@ -50,3 +51,6 @@ void worker_address_died(struct worker *w, const struct sockaddr_any *a);
 /* The same, and by whom: settings that were mended are tried. */
 bool worker_login_is_refused(struct worker *w, const struct sockaddr_any *a, uint64_t session_tag);
 void worker_login_refused(struct worker *w, const struct sockaddr_any *a, uint64_t session_tag);
+/* BDAT fails there, though it is offered: remembered for an hour, by each loop for itself. */
+bool worker_chunking_is_broken(struct worker *w, const struct sockaddr_any *a);
+void worker_chunking_broke(struct worker *w, const struct sockaddr_any *a);

@@ -48,6 +48,7 @@ static const struct {
     [FAILURE_DNS_PRIVATE] = {"dns_private",
                              "the domain's mail servers have only private addresses, "
                              "to which no mail is sent (POSTCHUTE_MX_NETWORKS opens some)"},
+    [FAILURE_CHUNKING] = {"chunking", "the server offers CHUNKING and does not take BDAT"},
 };
 _Static_assert(sizeof(failures) / sizeof(failures[0]) == FAILURE_COUNT, "one row a failure");
 
@@ -257,6 +258,11 @@ static struct verdict judge_failure(const struct outcome_input *in) {
     case FAILURE_SHORT:
         v = verdict_of(VERDICT_DEFERRED, SCOPE_SESSION, CLASS_OTHER);
         v.counts = false;
+        return v;
+    case FAILURE_CHUNKING: /* nobody has it, and it goes another way from now on */
+        v = verdict_of(VERDICT_DEFERRED, SCOPE_SESSION, CLASS_PROTOCOL);
+        v.counts = false;
+        v.retry_at_once = true;
         return v;
     case FAILURE_PROTOCOL:
     case FAILURE_NONE:

@@ -67,6 +67,7 @@ enum failure {
     FAILURE_SHUTDOWN, /* we stop: no attempt is counted */
     FAILURE_SHORT, /* memory or descriptors of this machine, at any stage: soon again, uncounted */
     FAILURE_DNS_PRIVATE, /* resolver: there are only addresses that no stranger's word leads to */
+    FAILURE_CHUNKING, /* protocol: BDAT was offered and is no command there; soon again with DATA */
     FAILURE_COUNT
 };
 

@@ -87,7 +87,10 @@ void value_put_member(struct buf *out, const char *before, struct str s) {
         return;
     }
     json_t *v = value_str(s);
-    value_print(v, out);
+    if (v == NULL)
+        out->failed = out->is_short = true; /* else what is printed would be no JSON */
+    else
+        value_print(v, out);
     json_decref(v);
 }
 

@@ -90,3 +90,32 @@ bool body_next(struct body *b, size_t max, struct str *out) {
     b->is_line_start = stops_at_dot || out->p[n - 1] == '\n';
     return true;
 }
+
+size_t body_chunk(struct message_pieces m, struct str out[BODY_CHUNK_PIECES]) {
+    struct str last = m.piece[m.piece[1].n > 0 ? 1 : 0];
+    bool is_ended = last.n == 0 || last.p[last.n - 1] == '\n';
+    out[0] = m.piece[0];
+    out[1] = m.piece[1];
+    out[2] = is_ended ? STR("") : STR("\r\n");
+    return out[0].n + out[1].n + out[2].n;
+}
+
+static bool is_command(struct str rest) {
+    while (rest.n > 0 && (rest.p[0] == ' ' || rest.p[0] == '\t'))
+        rest = str_from(rest, 1);
+    struct str verb = str_slice(rest, 0, rest.n < 4 ? rest.n : 4);
+    return str_equal_nocase(verb, STR("DATA")) || str_equal_nocase(verb, STR("BDAT"));
+}
+
+bool body_has_command(struct message_pieces m) {
+    for (size_t i = 0; i < 2; i++) {
+        struct str rest = m.piece[i];
+        while (rest.n > 0) {
+            if (is_command(rest))
+                return true;
+            const char *lf = memchr(rest.p, '\n', rest.n);
+            rest = str_from(rest, lf ? (size_t)(lf - rest.p) + 1 : rest.n);
+        }
+    }
+    return false;
+}

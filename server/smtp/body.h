@@ -1,4 +1,5 @@
-/* body: a message as the octets that follow 354, dot-stuffed (RFC 5321 4.5.2), without copying it.
+/* body: a message as the octets that follow 354, dot-stuffed (RFC 5321 4.5.2), or as those of one
+ * BDAT chunk (RFC 3030 2), without copying it.
  *
  * T1, the sending side of smuggling: what leaves here always matches
  * ^([^\r\n\0]{0,999}\r\n)*\.\r\n$ because body_check() refuses every message for which that would
@@ -33,3 +34,11 @@ void body_init(struct body *b, struct message_pieces m);
 /* The next octets for the wire, 1 to `max` (at least 8), borrowed from the message or static.
  * False: the terminator was the last. */
 bool body_next(struct body *b, size_t max, struct str *out);
+
+/* The same message as the one chunk of BDAT: its octets as they are, and a CRLF when it does not
+ * end in one. Returns how many octets `out` has, borrowed from the message or static. */
+enum { BODY_CHUNK_PIECES = 3 };
+size_t body_chunk(struct message_pieces m, struct str out[BODY_CHUNK_PIECES]);
+/* T1: has it a line that a server which takes it for commands would begin a message by: DATA or
+ * BDAT, in any case, also behind blanks? */
+bool body_has_command(struct message_pieces m);

@@ -36,6 +36,8 @@ static void read_line(struct capability *c, struct str line) {
     struct str keyword = next_word(&line);
     if (str_equal_nocase(keyword, STR("PIPELINING")))
         c->pipelining = true;
+    else if (str_equal_nocase(keyword, STR("CHUNKING")))
+        c->chunking = true;
     else if (str_equal_nocase(keyword, STR("8BITMIME")))
         c->eightbit = true;
     else if (str_equal_nocase(keyword, STR("SMTPUTF8")))

@@ -6,6 +6,7 @@
 
 struct capability {
     bool pipelining; /* RFC 2920 */
+    bool chunking;   /* RFC 3030 */
     bool eightbit;   /* RFC 6152 */
     bool smtputf8;   /* RFC 6531 */
     bool enhanced;   /* RFC 2034 */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/base/clock.h"
 #include "server/base/limits.h"
 #include "server/base/log.h"
 #include "server/smtp/command.h"
@@ -51,9 +52,14 @@ void session_timeouts_default(struct session_timeouts *t) {
 }
 
 enum stage session_stage(const struct session *s) {
-    if (s->state == SESSION_BODY && s->is_body_written)
-        return STAGE_END; /* the final dot may have arrived (C18) */
+    bool is_sending = s->state >= SESSION_MAIL && s->state <= SESSION_BODY;
+    if (is_sending && s->is_body_written)
+        return STAGE_END; /* the end of the message may have arrived (C18) */
     return states[s->state].stage;
+}
+
+enum stage session_stage_of_reply(const struct session *s) {
+    return s->state == SESSION_BODY ? session_stage(s) : states[s->state].stage;
 }
 
 /* ---- frames and freeing ---- */
@@ -89,9 +95,20 @@ static void disconnect(struct session *s, bool polite) {
 
 /* ---- dying ---- */
 
+/* Whether it was BDAT that the connection broke at, nobody knows. */
+static void note_chunking(struct session *s, const struct session_result *why) {
+    bool is_bdat_asked =
+        s->in_transaction && (s->is_trial || s->is_one_flight) && session_stage(s) >= STAGE_DATA;
+    bool is_lost = why->failure == FAILURE_CLOSED || why->failure == FAILURE_TIMEOUT ||
+                   why->failure == FAILURE_TOO_SLOW;
+    bool is_421 = why->reply && why->reply->code == 421 && s->state >= SESSION_DATA;
+    s->info.is_chunking_broken |= is_bdat_asked && (is_lost || is_421);
+}
+
 void session_die(struct session *s, const struct session_result *why, bool polite) {
     if (s->state == SESSION_DEAD)
         return;
+    note_chunking(s, why);
     session_enter(s, SESSION_DEAD);
     if (!why->reply)
         transcript_note(&s->transcript, "%s at %s: %.*s", failure_name(why->failure),
@@ -183,6 +200,10 @@ void session_enter(struct session *s, enum session_state to) {
     int64_t timeout_ms = 0;
     if (states[to].timeout != 0)
         memcpy(&timeout_ms, (const char *)&s->o.timeouts + states[to].timeout, sizeof(timeout_ms));
+    /* RFC 2920 3.2: a server may answer nothing until it has read, and judged, all there is */
+    if (s->is_one_flight && to >= SESSION_MAIL && to <= SESSION_RCPT &&
+        timeout_ms < s->o.timeouts.end)
+        timeout_ms = s->o.timeouts.end;
     if (s->stream)
         stream_set_deadline(s->stream, timeout_ms);
     switch (to) {
@@ -231,6 +252,7 @@ void session_enter(struct session *s, enum session_state to) {
 
 static void take_reply(struct session *s, const struct reply *r) {
     struct reply shown = *r;
+    s->heard_boot_ms = clock_boot_ms();
     shown.text = shown_of(s, r);
     if (s->state == SESSION_AUTH && r->code == 334)
         transcript_note(&s->transcript, "334 challenge");
@@ -324,8 +346,9 @@ static void on_failed(void *ctx, enum failure why, struct str text) {
     if (s->state == SESSION_CONNECTING && why == FAILURE_CLOSED)
         /* it stood; in clear, it was reset before we looked */
         r.stage = s->info.to.len > 0 ? STAGE_TLS : STAGE_GREETING;
-    if (s->state == SESSION_BODY && why == FAILURE_SHORT && stream_pending(s->stream) > 0)
-        r.stage = STAGE_BODY; /* the dot, which is the last, is still here */
+    if (r.stage == STAGE_END && why == FAILURE_SHORT && stream_pending(s->stream) > 0)
+        /* the end of the message, which is the last, is still here */
+        r.stage = s->state == SESSION_END ? STAGE_BODY : states[s->state].stage;
     session_die(s, &r, false);
     leave_frame(s);
 }

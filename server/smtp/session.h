@@ -8,17 +8,28 @@
  *     CONNECTING -> GREETING -> EHLO -> [STARTTLS -> TLS -> EHLO] -> [AUTH] -> IDLE
  *     IDLE --session_send--> MAIL -> RCPT -> DATA -> BODY -> END -> IDLE   (RESET -> IDLE after a
  * failed transaction) any  --failure--> DEAD (on_failed), then session_close
+ *     one flight: MAIL -> RCPT -> END, all of it sent at the beginning
  *
- * PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES, STARTTLS, AUTH are used when offered.
- * HELO when EHLO is refused (C1). Lines C1-C43 that apply; T1, T6, T8. Callbacks run on the loop,
- * never inside a session_* call; the owner may close or quit the session from within one.
+ * One flight: MAIL, RCPT and the message as BDAT LAST at once (RFC 2920 3.1, RFC 3030 2): one round
+ * trip a message. Only where PIPELINING and CHUNKING are offered, this session has taken a message
+ * before and answered 2xx to BDAT 0, which stands for DATA in the next one (the trial), the server
+ * spoke within the last second, and the message has at most 64 KiB and no line that begins with
+ * DATA or BDAT. A server that refuses the trial is left with a QUIT, one that says to the chunk
+ * that it knows no such command is left at once, as it may take the message for commands:
+ * FAILURE_CHUNKING, nobody has the message. A connection that is lost in a flight leaves the
+ * outcome unknown from its first octet on. Each reply then has `end` to come, as a server may read
+ * all before it answers.
+ *
+ * PIPELINING, CHUNKING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES, STARTTLS, AUTH are used when
+ * offered. HELO when EHLO is refused (C1). Lines C1-C43 that apply; T1, T6, T8. Callbacks run on
+ * the loop, never inside a session_* call; the owner may close or quit the session from within one.
  *
  * How it ends: a refusal while opening is reported with its reply after a QUIT was sent. A failed
  * handshake is on_failed(STAGE_TLS); whether to open another session in clear is the owner's
  * decision (opportunistic only). STARTTLS refused by a reply goes on in clear when opportunistic. A
  * server that is out of step (more replies than commands, 2xx to DATA, no SMTP at all) is
- * FAILURE_PROTOCOL and the session is dead. A connection that is lost after the final dot is a
- * failure at STAGE_END: nobody knows whether the message was taken.
+ * FAILURE_PROTOCOL and the session is dead. A connection that is lost after the end of the message
+ * was sent is a failure at STAGE_END: nobody knows whether it was taken.
  *
  * A transaction that cannot be is told on the loop's next turn with STAGE_MAIL, without a byte
  * sent, and the session stays usable: FAILURE_TOO_LARGE (C35), FAILURE_NEEDS_SMTPUTF8 (C41; also
@@ -76,6 +87,9 @@ struct session_info {
     bool pipelining, size_known, smtputf8, eightbit, enhanced;
     uint64_t size_max; /* 0: no limit given */
     size_t transactions;
+    /* BDAT was no command there, or what the connection was lost at: the next transaction with this
+     * host had better be without it. The session is DEAD. */
+    bool is_chunking_broken;
 };
 
 struct session_recipient {
@@ -89,6 +103,7 @@ struct transaction {
     size_t count;
     struct message *message; /* the session takes a reference of its own */
     bool needs_smtputf8;
+    bool avoid_chunking; /* DATA, whatever is offered */
 };
 
 struct session_result {
@@ -123,8 +138,8 @@ void session_set_events(struct session *s, const struct session_events *ev,
 void session_quit(struct session **sp);
 void session_close(struct session **sp); /* at once */
 const struct session_info *session_info_of(const struct session *s);
-/* Where the conversation is now. STAGE_END: the final dot may have arrived, so that a session_close
- * leaves the outcome unknown. */
+/* Where the conversation is now. STAGE_END: the end of the message may have arrived, so that a
+ * session_close leaves the outcome unknown. */
 enum stage session_stage(const struct session *s);
 /* The dialogue of the current or last transaction (with the opening, for the first), secrets left
  * out, cut at LIMIT_TRANSCRIPT; lines begin with "C: " or "S: ". Valid until the next session_send

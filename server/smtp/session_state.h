@@ -7,6 +7,7 @@
  *                AUTH --235--> IDLE
  *                IDLE
  *   IDLE --session_send--> MAIL --> RCPT --> DATA --354--> BODY --written--> END --> IDLE
+ *   one flight: MAIL --> RCPT --> END --> IDLE;  a trial of BDAT: as with DATA, and 250 for 354
  *   MAIL, RCPT, DATA, END --transaction failed--> RESET --2xx--> IDLE
  *   IDLE --session_send that cannot be--> REFUSED --timer--> IDLE
  *   any --session_die--> DEAD
@@ -72,6 +73,9 @@ struct session {
     struct auth *auth;
     bool is_auth_canceled; /* by us: a refusal is all that may follow */
     bool is_esmtp;
+    bool has_taken;        /* a message */
+    bool knows_bdat;       /* said 2xx to BDAT 0 */
+    int64_t heard_boot_ms; /* the last reply */
     bool had_tls;
     bool in_transaction;
     struct session_info info;
@@ -84,19 +88,23 @@ struct session {
     size_t next;          /* the recipient whose reply comes next */
     size_t asked;         /* recipients whose RCPT was sent */
     size_t accepted;      /* so far */
-    bool is_pipelined;    /* all commands up to DATA were sent at once */
+    bool is_pipelined;    /* all commands up to DATA, or BDAT, were sent at once */
+    bool is_trial;        /* BDAT 0 stands for DATA */
+    bool is_one_flight;   /* and the message behind BDAT */
     bool is_mail_refused; /* the replies to what was pipelined behind it are read and dropped */
     bool is_8bit;         /* content that needs 8BITMIME */
     enum failure refusal; /* of REFUSED */
     struct errinfo refusal_info;
     struct body body;
-    bool is_body_written; /* the terminator is in the stream's hands */
+    bool is_body_written; /* the terminator, or the chunk, is in the stream's hands */
 
     /* the owner may close from within a callback: freed when the last of our frames is left */
     unsigned depth;
     bool is_closed;
 };
 
+/* What a reply is an answer to. While the body is under way it is session_stage(). */
+enum stage session_stage_of_reply(const struct session *s);
 /* The one place where the state changes: traces it, sets the deadline, sends the state's command.
  */
 void session_enter(struct session *s, enum session_state to);

@@ -1,5 +1,6 @@
 #include <stdlib.h>
 
+#include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/smtp/command.h"
 #include "server/smtp/session_state.h"
@@ -7,11 +8,12 @@
 enum {
     WINDOW = 128 * 1024,       /* of body, with the stream at a time */
     COPY_BELOW = 8 * 1024,     /* shorter runs are gathered: one segment, one TLS record */
-    SMALL_MESSAGE = 64 * 1024, /* is gathered whole: leaves in one write */
+    SMALL_MESSAGE = 64 * 1024, /* is gathered whole: leaves in one write, or one flight */
     GATHER_MOST =
         32 * 1024, /* here, before it is copied to the stream, which gathers a turn's writes */
     ENVELOPE_USUAL = 192,
     RCPT_PATIENCE_MS = 30000, /* for each recipient, beyond the timeouts of single replies */
+    HEARD_LATELY_MS = 1000,   /* a server that spoke then is hardly gone */
 };
 
 /* ---- telling the owner ---- */
@@ -55,6 +57,7 @@ static void finish_after(struct session *s, bool success) {
     if (session_die_out_of_step(s))
         return;
     if (success) {
+        s->has_taken = true;
         session_enter(s, SESSION_IDLE);
         transaction_finish(s, true);
     } else {
@@ -99,18 +102,52 @@ static enum err put_mail(const struct session *s, struct buf *out) {
     return command_mail(out, &m);
 }
 
+static void put_bdat(const struct session *s, struct buf *out) {
+    struct str piece[BODY_CHUNK_PIECES];
+    buf_printf(out, "BDAT %zu LAST\r\n", body_chunk(message_bytes(s->t.message), piece));
+}
+
 /* All commands of the envelope, checked before the first is sent. */
 static enum err put_envelope(const struct session *s, struct buf *out) {
     enum err e = put_mail(s, out);
     for (size_t i = 0; i < s->t.count && e == OK; i++)
         e = command_rcpt(out, s->t.recipient[i].email, s->t.needs_smtputf8);
-    buf_putz(out, "DATA\r\n");
+    if (s->is_one_flight)
+        put_bdat(s, out);
+    else
+        buf_putz(out, s->is_trial ? "BDAT 0\r\n" : "DATA\r\n");
     return e == OK ? buf_status(out) : e;
 }
 
 static void send_lines(struct session *s, const struct buf *lines, size_t replies) {
     transcript_client(&s->transcript, buf_str(lines));
     session_command(s, buf_str(lines), replies);
+}
+
+/* A trial, then one flight, or neither. To who takes one message a session, or says 500 to BDAT, no
+ * message was sent unasked; who was silent for a while may be gone: a connection that is lost
+ * behind a message leaves its outcome unknown. What a server would begin a message by goes to
+ * nobody who may have refused the recipients, and may not have taken the chunk that it has to (T1).
+ */
+static void choose_way(struct session *s, const struct transaction *t) {
+    bool may_be = s->caps.pipelining && s->caps.chunking && !t->avoid_chunking && s->has_taken &&
+                  message_size(t->message) <= SMALL_MESSAGE;
+    s->is_pipelined = s->caps.pipelining;
+    s->is_trial = may_be && !s->knows_bdat;
+    s->is_one_flight = may_be && s->knows_bdat &&
+                       clock_boot_ms() - s->heard_boot_ms < HEARD_LATELY_MS &&
+                       !body_has_command(message_bytes(t->message));
+}
+
+/* The octets that follow BDAT. */
+static void send_chunk(struct session *s) {
+    struct str piece[BODY_CHUNK_PIECES];
+    size_t octets = body_chunk(message_bytes(s->t.message), piece);
+    transcript_note(&s->transcript, "message, %zu octets", octets);
+    for (size_t i = 0; i < BODY_CHUNK_PIECES; i++)
+        if (piece[i].n > 0)
+            stream_write(s->stream, piece[i]);
+    s->is_body_written = !stream_has_failed(s->stream);
 }
 
 void session_send(struct session *s, const struct transaction *t) {
@@ -125,7 +162,7 @@ void session_send(struct session *s, const struct transaction *t) {
     s->in_transaction = true;
     s->next = s->asked = s->accepted = 0;
     s->is_mail_refused = s->is_body_written = false;
-    s->is_pipelined = s->caps.pipelining;
+    choose_way(s, t);
     s->refusal_info = (struct errinfo){0};
     s->refusal = foresee(s, &s->refusal_info);
     struct buf lines = BUF_INIT(1024 * 1024 + t->count * 512);
@@ -142,11 +179,14 @@ void session_send(struct session *s, const struct transaction *t) {
         session_enter(s, SESSION_REFUSED); /* no callback runs inside session_send() */
     } else {
         timer_set(s->watchdog, s->o.timeouts.mail + s->o.timeouts.rcpt + s->o.timeouts.data +
+                                   (s->is_one_flight ? s->o.timeouts.end : 0) +
                                    (int64_t)t->count * RCPT_PATIENCE_MS);
         session_enter(s, SESSION_MAIL);
         if (s->is_pipelined) {
             s->asked = t->count;
             send_lines(s, &lines, t->count + 2);
+            if (s->is_one_flight)
+                send_chunk(s);
         } else {
             struct buf mail = BUF_INIT(4096);
             ASSERT(put_mail(s, &mail) == OK);
@@ -226,13 +266,30 @@ void transaction_drained(struct session *s) {
     }
 }
 
+/* The message of a trial. */
+static void send_bdat(struct session *s) {
+    struct buf line = BUF_INIT(64);
+    put_bdat(s, &line);
+    ASSERT(buf_status(&line) == OK);
+    transcript_client(&s->transcript, buf_str(&line));
+    stream_write(s->stream, buf_str(&line));
+    buf_release(&line);
+    send_chunk(s);
+    if (s->is_body_written && stream_pending(s->stream) == 0)
+        session_enter(s, SESSION_END);
+}
+
 static void begin_body(struct session *s) {
     size_t octets = message_size(s->t.message);
-    transcript_note(&s->transcript, "message, %zu octets", octets);
     int64_t rate = s->o.timeouts.min_rate_bytes_s;
     timer_cancel(s->watchdog);
     if (rate > 0)
         timer_set(s->watchdog, s->o.timeouts.block + (int64_t)octets * 1000 / rate);
+    if (s->is_trial) {
+        send_bdat(s);
+        return;
+    }
+    transcript_note(&s->transcript, "message, %zu octets", octets);
     body_init(&s->body, message_bytes(s->t.message));
     pump_body(s);
 }
@@ -264,7 +321,8 @@ void transaction_enter(struct session *s) {
         break;
     case SESSION_END:
         timer_cancel(s->watchdog);
-        s->expected++;
+        if (!s->is_one_flight) /* where its reply is expected already */
+            s->expected++;
         break;
     case SESSION_RESET:
         timer_cancel(s->watchdog);
@@ -315,10 +373,22 @@ static void answered_rcpt(struct session *s, const struct reply *r) {
     }
     if (s->next < s->t.count)
         session_enter(s, SESSION_RCPT);
+    else if (s->is_one_flight)
+        session_enter(s, SESSION_END);
     else if (s->is_pipelined || s->accepted > 0)
         session_enter(s, SESSION_DATA);
     else
         finish_after(s, false);
+}
+
+static void answered_early(struct session *s, const struct reply *r) {
+    if (r->code >= 400) {
+        struct session_result why = {
+            .stage = STAGE_BODY, .reply = r, .rcpt_accepted_before = s->accepted};
+        session_die(s, &why, false);
+    } else {
+        session_die_protocol(s, "a reply before the end of the message");
+    }
 }
 
 static bool has_somebody(const struct session *s) {
@@ -328,8 +398,47 @@ static bool has_somebody(const struct session *s) {
     return false;
 }
 
+/* RFC 3030 2: to who knows BDAT, none of these but 503, for nobody, is an answer. What a message is
+ * refused for has an enhanced code of another subject (X.3.3 is "cannot do that"). */
+static bool is_no_command(const struct session *s, const struct reply *r) {
+    struct enhanced_code e = r->enhanced;
+    bool is_syntax = r->code == 500 || r->code == 501 || r->code == 502 || r->code == 504 ||
+                     (r->code == 503 && has_somebody(s));
+    return is_syntax &&
+           (e.class_ == 0 || e.subject == 0 || e.subject == 5 || (e.subject == 3 && e.detail == 3));
+}
+
+static void die_of_chunking(struct session *s) {
+    s->info.is_chunking_broken = true;
+    struct session_result why = {.stage = STAGE_DATA,
+                                 .failure = FAILURE_CHUNKING,
+                                 .text = str_of(failure_text(FAILURE_CHUNKING)),
+                                 .rcpt_accepted_before = s->accepted};
+    session_die(s, &why, s->state == SESSION_DATA); /* else it may take the chunk for commands */
+}
+
+/* To BDAT 0. */
+static void answered_trial(struct session *s, const struct reply *r) {
+    if (r->code / 100 == 2) {
+        s->knows_bdat = true;
+        if (has_somebody(s))
+            session_enter(s, SESSION_BODY);
+        else
+            finish_after(s, false);
+    } else if (r->code >= 500 && has_somebody(s)) {
+        die_of_chunking(s); /* whatever for: the answer to DATA says what is wrong */
+    } else if (r->code >= 400) {
+        if (report_reply(s, STAGE_DATA, r))
+            finish_after(s, false);
+    } else {
+        session_die_protocol(s, "a reply to BDAT that belongs nowhere");
+    }
+}
+
 static void answered_data(struct session *s, const struct reply *r) {
-    if (r->code == 354 && has_somebody(s)) {
+    if (s->is_trial) {
+        answered_trial(s, r);
+    } else if (r->code == 354 && has_somebody(s)) {
         session_enter(s, SESSION_BODY);
     } else if (r->code == 354) {
         /* C36: the server wants a message for nobody: an empty one, whatever it says to it */
@@ -344,8 +453,27 @@ static void answered_data(struct session *s, const struct reply *r) {
     }
 }
 
+/* No 354 stands between replies to commands and the one to the message: which of them this was is
+ * unknown when one is left over. But a server may say at once that it goes. */
+static bool is_more_said(const struct session *s) {
+    struct str rest = stream_peek(s->stream);
+    return rest.n > 0 && !str_starts_with(STR("421"), str_slice(rest, 0, rest.n < 3 ? rest.n : 3));
+}
+
 static void answered_end(struct session *s, const struct reply *r) {
     bool success = r->code / 100 == 2;
+    if ((s->is_trial || s->is_one_flight) && is_no_command(s, r)) {
+        die_of_chunking(s);
+        return;
+    }
+    if (s->is_one_flight && stream_pending(s->stream) > 0) {
+        answered_early(s, r);
+        return;
+    }
+    if (s->is_one_flight && success && is_more_said(s)) {
+        session_die_protocol(s, "more replies than commands");
+        return;
+    }
     if (!success && r->code < 400) {
         session_die_protocol(s, "a reply to the message that belongs nowhere");
         return;
@@ -362,19 +490,15 @@ static void answered_body(struct session *s, const struct reply *r) {
         session_enter(s, SESSION_END);
         s->expected--;
         answered_end(s, r);
-    } else if (r->code >= 400) {
-        struct session_result why = {
-            .stage = STAGE_BODY, .reply = r, .rcpt_accepted_before = s->accepted};
-        session_die(s, &why, false);
     } else {
-        session_die_protocol(s, "a reply before the end of the message");
+        answered_early(s, r);
     }
 }
 
 void transaction_reply(struct session *s, const struct reply *r) {
     if (r->code == 421) {
         struct session_result why = {
-            .stage = session_stage(s), .reply = r, .rcpt_accepted_before = s->accepted};
+            .stage = session_stage_of_reply(s), .reply = r, .rcpt_accepted_before = s->accepted};
         session_die(s, &why, false);
         return;
     }

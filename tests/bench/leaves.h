@@ -7,7 +7,8 @@
  *
  *     char text[LEAVES_TEXT];
  *     leaves_of_text(body, n, text);     what is asked for: one text
- *     leaves_of_mail(data, n, text);     what came: header and body, as after DATA, dots and all
+ *     n = leaves_unstuff(data, n);       what came by DATA, dots and all
+ *     leaves_of_mail(data, n, text);     what came: header and body; changes it
  */
 #pragma once
 #include <openssl/evp.h>
@@ -165,10 +166,10 @@ static inline void leaves_of_part(EVP_MD_CTX *sum, char *at, char *end, int dept
     }
 }
 
-/* Changes `mail` in place. */
-static inline void leaves_of_mail(char *mail, size_t n, char *text) {
+/* RFC 5321 4.5.2, in place: returns how many octets are left. */
+static inline size_t leaves_unstuff(char *mail, size_t n) {
     size_t to = 0;
-    for (size_t i = 0; i < n; i++) { /* RFC 5321 4.5.2 */
+    for (size_t i = 0; i < n; i++) {
         if (mail[i] == '.' && (i == 0 || mail[i - 1] == '\n')) {
             if (i + 2 < n && mail[i + 1] == '\r' && mail[i + 2] == '\n')
                 break;
@@ -176,7 +177,11 @@ static inline void leaves_of_mail(char *mail, size_t n, char *text) {
         }
         mail[to++] = mail[i];
     }
+    return to;
+}
+
+static inline void leaves_of_mail(char *mail, size_t n, char *text) {
     EVP_MD_CTX *sum = leaves_begin();
-    leaves_of_part(sum, mail, mail + to, 0);
+    leaves_of_part(sum, mail, mail + n, 0);
     leaves_print(sum, text);
 }

@@ -2,6 +2,7 @@
  *
  *     tool_sink --listen 127.0.0.1:2525 [--ledger FILE] [--defer-permille N] [--drop-permille N]
  * [--delay-ms N] [--rtt-ms N] [--mute 1] [--tell N,M,...] [--by-name 1] [--tls CERTIFICATE.PEM]
+ * [--chunking 0]
  *
  * For each message and recipient it appends "got <X-Ledger value or -> <Message-ID> <recipient>
  * <digest of what it says, leaves.h>" to the ledger before it answers 250, and the same with "cut"
@@ -12,7 +13,8 @@
  * of replies back, as a network with that round trip would; --mute accepts connections and says
  * nothing, so that a sender keeps what it has; --by-name refuses recipients whose names begin with
  * "bad" (550) and defers those that begin with "later" (451). --tls offers STARTTLS; the file has
- * the certificate and its key. Prints "ready PORT" once, "reached N
+ * the certificate and its key; --chunking 0 does not offer CHUNKING (the "final dot" of a message
+ * that comes by BDAT is the end of its last chunk). Prints "ready PORT" once, "reached N
  * <monotonic microseconds>" when so many recipients were taken (--tell), and counts at SIGTERM:
  * "in_doubt" are recipients that were taken last in their sessions, of which no later command shows
  * that the sender heard so.
@@ -41,7 +43,8 @@ struct peer {
     char *in;
     char out[OUT_MAX];
     size_t out_n;
-    bool in_data, closing, has_answered, wants_tls;
+    bool in_data, in_chunk, is_chunked, is_last_chunk, closing, has_answered, wants_tls;
+    uint64_t chunk_left; /* octets, of BDAT */
     char *rcpt[RCPT_MAX];
     size_t rcpt_count;
     char header[HEADER_MAX]; /* the start of the message */
@@ -58,7 +61,7 @@ struct peer {
 
 static int ledger = -1;
 static uint64_t messages, recipients, bytes, connections, deferred, dropped;
-static unsigned defer_permille, drop_permille, delay_ms, rtt_ms, mute, by_name;
+static unsigned defer_permille, drop_permille, delay_ms, rtt_ms, mute, by_name, chunking = 1;
 static uint64_t in_doubt, encrypted;
 static const char *tell = ""; /* what is left of --tell */
 static int epoll_fd;
@@ -197,6 +200,8 @@ static void record(struct peer *p, const char *what) {
         return;
     header_value(p, "X-Ledger:", key, sizeof key);
     header_value(p, "Message-ID:", id, sizeof id);
+    if (!p->is_chunked)
+        p->mail_n = leaves_unstuff(p->mail, p->mail_n);
     leaves_of_mail(p->mail, p->mail_n, digest);
     bool is_answered = strcmp(what, "got") == 0;
     char *unheard = is_answered ? calloc(p->rcpt_count + 1, sizeof line) : NULL;
@@ -312,6 +317,18 @@ static size_t take_data(struct peer *p, const char *at, size_t n, bool *done) {
     return i;
 }
 
+/* Consumes octets of a chunk, as they are; returns how many. */
+static size_t take_chunk(struct peer *p, const char *at, size_t n) {
+    if (n > p->chunk_left)
+        n = (size_t)p->chunk_left;
+    keep_header(p, at, n);
+    p->size += n;
+    if (ledger >= 0 && n > 0)
+        keep_mail(p, at, n);
+    p->chunk_left -= n;
+    return n;
+}
+
 /* Answered by its name; false: as usual. */
 static bool is_refused(struct peer *p, const char *path) {
     if (!by_name)
@@ -335,6 +352,8 @@ static void command(struct peer *p, const char *line, size_t n) {
     if (n >= 4 && strncasecmp(line, "EHLO", 4) == 0) {
         say(p, "250-sink.test\r\n250-PIPELINING\r\n250-SIZE "
                "52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n");
+        if (chunking)
+            say(p, "250-CHUNKING\r\n");
         if (tls && !p->ssl)
             say(p, "250-STARTTLS\r\n");
         say(p, "250 ENHANCEDSTATUSCODES\r\n");
@@ -359,7 +378,14 @@ static void command(struct peer *p, const char *line, size_t n) {
             return;
         }
         p->in_data = true;
+        p->is_chunked = false;
         say(p, "354 go on\r\n");
+    } else if (chunking && n > 5 && strncasecmp(line, "BDAT ", 5) == 0 && line[5] >= '0' &&
+               line[5] <= '9') {
+        char *after;
+        p->chunk_left = strtoull(line + 5, &after, 10);
+        p->in_chunk = p->is_chunked = true;
+        p->is_last_chunk = strncasecmp(after, " LAST", 5) == 0;
     } else if (n >= 4 && strncasecmp(line, "RSET", 4) == 0) {
         forget_message(p);
         say(p, "250 2.0.0 ok\r\n");
@@ -394,18 +420,39 @@ static void begin_tls(struct peer *p) {
     SSL_set_accept_state(p->ssl);
 }
 
+static void end_message(struct peer *p) {
+    if (delay_ms)
+        delay(p);
+    else
+        answer_dot(p);
+}
+
+static void end_chunk(struct peer *p) {
+    p->in_chunk = false;
+    if (p->rcpt_count == 0) /* RFC 3030 2: the octets were taken all the same */
+        say(p, "503 5.5.1 no recipients\r\n");
+    else if (p->is_last_chunk)
+        end_message(p);
+    else
+        say(p, "250 2.0.0 go on\r\n");
+}
+
 static void work(struct peer *p) {
     size_t at = 0;
-    while (at < p->in_n && !p->closing && !p->wants_tls && p->answer_at_ms == 0) {
+    while ((at < p->in_n || (p->in_chunk && p->chunk_left == 0)) && !p->closing && !p->wants_tls &&
+           p->answer_at_ms == 0) {
+        if (p->in_chunk) {
+            at += take_chunk(p, p->in + at, p->in_n - at);
+            if (p->chunk_left == 0)
+                end_chunk(p);
+            continue;
+        }
         if (p->in_data) {
             bool done;
             at += take_data(p, p->in + at, p->in_n - at, &done);
             if (done) {
                 p->in_data = false;
-                if (delay_ms)
-                    delay(p);
-                else
-                    answer_dot(p);
+                end_message(p);
             }
             continue;
         }
@@ -575,6 +622,8 @@ int main(int argc, char **argv) {
             tell = argv[i + 1];
         else if (strcmp(argv[i], "--by-name") == 0)
             by_name = (unsigned)strtoul(argv[i + 1], NULL, 10);
+        else if (strcmp(argv[i], "--chunking") == 0)
+            chunking = (unsigned)strtoul(argv[i + 1], NULL, 10);
         else if (strcmp(argv[i], "--tls") == 0)
             load_certificate(argv[i + 1]);
         else {

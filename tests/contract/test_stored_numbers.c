@@ -140,6 +140,7 @@ IS(FAILURE_LOCAL, 26);
 IS(FAILURE_SHUTDOWN, 27);
 IS(FAILURE_SHORT, 28);
 IS(FAILURE_DNS_PRIVATE, 29);
+IS(FAILURE_CHUNKING, 30);
 
 /* enum verdict_action */
 IS(VERDICT_DELIVERED, 0);
@@ -153,7 +154,7 @@ IS(LANE_COUNT, 3);
 IS(EVENT_TYPE_COUNT, 14);
 IS(CLASS_COUNT, 19);
 IS(STAGE_COUNT, 12);
-IS(FAILURE_COUNT, 30);
+IS(FAILURE_COUNT, 31);
 
 /* The compiler has done it all. */
 static void stored_numbers_are_what_they_were(void **state) {

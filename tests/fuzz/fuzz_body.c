@@ -50,5 +50,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     ASSERT(data_read(&reader, &in, &got) == OK && in.n == 0);
     ASSERT(got.n == all.n || got.n == all.n + 2);
     ASSERT(memcmp(got.p ? got.p : "", all.p, all.n) == 0);
+    struct str chunk[BODY_CHUNK_PIECES];
+    size_t octets = body_chunk(m, chunk);
+    buf_clear(&wire);
+    for (size_t i = 0; i < BODY_CHUNK_PIECES; i++)
+        buf_put(&wire, chunk[i]);
+    ASSERT(wire.n == octets && octets == (all.n == 0 ? 0 : got.n));
+    ASSERT(octets == 0 || memcmp(wire.p, got.p, octets) == 0);
     return 0;
 }

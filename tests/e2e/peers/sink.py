@@ -11,6 +11,7 @@ usual answer. A reply is text as sent, without its CRLF ("450 4.2.1 later"); DRO
 `delay` (seconds) comes before the final reply to a message. It is lenient in nothing: a bare CR or LF inside a command or
 a message, or octets between STARTTLS and TLS, are written down in `session.faults`, and fail the test at its end, unless it
 sets `sink.expects_faults`. With `one_message` set it closes after each message, so that nobody's session is used twice.
+Verbs in `unknown` are no commands to it, whatever it offers, and what follows them is read as commands.
 """
 
 import base64
@@ -64,6 +65,7 @@ class Sink:
         self.address, self.port, self.name = address, port, name
         self.users, self.on, self.delay = users, on or {}, delay
         self.one_message = False
+        self.unknown = set()
         self.extensions, self.implicit_tls = list(extensions), implicit_tls
         self.sessions, self.ledger = [], []
         self.expects_faults = False
@@ -241,7 +243,7 @@ class _Talk:
             verb, _, argument = line.partition(" ")
             verb = verb.upper()
             self.sink._note(self.session, verb, argument)
-            handler = getattr(self, "on_" + verb.lower(), None)
+            handler = None if verb in self.sink.unknown else getattr(self, "on_" + verb.lower(), None)
             if handler is None:
                 self._answer(verb, argument, "500 5.5.2 what?")
             elif handler(argument):

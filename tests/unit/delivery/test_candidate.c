@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 
+#include "server/base/clock.h"
 #include "server/base/err.h"
 #include "server/delivery/candidate.h"
 #include "server/delivery/worker_state.h"
@@ -15,6 +16,14 @@ static struct sockaddr_any address(const char *text) {
     struct sockaddr_any a;
     assert_int_equal(sockaddr_parse(str_of(text), 25, &a), OK);
     return a;
+}
+
+static void forget_all(struct table *t) {
+    struct bad_address *b;
+    while ((b = table_oldest(t)) != NULL) {
+        table_remove(t, &b->in_table);
+        free(b);
+    }
 }
 
 /* Its other addresses would refuse the same login, and count it. */
@@ -47,16 +56,37 @@ static void a_host_that_refuses_our_login_is_left_out_with_all_its_addresses(voi
     worker_address_died(&w, &first[1]);
     worker_login_refused(&w, &second[0], login[1].session_tag);
     assert_int_equal(candidates_order(&w, &job, out), 2);
-    struct dead_address *d;
-    while ((d = table_oldest(&w.dead)) != NULL) {
-        table_remove(&w.dead, &d->in_table);
-        free(d);
-    }
+    forget_all(&w.dead);
+}
+
+static void a_host_that_breaks_at_bdat_is_remembered_and_not_dead(void **state) {
+    (void)state;
+    struct worker w = {0};
+    struct sockaddr_any at[2];
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(sockaddr_parse(i == 0 ? STR("192.0.2.1") : STR("192.0.2.2"), 25, &at[i]),
+                         OK);
+    assert_false(worker_chunking_is_broken(&w, &at[0]));
+    worker_address_died(&w, &at[0]);
+    assert_false(worker_chunking_is_broken(&w, &at[0]));
+    worker_chunking_broke(&w, &at[1]);
+    worker_chunking_broke(&w, &at[1]);
+    assert_true(worker_chunking_is_broken(&w, &at[1]));
+    assert_false(worker_chunking_is_broken(&w, &at[0]));
+    assert_false(worker_address_is_dead(&w, &at[1]));
+    /* not for ever */
+    struct bad_address *b = table_oldest(&w.no_chunking);
+    assert_in_range(b->until_mono_ms - clock_mono_ms(), 30 * 60 * 1000, 60 * 60 * 1000);
+    b->until_mono_ms = clock_mono_ms();
+    assert_false(worker_chunking_is_broken(&w, &at[1]));
+    assert_int_equal(table_count(&w.no_chunking), 0);
+    forget_all(&w.dead);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_host_that_refuses_our_login_is_left_out_with_all_its_addresses),
+        cmocka_unit_test(a_host_that_breaks_at_bdat_is_remembered_and_not_dead),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

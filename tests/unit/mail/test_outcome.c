@@ -300,6 +300,8 @@ static const struct failure_row {
      true, true},
     {FAILURE_PROTOCOL, STAGE_RCPT, FIRST, VERDICT_DEFERRED, CLASS_PROTOCOL, SCOPE_HOST, false, true,
      true},
+    {FAILURE_CHUNKING, STAGE_DATA, FIRST, VERDICT_DEFERRED, CLASS_PROTOCOL, SCOPE_SESSION, false,
+     false, false},
     {FAILURE_NEEDS_SMTPUTF8, STAGE_MAIL, FIRST, VERDICT_DEFERRED, CLASS_PROTOCOL, SCOPE_RECIPIENT,
      false, true, true},
     {FAILURE_NEEDS_SMTPUTF8, STAGE_MAIL, LAST, VERDICT_DEFERRED, CLASS_PROTOCOL, SCOPE_RECIPIENT,
@@ -334,7 +336,8 @@ static void test_failures(void **state) {
         struct verdict v = judge(r->stage, r->failure, r->in);
         seen[r->failure] = true;
         if (v.action != r->action || v.class_ != r->class_ || v.scope != r->scope ||
-            v.is_hard != r->is_hard || v.counts != r->counts || v.try_next_host != r->try_next)
+            v.is_hard != r->is_hard || v.counts != r->counts || v.try_next_host != r->try_next ||
+            v.retry_at_once != (r->failure == FAILURE_CHUNKING))
             fail_msg("row %zu, %s at %s: %s %s %s hard %d counts %d next %d", i,
                      failure_name(r->failure), stage_name(r->stage), verdict_action_name(v.action),
                      verdict_class_name(v.class_), scopes[v.scope], v.is_hard, v.counts,

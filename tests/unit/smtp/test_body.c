@@ -114,6 +114,57 @@ static void test_T1_known_octets(void **state) {
     }
 }
 
+/* RFC 3030 2: as it is, not stuffed, and its octets are counted. */
+static void test_C37_T1_a_chunk_is_the_message_and_its_last_line_end(void **state) {
+    (void)state;
+    static const struct {
+        const char *prefix, *rest, *chunk;
+    } rows[] = {
+        {"", "", ""},
+        {"A: b\r\n", "", "A: b\r\n"},
+        {"", "a", "a\r\n"},
+        {"", "a\r\n", "a\r\n"},
+        {"A: b\r\n", ".c", "A: b\r\n.c\r\n"},
+        {"A: b\r\n", ".\r\n..\r\n.", "A: b\r\n.\r\n..\r\n.\r\n"},
+        {"A: b\r\n", "\r\n.\r\n", "A: b\r\n\r\n.\r\n"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct message_pieces m = {{str_of(rows[i].prefix), str_of(rows[i].rest)}};
+        struct str piece[BODY_CHUNK_PIECES];
+        struct buf all = BUF_INIT(1024);
+        assert_int_equal(body_chunk(m, piece), strlen(rows[i].chunk));
+        for (size_t k = 0; k < BODY_CHUNK_PIECES; k++)
+            buf_put(&all, piece[k]);
+        assert_true(str_equal(buf_str(&all), str_of(rows[i].chunk)));
+        buf_release(&all);
+    }
+}
+
+static void test_T1_lines_that_would_begin_a_message_are_found(void **state) {
+    (void)state;
+    static const struct {
+        const char *prefix, *rest;
+        bool has;
+    } rows[] = {
+        {"", "", false},
+        {"A: b\r\n", "c: d\r\n\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n.\r\n", false},
+        {"", "DATA", true},
+        {"", "dat", false},
+        {"", "x\r\nDATA\r\n", true},
+        {"", "x\r\n \tdAtA is dear\r\n", true},
+        {"", "x\r\nBDAT 5 LAST\r\n", true},
+        {"", "x\r\n\r\n  bdat\r\n", true},
+        {"", "x DATA\r\nxBDAT\r\n", false},
+        {"data: x\r\n", "", true},
+        {"A: x\r\n", "BDAT", true},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct message_pieces m = {{str_of(rows[i].prefix), str_of(rows[i].rest)}};
+        if (body_has_command(m) != rows[i].has)
+            fail_msg("row %zu", i);
+    }
+}
+
 static void test_a_dot_after_the_prefix_is_stuffed(void **state) {
     (void)state;
     struct message_pieces m = {{STR("A: b\r\n"), STR(".c\r\n")}};
@@ -226,6 +277,8 @@ static void test_T1_random_messages(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_T1_known_octets),
+        cmocka_unit_test(test_C37_T1_a_chunk_is_the_message_and_its_last_line_end),
+        cmocka_unit_test(test_T1_lines_that_would_begin_a_message_are_found),
         cmocka_unit_test(test_a_dot_after_the_prefix_is_stuffed),
         cmocka_unit_test(test_T1_false_endings_are_refused),
         cmocka_unit_test(test_limits_of_a_line),

@@ -17,8 +17,8 @@ static void test_all_keywords(void **state) {
     (void)state;
     struct capability c =
         parse("mx.test greets you\nPIPELINING\nSIZE 35882577\n8BITMIME\nSTARTTLS\n"
-              "ENHANCEDSTATUSCODES\nSMTPUTF8\nAUTH PLAIN LOGIN XOAUTH2");
-    assert_true(c.pipelining && c.eightbit && c.smtputf8 && c.enhanced && c.starttls);
+              "ENHANCEDSTATUSCODES\nSMTPUTF8\nCHUNKING\nAUTH PLAIN LOGIN XOAUTH2");
+    assert_true(c.pipelining && c.chunking && c.eightbit && c.smtputf8 && c.enhanced && c.starttls);
     assert_true(c.auth_plain && c.auth_login && c.size_known);
     assert_int_equal(c.size_max, 35882577);
 }
@@ -26,7 +26,7 @@ static void test_all_keywords(void **state) {
 static void test_the_greeting_is_no_keyword(void **state) {
     (void)state;
     struct capability c = parse("PIPELINING\nHELP");
-    assert_false(c.pipelining);
+    assert_false(c.pipelining || c.chunking);
     c = parse("PIPELINING");
     assert_false(c.pipelining);
     c = parse("");
@@ -35,9 +35,10 @@ static void test_the_greeting_is_no_keyword(void **state) {
 
 static void test_keywords_without_case_and_only_whole(void **state) {
     (void)state;
-    struct capability c = parse("x\nPipelining\n8bitmimes\nXSTARTTLS\nSMTPUTF8 ignored words");
+    struct capability c = parse("x\nPipelining\n8bitmimes\nXSTARTTLS\nSMTPUTF8 ignored words\n"
+                                "chunkin\nX-CHUNKING\nCHUNKINGS");
     assert_true(c.pipelining && c.smtputf8);
-    assert_false(c.eightbit || c.starttls);
+    assert_false(c.eightbit || c.starttls || c.chunking);
 }
 
 static void test_sizes(void **state) {

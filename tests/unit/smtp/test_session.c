@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
+#include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/smtp/session_state.h"
 #include "tests/unit/log_watch.h"
@@ -20,6 +21,7 @@ static struct {
     struct str unread;  /* what has come in */
     struct buf written; /* what was to be sent */
     bool is_short;      /* there is no memory for commands */
+    bool has_failed;    /* nor for what is to be sent */
 } f;
 
 size_t __wrap_stream_pending(const struct stream *s);
@@ -30,7 +32,7 @@ size_t __wrap_stream_pending(const struct stream *s) {
 bool __wrap_stream_has_failed(const struct stream *s);
 bool __wrap_stream_has_failed(const struct stream *s) {
     (void)s;
-    return false;
+    return f.has_failed;
 }
 struct str __wrap_stream_peek(struct stream *s);
 struct str __wrap_stream_peek(struct stream *s) {
@@ -141,12 +143,16 @@ static void again(void **state) {
     setup(state);
 }
 
-static void reply(struct world *w, int code) {
-    struct reply r = {.code = code, .text = STR("as the test says")};
+static void reply_with(struct world *w, int code, struct enhanced_code enhanced) {
+    struct reply r = {.code = code, .enhanced = enhanced, .text = STR("as the test says")};
     if (w->s.state <= SESSION_AUTH)
         opening_reply(&w->s, &r);
     else
         transaction_reply(&w->s, &r);
+}
+
+static void reply(struct world *w, int code) {
+    reply_with(w, code, (struct enhanced_code){0});
 }
 
 /* Up to the server's answer to DATA. */
@@ -280,6 +286,372 @@ static void each_code_of_the_envelope_means_what_its_first_digit_says(void **sta
         }
 }
 
+/* ---- one flight ---- */
+
+/* As when a message was taken and BDAT 0 answered. */
+static void send_in_one_flight(struct world *w) {
+    w->s.caps.pipelining = w->s.caps.chunking = true;
+    w->s.has_taken = w->s.knows_bdat = true;
+    w->s.heard_boot_ms = clock_boot_ms();
+    session_send(&w->s, &w->t);
+    assert_true(w->s.is_one_flight);
+}
+
+static void send_a_trial(struct world *w) {
+    w->s.caps.pipelining = w->s.caps.chunking = true;
+    w->s.has_taken = true;
+    w->s.knows_bdat = false;
+    session_send(&w->s, &w->t);
+    assert_true(w->s.is_trial);
+}
+
+static void replace_message(struct world *w, const char *text, size_t n) {
+    struct id id = {{3}};
+    message_unref(&w->t.message);
+    w->t.message = message_new(&id, mem_dup(text, n), n);
+}
+
+static void test_C37_T1_one_flight_is_the_envelope_and_the_message_as_it_is(void **state) {
+    static const char text[] = "A: b\r\n\r\n.\r\n..c\r\n.d";
+    struct world *w = *state;
+    replace_message(w, text, strlen(text));
+    send_in_one_flight(w);
+    buf_putc(&f.written, '\0');
+    assert_string_equal(f.written.p, "MAIL FROM:<me@client.test>\r\n"
+                                     "RCPT TO:<a@mx.test>\r\n"
+                                     "RCPT TO:<b@mx.test>\r\n"
+                                     "BDAT 20 LAST\r\n"
+                                     "A: b\r\n\r\n.\r\n..c\r\n.d\r\n");
+    for (int i = 0; i < 1 + RECIPIENTS; i++) {
+        assert_int_equal(session_stage(&w->s), STAGE_END); /* it may all have arrived */
+        reply(w, 250);
+    }
+    assert_int_equal(w->s.state, SESSION_END);
+    assert_false(w->is_done);
+    reply(w, 250);
+    assert_true(w->is_done && w->reusable);
+    assert_int_equal(w->reported, RECIPIENTS);
+    assert_int_equal(w->stage, STAGE_END);
+    assert_int_equal(w->code, 250);
+    assert_true(str_find(session_transcript(&w->s), STR("C: BDAT 20 LAST\n")) >= 0);
+    assert_int_equal(str_find(session_transcript(&w->s), STR("A: b")), -1);
+    /* the next one, step by step, knows nothing of it */
+    w->t.avoid_chunking = true;
+    session_send(&w->s, &w->t);
+    assert_int_equal(session_stage(&w->s), STAGE_MAIL);
+}
+
+/* Who did not offer both, or has been silent, gets DATA; so does what is long. */
+static void test_C37_what_goes_step_by_step(void **state) {
+    enum { SMALL = 64 * 1024, SILENT_MS = 1000 };
+    static char text[SMALL + 1];
+    static const struct {
+        bool pipelining, chunking, has_taken, knows_bdat, avoid;
+        int64_t silent_ms;
+        size_t octets;
+        const char *way; /* the last of what is sent at once */
+    } rows[] = {
+        {true, true, true, true, false, 0, SMALL, "\r\nBDAT 65536 LAST\r\n"},
+        {true, true, true, true, false, 0, SMALL + 1, "\r\nDATA\r\n"},
+        {true, true, true, true, true, 0, SMALL, "\r\nDATA\r\n"},
+        {true, false, true, true, false, 0, SMALL, "\r\nDATA\r\n"},
+        {false, true, true, true, false, 0, SMALL, "MAIL FROM:<me@client.test>\r\n"},
+        {true, true, true, true, false, SILENT_MS, SMALL, "\r\nDATA\r\n"},
+        {true, true, true, false, false, 0, SMALL, "\r\nBDAT 0\r\n"},
+        {true, true, true, false, false, SILENT_MS, SMALL, "\r\nBDAT 0\r\n"},
+        {true, true, true, false, false, 0, SMALL + 1, "\r\nDATA\r\n"},
+        {true, true, true, false, true, 0, SMALL, "\r\nDATA\r\n"},
+        {true, true, false, false, false, 0, SMALL, "\r\nDATA\r\n"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct world *w = *state;
+        memset(text, 'x', sizeof(text));
+        for (size_t at = 62; at + 1 < sizeof(text); at += 64)
+            memcpy(text + at, "\r\n", 2);
+        replace_message(w, text, rows[i].octets);
+        w->s.caps.pipelining = rows[i].pipelining;
+        w->s.caps.chunking = rows[i].chunking;
+        w->t.avoid_chunking = rows[i].avoid;
+        w->s.has_taken = rows[i].has_taken;
+        w->s.knows_bdat = rows[i].knows_bdat;
+        w->s.heard_boot_ms = clock_boot_ms() - rows[i].silent_ms;
+        session_send(&w->s, &w->t);
+        bool is_flight = strstr(rows[i].way, "LAST") != NULL;
+        struct str lines =
+            str_slice(buf_str(&f.written), 0, f.written.n - (is_flight ? rows[i].octets : 0));
+        if (!str_ends_with(lines, str_of(rows[i].way)))
+            fail_msg("row %zu: %.*s", i, STR_ARG(lines));
+        assert_int_equal(session_stage(&w->s), is_flight ? STAGE_END : STAGE_MAIL);
+        again(state);
+    }
+}
+
+static void test_C37_refusals_of_the_envelope_stand_whatever_follows(void **state) {
+    struct world *w = *state;
+    send_in_one_flight(w); /* MAIL */
+    reply(w, 550);
+    assert_int_equal(w->reported, RECIPIENTS);
+    assert_int_equal(w->stage, STAGE_MAIL);
+    for (int i = 0; i < RECIPIENTS; i++)
+        reply(w, 503);
+    assert_int_equal(w->s.state, SESSION_END);
+    reply(w, 503);
+    assert_int_equal(w->s.state, SESSION_RESET);
+    assert_false(w->s.info.is_chunking_broken);
+    reply(w, 250);
+    assert_true(w->is_done && w->reusable);
+    again(state);
+
+    w = *state; /* one of two recipients */
+    send_in_one_flight(w);
+    reply(w, 250);
+    reply(w, 550);
+    assert_int_equal(w->reported, 1);
+    assert_int_equal(w->stage, STAGE_RCPT);
+    reply(w, 250);
+    reply(w, 250);
+    assert_int_equal(w->reported, RECIPIENTS);
+    assert_int_equal(w->stage, STAGE_END);
+    assert_true(w->is_done && w->reusable);
+    again(state);
+
+    w = *state; /* all of them: it was for nobody, even when the server says that it took it */
+    for (int code = 250; code <= 503; code += 503 - 250) {
+        send_in_one_flight(w);
+        reply(w, 250);
+        reply(w, 550);
+        reply(w, 450);
+        assert_int_equal(w->reported, RECIPIENTS);
+        assert_int_equal(w->code, 450);
+        reply(w, code);
+        assert_int_equal(w->s.state, SESSION_RESET);
+        assert_false(w->s.info.is_chunking_broken);
+        again(state);
+        w = *state;
+    }
+}
+
+static void test_C37_answers_to_the_chunk(void **state) {
+    static const struct {
+        int code;
+        struct enhanced_code enhanced;
+        size_t pending;
+        enum failure failure;
+        enum stage stage;
+        enum session_state then;
+    } rows[] = {
+        {250, {2, 0, 0}, 0, FAILURE_NONE, STAGE_END, SESSION_IDLE},
+        {451, {0}, 0, FAILURE_NONE, STAGE_END, SESSION_RESET},
+        {554, {5, 7, 1}, 0, FAILURE_NONE, STAGE_END, SESSION_RESET},
+        {505, {0}, 0, FAILURE_NONE, STAGE_END, SESSION_RESET},
+        {550, {5, 5, 1}, 0, FAILURE_NONE, STAGE_END, SESSION_RESET},
+        {421, {0}, 0, FAILURE_NONE, STAGE_END, SESSION_DEAD},
+        {354, {0}, 0, FAILURE_PROTOCOL, STAGE_END, SESSION_DEAD},
+        /* it is no command there */
+        {500, {0}, 0, FAILURE_CHUNKING, STAGE_DATA, SESSION_DEAD},
+        {501, {5, 5, 4}, 0, FAILURE_CHUNKING, STAGE_DATA, SESSION_DEAD},
+        {502, {5, 5, 1}, 0, FAILURE_CHUNKING, STAGE_DATA, SESSION_DEAD},
+        {503, {5, 5, 1}, 0, FAILURE_CHUNKING, STAGE_DATA, SESSION_DEAD},
+        {504, {0}, 0, FAILURE_CHUNKING, STAGE_DATA, SESSION_DEAD},
+        {502, {0}, 9, FAILURE_CHUNKING, STAGE_DATA, SESSION_DEAD},
+        {500, {5, 3, 3}, 0, FAILURE_CHUNKING, STAGE_DATA, SESSION_DEAD},
+        {502, {5, 0, 0}, 0, FAILURE_CHUNKING, STAGE_DATA, SESSION_DEAD},
+        /* what looks so, and is about the message */
+        {500, {5, 7, 1}, 0, FAILURE_NONE, STAGE_END, SESSION_RESET},
+        {501, {5, 1, 7}, 0, FAILURE_NONE, STAGE_END, SESSION_RESET},
+        {500, {5, 3, 4}, 0, FAILURE_NONE, STAGE_END, SESSION_RESET},
+        /* before it has all left */
+        {250, {2, 0, 0}, 9, FAILURE_PROTOCOL, STAGE_END, SESSION_DEAD},
+        {554, {0}, 9, FAILURE_NONE, STAGE_BODY, SESSION_DEAD},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct world *w = *state;
+        send_in_one_flight(w);
+        for (int k = 0; k < 1 + RECIPIENTS; k++)
+            reply(w, 250);
+        f.pending = rows[i].pending;
+        reply_with(w, rows[i].code, rows[i].enhanced);
+        if (w->reported != RECIPIENTS || w->failure != rows[i].failure ||
+            w->stage != rows[i].stage || w->s.state != rows[i].then)
+            fail_msg("row %zu, %d: %zu told, %s at %s, state %d", i, rows[i].code, w->reported,
+                     failure_name(w->failure), stage_name(w->stage), w->s.state);
+        if (rows[i].failure == FAILURE_NONE)
+            assert_int_equal(w->code, rows[i].code);
+        assert_int_equal(w->s.info.is_chunking_broken,
+                         rows[i].failure == FAILURE_CHUNKING || rows[i].code == 421);
+        bool has_quit = str_find(buf_str(&f.written), STR("QUIT")) >= 0;
+        assert_false(has_quit); /* it would be one more command where they are misunderstood */
+        again(state);
+    }
+}
+
+/* What becomes of the connection at which reply, the first being MAIL's. */
+static void test_C18_a_flight_that_is_lost_leaves_the_outcome_unknown(void **state) {
+    enum way { FLIGHT, TRIAL, STEPS };
+    static const struct {
+        int replies;
+        enum way way;
+        enum failure why;
+        enum stage stage;
+        bool is_broken;
+    } rows[] = {
+        {0, FLIGHT, FAILURE_CLOSED, STAGE_END, true},
+        {0, FLIGHT, FAILURE_TIMEOUT, STAGE_END, true},
+        {0, FLIGHT, FAILURE_TOO_SLOW, STAGE_END, true},
+        {0, FLIGHT, FAILURE_PROTOCOL, STAGE_END, false},
+        {0, FLIGHT, FAILURE_SHUTDOWN, STAGE_END, false},
+        {1, FLIGHT, FAILURE_CLOSED, STAGE_END, true},
+        {3, FLIGHT, FAILURE_CLOSED, STAGE_END, true},
+        {0, TRIAL, FAILURE_CLOSED, STAGE_MAIL, false}, /* it may have been gone before */
+        {1, TRIAL, FAILURE_CLOSED, STAGE_RCPT, false},
+        {3, TRIAL, FAILURE_CLOSED, STAGE_DATA, true},
+        {4, TRIAL, FAILURE_CLOSED, STAGE_END, true},
+        {3, TRIAL, FAILURE_SHORT, STAGE_DATA, false},
+        {0, STEPS, FAILURE_CLOSED, STAGE_MAIL, false},
+        {1, STEPS, FAILURE_CLOSED, STAGE_RCPT, false},
+        {3, STEPS, FAILURE_CLOSED, STAGE_DATA, false},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct world *w = *state;
+        if (rows[i].way == FLIGHT)
+            send_in_one_flight(w);
+        else if (rows[i].way == TRIAL)
+            send_a_trial(w);
+        else
+            session_send(&w->s, &w->t);
+        for (int k = 0; k < rows[i].replies; k++)
+            reply(w, 250);
+        session_die_failed(&w->s, rows[i].why, NULL);
+        assert_int_equal(w->reported, RECIPIENTS);
+        assert_int_equal(w->failure, rows[i].why);
+        assert_int_equal(w->stage, rows[i].stage);
+        assert_int_equal(w->s.info.is_chunking_broken, rows[i].is_broken);
+        assert_true(w->is_done && !w->reusable);
+        again(state);
+    }
+}
+
+/* A server that says why it goes has not taken what came behind. */
+static void test_C18_421_is_the_answer_to_what_was_asked(void **state) {
+    static const enum stage stages[] = {STAGE_MAIL, STAGE_RCPT, STAGE_RCPT, STAGE_END};
+    for (size_t i = 0; i < sizeof(stages) / sizeof(stages[0]); i++) {
+        struct world *w = *state;
+        send_in_one_flight(w);
+        for (size_t k = 0; k < i; k++)
+            reply(w, 250);
+        reply(w, 421);
+        assert_int_equal(w->failure, FAILURE_NONE);
+        assert_int_equal(w->code, 421);
+        assert_int_equal(w->stage, stages[i]);
+        assert_int_equal(w->s.info.is_chunking_broken, stages[i] == STAGE_END);
+        assert_false(w->reusable);
+        again(state);
+    }
+}
+
+/* Without memory for all of it the end was not sent. */
+static void a_flight_that_found_no_memory_was_not_sent(void **state) {
+    struct world *w = *state;
+    f.has_failed = true;
+    send_in_one_flight(w);
+    assert_int_equal(session_stage(&w->s), STAGE_MAIL);
+    again(state);
+    w = *state;
+    send_a_trial(w);
+    for (int i = 0; i < 1 + RECIPIENTS; i++)
+        reply(w, 250);
+    f.has_failed = true;
+    reply(w, 250);
+    assert_int_equal(w->s.state, SESSION_BODY);
+    assert_int_equal(session_stage(&w->s), STAGE_BODY);
+}
+
+/* BDAT 0 stands for DATA; the message follows its answer. */
+static void test_C37_the_trial_sends_no_message_unasked(void **state) {
+    struct world *w = *state;
+    send_a_trial(w);
+    assert_true(str_ends_with(buf_str(&f.written), STR("BDAT 0\r\n")));
+    for (int i = 0; i < 1 + RECIPIENTS; i++)
+        reply(w, 250);
+    assert_int_equal(session_stage(&w->s), STAGE_DATA);
+    buf_clear(&f.written);
+    f.pending = 9; /* it does not leave at once */
+    reply(w, 250);
+    assert_true(str_equal(buf_str(&f.written), STR("BDAT 6 LAST\r\na: b\r\n")));
+    assert_int_equal(w->s.state, SESSION_BODY);
+    assert_int_equal(session_stage(&w->s), STAGE_END);
+    f.pending = 0;
+    transaction_drained(&w->s);
+    assert_int_equal(w->s.state, SESSION_END);
+    reply(w, 250);
+    assert_true(w->is_done && w->reusable && w->s.knows_bdat);
+    assert_int_equal(w->stage, STAGE_END);
+    again(state);
+
+    w = *state; /* for nobody: it is forgotten again */
+    send_a_trial(w);
+    reply(w, 250);
+    reply(w, 550);
+    reply(w, 550);
+    reply(w, 250);
+    assert_int_equal(w->s.state, SESSION_RESET);
+    assert_true(w->s.knows_bdat);
+    assert_true(str_ends_with(buf_str(&f.written), STR("BDAT 0\r\nRSET\r\n")));
+}
+
+static void test_C37_answers_to_the_trial(void **state) {
+    static const struct {
+        int code;
+        bool has_somebody;
+        enum failure failure;
+        enum session_state then;
+    } rows[] = {
+        {500, true, FAILURE_CHUNKING, SESSION_DEAD}, {554, true, FAILURE_CHUNKING, SESSION_DEAD},
+        {503, false, FAILURE_NONE, SESSION_RESET},   {451, true, FAILURE_NONE, SESSION_RESET},
+        {354, true, FAILURE_PROTOCOL, SESSION_DEAD},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct world *w = *state;
+        send_a_trial(w);
+        reply(w, 250);
+        for (int k = 0; k < RECIPIENTS; k++)
+            reply(w, rows[i].has_somebody ? 250 : 550);
+        reply(w, rows[i].code);
+        assert_int_equal(w->reported, RECIPIENTS);
+        assert_int_equal(w->failure, rows[i].failure);
+        assert_int_equal(w->stage, rows[i].has_somebody ? STAGE_DATA : STAGE_RCPT);
+        assert_int_equal(w->s.state, rows[i].then);
+        assert_int_equal(w->s.info.is_chunking_broken, rows[i].failure == FAILURE_CHUNKING);
+        assert_false(w->s.knows_bdat);
+        assert_int_equal(str_find(buf_str(&f.written), STR("a: b")), -1);
+        again(state);
+    }
+}
+
+/* One more than was asked, unread behind the last: which of them was the message's? */
+static void test_C36_a_reply_too_many_in_a_flight_leaves_the_outcome_unknown(void **state) {
+    static const struct {
+        const char *unread;
+        enum failure failure;
+    } rows[] = {{"554 no\r\n", FAILURE_PROTOCOL},
+                {"4", FAILURE_NONE},
+                {"421 enough\r\n", FAILURE_NONE},
+                {"451 no\r\n", FAILURE_PROTOCOL}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct world *w = *state;
+        send_in_one_flight(w);
+        for (int k = 0; k < 1 + RECIPIENTS; k++)
+            reply(w, 250);
+        f.unread = str_of(rows[i].unread);
+        reply(w, 250);
+        assert_int_equal(w->reported, RECIPIENTS);
+        assert_int_equal(w->stage, STAGE_END);
+        assert_int_equal(w->failure, rows[i].failure);
+        assert_true(w->is_done && !w->reusable);
+        again(state);
+    }
+}
+
 /* ---- what is not sent ---- */
 
 static void what_cannot_be_sent_is_refused_before_an_octet_leaves(void **state) {
@@ -406,6 +778,16 @@ int main(void) {
         TEST(a_message_of_64_kib_is_copied_whole),
         TEST(each_code_means_what_its_first_digit_says),
         TEST(each_code_of_the_envelope_means_what_its_first_digit_says),
+        TEST(test_C37_T1_one_flight_is_the_envelope_and_the_message_as_it_is),
+        TEST(test_C37_what_goes_step_by_step),
+        TEST(test_C37_refusals_of_the_envelope_stand_whatever_follows),
+        TEST(test_C37_answers_to_the_chunk),
+        TEST(test_C18_a_flight_that_is_lost_leaves_the_outcome_unknown),
+        TEST(test_C18_421_is_the_answer_to_what_was_asked),
+        TEST(a_flight_that_found_no_memory_was_not_sent),
+        TEST(test_C37_the_trial_sends_no_message_unasked),
+        TEST(test_C37_answers_to_the_trial),
+        TEST(test_C36_a_reply_too_many_in_a_flight_leaves_the_outcome_unknown),
         TEST(what_cannot_be_sent_is_refused_before_an_octet_leaves),
         TEST(a_reply_in_a_state_that_awaits_none_ends_it),
         TEST(an_answer_to_starttls_before_it_has_left_ends_it),
