@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <cmocka.h>
 
 #include "server/base/clock.h"
@@ -337,6 +338,30 @@ static void test_T16_largest_recipients_of_a_row_fit_what_they_are_charged(void 
                 render_attempt(&a, &m), (size_t)MANY * LIMIT_PAGE_RECIPIENT);
 }
 
+/* ---- no memory ---- */
+
+static bool is_memory_refused;
+
+static void *refuse_or_allocate(size_t n) {
+    return is_memory_refused ? NULL : malloc(n);
+}
+
+/* A member without its value would be no JSON, and whoever is shown the text later asks nobody
+ * else. */
+static void test_text_that_finds_no_memory_is_known_to_be_cut(void **state) {
+    (void)state;
+    json_set_alloc_funcs(refuse_or_allocate, free);
+    for (int refused = 0; refused < 2; refused++) {
+        struct buf b = BUF_INIT(1024);
+        is_memory_refused = refused;
+        value_put_member(&b, "{\"a\":", STR("x\"y"));
+        is_memory_refused = false;
+        assert_int_equal(buf_status(&b), refused ? ERR_UNAVAILABLE : OK);
+        buf_release(&b);
+    }
+    json_set_alloc_funcs(malloc, free);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text_is_always_valid_utf8),
@@ -348,6 +373,7 @@ int main(void) {
         cmocka_unit_test(test_text_of_an_answer_is_what_a_tree_would_print),
         cmocka_unit_test(test_T16_largest_rows_of_a_page_fit_what_they_are_charged),
         cmocka_unit_test(test_T16_largest_recipients_of_a_row_fit_what_they_are_charged),
+        cmocka_unit_test(test_text_that_finds_no_memory_is_known_to_be_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
