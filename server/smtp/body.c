@@ -101,7 +101,7 @@ size_t body_chunk(struct message_pieces m, struct str out[BODY_CHUNK_PIECES]) {
 }
 
 static bool is_command(struct str rest) {
-    while (rest.n > 0 && (rest.p[0] == ' ' || rest.p[0] == '\t'))
+    while (rest.n > 0 && strchr(" \t\v\f", rest.p[0]) && rest.p[0])
         rest = str_from(rest, 1);
     struct str verb = str_slice(rest, 0, rest.n < 4 ? rest.n : 4);
     return str_equal_nocase(verb, STR("DATA")) || str_equal_nocase(verb, STR("BDAT"));

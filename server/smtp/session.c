@@ -97,8 +97,7 @@ static void disconnect(struct session *s, bool polite) {
 
 /* Whether it was BDAT that the connection broke at, nobody knows. */
 static void note_chunking(struct session *s, const struct session_result *why) {
-    bool is_bdat_asked =
-        s->in_transaction && (s->is_trial || s->is_one_flight) && session_stage(s) >= STAGE_DATA;
+    bool is_bdat_asked = s->in_transaction && (s->is_trial || s->is_one_flight);
     bool is_lost = why->failure == FAILURE_CLOSED || why->failure == FAILURE_TIMEOUT ||
                    why->failure == FAILURE_TOO_SLOW;
     bool is_421 = why->reply && why->reply->code == 421 && s->state >= SESSION_DATA;

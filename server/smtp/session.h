@@ -12,7 +12,7 @@
  *
  * One flight: MAIL, RCPT and the message as BDAT LAST at once (RFC 2920 3.1, RFC 3030 2): one round
  * trip a message. Only where PIPELINING and CHUNKING are offered, this session has taken a message
- * before and answered 2xx to BDAT 0, which stands for DATA in the next one (the trial), the server
+ * before and answered 2xx to BDAT 1, which stands for DATA in the next one (the trial), the server
  * spoke within the last second, and the message has at most 64 KiB and no line that begins with
  * DATA or BDAT. A server that refuses the trial is left with a QUIT, one that says to the chunk
  * that it knows no such command is left at once, as it may take the message for commands:

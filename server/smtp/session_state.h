@@ -74,7 +74,7 @@ struct session {
     bool is_auth_canceled; /* by us: a refusal is all that may follow */
     bool is_esmtp;
     bool has_taken;        /* a message */
-    bool knows_bdat;       /* said 2xx to BDAT 0 */
+    bool knows_bdat;       /* said 2xx to BDAT 1 */
     int64_t heard_boot_ms; /* the last reply */
     bool had_tls;
     bool in_transaction;
@@ -89,7 +89,7 @@ struct session {
     size_t asked;         /* recipients whose RCPT was sent */
     size_t accepted;      /* so far */
     bool is_pipelined;    /* all commands up to DATA, or BDAT, were sent at once */
-    bool is_trial;        /* BDAT 0 stands for DATA */
+    bool is_trial;        /* BDAT 1 stands for DATA */
     bool is_one_flight;   /* and the message behind BDAT */
     bool is_mail_refused; /* the replies to what was pipelined behind it are read and dropped */
     bool is_8bit;         /* content that needs 8BITMIME */

@@ -102,9 +102,18 @@ static enum err put_mail(const struct session *s, struct buf *out) {
     return command_mail(out, &m);
 }
 
+/* A chunk of none is refused by some (Postfix: "Null BDAT request"), and a whole line would be one
+ * more command to who does not know BDAT. */
+enum { TRIAL_OCTETS = 1 };
+
+static size_t tried_octets(const struct session *s) {
+    return s->is_trial ? TRIAL_OCTETS : 0;
+}
+
 static void put_bdat(const struct session *s, struct buf *out) {
     struct str piece[BODY_CHUNK_PIECES];
-    buf_printf(out, "BDAT %zu LAST\r\n", body_chunk(message_bytes(s->t.message), piece));
+    size_t octets = body_chunk(message_bytes(s->t.message), piece) - tried_octets(s);
+    buf_printf(out, "BDAT %zu LAST\r\n", octets);
 }
 
 /* All commands of the envelope, checked before the first is sent. */
@@ -115,7 +124,7 @@ static enum err put_envelope(const struct session *s, struct buf *out) {
     if (s->is_one_flight)
         put_bdat(s, out);
     else
-        buf_putz(out, s->is_trial ? "BDAT 0\r\n" : "DATA\r\n");
+        buf_putz(out, s->is_trial ? "BDAT 1\r\n" : "DATA\r\n");
     return e == OK ? buf_status(out) : e;
 }
 
@@ -131,7 +140,8 @@ static void send_lines(struct session *s, const struct buf *lines, size_t replie
  */
 static void choose_way(struct session *s, const struct transaction *t) {
     bool may_be = s->caps.pipelining && s->caps.chunking && !t->avoid_chunking && s->has_taken &&
-                  message_size(t->message) <= SMALL_MESSAGE;
+                  message_size(t->message) <= SMALL_MESSAGE &&
+                  message_size(t->message) > TRIAL_OCTETS;
     s->is_pipelined = s->caps.pipelining;
     s->is_trial = may_be && !s->knows_bdat;
     s->is_one_flight = may_be && s->knows_bdat &&
@@ -139,14 +149,24 @@ static void choose_way(struct session *s, const struct transaction *t) {
                        !body_has_command(message_bytes(t->message));
 }
 
-/* The octets that follow BDAT. */
-static void send_chunk(struct session *s) {
+/* The octets that follow BDAT 1, or of those after them all. */
+static void send_octets(struct session *s, size_t from, size_t most) {
     struct str piece[BODY_CHUNK_PIECES];
-    size_t octets = body_chunk(message_bytes(s->t.message), piece);
-    transcript_note(&s->transcript, "message, %zu octets", octets);
-    for (size_t i = 0; i < BODY_CHUNK_PIECES; i++)
-        if (piece[i].n > 0)
-            stream_write(s->stream, piece[i]);
+    (void)body_chunk(message_bytes(s->t.message), piece);
+    for (size_t i = 0; i < BODY_CHUNK_PIECES; i++) {
+        size_t skipped = from < piece[i].n ? from : piece[i].n;
+        struct str rest = str_from(piece[i], skipped);
+        from -= skipped;
+        rest.n = rest.n < most ? rest.n : most;
+        most -= rest.n;
+        if (rest.n > 0)
+            stream_write(s->stream, rest);
+    }
+}
+
+static void send_chunk(struct session *s) {
+    transcript_note(&s->transcript, "message, %zu octets", message_size(s->t.message));
+    send_octets(s, tried_octets(s), SIZE_MAX);
     s->is_body_written = !stream_has_failed(s->stream);
 }
 
@@ -187,6 +207,8 @@ void session_send(struct session *s, const struct transaction *t) {
             send_lines(s, &lines, t->count + 2);
             if (s->is_one_flight)
                 send_chunk(s);
+            else if (s->is_trial)
+                send_octets(s, 0, TRIAL_OCTETS);
         } else {
             struct buf mail = BUF_INIT(4096);
             ASSERT(put_mail(s, &mail) == OK);
@@ -414,10 +436,10 @@ static void die_of_chunking(struct session *s) {
                                  .failure = FAILURE_CHUNKING,
                                  .text = str_of(failure_text(FAILURE_CHUNKING)),
                                  .rcpt_accepted_before = s->accepted};
-    session_die(s, &why, s->state == SESSION_DATA); /* else it may take the chunk for commands */
+    session_die(s, &why, false); /* it may take the chunk for commands, and another for its rest */
 }
 
-/* To BDAT 0. */
+/* To BDAT 1. */
 static void answered_trial(struct session *s, const struct reply *r) {
     if (r->code / 100 == 2) {
         s->knows_bdat = true;
@@ -425,8 +447,8 @@ static void answered_trial(struct session *s, const struct reply *r) {
             session_enter(s, SESSION_BODY);
         else
             finish_after(s, false);
-    } else if (r->code >= 500 && has_somebody(s)) {
-        die_of_chunking(s); /* whatever for: the answer to DATA says what is wrong */
+    } else if (is_no_command(s, r) || (r->code >= 500 && has_somebody(s))) {
+        die_of_chunking(s); /* whatever it was: the answer to DATA says what is wrong */
     } else if (r->code >= 400) {
         if (report_reply(s, STAGE_DATA, r))
             finish_after(s, false);

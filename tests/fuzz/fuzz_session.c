@@ -195,12 +195,15 @@ static struct owner {
 static bool was_sent_as_chunk(void) {
     static struct buf wire = BUF_INIT(1 << 20);
     struct str bytes = message_bytes(o.message).piece[1];
+    struct str out = str_from(buf_str(&written), o.out_before);
+    if (str_find(out, STR("BDAT 1\r\n")) >= 0)
+        bytes = str_from(bytes, 1); /* which went before */
     bool is_ended = str_ends_with(bytes, STR("\n"));
     buf_clear(&wire);
     buf_printf(&wire, "BDAT %zu LAST\r\n", bytes.n + (is_ended ? 0 : 2));
     buf_put(&wire, bytes);
     buf_putz(&wire, is_ended ? "" : "\r\n");
-    return str_ends_with(str_from(buf_str(&written), o.out_before), buf_str(&wire));
+    return str_ends_with(out, buf_str(&wire));
 }
 
 /* The message, dot-stuffed and ended, was written once in this transaction; or as a chunk. */

@@ -152,6 +152,7 @@ static void test_T1_lines_that_would_begin_a_message_are_found(void **state) {
         {"", "dat", false},
         {"", "x\r\nDATA\r\n", true},
         {"", "x\r\n \tdAtA is dear\r\n", true},
+        {"", "x\r\n\v\fBDAT\r\n", true},
         {"", "x\r\nBDAT 5 LAST\r\n", true},
         {"", "x\r\n\r\n  bdat\r\n", true},
         {"", "x DATA\r\nxBDAT\r\n", false},

@@ -155,7 +155,7 @@ static void do_line(struct play *p, struct str line) {
         reply(p, code, "data");
     } else if (str_starts_with(line, STR("BDAT"))) {
         p->is_last_chunk = str_ends_with(line, STR(" LAST\r\n"));
-        assert_true(p->is_last_chunk || str_equal(line, STR("BDAT 0\r\n")));
+        assert_true(p->is_last_chunk || str_equal(line, STR("BDAT 1\r\n")));
         p->chunk_left = strtoul(line.p + 5, NULL, 10);
         p->in_chunk = true;
         if (!p->is_last_chunk && one_in(p, 10)) { /* it is no command here */

@@ -357,8 +357,10 @@ static void test_C37_what_goes_step_by_step(void **state) {
         {true, false, true, true, false, 0, SMALL, "\r\nDATA\r\n"},
         {false, true, true, true, false, 0, SMALL, "MAIL FROM:<me@client.test>\r\n"},
         {true, true, true, true, false, SILENT_MS, SMALL, "\r\nDATA\r\n"},
-        {true, true, true, false, false, 0, SMALL, "\r\nBDAT 0\r\n"},
-        {true, true, true, false, false, SILENT_MS, SMALL, "\r\nBDAT 0\r\n"},
+        {true, true, true, false, false, 0, SMALL, "\r\nBDAT 1\r\nx"},
+        {true, true, true, false, false, SILENT_MS, SMALL, "\r\nBDAT 1\r\nx"},
+        {true, true, true, false, false, 0, 1, "\r\nDATA\r\n"},
+        {true, true, true, true, false, 0, 1, "\r\nDATA\r\n"},
         {true, true, true, false, false, 0, SMALL + 1, "\r\nDATA\r\n"},
         {true, true, true, false, true, 0, SMALL, "\r\nDATA\r\n"},
         {true, true, false, false, false, 0, SMALL, "\r\nDATA\r\n"},
@@ -502,8 +504,8 @@ static void test_C18_a_flight_that_is_lost_leaves_the_outcome_unknown(void **sta
         {0, FLIGHT, FAILURE_SHUTDOWN, STAGE_END, false},
         {1, FLIGHT, FAILURE_CLOSED, STAGE_END, true},
         {3, FLIGHT, FAILURE_CLOSED, STAGE_END, true},
-        {0, TRIAL, FAILURE_CLOSED, STAGE_MAIL, false}, /* it may have been gone before */
-        {1, TRIAL, FAILURE_CLOSED, STAGE_RCPT, false},
+        {0, TRIAL, FAILURE_CLOSED, STAGE_MAIL, true},
+        {1, TRIAL, FAILURE_CLOSED, STAGE_RCPT, true},
         {3, TRIAL, FAILURE_CLOSED, STAGE_DATA, true},
         {4, TRIAL, FAILURE_CLOSED, STAGE_END, true},
         {3, TRIAL, FAILURE_SHORT, STAGE_DATA, false},
@@ -566,18 +568,18 @@ static void a_flight_that_found_no_memory_was_not_sent(void **state) {
     assert_int_equal(session_stage(&w->s), STAGE_BODY);
 }
 
-/* BDAT 0 stands for DATA; the message follows its answer. */
-static void test_C37_the_trial_sends_no_message_unasked(void **state) {
+/* BDAT 1 stands for DATA; the message follows its answer. */
+static void test_C37_the_trial_sends_an_octet_unasked(void **state) {
     struct world *w = *state;
     send_a_trial(w);
-    assert_true(str_ends_with(buf_str(&f.written), STR("BDAT 0\r\n")));
+    assert_true(str_ends_with(buf_str(&f.written), STR("BDAT 1\r\na")));
     for (int i = 0; i < 1 + RECIPIENTS; i++)
         reply(w, 250);
     assert_int_equal(session_stage(&w->s), STAGE_DATA);
     buf_clear(&f.written);
     f.pending = 9; /* it does not leave at once */
     reply(w, 250);
-    assert_true(str_equal(buf_str(&f.written), STR("BDAT 6 LAST\r\na: b\r\n")));
+    assert_true(str_equal(buf_str(&f.written), STR("BDAT 5 LAST\r\n: b\r\n")));
     assert_int_equal(w->s.state, SESSION_BODY);
     assert_int_equal(session_stage(&w->s), STAGE_END);
     f.pending = 0;
@@ -596,7 +598,7 @@ static void test_C37_the_trial_sends_no_message_unasked(void **state) {
     reply(w, 250);
     assert_int_equal(w->s.state, SESSION_RESET);
     assert_true(w->s.knows_bdat);
-    assert_true(str_ends_with(buf_str(&f.written), STR("BDAT 0\r\nRSET\r\n")));
+    assert_true(str_ends_with(buf_str(&f.written), STR("BDAT 1\r\naRSET\r\n")));
 }
 
 static void test_C37_answers_to_the_trial(void **state) {
@@ -606,8 +608,9 @@ static void test_C37_answers_to_the_trial(void **state) {
         enum failure failure;
         enum session_state then;
     } rows[] = {
-        {500, true, FAILURE_CHUNKING, SESSION_DEAD}, {554, true, FAILURE_CHUNKING, SESSION_DEAD},
-        {503, false, FAILURE_NONE, SESSION_RESET},   {451, true, FAILURE_NONE, SESSION_RESET},
+        {500, true, FAILURE_CHUNKING, SESSION_DEAD},  {554, true, FAILURE_CHUNKING, SESSION_DEAD},
+        {503, false, FAILURE_NONE, SESSION_RESET},    {554, false, FAILURE_NONE, SESSION_RESET},
+        {502, false, FAILURE_CHUNKING, SESSION_DEAD}, {451, true, FAILURE_NONE, SESSION_RESET},
         {354, true, FAILURE_PROTOCOL, SESSION_DEAD},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -618,12 +621,13 @@ static void test_C37_answers_to_the_trial(void **state) {
             reply(w, rows[i].has_somebody ? 250 : 550);
         reply(w, rows[i].code);
         assert_int_equal(w->reported, RECIPIENTS);
-        assert_int_equal(w->failure, rows[i].failure);
+        assert_int_equal(w->failure, rows[i].has_somebody ? rows[i].failure : FAILURE_NONE);
         assert_int_equal(w->stage, rows[i].has_somebody ? STAGE_DATA : STAGE_RCPT);
         assert_int_equal(w->s.state, rows[i].then);
         assert_int_equal(w->s.info.is_chunking_broken, rows[i].failure == FAILURE_CHUNKING);
         assert_false(w->s.knows_bdat);
         assert_int_equal(str_find(buf_str(&f.written), STR("a: b")), -1);
+        assert_int_equal(str_find(buf_str(&f.written), STR("QUIT")), -1);
         again(state);
     }
 }
@@ -785,7 +789,7 @@ int main(void) {
         TEST(test_C18_a_flight_that_is_lost_leaves_the_outcome_unknown),
         TEST(test_C18_421_is_the_answer_to_what_was_asked),
         TEST(a_flight_that_found_no_memory_was_not_sent),
-        TEST(test_C37_the_trial_sends_no_message_unasked),
+        TEST(test_C37_the_trial_sends_an_octet_unasked),
         TEST(test_C37_answers_to_the_trial),
         TEST(test_C36_a_reply_too_many_in_a_flight_leaves_the_outcome_unknown),
         TEST(what_cannot_be_sent_is_refused_before_an_octet_leaves),
