@@ -113,7 +113,7 @@ const struct setting config_settings[] = {
     {"smtp_block_timeout", SETTING_DURATION, AT(smtp_block_ms), "3m", "duration", 100, HOURS(1),
      "progress while the message is sent", false},
     {"smtp_end_timeout", SETTING_DURATION, AT(smtp_end_ms), "10m", "duration", 100, HOURS(1),
-     "answer to the final dot", false},
+     "answer to the message, and to all that is sent at once with it", false},
     {"smtp_rset_timeout", SETTING_DURATION, AT(smtp_rset_ms), "20s", "duration", 100, HOURS(1),
      "answer to RSET", false},
     {"smtp_min_rate", SETTING_SIZE, AT(smtp_min_rate), "128", "bytes a second", 0, MIB(1),

@@ -357,7 +357,7 @@ static void note_chunking(struct task *t) {
         worker_chunking_is_broken(t->w, t->at->addr))
         return;
     worker_chunking_broke(t->w, t->at->addr);
-    log_info("delivery", "the host offers CHUNKING and broke at BDAT: DATA for an hour",
+    log_info("delivery", "BDAT was refused, or a session lost with it: DATA for an hour",
              LOG_ID("message", &t->job->message_id), LOG_STRZ("host", t->at->host->name));
 }
 

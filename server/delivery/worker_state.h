@@ -13,7 +13,7 @@ LIST_HEAD(task_list, task);
 
 enum { WORKER_IDLE_MOST = 500 /* sessions kept open for nothing, a loop */ };
 
-/* An address that did not answer, refused our login, or broke at BDAT, a while ago. */
+/* An address that did not answer, refused our login, or refused BDAT, a while ago. */
 struct bad_address {
     char text[SOCKADDR_TEXT_SIZE];
     int64_t until_mono_ms;
@@ -30,7 +30,7 @@ struct worker {
     struct timer *sign_timer;            /* set while there are some */
     struct shares *shares;               /* jobs that are running, and those that are held */
     struct table dead;                   /* oldest first */
-    struct table no_chunking;            /* the same, of hosts that break at BDAT */
+    struct table no_chunking;            /* the same, of hosts that refuse BDAT */
     bool is_aborting;
     int64_t local_told_mono_ms; /* trouble of this machine's own was logged; 0: never */
     struct note stop_note;

@@ -97,9 +97,10 @@ static void disconnect(struct session *s, bool polite) {
 
 /* Whether it was BDAT that the connection broke at, nobody knows. */
 static void note_chunking(struct session *s, const struct session_result *why) {
-    bool is_bdat_asked = s->in_transaction && (s->is_trial || s->is_one_flight);
+    bool is_bdat_asked =
+        (s->is_trial || s->is_one_flight) && s->state >= SESSION_MAIL && s->state <= SESSION_END;
     bool is_lost = why->failure == FAILURE_CLOSED || why->failure == FAILURE_TIMEOUT ||
-                   why->failure == FAILURE_TOO_SLOW;
+                   why->failure == FAILURE_TOO_SLOW || why->failure == FAILURE_PROTOCOL;
     bool is_421 = why->reply && why->reply->code == 421 && s->state >= SESSION_DATA;
     s->info.is_chunking_broken |= is_bdat_asked && (is_lost || is_421);
 }

@@ -12,13 +12,14 @@
  *
  * One flight: MAIL, RCPT and the message as BDAT LAST at once (RFC 2920 3.1, RFC 3030 2): one round
  * trip a message. Only where PIPELINING and CHUNKING are offered, this session has taken a message
- * before and answered 2xx to BDAT 1, which stands for DATA in the next one (the trial), the server
- * spoke within the last second, and the message has at most 64 KiB and no line that begins with
- * DATA or BDAT. A server that refuses the trial is left with a QUIT, one that says to the chunk
- * that it knows no such command is left at once, as it may take the message for commands:
- * FAILURE_CHUNKING, nobody has the message. A connection that is lost in a flight leaves the
- * outcome unknown from its first octet on. Each reply then has `end` to come, as a server may read
- * all before it answers.
+ * by DATA and then one by a trial (BDAT 1 stands for DATA, the rest follows its answer), and the
+ * server spoke within the last second. A message of more than 64 KiB, or with a line that begins
+ * with DATA or BDAT, goes by DATA. A server that refuses BDAT 1 for anybody, or says to a chunk
+ * that it knows no such command, is left at once, without QUIT, as it may take what comes for
+ * commands: FAILURE_CHUNKING, nobody has the message. A connection that is lost in a flight leaves
+ * the outcome unknown from its first octet on; so does a reply too many that has come with the
+ * last one (one that comes later cannot be told from it). Each reply of a flight has `end` to come,
+ * as a server may read all before it answers.
  *
  * PIPELINING, CHUNKING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES, STARTTLS, AUTH are used when
  * offered. HELO when EHLO is refused (C1). Lines C1-C43 that apply; T1, T6, T8. Callbacks run on
@@ -37,8 +38,8 @@
  * defect of ours, logged as an error).
  *
  * How long it lasts: each reply has its stage's timeout, which partial replies do not move; the
- * envelope as a whole has mail + rcpt + data + 30 s a recipient, the body block + octets /
- * min_rate, and a block that the peer does not take in `block` ms ends it.
+ * envelope as a whole has mail + rcpt + data + 30 s a recipient (in one flight `end` more), the
+ * body block + octets / min_rate, and a block that the peer does not take in `block` ms ends it.
  *
  * Thread: the loop's.
  */
@@ -87,8 +88,8 @@ struct session_info {
     bool pipelining, size_known, smtputf8, eightbit, enhanced;
     uint64_t size_max; /* 0: no limit given */
     size_t transactions;
-    /* BDAT was no command there, or what the connection was lost at: the next transaction with this
-     * host had better be without it. The session is DEAD. */
+    /* BDAT was refused (a trial put off counts, too), or a session lost that had asked it: the next
+     * transaction with this host had better be without it. */
     bool is_chunking_broken;
 };
 

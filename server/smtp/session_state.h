@@ -74,7 +74,7 @@ struct session {
     bool is_auth_canceled; /* by us: a refusal is all that may follow */
     bool is_esmtp;
     bool has_taken;        /* a message */
-    bool knows_bdat;       /* said 2xx to BDAT 1 */
+    bool knows_bdat;       /* took a trial's message */
     int64_t heard_boot_ms; /* the last reply */
     bool had_tls;
     bool in_transaction;

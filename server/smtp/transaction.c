@@ -141,12 +141,12 @@ static void send_lines(struct session *s, const struct buf *lines, size_t replie
 static void choose_way(struct session *s, const struct transaction *t) {
     bool may_be = s->caps.pipelining && s->caps.chunking && !t->avoid_chunking && s->has_taken &&
                   message_size(t->message) <= SMALL_MESSAGE &&
-                  message_size(t->message) > TRIAL_OCTETS;
+                  message_size(t->message) > TRIAL_OCTETS &&
+                  !body_has_command(message_bytes(t->message));
     s->is_pipelined = s->caps.pipelining;
     s->is_trial = may_be && !s->knows_bdat;
-    s->is_one_flight = may_be && s->knows_bdat &&
-                       clock_boot_ms() - s->heard_boot_ms < HEARD_LATELY_MS &&
-                       !body_has_command(message_bytes(t->message));
+    s->is_one_flight =
+        may_be && s->knows_bdat && clock_boot_ms() - s->heard_boot_ms < HEARD_LATELY_MS;
 }
 
 /* The octets that follow BDAT 1, or of those after them all. */
@@ -441,19 +441,17 @@ static void die_of_chunking(struct session *s) {
 
 /* To BDAT 1. */
 static void answered_trial(struct session *s, const struct reply *r) {
-    if (r->code / 100 == 2) {
-        s->knows_bdat = true;
-        if (has_somebody(s))
-            session_enter(s, SESSION_BODY);
-        else
-            finish_after(s, false);
-    } else if (is_no_command(s, r) || (r->code >= 500 && has_somebody(s))) {
+    bool is_for_somebody = has_somebody(s);
+    if (r->code / 100 == 2 && is_for_somebody) {
+        session_enter(s, SESSION_BODY);
+    } else if (r->code / 100 == 2) {
+        finish_after(s, false);
+    } else if (r->code < 400 || is_no_command(s, r) || (r->code >= 500 && is_for_somebody)) {
         die_of_chunking(s); /* whatever it was: the answer to DATA says what is wrong */
-    } else if (r->code >= 400) {
+    } else {
+        s->info.is_chunking_broken |= is_for_somebody; /* or it may be put off for ever */
         if (report_reply(s, STAGE_DATA, r))
             finish_after(s, false);
-    } else {
-        session_die_protocol(s, "a reply to BDAT that belongs nowhere");
     }
 }
 
@@ -492,7 +490,7 @@ static void answered_end(struct session *s, const struct reply *r) {
         answered_early(s, r);
         return;
     }
-    if (s->is_one_flight && success && is_more_said(s)) {
+    if ((s->is_trial || s->is_one_flight) && success && is_more_said(s)) {
         session_die_protocol(s, "more replies than commands");
         return;
     }
@@ -501,6 +499,7 @@ static void answered_end(struct session *s, const struct reply *r) {
         return;
     }
     bool had_somebody = has_somebody(s);
+    s->knows_bdat |= s->is_trial && success;
     if (report_reply(s, STAGE_END, r))
         finish_after(s, success && had_somebody);
 }
@@ -508,7 +507,9 @@ static void answered_end(struct session *s, const struct reply *r) {
 /* A reply while the body is under way: the server gives up on it, or was quicker than the stream's
  * word that all is sent. */
 static void answered_body(struct session *s, const struct reply *r) {
-    if (s->is_body_written && stream_pending(s->stream) == 0) {
+    if (s->is_trial && is_no_command(s, r)) {
+        die_of_chunking(s);
+    } else if (s->is_body_written && stream_pending(s->stream) == 0) {
         session_enter(s, SESSION_END);
         s->expected--;
         answered_end(s, r);

@@ -351,17 +351,19 @@ class ReadsOn(HostileSMTP):
 FROM, TO = "MAIL FROM:<a@acme.test>", "RCPT TO:<{}@far.test>"
 
 
+@pytest.mark.parametrize("verb", ["DATA", "NOOP"])
 @pytest.mark.parametrize("place", ["text", "html", "attachment"])
-def test_T1_C37_who_does_not_know_BDAT_takes_no_message_for_commands(postchute, cleanly, place):
+def test_T1_C37_who_does_not_know_BDAT_takes_no_message_for_commands(postchute, cleanly, place, verb):
     """What stands in a message is nobody's command, also where it is read as such: no second message comes of it."""
     peer = cleanly(ReadsOn("11.22.18.25"))
     server = postchute(route=route(peer), retry_after="60s", **ONE)
     server.deliver(**mail("warm@far.test"))
-    content = f"RSET\r\n{EVIL}DATA\r\nSubject: smuggled\r\n\r\nhello\r\n.\r\nQUIT\r\n"
+    content = f"RSET\r\n{EVIL}{verb}\r\nSubject: smuggled\r\n\r\nhello\r\n.\r\nQUIT\r\n"
     check_undisturbed(server.deliver(**mail("b@far.test", **with_content(place, content))))
     assert peer.senders() == [(FROM, TO.format("warm")), (FROM, TO.format("b"))] and b"\r\nhello\r\n" in peer.taken[1][2]
     lines = [line for talk in peer.sessions for line in talk.lines]
-    assert lines.count("BDAT 1") == 1 and not any("evil" in line for line in lines), lines
+    # what has a line with DATA is not tried
+    assert lines.count("BDAT 1") == (verb != "DATA") and not any("evil" in line for line in lines), lines
 
 
 @pytest.mark.parametrize("verb", ["DATA", " bdat 9 last", "NOOP"])
@@ -418,9 +420,9 @@ def test_C37_a_message_that_is_refused_for_all_leaves_the_session_usable(postchu
     heard, message = since(sink, way), sink.ledger[-1]
     assert heard[:5] == ["MAIL", "RCPT", "RCPT", "BDAT", "RSET"] and heard[5:8] == ["MAIL", "RCPT", message.verb]
     assert message.rcpts == ["good@far.test"] and len(sink.sessions) == 1
-    # 250 is an answer, and 503 for nobody is none
-    assert numbers(message.session).count("1") == (2 if way == "trial" and reply is None else 1)
-    assert "broke at BDAT" not in server.log()
+    # what was for nobody was no message: the next one is a trial again
+    assert numbers(message.session).count("1") == (2 if way == "trial" else 1)
+    assert "BDAT was refused" not in server.log()
 
 
 @WAYS
@@ -433,7 +435,7 @@ def test_C37_a_refused_sender_bounces_and_leaves_the_session_usable(postchute, c
     check_undisturbed(server.deliver(**mail("next@far.test")))
     assert since(sink, way)[:7] == ["MAIL", "RCPT", "RCPT", "BDAT", "RSET", "MAIL", "RCPT"]
     assert [message.rcpts[0] for message in sink.ledger][before:] == ["next@far.test"] and len(sink.sessions) == 1
-    assert "broke at BDAT" not in server.log()
+    assert "BDAT was refused" not in server.log()
 
 
 @pytest.mark.parametrize(
@@ -475,9 +477,9 @@ def test_C37_a_trial_that_is_put_off_puts_off_the_message(postchute, cleanly):
     assert (recipient["state"], recipient["attempts"]) == ("delivered", 2) and not recipient.get("possible_duplicate"), recipient
     (deferred,) = [event for event in server.events(seen["id"]) if event["type"] == "recipient.deferred"]
     assert "not now" in str(deferred) and "'data'" in str(deferred), deferred
-    assert since(sink, "trial") == ["MAIL", "RCPT", "BDAT", "RSET", "MAIL", "RCPT", "BDAT", "BDAT"]
-    check_chunk(server, sink.ledger[1], seen["id"])
-    assert "broke at BDAT" not in server.log()
+    # it might be put off for ever
+    assert since(sink, "trial") == ["MAIL", "RCPT", "BDAT", "RSET", "MAIL", "RCPT", "DATA"]
+    assert sink.ledger[1].data.endswith(server.api().get(f"/v1/messages/{seen['id']}/raw").content)
 
 
 def most_two():
@@ -528,7 +530,7 @@ def check_remembered(server, sink, bdats):
         check_undisturbed(server.deliver(**mail(f"{name}@far.test")))
     first, second = sink.sessions
     assert [verb for verb in verbs(second) if verb != "RCPT"] == ["EHLO"] + ["MAIL", "DATA"] * 3 and len(numbers(first)) == bdats
-    assert len(re.findall("broke at BDAT: DATA for an hour", server.log())) == 1
+    assert len(re.findall("BDAT was refused, or a session lost with it: DATA for an hour", server.log())) == 1
 
 
 @pytest.mark.parametrize("reply", ["502 5.5.1 unknown", "500 what?", "503 5.5.1 bad sequence", "554 5.7.1 no"])

@@ -288,7 +288,7 @@ static void each_code_of_the_envelope_means_what_its_first_digit_says(void **sta
 
 /* ---- one flight ---- */
 
-/* As when a message was taken and BDAT 0 answered. */
+/* As when a message was taken, and one by a trial. */
 static void send_in_one_flight(struct world *w) {
     w->s.caps.pipelining = w->s.caps.chunking = true;
     w->s.has_taken = w->s.knows_bdat = true;
@@ -343,7 +343,8 @@ static void test_C37_T1_one_flight_is_the_envelope_and_the_message_as_it_is(void
 
 /* Who did not offer both, or has been silent, gets DATA; so does what is long. */
 static void test_C37_what_goes_step_by_step(void **state) {
-    enum { SMALL = 64 * 1024, SILENT_MS = 1000 };
+    enum { SMALL = 64 * 1024, SILENT_MS = 1000, WITH_A_COMMAND = 0 };
+    static const char command[] = "A: b\r\n\r\nc\r\n data\r\n";
     static char text[SMALL + 1];
     static const struct {
         bool pipelining, chunking, has_taken, knows_bdat, avoid;
@@ -364,13 +365,18 @@ static void test_C37_what_goes_step_by_step(void **state) {
         {true, true, true, false, false, 0, SMALL + 1, "\r\nDATA\r\n"},
         {true, true, true, false, true, 0, SMALL, "\r\nDATA\r\n"},
         {true, true, false, false, false, 0, SMALL, "\r\nDATA\r\n"},
+        {true, true, true, true, false, 0, WITH_A_COMMAND, "\r\nDATA\r\n"},
+        {true, true, true, false, false, 0, WITH_A_COMMAND, "\r\nDATA\r\n"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct world *w = *state;
         memset(text, 'x', sizeof(text));
         for (size_t at = 62; at + 1 < sizeof(text); at += 64)
             memcpy(text + at, "\r\n", 2);
-        replace_message(w, text, rows[i].octets);
+        if (rows[i].octets == WITH_A_COMMAND)
+            replace_message(w, command, strlen(command));
+        else
+            replace_message(w, text, rows[i].octets);
         w->s.caps.pipelining = rows[i].pipelining;
         w->s.caps.chunking = rows[i].chunking;
         w->t.avoid_chunking = rows[i].avoid;
@@ -480,7 +486,7 @@ static void test_C37_answers_to_the_chunk(void **state) {
         if (rows[i].failure == FAILURE_NONE)
             assert_int_equal(w->code, rows[i].code);
         assert_int_equal(w->s.info.is_chunking_broken,
-                         rows[i].failure == FAILURE_CHUNKING || rows[i].code == 421);
+                         rows[i].failure != FAILURE_NONE || rows[i].code == 421);
         bool has_quit = str_find(buf_str(&f.written), STR("QUIT")) >= 0;
         assert_false(has_quit); /* it would be one more command where they are misunderstood */
         again(state);
@@ -500,7 +506,7 @@ static void test_C18_a_flight_that_is_lost_leaves_the_outcome_unknown(void **sta
         {0, FLIGHT, FAILURE_CLOSED, STAGE_END, true},
         {0, FLIGHT, FAILURE_TIMEOUT, STAGE_END, true},
         {0, FLIGHT, FAILURE_TOO_SLOW, STAGE_END, true},
-        {0, FLIGHT, FAILURE_PROTOCOL, STAGE_END, false},
+        {0, FLIGHT, FAILURE_PROTOCOL, STAGE_END, true},
         {0, FLIGHT, FAILURE_SHUTDOWN, STAGE_END, false},
         {1, FLIGHT, FAILURE_CLOSED, STAGE_END, true},
         {3, FLIGHT, FAILURE_CLOSED, STAGE_END, true},
@@ -597,8 +603,58 @@ static void test_C37_the_trial_sends_an_octet_unasked(void **state) {
     reply(w, 550);
     reply(w, 250);
     assert_int_equal(w->s.state, SESSION_RESET);
-    assert_true(w->s.knows_bdat);
+    assert_false(w->s.knows_bdat); /* it took none */
     assert_true(str_ends_with(buf_str(&f.written), STR("BDAT 1\r\naRSET\r\n")));
+    session_die_failed(&w->s, FAILURE_CLOSED, NULL);
+    assert_false(w->s.info.is_chunking_broken); /* it was answered */
+    again(state);
+
+    w = *state; /* the message is refused for what it is: whether it is known stays open */
+    send_a_trial(w);
+    for (int i = 0; i < 1 + RECIPIENTS + 1; i++)
+        reply(w, 250);
+    reply(w, 554);
+    assert_int_equal(w->s.state, SESSION_RESET);
+    assert_false(w->s.knows_bdat || w->s.info.is_chunking_broken);
+}
+
+/* A reply to the rest before all of it has left. */
+static void test_C37_a_trial_that_is_refused_early(void **state) {
+    static const struct {
+        int code;
+        enum failure failure;
+        enum stage stage;
+    } rows[] = {{502, FAILURE_CHUNKING, STAGE_DATA},
+                {554, FAILURE_NONE, STAGE_BODY},
+                {250, FAILURE_PROTOCOL, STAGE_END}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct world *w = *state;
+        send_a_trial(w);
+        f.pending = 9;
+        for (int k = 0; k < 1 + RECIPIENTS + 1; k++)
+            reply(w, 250);
+        assert_int_equal(w->s.state, SESSION_BODY);
+        reply(w, rows[i].code);
+        assert_int_equal(w->reported, RECIPIENTS);
+        assert_int_equal(w->failure, rows[i].failure);
+        assert_int_equal(w->stage, rows[i].stage);
+        assert_int_equal(w->s.info.is_chunking_broken, rows[i].failure != FAILURE_NONE);
+        assert_int_equal(w->s.state, SESSION_DEAD);
+        again(state);
+    }
+}
+
+/* One that took a flight is not doubted for what happens to its RSET. */
+static void test_C37_a_session_that_is_lost_behind_a_refusal_knows_BDAT(void **state) {
+    struct world *w = *state;
+    send_in_one_flight(w);
+    for (int i = 0; i < 1 + RECIPIENTS; i++)
+        reply(w, 250);
+    reply(w, 554);
+    assert_int_equal(w->s.state, SESSION_RESET);
+    session_die_failed(&w->s, FAILURE_CLOSED, NULL);
+    assert_true(w->is_done && !w->reusable);
+    assert_false(w->s.info.is_chunking_broken);
 }
 
 static void test_C37_answers_to_the_trial(void **state) {
@@ -611,7 +667,8 @@ static void test_C37_answers_to_the_trial(void **state) {
         {500, true, FAILURE_CHUNKING, SESSION_DEAD},  {554, true, FAILURE_CHUNKING, SESSION_DEAD},
         {503, false, FAILURE_NONE, SESSION_RESET},    {554, false, FAILURE_NONE, SESSION_RESET},
         {502, false, FAILURE_CHUNKING, SESSION_DEAD}, {451, true, FAILURE_NONE, SESSION_RESET},
-        {354, true, FAILURE_PROTOCOL, SESSION_DEAD},
+        {354, true, FAILURE_CHUNKING, SESSION_DEAD},  {354, false, FAILURE_CHUNKING, SESSION_DEAD},
+        {451, false, FAILURE_NONE, SESSION_RESET},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct world *w = *state;
@@ -624,9 +681,11 @@ static void test_C37_answers_to_the_trial(void **state) {
         assert_int_equal(w->failure, rows[i].has_somebody ? rows[i].failure : FAILURE_NONE);
         assert_int_equal(w->stage, rows[i].has_somebody ? STAGE_DATA : STAGE_RCPT);
         assert_int_equal(w->s.state, rows[i].then);
-        assert_int_equal(w->s.info.is_chunking_broken, rows[i].failure == FAILURE_CHUNKING);
+        assert_int_equal(w->s.info.is_chunking_broken,
+                         rows[i].failure == FAILURE_CHUNKING ||
+                             (rows[i].code == 451 && rows[i].has_somebody));
         assert_false(w->s.knows_bdat);
-        assert_int_equal(str_find(buf_str(&f.written), STR("a: b")), -1);
+        assert_int_equal(str_find(buf_str(&f.written), STR("LAST")), -1);
         assert_int_equal(str_find(buf_str(&f.written), STR("QUIT")), -1);
         again(state);
     }
@@ -641,16 +700,20 @@ static void test_C36_a_reply_too_many_in_a_flight_leaves_the_outcome_unknown(voi
                 {"4", FAILURE_NONE},
                 {"421 enough\r\n", FAILURE_NONE},
                 {"451 no\r\n", FAILURE_PROTOCOL}};
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+    for (size_t i = 0; i < 2 * sizeof(rows) / sizeof(rows[0]); i++) {
         struct world *w = *state;
-        send_in_one_flight(w);
-        for (int k = 0; k < 1 + RECIPIENTS; k++)
+        bool is_trial = i % 2 == 1;
+        if (is_trial)
+            send_a_trial(w);
+        else
+            send_in_one_flight(w);
+        for (int k = 0; k < 1 + RECIPIENTS + is_trial; k++)
             reply(w, 250);
-        f.unread = str_of(rows[i].unread);
+        f.unread = str_of(rows[i / 2].unread);
         reply(w, 250);
         assert_int_equal(w->reported, RECIPIENTS);
         assert_int_equal(w->stage, STAGE_END);
-        assert_int_equal(w->failure, rows[i].failure);
+        assert_int_equal(w->failure, rows[i / 2].failure);
         assert_true(w->is_done && !w->reusable);
         again(state);
     }
@@ -791,6 +854,8 @@ int main(void) {
         TEST(a_flight_that_found_no_memory_was_not_sent),
         TEST(test_C37_the_trial_sends_an_octet_unasked),
         TEST(test_C37_answers_to_the_trial),
+        TEST(test_C37_a_trial_that_is_refused_early),
+        TEST(test_C37_a_session_that_is_lost_behind_a_refusal_knows_BDAT),
         TEST(test_C36_a_reply_too_many_in_a_flight_leaves_the_outcome_unknown),
         TEST(what_cannot_be_sent_is_refused_before_an_octet_leaves),
         TEST(a_reply_in_a_state_that_awaits_none_ends_it),
